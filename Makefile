@@ -1,0 +1,64 @@
+# Everything a person does here; plain enough for the make 3.81 of macOS. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV ?= .venv
+SUITE ?= chain
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# PYTHON, if given, is the interpreter that .venv is made from.
+export VENV PYTHON
+
+.PHONY: help
+help: ## List the targets
+	@echo "EmoStream: make <target>"
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: env
+env: $(STAMP) ## Make the environment in .venv, after checking Python and Java
+
+$(STAMP): requirements.txt pyproject.toml .ci/env
+	@.ci/env
+
+.PHONY: jars
+jars: env ## Fetch Kafka's and Spark's jars into the user's cache, once
+	@$(BIN)/python -m pipeline.jars
+
+.PHONY: check
+check: env ## Lint, formatting, types, and the house's import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: jars ## Run all tests, the notebooks included
+	$(BIN)/pytest tests
+	if compgen -G 'notebooks/*.ipynb' >/dev/null; then $(BIN)/pytest --nbval --timeout=900 notebooks; fi
+
+.PHONY: experiment
+experiment: jars ## Run the first experiment; prints its report's path last
+	@$(BIN)/python -m experiments run
+
+.PHONY: lab
+lab: jars ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+.PHONY: up
+up: jars ## Start the whole chain, until Ctrl-C
+	@$(BIN)/python -m pipeline up
+
+.PHONY: bench
+bench: jars ## Measure: SUITE=chain or SUITE=ingest, into reports/bench/
+	@$(BIN)/python -m experiments bench $(SUITE)
+
+.PHONY: lock
+lock: env ## Write requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --upgrade \
+	    --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
+	@.ci/env
+
+.PHONY: clean
+clean: ## Remove the environment and what tools left behind; reports and the jar cache stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

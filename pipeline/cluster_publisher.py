@@ -1,0 +1,67 @@
+"""A cluster's publisher: applies the cluster's own view and feeds its subscribers.
+
+It is also the bridge to a cluster elsewhere: with `feed_bootstrap_servers` the feed lies on a Kafka of the
+cluster's own, and no subscriber touches the main one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline import lifecycle, logs, settings
+from pipeline.forwarding import Forwarder
+from pipeline.kafka_bus import KafkaBus
+from pipeline.messages import Window
+from pipeline.topics import topics
+
+OPTIONS = (
+    "bootstrap_servers",
+    "feed_bootstrap_servers",
+    "kafka_wait_s",
+    "topic_prefix",
+    "cluster",
+    "top_n",
+    "log_level",
+)
+
+
+def cluster_view(window: Window, cluster: str, top_n: int) -> Window:
+    """Return the window as `cluster` shows it: the `top_n` most frequent types (0: all), most frequent first.
+
+    `total` stays the whole crowd's, so a shortened list can be told from a small crowd.
+    """
+    ranked = sorted(window.reactions, key=lambda cell: (-cell.count, cell.emoji_type))
+    return msgspec.structs.replace(window, cluster=cluster, reactions=ranked[:top_n] if top_n else ranked)
+
+
+def run(values: settings.Settings) -> None:
+    """Forward `cluster-{c}` to `cluster-{c}-feed` until told to stop."""
+    stop = lifecycle.stop_event()
+    names = topics(values)
+    source, feed = names.cluster(values.cluster), names.feed(values.cluster)
+    main_bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    try:
+        main_bus.ensure(source)
+        feed_bus.ensure(feed)
+        Forwarder(
+            stage=f"cluster-publisher-{values.cluster}",
+            source=main_bus,
+            source_topic=source.name,
+            sink=feed_bus,
+            outputs={feed.name: lambda window: cluster_view(window, values.cluster, values.top_n)},
+        ).run(stop)
+    finally:
+        main_bus.close()
+        feed_bus.close()
+
+
+def main() -> None:
+    """`python -m pipeline.cluster_publisher --cluster 1`."""
+    values = settings.main("pipeline.cluster_publisher", "Feed one cluster's subscribers.", OPTIONS)
+    logs.configure(f"cluster-publisher-{values.cluster}", values.log_level)
+    lifecycle.run_main("pipeline.cluster_publisher", lambda: run(values))
+
+
+if __name__ == "__main__":
+    main()

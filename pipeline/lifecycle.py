@@ -1,0 +1,78 @@
+"""How a stage ends: on SIGTERM or SIGINT, or when the supervisor that started it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from pipeline.errors import EmoStreamError, PortInUseError
+
+STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
+PARENT_POLL_S = 0.5
+# A stage that cannot finish by itself within this time of its parent's death would be an orphan for ever.
+ORPHAN_GRACE_S = 10.0
+
+
+def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None:
+    """End this process soon after its parent, if `EMOSTREAM_STOP_WITH_PARENT` is set or `always`.
+
+    Watching the parent's id works on every POSIX system and through SIGKILL, which no handler sees. SIGTERM is
+    tried first, so that buffers are flushed.
+    """
+    if not always and os.environ.get(STOP_WITH_PARENT) != "1":
+        return
+    parent = os.getppid()
+    never = threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            never.wait(PARENT_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+        never.wait(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGTERM, SIGINT or the parent's death sets. Call it from the main thread."""
+    stop = threading.Event()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    follow_parent()
+    return stop
+
+
+def run_main(prog: str, body: Callable[[], None]) -> None:
+    """Run a stage's body; an EmoStreamError ends the process with status 1 and one clear line."""
+    try:
+        body()
+    except EmoStreamError as error:
+        sys.exit(f"{prog}: {error}")
+
+
+def claim_port(host: str, port: int, setting: str) -> int:
+    """Return `port`, or a free one for 0.
+
+    Raises PortInUseError naming `setting` if something listens there, before anything else is started.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUseError(
+                f"{setting} is {port} and {host}:{port} cannot be listened on ({error.strerror}): "
+                f"stop what listens there, choose another port, or 0 for a free one"
+            ) from error
+        claimed: int = probe.getsockname()[1]
+        return claimed

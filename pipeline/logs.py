@@ -1,0 +1,47 @@
+"""Structured logs: one JSON object a line on stderr, libraries' lines included."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(stage: str, level: str = "info") -> None:
+    """Send every log line of this process to stderr as JSON that names `stage`."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.dict_tracebacks,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(level.upper())
+    # These report every reconnection attempt and request as an event of its own.
+    for noisy in ("kafka", "py4j", "aiohttp.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.root.level, logging.WARNING))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(stage=stage)
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger; fields are given as keywords: `log.info("flushed", reactions=12)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

@@ -1,0 +1,41 @@
+"""The main publisher: every window goes to every cluster, one record a cluster."""
+
+from __future__ import annotations
+
+from pipeline import lifecycle, logs, settings
+from pipeline.forwarding import Forwarder, View
+from pipeline.kafka_bus import KafkaBus
+from pipeline.messages import Window
+from pipeline.topics import topics
+
+STAGE = "main-publisher"
+OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "clusters", "log_level")
+
+
+def unchanged(window: Window) -> Window:
+    """Every cluster gets the whole window; what it makes of it is its own publisher's business."""
+    return window
+
+
+def run(values: settings.Settings) -> None:
+    """Forward `emoji-aggregates` to `cluster-1` … `cluster-{clusters}` until told to stop."""
+    stop = lifecycle.stop_event()
+    names = topics(values)
+    outputs: dict[str, View] = {names.cluster(str(n)).name: unchanged for n in range(1, values.clusters + 1)}
+    bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    try:
+        bus.ensure(names.aggregates, *(names.cluster(str(n)) for n in range(1, values.clusters + 1)))
+        Forwarder(STAGE, bus, names.aggregates.name, bus, outputs).run(stop)
+    finally:
+        bus.close()
+
+
+def main() -> None:
+    """`python -m pipeline.main_publisher`."""
+    values = settings.main("pipeline.main_publisher", "Route every window to every cluster.", OPTIONS)
+    logs.configure(STAGE, values.log_level)
+    lifecycle.run_main("pipeline.main_publisher", lambda: run(values))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Everything that travels between stages, and its JSON.
+
+Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`, which is ISO 8601 with a zone as the
+client sent it. Decoding refuses what does not fit with a `MessageError`; unknown fields are passed over, so that
+a newer producer does not stop an older consumer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from pipeline.errors import MessageError
+
+USER_ID_MAX = 128
+EMOJI_MAX = 64
+
+
+class Reaction(msgspec.Struct, frozen=True, gc=False):
+    """What a client posts: who tapped which emoji, when (event time, zone required)."""
+
+    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
+    emoji_type: Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One record of `emoji-events`: an accepted reaction.
+
+    `accepted_ns` is when ingest put it into its buffer, `flushed_ns` when the flush that carried it began.
+    """
+
+    user_id: str
+    emoji_type: str
+    timestamp: str
+    accepted_ns: int
+    flushed_ns: int
+
+
+class TypeCount(msgspec.Struct, frozen=True):
+    """How often one emoji type occurred in a window, and how many stand for it on screen."""
+
+    emoji_type: str
+    count: int
+    representatives: int
+
+
+class Hop(msgspec.Struct, frozen=True):
+    """One stage's stamp on a window: the offset it read in its input topic, and when it read and sent it."""
+
+    stage: str
+    offset: int
+    received_ns: int
+    sent_ns: int
+
+
+class Window(msgspec.Struct, frozen=True):
+    """One micro-batch, from Spark to the screen. `(epoch, window)` identifies it for ever.
+
+    `offsets` maps `"{topic}-{partition}"` to the first and last offset read (inclusive). `malformed` counts
+    records in that range which are no reaction (probes, foreign writers): they are in no count. `hops` grows by
+    one a stage, in order of travel.
+    """
+
+    epoch: str
+    window: int
+    trigger_ns: int
+    emitted_ns: int
+    offsets: dict[str, tuple[int, int]]
+    total: int
+    reactions: list[TypeCount]
+    malformed: int = 0
+    cluster: str | None = None
+    hops: tuple[Hop, ...] = ()
+
+    @property
+    def event_id(self) -> str:
+        """The SSE event id, `<epoch>:<window>`."""
+        return f"{self.epoch}:{self.window}"
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """A client's place, kept in the compacted `client-registry` under its id; a null record ends it.
+
+    Only the token's SHA-256 is kept: whoever reads the topic cannot open a stream with it.
+    """
+
+    client_id: str
+    token_sha256: str
+    cluster: str
+    subscriber: str
+    registered_ns: int
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """A subscriber's sign of life on `subscribers`: where it listens, how many clients it holds, what it sent."""
+
+    subscriber: str
+    cluster: str
+    url: str
+    clients: int
+    announced_ns: int
+    last_event_id: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+"""`encode(message) -> bytes`: compact JSON."""
+
+
+T = TypeVar("T")
+
+
+def decoder(kind: type[T]) -> Callable[[bytes | None], T]:
+    """Return a function from JSON bytes to `kind`; it raises MessageError for anything else, null included."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decode_message(value: bytes | None) -> T:
+        if value is None:
+            raise MessageError(f"a {kind.__name__} was expected and the record is null: skip it")
+        try:
+            return decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MessageError(f"not a {kind.__name__}: {error}; saw {value[:80]!r}") from error
+
+    return decode_message
+
+
+decode_event = decoder(Event)
+decode_window = decoder(Window)
+decode_registration = decoder(Registration)
+decode_announcement = decoder(Announcement)

@@ -1,0 +1,55 @@
+"""Which processes make up a chain, in the order in which they may stop. No I/O."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process: its name, what `python -m` runs, its arguments, and its place in the order of stopping.
+
+    Stages of a lower `rank` stop first: ingest while Kafka still takes its last flush, Kafka after everyone.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    rank: int = 1
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", self.module, *self.arguments]
+
+
+def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequence[Stage]:
+    """Return every process of the chain; `broker_port` None means a Kafka that is there already."""
+    result = []
+    if broker_port is not None:
+        result.append(
+            Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2)
+        )
+    result += [
+        Stage("spark", "spark.job"),
+        Stage("ingest", "pipeline.ingest", rank=0),
+        Stage("registry", "pipeline.registry"),
+        Stage("main-publisher", "pipeline.main_publisher"),
+    ]
+    for cluster in map(str, range(1, settings.clusters + 1)):
+        result.append(
+            Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster))
+        )
+        for subscriber in map(str, range(1, settings.subscribers + 1)):
+            result.append(
+                Stage(
+                    f"subscriber-{cluster}-{subscriber}",
+                    "pipeline.subscriber",
+                    ("--cluster", cluster, "--subscriber", subscriber),
+                )
+            )
+    return result

@@ -1,0 +1,249 @@
+"""Runs a whole chain on one machine: starts every stage, restarts what dies, takes everything down.
+
+Circus keeps the processes; this module says which, in what order they stop, and when the chain is ready.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+from circus.arbiter import Arbiter
+from circus.watcher import Watcher
+from tornado import gen
+
+from pipeline import jars, java, lifecycle, logs
+from pipeline.errors import EmoStreamError, SettingError
+from pipeline.kafka_bus import KafkaBus
+from pipeline.messages import Announcement
+from pipeline.plan import Stage, stages
+from pipeline.readiness import await_first_window
+from pipeline.settings import Settings, to_env
+
+log = logs.get(__name__)
+
+CHECK_S = 0.5
+STOP_S = 15.0
+# A stage that dies this often within this time will not recover by being started once more.
+DEATHS_MAX = 6
+DEATHS_WITHIN_S = 60.0
+KAFKA_START_S = 60.0
+
+
+class OrderedArbiter(Arbiter):  # type: ignore[misc]
+    """An arbiter that stops watchers of a low priority before those of a higher one."""
+
+    @gen.coroutine  # type: ignore[misc]
+    def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:
+        for _, group in groupby(self.iter_watchers(reverse=False), key=lambda watcher: watcher.priority):
+            yield gen.multi([watcher._stop(close_output_streams) for watcher in group])
+
+
+class Supervisor:
+    """One chain. `run` blocks until the chain has ended; `failure` says why, if it did not end by request."""
+
+    def __init__(self, settings: Settings, ready_file: Path | None, ready_timeout_s: float) -> None:
+        self._given = settings
+        self._ready_file = ready_file
+        self._ready_timeout_s = ready_timeout_s
+        self._stop = threading.Event()
+        self._spawns: dict[str, deque[float]] = defaultdict(deque)
+        self.failure: EmoStreamError | None = None
+
+    def run(self) -> None:
+        """Start everything, stay, take everything down. Raises EmoStreamError when the chain could not be kept."""
+        started_s = time.monotonic()
+        run_dir = Path(self._given.run_dir).resolve()
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        with _exclusive(run_dir / "lock", run_dir):
+            java.find_java()
+            jars.kafka_classpath()
+            jars.spark_connector_jars()
+            settings, broker_port = self._with_addresses(run_dir)
+            sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
+            try:
+                arbiter = self._arbiter(
+                    stages(settings, broker_port, str(run_dir / "kafka")), settings, sockets
+                )
+                ready = threading.Thread(
+                    target=self._announce,
+                    args=(arbiter, settings, started_s, sockets),
+                    name="ready",
+                    daemon=True,
+                )
+                arbiter.loop.add_callback(ready.start)
+                # The handlers of SIGTERM and SIGINT are the arbiter's; this thread asks by signal, too.
+                lifecycle.follow_parent(always=True, grace_s=3 * STOP_S)
+                arbiter.start()
+            finally:
+                self._stop.set()
+                shutil.rmtree(sockets, ignore_errors=True)
+                if self._ready_file is not None:
+                    self._ready_file.unlink(missing_ok=True)
+        if self.failure is not None:
+            raise self.failure
+
+    def _with_addresses(self, run_dir: Path) -> tuple[Settings, int | None]:
+        given = self._given
+        changes: dict[str, object] = {
+            "run_dir": str(run_dir),
+            "ingest_port": lifecycle.claim_port(given.host, given.ingest_port, "ingest_port"),
+            "registry_port": lifecycle.claim_port(given.host, given.registry_port, "registry_port"),
+        }
+        broker_port = None
+        if not given.bootstrap_servers:
+            broker_port = lifecycle.claim_port("127.0.0.1", 0, "broker port")
+            changes["bootstrap_servers"] = f"127.0.0.1:{broker_port}"
+            # The stages start beside Kafka and wait for it.
+            changes["kafka_wait_s"] = max(given.kafka_wait_s, KAFKA_START_S)
+        return given.replace(**changes), broker_port
+
+    def _arbiter(self, plan: Sequence[Stage], settings: Settings, sockets: Path) -> OrderedArbiter:
+        env = {**to_env(settings), lifecycle.STOP_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
+        watchers = [
+            Watcher.load_from_config(
+                {
+                    "name": stage.name,
+                    "cmd": stage.command[0],
+                    "args": stage.command[1:],
+                    "copy_env": True,
+                    "env": env,
+                    "priority": stage.rank,
+                    "graceful_timeout": STOP_S,
+                    "stdout_stream": _log_file(settings, stage),
+                    "stderr_stream": _log_file(settings, stage),
+                    "hooks": {"before_spawn": (self._may_spawn, False)},
+                }
+            )
+            for stage in plan
+        ]
+        return OrderedArbiter(
+            watchers,
+            endpoint=f"ipc://{sockets}/control",
+            pubsub_endpoint=f"ipc://{sockets}/events",
+            check_delay=CHECK_S,
+            proc_name="emostream",
+        )
+
+    def _may_spawn(self, watcher: Watcher, arbiter: OrderedArbiter, hook_name: str, **kwargs: Any) -> bool:
+        """Count a start; refuse it, and end the chain, when a stage keeps dying."""
+        spawns = self._spawns[watcher.name]
+        now_s = time.monotonic()
+        spawns.append(now_s)
+        while now_s - spawns[0] > DEATHS_WITHIN_S:
+            spawns.popleft()
+        if len(spawns) > 1:
+            log.warning("a stage died and is started again", died=watcher.name, starts=len(spawns))
+        if len(spawns) <= DEATHS_MAX:
+            return True
+        self._fail(
+            arbiter,
+            EmoStreamError(
+                f"stage {watcher.name} died {DEATHS_MAX} times within {DEATHS_WITHIN_S:g} s: "
+                f"{_last_line(Path(watcher.stderr_stream_conf['filename']))}"
+            ),
+        )
+        return False
+
+    def _fail(self, arbiter: OrderedArbiter, error: EmoStreamError) -> None:
+        if self.failure is None:
+            self.failure = error
+        self._stop.set()
+        arbiter.loop.add_callback(arbiter.stop)
+
+    def _announce(self, arbiter: OrderedArbiter, settings: Settings, started_s: float, sockets: Path) -> None:
+        """Print where everything is, once a first window has been through. Runs beside the arbiter's loop."""
+        ingest = f"http://{settings.host}:{settings.ingest_port}"
+        registry = settings.registry_url or f"http://{settings.host}:{settings.registry_port}"
+        bus = KafkaBus(settings.kafka, settings.kafka_wait_s)
+        try:
+            said = await_first_window(
+                bus,
+                settings,
+                {"ingest": f"{ingest}/healthz", "registry": f"{registry}/healthz"},
+                self._stop,
+                self._ready_timeout_s,
+            )
+        except EmoStreamError as error:
+            self._fail(arbiter, error)
+            return
+        finally:
+            bus.close()
+        if not said:
+            return
+        line = json.dumps(_endpoints(settings, said, ingest, registry, sockets, time.monotonic() - started_s))
+        if self._ready_file is not None:
+            _write_atomically(self._ready_file, line)
+        print(line, flush=True)
+
+
+def _endpoints(
+    settings: Settings,
+    said: Sequence[Announcement],
+    ingest: str,
+    registry: str,
+    sockets: Path,
+    ready_s: float,
+) -> dict[str, Any]:
+    return {
+        "ingest": ingest,
+        "registry": registry,
+        "subscribers": [
+            {"cluster": one.cluster, "subscriber": one.subscriber, "url": one.url} for one in said
+        ],
+        "bootstrap_servers": settings.kafka,
+        "topic_prefix": settings.topic_prefix,
+        "run_dir": settings.run_dir,
+        "control": f"ipc://{sockets}/control",
+        "pid": os.getpid(),
+        "ready_s": round(ready_s, 1),
+    }
+
+
+def _log_file(settings: Settings, stage: Stage) -> dict[str, str]:
+    return {"class": "FileStream", "filename": str(Path(settings.run_dir, "logs", f"{stage.name}.log"))}
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"{lines[-1][:500] if lines else 'it said nothing'} (all of it: {path})"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(text + "\n")
+    scratch.replace(path)
+
+
+class _exclusive:
+    """Holds a run directory for one supervisor; raises SettingError if another has it."""
+
+    def __init__(self, path: Path, run_dir: Path) -> None:
+        self._path = path
+        self._run_dir = run_dir
+
+    def __enter__(self) -> None:
+        self._handle: IO[str] = self._path.open("w")
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._handle.close()
+            raise SettingError(
+                f"run_dir {self._run_dir} is in use by another `up`: stop that one, or give --run-dir"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()

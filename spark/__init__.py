@@ -1,0 +1,1 @@
+"""The aggregation: Kafka to windows, one Spark micro-batch each."""

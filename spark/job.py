@@ -1,0 +1,171 @@
+"""The Spark job: `emoji-events` → one window record a micro-batch on `emoji-aggregates`.
+
+State lives in Spark's checkpoint: which offsets belong to which window. A batch that is replayed after a crash
+covers the same offsets under the same `(epoch, window)`, so the stages after it can drop the repetition.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import listener as events
+from pyspark.sql.streaming.listener import StreamingQueryListener
+from pyspark.sql.streaming.query import StreamingQuery
+
+from pipeline import jars, java, lifecycle, logs, settings
+from pipeline.bus import Bus
+from pipeline.errors import EmoStreamError
+from pipeline.kafka_bus import KafkaBus
+from pipeline.messages import encode
+from pipeline.topics import topics
+from spark.aggregation import aggregate, parse
+from spark.session import session
+from spark.window import trigger_ns, window
+
+log = logs.get(__name__)
+
+OPTIONS = (
+    "bootstrap_servers",
+    "kafka_wait_s",
+    "topic_prefix",
+    "partitions",
+    "trigger_s",
+    "group_size",
+    "checkpoint_dir",
+    "run_dir",
+    "spark_master",
+    "spark_memory",
+    "log_level",
+)
+# The source waits this long at the end of each partition's range; at Kafka's default of 500 ms that is most of a
+# micro-batch's time.
+FETCH_WAIT_MS = 20
+
+
+class Emitter:
+    """Counts each micro-batch and puts its window on the aggregates topic before the batch commits."""
+
+    def __init__(
+        self, bus: Bus, events_topic: str, aggregates_topic: str, trigger_s: float, group_size: int
+    ) -> None:
+        self._writer = bus.writer()
+        self._events_topic = events_topic
+        self._aggregates_topic = aggregates_topic
+        self._trigger_s = trigger_s
+        self._group_size = group_size
+        self._previous_end_ns = 0
+        self._epoch: Future[str] = Future()
+
+    def begin(self, epoch: str) -> None:
+        """Name the epoch of every window; batches wait for it, as the query has no id before it runs."""
+        self._epoch.set_result(epoch)
+
+    def __call__(self, records: DataFrame, number: int) -> None:
+        """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
+        due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
+        rows = [row.asDict() for row in aggregate(parse(records), self._group_size).collect()]
+        record = window(
+            rows,
+            topic=self._events_topic,
+            epoch=self._epoch.result(),
+            number=number,
+            trigger_ns=due_ns,
+            emitted_ns=time.time_ns(),
+        )
+        if record is not None:
+            self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
+            self._writer.flush()
+            log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
+        self._previous_end_ns = time.time_ns()
+
+    def close(self) -> None:
+        """Close the connection to Kafka."""
+        self._writer.close()
+
+
+class Progress(StreamingQueryListener):
+    """Puts Spark's own account of every micro-batch on a topic, for whoever measures it."""
+
+    def __init__(self, bus: Bus, topic: str) -> None:
+        self._writer = bus.writer()
+        self._topic = topic
+
+    def onQueryStarted(self, event: events.QueryStartedEvent) -> None:
+        """Nothing to tell."""
+
+    def onQueryProgress(self, event: events.QueryProgressEvent) -> None:
+        """Publish one progress report."""
+        self._writer.send(self._topic, event.progress.json.encode())
+
+    def onQueryIdle(self, event: events.QueryIdleEvent) -> None:
+        """Nothing to tell."""
+
+    def onQueryTerminated(self, event: events.QueryTerminatedEvent) -> None:
+        """Send what is left."""
+        self._writer.close()
+
+
+def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> StreamingQuery:
+    """Start the streaming query and return it."""
+    source = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", values.kafka)
+        .option("subscribe", topics(values).events.name)
+        .option("startingOffsets", "earliest")
+        .option("kafka.fetch.max.wait.ms", str(FETCH_WAIT_MS))
+        .load()
+    )
+    checkpoint = values.checkpoint_dir or str(Path(values.run_dir, "checkpoint").resolve())
+    return (
+        source.writeStream.queryName("emostream")
+        .option("checkpointLocation", checkpoint)
+        .trigger(processingTime=f"{round(values.trigger_s * 1000)} milliseconds")
+        .foreachBatch(emitter)
+        .start()
+    )
+
+
+def run(values: settings.Settings) -> None:
+    """Aggregate until told to stop; raises EmoStreamError if the query fails."""
+    stop = lifecycle.stop_event()
+    found = java.find_java()
+    names = topics(values)
+    spark = session(
+        "emostream", values.spark_master, values.spark_memory, jars.spark_connector_jars(), str(found.home)
+    )
+    spark.sparkContext.setLogLevel("WARN")
+    # pyspark replaces the handler of SIGINT; a stage ends on both signals alike.
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+    bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    bus.ensure(names.events, names.aggregates, names.progress)
+    emitter = Emitter(bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size)
+    spark.streams.addListener(Progress(bus, names.progress.name))
+    query = start(spark, values, emitter)
+    # The query's id lives in the checkpoint: it is the same after every restart.
+    emitter.begin(str(query.id))
+    log.info("aggregating", epoch=str(query.id), trigger_s=values.trigger_s)
+    while query.isActive and not stop.wait(0.2):
+        pass
+    failure = query.exception() if not query.isActive else None
+    query.stop()
+    emitter.close()
+    spark.stop()
+    if failure is not None:
+        raise EmoStreamError(
+            f"the Spark query stopped: {str(failure).splitlines()[0]}; the checkpoint is kept"
+        )
+
+
+def main() -> None:
+    """`python -m spark.job`."""
+    values = settings.main("spark.job", "Count each micro-batch's reactions by type.", OPTIONS)
+    logs.configure("spark", values.log_level)
+    lifecycle.run_main("spark.job", lambda: run(values))
+
+
+if __name__ == "__main__":
+    main()

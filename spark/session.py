@@ -1,0 +1,41 @@
+"""A Spark session tuned for small, quick micro-batches on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+
+def session(
+    app: str,
+    master: str = "local[2]",
+    memory: str = "1g",
+    jars: Sequence[Path] = (),
+    java_home: str | None = None,
+) -> SparkSession:
+    """Return the process's session. `jars` hold the Kafka connector; none are needed without Kafka.
+
+    One shuffle partition and no adaptive planning: a window has a few dozen rows, and each further task costs more
+    than it saves. The web UI is off: it keeps every batch's plan for ever.
+    """
+    if java_home:
+        os.environ["JAVA_HOME"] = java_home
+    builder = (
+        SparkSession.builder.appName(app)
+        .master(master)
+        .config("spark.driver.memory", memory)
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.shuffle.partitions", "1")
+        .config("spark.sql.adaptive.enabled", "false")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.driver.extraJavaOptions", "-XX:+UseSerialGC")
+    )
+    if jars:
+        builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))
+    return builder.getOrCreate()
