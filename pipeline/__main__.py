@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [name for name in settings.FIELDS if name not in NOT_FOR_UP],
     )
     line.add_argument("--ready-file", type=Path, metavar="FILE", help="write that line here, too")
-    line.add_argument(
-        "--ready-timeout-s", type=float, default=120.0, metavar="X", help="give up after, seconds"
-    )
+    line.add_argument("--ready-timeout-s", type=float, default=120.0, metavar="X", help="give up after, seconds")
     try:
         values, options = settings.parse(line, arguments[1:])
     except EmoStreamError as error:

@@ -148,9 +148,7 @@ class EmbeddedKafka:
         marker = self.data_dir / broker_data.FORMATTING_MARKER
         marker.touch()
         arguments = ("-t", broker_data.new_cluster_id(), "-c", broker_data.PROPERTIES)
-        process = self._spawn(
-            [*java, *broker_process.TOOL_JVM, "kafka.tools.StorageTool", "format", *arguments]
-        )
+        process = self._spawn([*java, *broker_process.TOOL_JVM, "kafka.tools.StorageTool", "format", *arguments])
         try:
             code = process.wait(self._ready_timeout_s)
         except subprocess.TimeoutExpired:
@@ -217,9 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a broker from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.broker", description="Run a one-node Kafka.")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; default: a free one")
-    parser.add_argument(
-        "--data-dir", type=Path, help="kept and reused; default: temporary, removed at the end"
-    )
+    parser.add_argument("--data-dir", type=Path, help="kept and reused; default: temporary, removed at the end")
     parser.add_argument("--heap-mb", type=int, default=DEFAULT_HEAP_MB, help="default: %(default)s")
     parser.add_argument("--ready-file", type=Path, help="write the line of JSON here too, once ready")
     options = parser.parse_args(argv)

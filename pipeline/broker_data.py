@@ -88,9 +88,7 @@ def cluster_id(data_dir: Path) -> str | None:
         text = (data_dir / LOG_DIR / "meta.properties").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    fields = dict(
-        line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")
-    )
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return fields.get("cluster.id", "").strip() or None
 
 

@@ -14,9 +14,7 @@ _COMPONENT = emoji.STATUS["component"]
 
 
 def _canonical_forms() -> dict[str, str]:
-    by_name = {
-        data["en"]: text for text, data in emoji.EMOJI_DATA.items() if data["status"] == _FULLY_QUALIFIED
-    }
+    by_name = {data["en"]: text for text, data in emoji.EMOJI_DATA.items() if data["status"] == _FULLY_QUALIFIED}
     return {
         text: by_name[data["en"]]
         for text, data in emoji.EMOJI_DATA.items()

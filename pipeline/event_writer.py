@@ -63,9 +63,7 @@ class EventWriter:
     def _refused(self, error: KafkaError | None, message: Message) -> None:
         # Only what no retry can mend comes here, such as a record over the broker's size limit.
         if error is not None:
-            log.error(
-                "Kafka refused a reaction for good: it is lost", reason=str(error), value=str(message.value())
-            )
+            log.error("Kafka refused a reaction for good: it is lost", reason=str(error), value=str(message.value()))
 
     def _failed(self, error: KafkaError) -> None:
         if error.fatal():

@@ -80,9 +80,7 @@ class Forwarder:
                 if window is None:
                     continue
                 mark.raise_to(window)
-                position = max(
-                    [position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)]
-                )
+                position = max([position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)])
             positions.append(position)
         return {0: min(positions)}
 

@@ -74,9 +74,7 @@ class FixedWindowLimit:
         return self._hit(self._item, user_id, cost=cost)
 
 
-def create_app(
-    values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns
-) -> Flask:
+def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns) -> Flask:
     """Return the WSGI application over a buffer and the flusher that empties it."""
     app = Flask(__name__)
     limit = FixedWindowLimit(values.rate_per_user_s) if values.rate_per_user_s else None
@@ -163,9 +161,7 @@ def _body(environ: WSGIEnvironment, body_max_bytes: int) -> bytes:
         body: bytes = environ["wsgi.input"].read(size)
         if len(body) <= body_max_bytes:
             return body
-    raise Refusal(
-        413, "Body too large", f"the body is larger than {body_max_bytes} bytes (body_max_bytes): split it"
-    )
+    raise Refusal(413, "Body too large", f"the body is larger than {body_max_bytes} bytes (body_max_bytes): split it")
 
 
 def worker_app(values: Settings) -> Flask:

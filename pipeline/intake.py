@@ -79,8 +79,7 @@ def read(body: bytes, array_max: int) -> list[Reaction]:
 def records(reactions: Sequence[Reaction], accepted_ns: int) -> list[bytes]:
     """Return each reaction as the open JSON object that the flush closes; emoji in their canonical form."""
     return [
-        _encode(Accepted(r.user_id, canonical(r.emoji_type) or "", r.timestamp, accepted_ns))[:-1]
-        for r in reactions
+        _encode(Accepted(r.user_id, canonical(r.emoji_type) or "", r.timestamp, accepted_ns))[:-1] for r in reactions
     ]
 
 
@@ -114,18 +113,14 @@ def check_rate(reactions: Sequence[Reaction], limit: RateLimit, rate_per_user_s:
 
 def _check_length(length: int, array_max: int) -> None:
     if length > array_max:
-        raise Refusal(
-            413, "Array too long", f"the array has {length} items, at most {array_max} are taken: split it"
-        )
+        raise Refusal(413, "Array too long", f"the array has {length} items, at most {array_max} are taken: split it")
 
 
 def _explain(body: bytes, reason: str, array_max: int) -> Refusal:
     """Look at each item by itself, to name every bad one; only refused requests pay for it."""
     raw = _decode_any(body)
     if not isinstance(raw, list):
-        return _unprocessable(
-            [_item_error(0, raw) or {"index": 0, "field": "", "detail": reason}], single=True
-        )
+        return _unprocessable([_item_error(0, raw) or {"index": 0, "field": "", "detail": reason}], single=True)
     try:
         _check_length(len(raw), array_max)
     except Refusal as refusal:

@@ -107,13 +107,9 @@ def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve
                 _fill(jar_set, folder, resolve or resolve_from_maven)
                 jars = intact_jars(folder)
     except OSError as error:
-        raise JarsError(
-            f"the jar cache {cache} cannot be used: {error}; set EMOSTREAM_CACHE_DIR to another"
-        ) from error
+        raise JarsError(f"the jar cache {cache} cannot be used: {error}; set EMOSTREAM_CACHE_DIR to another") from error
     if jars is None:
-        raise JarsError(
-            f"the jar cache {folder} was damaged while it was filled: delete it and run `make jars`"
-        )
+        raise JarsError(f"the jar cache {folder} was damaged while it was filled: delete it and run `make jars`")
     return jars
 
 

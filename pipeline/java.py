@@ -72,9 +72,7 @@ def candidates(env: Mapping[str, str], places: Sequence[str] = USUAL_PLACES) -> 
             yield "PATH", Path(found)
     if env.get("CONDA_PREFIX"):
         prefix = Path(env["CONDA_PREFIX"])
-        yield from (
-            ("CONDA_PREFIX", p) for p in (prefix / "lib/jvm/bin/java", prefix / "bin/java") if p.exists()
-        )
+        yield from (("CONDA_PREFIX", p) for p in (prefix / "lib/jvm/bin/java", prefix / "bin/java") if p.exists())
     for pattern in places:
         base = Path(pattern)
         found_here = Path(base.anchor).glob(str(base.relative_to(base.anchor)))
@@ -126,9 +124,7 @@ def install_with_apt() -> None:
         command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", package]
         if subprocess.run(command, env=env, check=False, stdout=sys.stderr).returncode == 0:
             return
-    raise JavaError(
-        f"apt-get could install none of {', '.join(DEBIAN_PACKAGES)}; its output is above.\n{REMEDY}"
-    )
+    raise JavaError(f"apt-get could install none of {', '.join(DEBIAN_PACKAGES)}; its output is above.\n{REMEDY}")
 
 
 def ensure_java() -> Java:
@@ -168,12 +164,8 @@ def _run(path: Path, *arguments: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the Java that serves, or why none does; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.java", description="Find a Java for Kafka and Spark."
-    )
-    parser.add_argument(
-        "--ensure", action="store_true", help="install it with apt-get where this is Debian and root"
-    )
+    parser = argparse.ArgumentParser(prog="python -m pipeline.java", description="Find a Java for Kafka and Spark.")
+    parser.add_argument("--ensure", action="store_true", help="install it with apt-get where this is Debian and root")
     options = parser.parse_args(argv)
     try:
         java = ensure_java() if options.ensure else find_java()

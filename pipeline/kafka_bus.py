@@ -20,6 +20,7 @@ from pipeline.errors import KafkaUnreachableError, SettingError
 from pipeline.topics import TopicSpec
 
 LISTENER_POLL_S = 0.1
+RECONNECT_MAX_MS = 1_000
 
 
 class KafkaBus:
@@ -56,6 +57,14 @@ class KafkaBus:
                 raise self._unreachable(failure) from failure
             time.sleep(LISTENER_POLL_S)
 
+    def _connection(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self._servers.split(","),
+            "bootstrap_timeout_ms": self._wait_ms,
+            # The library's own 30 s would leave a stage away long after a broker has come back.
+            "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
+        }
+
     def _unreachable(self, error: Exception) -> KafkaUnreachableError:
         return KafkaUnreachableError(
             f"no Kafka answers at bootstrap_servers={self._servers!r} (waited {self._wait_ms / 1000:g} s: {error}): "
@@ -66,8 +75,7 @@ class KafkaBus:
         self._await_listener()
         try:
             return KafkaConsumer(
-                bootstrap_servers=self._servers.split(","),
-                bootstrap_timeout_ms=self._wait_ms,
+                **self._connection(),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -80,9 +88,7 @@ class KafkaBus:
         """Create the topics that do not exist; another process may do so at the same moment."""
         self._await_listener()
         try:
-            admin = KafkaAdminClient(
-                bootstrap_servers=self._servers.split(","), bootstrap_timeout_ms=self._wait_ms
-            )
+            admin = KafkaAdminClient(**self._connection())
         except KafkaError as error:
             raise self._unreachable(error) from error
         try:
@@ -122,8 +128,7 @@ class KafkaBus:
         self._await_listener()
         try:
             producer = KafkaProducer(
-                bootstrap_servers=self._servers.split(","),
-                bootstrap_timeout_ms=self._wait_ms,
+                **self._connection(),
                 acks="all",
                 enable_idempotence=True,
             )

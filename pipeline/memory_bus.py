@@ -26,9 +26,7 @@ class MemoryBus:
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> MemoryReader:
         """Return a reader from `start`, or from the beginning."""
         count = len(self._topics[topic])
-        return MemoryReader(
-            self._topics[topic], self._changed, {p: (start or {}).get(p, 0) for p in range(count)}
-        )
+        return MemoryReader(self._topics[topic], self._changed, {p: (start or {}).get(p, 0) for p in range(count)})
 
     def writer(self) -> MemoryWriter:
         """Return a writer whose records are in the log at once."""
@@ -51,9 +49,7 @@ class MemoryBus:
 class MemoryReader:
     """Reads one topic of a MemoryBus."""
 
-    def __init__(
-        self, partitions: list[list[Record]], changed: threading.Condition, positions: dict[int, int]
-    ) -> None:
+    def __init__(self, partitions: list[list[Record]], changed: threading.Condition, positions: dict[int, int]) -> None:
         self._partitions = partitions
         self._changed = changed
         self._positions = positions

@@ -31,9 +31,7 @@ def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequen
     """Return every process of the chain; `broker_port` None means a Kafka that is there already."""
     result = []
     if broker_port is not None:
-        result.append(
-            Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2)
-        )
+        result.append(Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2))
     result += [
         Stage("spark", "spark.job"),
         Stage("ingest", "pipeline.ingest", rank=0),
@@ -41,9 +39,7 @@ def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequen
         Stage("main-publisher", "pipeline.main_publisher"),
     ]
     for cluster in map(str, range(1, settings.clusters + 1)):
-        result.append(
-            Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster))
-        )
+        result.append(Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster)))
         for subscriber in map(str, range(1, settings.subscribers + 1)):
             result.append(
                 Stage(

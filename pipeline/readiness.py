@@ -33,9 +33,7 @@ def await_first_window(
     writer = bus.writer()
     writer.send(names.events.name, None, key=b"probe")
     writer.flush()
-    expected = {
-        (str(c), str(s)) for c in range(1, settings.clusters + 1) for s in range(1, settings.subscribers + 1)
-    }
+    expected = {(str(c), str(s)) for c in range(1, settings.clusters + 1) for s in range(1, settings.subscribers + 1)}
     latest: dict[tuple[str, str], Announcement] = {}
     first: Window | None = None
     unhealthy = dict(health_urls)
@@ -49,9 +47,7 @@ def await_first_window(
                     said = decode_announcement(record.value)
                     latest[said.cluster, said.subscriber] = said
             unhealthy = {name: url for name, url in unhealthy.items() if not _answers(url)}
-            waiting = sorted(
-                f"subscriber {c}/{s}" for c, s in expected if not _has(latest.get((c, s)), first)
-            )
+            waiting = sorted(f"subscriber {c}/{s}" for c, s in expected if not _has(latest.get((c, s)), first))
             if first is not None and not waiting and not unhealthy:
                 return [latest[place] for place in sorted(expected)]
             if time.monotonic() > deadline_s:

@@ -33,9 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Every setting of the chain. Units stand in the names."""
 
     bootstrap_servers: Annotated[str, described("Kafka to use, host:port[,host:port]; empty: embedded")] = ""
-    kafka_wait_s: Annotated[
-        float, Meta(gt=0, description="how long a starting stage waits for Kafka, seconds")
-    ] = 30.0
+    kafka_wait_s: Annotated[float, Meta(gt=0, description="how long a starting stage waits for Kafka, seconds")] = 30.0
     topic_prefix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic's name")
     ] = ""
@@ -48,9 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ingest_threads: Annotated[
         int, Meta(ge=0, le=1024, description="request threads a worker; 0: 1 for async, 128 for durable")
     ] = 0
-    ack: Annotated[
-        Literal["async", "durable"], described("answer at once, or when Kafka has acknowledged")
-    ] = "async"
+    ack: Annotated[Literal["async", "durable"], described("answer at once, or when Kafka has acknowledged")] = "async"
     flush_ms: Annotated[int, Meta(ge=0, le=60_000, description="interval between flushes to Kafka, ms")] = 500
     flush_phase: Annotated[
         Literal["aligned", "free"], described("flush just before wall-clock multiples, or whenever")
@@ -58,12 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flush_lead_ms: Annotated[
         int, Meta(ge=0, le=10_000, description="aligned flushes start this long before the grid, ms")
     ] = 50
-    flush_batch: Annotated[int, Meta(ge=1, description="flush at once when this many reactions wait")] = (
-        20_000
-    )
-    buffer_max: Annotated[int, Meta(ge=1, description="reactions a worker holds before it answers 503")] = (
-        200_000
-    )
+    flush_batch: Annotated[int, Meta(ge=1, description="flush at once when this many reactions wait")] = 20_000
+    buffer_max: Annotated[int, Meta(ge=1, description="reactions a worker holds before it answers 503")] = 200_000
     kafka_out_s: Annotated[
         float, Meta(gt=0, description="answer 503 when Kafka has acknowledged nothing for so long, seconds")
     ] = 10.0
@@ -73,51 +65,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="reactions a user may send a second to one worker; 0: no limit")
     ] = 50
 
-    trigger_s: Annotated[
-        float, Meta(gt=0, le=3600, description="Spark's trigger interval: one window, seconds")
-    ] = 6.0
+    trigger_s: Annotated[float, Meta(gt=0, le=3600, description="Spark's trigger interval: one window, seconds")] = 6.0
     group_size: Annotated[int, Meta(ge=1, description="reactions that one representative stands for")] = 10
     checkpoint_dir: Annotated[str, described("Spark's checkpoint; empty: <run_dir>/checkpoint")] = ""
     spark_master: Annotated[str, described("where Spark runs")] = "local[2]"
-    spark_memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[mg]$", description="heap of Spark's driver")] = (
-        "1g"
-    )
+    spark_memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[mg]$", description="heap of Spark's driver")] = "1g"
 
     clusters: Annotated[int, Meta(ge=1, le=100, description="clusters of subscribers")] = 2
     subscribers: Annotated[int, Meta(ge=1, le=100, description="subscribers in each cluster")] = 2
-    cluster: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$", description="the cluster this process serves")
-    ] = "1"
+    cluster: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$", description="the cluster this process serves")] = "1"
     subscriber: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$", description="this subscriber's name in its cluster")
     ] = "1"
     feed_bootstrap_servers: Annotated[
         str, described("Kafka that holds the cluster's feed; empty: bootstrap_servers")
     ] = ""
-    top_n: Annotated[
-        int, Meta(ge=0, description="emoji types a cluster shows, the most frequent first; 0: all")
-    ] = 0
+    top_n: Annotated[int, Meta(ge=0, description="emoji types a cluster shows, the most frequent first; 0: all")] = 0
     subscriber_port: Annotated[Port, described("port of this subscriber; 0 takes a free one")] = 0
-    subscriber_url: Annotated[
-        str, described("how clients reach this subscriber; empty: http://host:port")
-    ] = ""
+    subscriber_url: Annotated[str, described("how clients reach this subscriber; empty: http://host:port")] = ""
     client_queue_max: Annotated[
         int, Meta(ge=1, description="windows that wait for a slow client before it is cut off")
     ] = 32
-    connections_max: Annotated[
-        int, Meta(ge=1, description="streams a subscriber holds; beyond it answers 503")
-    ] = 20_000
+    connections_max: Annotated[int, Meta(ge=1, description="streams a subscriber holds; beyond it answers 503")] = (
+        20_000
+    )
     heartbeat_s: Annotated[float, Meta(gt=0, description="interval between SSE comments, seconds")] = 15.0
-    silent_s: Annotated[
-        float, Meta(gt=0, description="a subscriber silent for so long is taken out, seconds")
-    ] = 5.0
+    silent_s: Annotated[float, Meta(gt=0, description="a subscriber silent for so long is taken out, seconds")] = 5.0
     registry_port: Annotated[Port, described("port of the registry; 0 takes a free one")] = 8080
     registry_url: Annotated[str, described("how clients reach the registry; empty: http://host:port")] = ""
 
     run_dir: Annotated[str, described("where a run keeps Kafka's data, checkpoints and logs")] = "run"
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], described("least severe line logged")
-    ] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], described("least severe line logged")] = "info"
 
     @property
     def kafka(self) -> str:
@@ -150,9 +128,7 @@ def build(values: Mapping[str, object]) -> Settings:
     """
     for name in values:
         if name not in FIELDS:
-            raise SettingError(
-                f"there is no setting {name!r}: remove it, or use one of {', '.join(sorted(FIELDS))}"
-            )
+            raise SettingError(f"there is no setting {name!r}: remove it, or use one of {', '.join(sorted(FIELDS))}")
     try:
         return msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -209,9 +185,7 @@ def parser(prog: str, description: str, names: Sequence[str]) -> argparse.Argume
     return result
 
 
-def parse(
-    line: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> tuple[Settings, argparse.Namespace]:
+def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[Settings, argparse.Namespace]:
     """Parse a command line made by `parser`; return the settings and the options that are no settings."""
     options = line.parse_args(argv)
     given = {name: value for name, value in vars(options).items() if name in FIELDS}

@@ -43,7 +43,7 @@ KAFKA_START_S = 60.0
 class OrderedArbiter(Arbiter):  # type: ignore[misc]
     """An arbiter that stops watchers of a low priority before those of a higher one."""
 
-    @gen.coroutine  # type: ignore[misc]
+    @gen.coroutine
     def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:
         for _, group in groupby(self.iter_watchers(reverse=False), key=lambda watcher: watcher.priority):
             yield gen.multi([watcher._stop(close_output_streams) for watcher in group])
@@ -72,9 +72,7 @@ class Supervisor:
             settings, broker_port = self._with_addresses(run_dir)
             sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
             try:
-                arbiter = self._arbiter(
-                    stages(settings, broker_port, str(run_dir / "kafka")), settings, sockets
-                )
+                arbiter = self._arbiter(stages(settings, broker_port, str(run_dir / "kafka")), settings, sockets)
                 ready = threading.Thread(
                     target=self._announce,
                     args=(arbiter, settings, started_s, sockets),
@@ -198,9 +196,7 @@ def _endpoints(
     return {
         "ingest": ingest,
         "registry": registry,
-        "subscribers": [
-            {"cluster": one.cluster, "subscriber": one.subscriber, "url": one.url} for one in said
-        ],
+        "subscribers": [{"cluster": one.cluster, "subscriber": one.subscriber, "url": one.url} for one in said],
         "bootstrap_servers": settings.kafka,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark.schema import EVENT
-
-
-def representatives(count: Column, group_size: int) -> Column:
-    """How many stand on screen for `count` reactions: ceil(count / group_size).
-
-    Up to `group_size` become one, so nothing that happened vanishes; the error is below `group_size` a type.
-    """
-    return F.ceil(count / F.lit(group_size)).cast("long")
 
 
 def parse(records: DataFrame) -> DataFrame:
@@ -29,25 +21,14 @@ def parse(records: DataFrame) -> DataFrame:
     )
 
 
-def aggregate(parsed: DataFrame, group_size: int) -> DataFrame:
-    """`partition`, `offset`, `emoji_type` → `emoji_type`, `count`, `representatives`, `ranges`.
+def aggregate(parsed: DataFrame) -> DataFrame:
+    """`partition`, `offset`, `emoji_type` → `emoji_type`, `partition`, `count`, `first`, `last`.
 
-    `ranges` lists, for each partition in which the type occurred, the first and last offset of its records; over
-    all types together they give the window's offsets without a second pass. The row of the null type counts the
-    records that are no reaction.
+    One row for each type in each partition, with the first and last offset of its records: over all types these
+    give the window's offsets without a second pass. The null type's rows count the records that are no reaction.
+    Adding the partitions up is left to `spark.window`: a second grouping here took 0.2 s of a 0.5 s micro-batch,
+    for a few dozen rows. SQL expressions, as each Column call is a round trip to the JVM.
     """
-    by_partition = parsed.groupBy("emoji_type", "partition").agg(
-        F.count(F.lit(1)).alias("count"),
-        F.min("offset").alias("first"),
-        F.max("offset").alias("last"),
-    )
-    by_type = by_partition.groupBy("emoji_type").agg(
-        F.sum("count").alias("count"),
-        F.collect_list(F.struct("partition", "first", "last")).alias("ranges"),
-    )
-    return by_type.select(
-        F.col("emoji_type"),
-        F.col("count"),
-        representatives(F.col("count"), group_size).alias("representatives"),
-        F.col("ranges"),
+    return parsed.groupBy("emoji_type", "partition").agg(
+        F.expr("count(1) AS count"), F.expr("min(offset) AS first"), F.expr("max(offset) AS last")
     )

@@ -47,11 +47,9 @@ FETCH_WAIT_MS = 20
 
 
 class Emitter:
-    """Counts each micro-batch and puts its window on the aggregates topic before the batch commits."""
+    """Counts each micro-batch of parsed records and puts its window on the aggregates topic before the batch commits."""
 
-    def __init__(
-        self, bus: Bus, events_topic: str, aggregates_topic: str, trigger_s: float, group_size: int
-    ) -> None:
+    def __init__(self, bus: Bus, events_topic: str, aggregates_topic: str, trigger_s: float, group_size: int) -> None:
         self._writer = bus.writer()
         self._events_topic = events_topic
         self._aggregates_topic = aggregates_topic
@@ -67,7 +65,7 @@ class Emitter:
     def __call__(self, records: DataFrame, number: int) -> None:
         """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
         due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
-        rows = [row.asDict() for row in aggregate(parse(records), self._group_size).collect()]
+        rows = [row.asDict() for row in aggregate(records).collect()]
         record = window(
             rows,
             topic=self._events_topic,
@@ -75,6 +73,7 @@ class Emitter:
             number=number,
             trigger_ns=due_ns,
             emitted_ns=time.time_ns(),
+            group_size=self._group_size,
         )
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
@@ -121,7 +120,8 @@ def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> S
     )
     checkpoint = values.checkpoint_dir or str(Path(values.run_dir, "checkpoint").resolve())
     return (
-        source.writeStream.queryName("emostream")
+        parse(source)
+        .writeStream.queryName("emostream")
         .option("checkpointLocation", checkpoint)
         .trigger(processingTime=f"{round(values.trigger_s * 1000)} milliseconds")
         .foreachBatch(emitter)
@@ -134,9 +134,7 @@ def run(values: settings.Settings) -> None:
     stop = lifecycle.stop_event()
     found = java.find_java()
     names = topics(values)
-    spark = session(
-        "emostream", values.spark_master, values.spark_memory, jars.spark_connector_jars(), str(found.home)
-    )
+    spark = session("emostream", values.spark_master, values.spark_memory, jars.spark_connector_jars(), str(found.home))
     spark.sparkContext.setLogLevel("WARN")
     # pyspark replaces the handler of SIGINT; a stage ends on both signals alike.
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
@@ -155,9 +153,7 @@ def run(values: settings.Settings) -> None:
     emitter.close()
     spark.stop()
     if failure is not None:
-        raise EmoStreamError(
-            f"the Spark query stopped: {str(failure).splitlines()[0]}; the checkpoint is kept"
-        )
+        raise EmoStreamError(f"the Spark query stopped: {str(failure).splitlines()[0]}; the checkpoint is kept")
 
 
 def main() -> None:

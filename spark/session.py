@@ -8,6 +8,11 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+# The quick compiler alone: measured on two cores, a warm micro-batch of 200 reactions costs 0.28 s of CPU instead of
+# 0.44 s and is as quick after a minute as after fifteen. The price is the rate at which a great backlog is counted,
+# 130,000 reactions a second instead of 250,000.
+JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
 
 def session(
     app: str,
@@ -34,7 +39,7 @@ def session(
         .config("spark.sql.shuffle.partitions", "1")
         .config("spark.sql.adaptive.enabled", "false")
         .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.driver.extraJavaOptions", "-XX:+UseSerialGC")
+        .config("spark.driver.extraJavaOptions", JAVA_OPTIONS)
     )
     if jars:
         builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,14 @@ def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
     return max(grid_ns, min(previous_end_ns, started_ns))
 
 
+def representatives(count: int, group_size: int) -> int:
+    """How many stand on screen for `count` reactions of a type: ceil(count / group_size).
+
+    Up to `group_size` become one, so nothing that happened vanishes, and the error is below `group_size` a type.
+    """
+    return -(-count // group_size)
+
+
 def window(
     rows: Iterable[Mapping[str, Any]],
     *,
@@ -30,20 +39,20 @@ def window(
     number: int,
     trigger_ns: int,
     emitted_ns: int,
+    group_size: int,
 ) -> Window | None:
     """Return the window that `rows` (see `spark.aggregation.aggregate`) describe, or None where there are none."""
     offsets: dict[str, tuple[int, int]] = {}
-    reactions = []
+    counts: Counter[str] = Counter()
     malformed = 0
     for row in rows:
-        for span in row["ranges"]:
-            key = f"{topic}-{span['partition']}"
-            first, last = offsets.get(key, (span["first"], span["last"]))
-            offsets[key] = (min(first, span["first"]), max(last, span["last"]))
+        key = f"{topic}-{row['partition']}"
+        first, last = offsets.get(key, (row["first"], row["last"]))
+        offsets[key] = (min(first, row["first"]), max(last, row["last"]))
         if row["emoji_type"] is None:
             malformed += row["count"]
         else:
-            reactions.append(TypeCount(row["emoji_type"], row["count"], row["representatives"]))
+            counts[row["emoji_type"]] += row["count"]
     if not offsets:
         return None
     return Window(
@@ -52,7 +61,10 @@ def window(
         trigger_ns=trigger_ns,
         emitted_ns=emitted_ns,
         offsets=dict(sorted(offsets.items())),
-        total=sum(cell.count for cell in reactions),
-        reactions=sorted(reactions, key=lambda cell: (-cell.count, cell.emoji_type)),
+        total=counts.total(),
+        reactions=[
+            TypeCount(emoji_type, count, representatives(count, group_size))
+            for emoji_type, count in sorted(counts.items(), key=lambda cell: (-cell[1], cell[0]))
+        ],
         malformed=malformed,
     )

@@ -27,9 +27,7 @@ CONDA = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-
 
 def conda_version(name: str) -> str:
     """Return the version that environment.yml pins the conda package to."""
-    pins = dict(
-        entry.split("=", 1) for entry in CONDA["dependencies"] if isinstance(entry, str) and "=" in entry
-    )
+    pins = dict(entry.split("=", 1) for entry in CONDA["dependencies"] if isinstance(entry, str) and "=" in entry)
     return pins[name]
 
 

@@ -126,9 +126,7 @@ def test_what_pyspark_ships_is_left_out(artifact: str, provided: bool) -> None:
         ({}, "darwin", Path.home() / "Library/Caches/emostream"),
     ],
 )
-def test_the_cache_is_where_the_platform_keeps_caches(
-    env: dict[str, str], platform: str, expected: Path
-) -> None:
+def test_the_cache_is_where_the_platform_keeps_caches(env: dict[str, str], platform: str, expected: Path) -> None:
     """The variable comes first, then XDG's, which has to be absolute, then the platform's own place."""
     assert jars.default_cache_dir(env, platform) == expected
 
@@ -151,9 +149,7 @@ def test_a_damaged_local_repository_is_done_without(tmp_path: Path, monkeypatch:
     assert used[1] is not None
 
 
-def test_the_real_resolver_fails_clearly_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_real_resolver_fails_clearly_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every connection refused and an empty local repository, the real resolver ends in that error."""
     monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):

@@ -19,9 +19,7 @@ MINT = 'ID=linuxmint\nID_LIKE="ubuntu debian"\n'
 FEDORA = "ID=fedora\n"
 
 
-def fake_java(
-    home: Path, version: str = "17.0.15", modules: str = "java.base@17\njdk.incubator.vector@17"
-) -> Path:
+def fake_java(home: Path, version: str = "17.0.15", modules: str = "java.base@17\njdk.incubator.vector@17") -> Path:
     """Write home/bin/java, which answers as that version does, and return it."""
     path = home / "bin" / "java"
     path.parent.mkdir(parents=True)
@@ -88,9 +86,7 @@ def test_an_old_java_on_path_does_not_hide_a_later_one(tmp_path: Path) -> None:
     """Every folder on PATH is looked at, and conda's after them, not only the first with a java in it."""
     old = fake_java(tmp_path / "old", "1.8.0_392")
     conda = fake_java(tmp_path / "conda")
-    found = java.find_java(
-        {"PATH": f"{tmp_path / 'none'}:{old.parent}", "CONDA_PREFIX": str(tmp_path / "conda")}, ()
-    )
+    found = java.find_java({"PATH": f"{tmp_path / 'none'}:{old.parent}", "CONDA_PREFIX": str(tmp_path / "conda")}, ())
     assert found.path == conda
 
 

@@ -1,0 +1,1 @@
+"""The instrument: it drives the chain with load and measures latency and accuracy."""

@@ -1,0 +1,187 @@
+"""From the frames of a run to all that its report says: pure, so that a campaign can call it per run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments import accuracy, audit, batches, hops, latency, ledger, verdict
+from experiments.batches import Drift
+from experiments.floor import Waits, spectrum
+from pipeline.errors import SettingError
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The parameters of a run that its analysis needs."""
+
+    waits: Waits
+    group_size: int
+    policy: str
+    grace_s: float
+    late_s: float
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Conditions:
+        """Read them from a run's parameters: `trigger_s, flush_ms, flush_phase, flush_lead_ms`, and if given
+        `group_size` (10), `policy` ("ceil"), `grace_s` (2: how long after a window was emitted a client must
+        have stayed to be owed it) and `late_s` (2: a delivery later than that after the window was emitted is
+        late).
+
+        Raises SettingError naming a parameter that is missing or no number.
+        """
+        needed = ("trigger_s", "flush_ms", "flush_phase", "flush_lead_ms")
+        for name in needed:
+            if name not in parameters:
+                raise SettingError(f"The run's parameters lack {name}: an analysis needs {', '.join(needed)}.")
+        numbers: dict[str, float] = {}
+        defaults = {"group_size": 10, "grace_s": 2.0, "late_s": 2.0}
+        for name in ("trigger_s", "flush_ms", "flush_lead_ms", *defaults):
+            raw = parameters.get(name, defaults.get(name))
+            try:
+                numbers[name] = float(raw)
+            except (TypeError, ValueError):
+                raise SettingError(f"The run's parameter {name} is {raw!r}: give a number.") from None
+        waits = Waits(
+            numbers["trigger_s"],
+            numbers["flush_ms"] / 1000,
+            str(parameters["flush_phase"]),
+            numbers["flush_lead_ms"] / 1000,
+        )
+        waits.quantile_s(0.5)  # refuses an impossible floor here, where the parameters are at hand
+        return cls(
+            waits,
+            int(numbers["group_size"]),
+            str(parameters.get("policy", "ceil")),
+            numbers["grace_s"],
+            numbers["late_s"],
+        )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All results of a run: frames by name, and the flat `summary`."""
+
+    conditions: Conditions
+    reactions: pd.DataFrame
+    end_to_end: latency.EndToEnd
+    percentiles: pd.DataFrame
+    spectrum: pd.DataFrame
+    hops: pd.DataFrame
+    batches: pd.DataFrame
+    drift: Drift
+    conservation: accuracy.Conservation
+    oracle: accuracy.Oracle
+    offset_breaks: pd.DataFrame
+    representation: accuracy.Representation
+    cells: pd.DataFrame
+    audit: pd.DataFrame
+    summary: dict[str, Any]
+    verdict: verdict.Verdict
+
+
+def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], manifest: Mapping[str, Any]) -> Analysis:
+    """Return the analysis of a run.
+
+    `frames` holds each of ledger.COLUMNS. `manifest` may hold `clock_samples` ([[time_ns, monotonic_ns],
+    ...]) and `other_run` (bool); without clock samples the run is INVALID.
+    """
+    for name in ledger.COLUMNS:
+        if name not in frames:
+            raise ledger.LedgerError(f"The run has no {name} frame: pass all of {', '.join(ledger.COLUMNS)}.")
+        ledger.require(name, frames[name])
+    conditions = Conditions.of(parameters)
+    plan, sent, topic, windows = (frames[name] for name in ("plan", "sent", "topic", "windows"))
+    clients, deliveries = frames["clients"], frames["deliveries"]
+    reactions = ledger.join(plan, sent, topic, windows)
+    due = latency.receipts(windows, clients, deliveries, grace_s=conditions.grace_s)
+    whole = latency.end_to_end(reactions, due, clients, grace_s=conditions.grace_s)
+    times = batches.batch_times(frames["progress"], windows, whole.windows)
+    batch = batches.summarise(times, conditions.waits.trigger_s)
+    trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])
+    balance = accuracy.conservation(plan, reactions, topic, windows)
+    checked = accuracy.oracle(topic, windows)
+    known = ledger.unique_windows(windows)
+    counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
+    shown = accuracy.representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
+    percentiles = percentile_table(whole.histogram, conditions.waits)
+    breaks = accuracy.offset_breaks(windows)
+    summary: dict[str, Any] = {
+        **_latency_keys(percentiles),
+        "samples": whole.histogram.samples,
+        "reactions_measured": whole.histogram.reactions,
+        "undelivered": whole.histogram.undelivered,
+        "negative": whole.histogram.negative,
+        **asdict(batch),
+        **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        "users": int(plan["user_id"].nunique()),
+        "clients": len(clients),
+        "windows": len(known),
+        "windows_measured": len(whole.windows),
+        **{name: value for name, value in vars(balance).items() if name != "problems"},
+        "oracle_cells": checked.cells,
+        "oracle_equal": checked.equal,
+        "oracle_share": checked.equal / checked.cells if checked.cells else None,
+        "offset_breaks": len(breaks),
+        "representation_error": shown.error,
+        "representation_bound": shown.bound,
+        "representation_over_bound": len(shown.over_bound),
+        "tv_distance": shown.tv_distance,
+        **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+    }
+    reasons = verdict.reasons_against(
+        plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
+    )
+    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.waits.trigger_s))
+    summary = {
+        **summary,
+        "valid": judged.valid,
+        "passed": judged.passed,
+        "slos": {slo.key: slo.passed for slo in judged.slos},
+    }
+    return Analysis(
+        conditions=conditions,
+        reactions=reactions,
+        end_to_end=whole,
+        percentiles=percentiles,
+        spectrum=spectrum(whole.histogram, conditions.waits),
+        hops=hops.hop_table(reactions, due),
+        batches=times,
+        drift=trend,
+        conservation=balance,
+        oracle=checked,
+        offset_breaks=breaks,
+        representation=shown,
+        cells=ledger.cells(counted),
+        audit=audited,
+        summary=summary,
+        verdict=judged,
+    )
+
+
+def percentile_table(histogram: latency.Histogram, waits: Waits) -> pd.DataFrame:
+    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples behind them."""
+    rows = [
+        (name, histogram.quantile_s(q), waits.quantile_s(q))
+        for name, q in PERCENTILES.items()
+        if latency.printable(q, histogram.reactions)
+    ]
+    frame = pd.DataFrame(rows, columns=["percentile", "observed_s", "floor_s"])
+    return frame.assign(excess_s=frame["observed_s"] - frame["floor_s"])
+
+
+def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:
+    rows = percentiles.set_index("percentile")
+    keys = {"observed_s": "e2e_{}_s", "floor_s": "floor_{}_s", "excess_s": "e2e_excess_{}_s"}
+    return {
+        key.format(name): float(rows[column].get(name, math.nan))
+        for column, key in keys.items()
+        for name in ("p50", "p90", "p99")
+    }

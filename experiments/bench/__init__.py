@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m experiments bench SUITE` prints and writes JSON; each compares within one run."""

@@ -1,0 +1,24 @@
+"""Ingest with a hello route beside it: both sides of the ingest benchmark on one server."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from pipeline import ingest, lifecycle, logs, settings
+
+
+def load(values: settings.Settings) -> Flask:
+    """Return a worker's app with `GET /hello`, the least a Flask route can do."""
+    app = ingest.worker_app(values)
+
+    @app.get("/hello")
+    def hello() -> bytes:
+        return b"hello"
+
+    return app
+
+
+if __name__ == "__main__":
+    chosen = settings.main("experiments.bench.ingest_server", "Ingest with a hello route.", ingest.OPTIONS)
+    logs.configure("ingest", chosen.log_level)
+    lifecycle.run_main("experiments.bench.ingest_server", lambda: ingest.serve(chosen, load))

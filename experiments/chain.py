@@ -1,0 +1,114 @@
+"""The chain under measurement: one of the run's own, or one that is up already."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import EmoStreamError, SettingError
+from pipeline.settings import Settings, build, to_env
+
+START_TIMEOUT_S = 150.0
+STOP_TIMEOUT_S = 60.0
+POLL_S = 0.1
+
+
+class Subscriber(msgspec.Struct, frozen=True):
+    """Where one subscriber listens."""
+
+    cluster: str
+    subscriber: str
+    url: str
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """What `python -m pipeline up` says of itself when it is ready."""
+
+    ingest: str
+    registry: str
+    subscribers: list[Subscriber]
+    bootstrap_servers: str
+    topic_prefix: str
+    run_dir: str
+    pid: int
+    ready_s: float
+
+
+def attached(ready_file: Path) -> Endpoints:
+    """Return the endpoints of a chain that is up, from its `--ready-file`.
+
+    Raises SettingError if there is no such file or the chain that wrote it is gone.
+    """
+    try:
+        endpoints = msgspec.json.decode(ready_file.read_bytes(), type=Endpoints)
+        os.kill(endpoints.pid, 0)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingError(
+            f"attach is {str(ready_file)!r}, which names no running chain ({error}): start one with "
+            f"`python -m pipeline up --ready-file {ready_file}`, or leave attach empty"
+        ) from error
+    return endpoints
+
+
+@contextmanager
+def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoints]:
+    """Start a chain with these settings on free ports, yield its endpoints, take it down afterwards.
+
+    Raises EmoStreamError with the chain's own words if it does not become ready.
+    """
+    settings = build({"ingest_port": 0, "registry_port": 0, **parameters, "run_dir": str(run_dir)})
+    run_dir.mkdir(parents=True, exist_ok=True)
+    ready_file = run_dir / "ready.json"
+    log_path = run_dir / "up.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "up", "--ready-file", str(ready_file)],
+            env={**_environment(), **to_env(settings)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A Ctrl-C at the terminal is the experiment's to handle: it stops the chain in its own time.
+            start_new_session=True,
+        )
+    try:
+        yield _await_ready(process, ready_file, log_path)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def settings_of(endpoints: Endpoints) -> Settings:
+    """Return the settings that reach a chain's Kafka and topics."""
+    return build({"bootstrap_servers": endpoints.bootstrap_servers, "topic_prefix": endpoints.topic_prefix})
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment less the chain's settings: a run's parameters alone decide."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("EMOSTREAM_")} | {
+        key: os.environ[key] for key in ("EMOSTREAM_CACHE_DIR",) if key in os.environ
+    }
+
+
+def _await_ready(process: subprocess.Popen[bytes], ready_file: Path, log_path: Path) -> Endpoints:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not ready_file.exists():
+        if process.poll() is not None:
+            said = log_path.read_text(errors="replace").strip().splitlines()
+            raise EmoStreamError(f"the chain did not start: {said[-1] if said else 'it said nothing'}")
+        if time.monotonic() > deadline_s:
+            raise EmoStreamError(f"the chain was not ready within {START_TIMEOUT_S:g} s: see {log_path}")
+        time.sleep(POLL_S)
+    return msgspec.convert(json.loads(ready_file.read_text()), Endpoints)

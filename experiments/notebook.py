@@ -1,0 +1,92 @@
+"""A notebook as a function: parameters in, a run directory out, by papermill."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from pipeline.errors import EmoStreamError, SettingError
+
+REPORTS = Path(__file__).resolve().parent.parent / "reports"
+# Parameters that say where, not what: the runner sets them.
+PLACES = ("run_dir",)
+
+
+def new_run(campaign_dir: Path) -> Path:
+    """Return a new, empty run directory below `campaign_dir`, named by the moment."""
+    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        run_dir = campaign_dir / "runs" / f"{name}{suffix}"
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_dir
+    raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this very second: remove some")
+
+
+def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return `given` cast to the types of the notebook's own defaults.
+
+    Raises SettingError for a name that the notebook's `parameters` cell does not have, or a value of the wrong
+    type: papermill itself would add the name and run with the default.
+    """
+    try:
+        known = papermill.inspect_notebook(str(notebook))
+    except FileNotFoundError as error:
+        raise SettingError(f"there is no notebook {notebook}: give --notebook") from error
+    result: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in known or name in PLACES:
+            names = ", ".join(sorted(set(known) - set(PLACES)))
+            raise SettingError(f"notebook {notebook.name} has no parameter {name!r}: use one of {names}")
+        default = ast.literal_eval(known[name]["default"])
+        try:
+            result[name] = type(default)(text) if not isinstance(default, bool) else _boolean(text)
+        except ValueError as error:
+            raise SettingError(
+                f"parameter {name} is {text!r}: give a {type(default).__name__}, such as {default!r}"
+            ) from error
+    return result
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
+    """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
+
+    The executed notebook is saved as `executed.ipynb` even when a cell fails. Raises EmoStreamError with the
+    failed cell's own error.
+    """
+    parameters = checked(notebook, given)
+    executed = run_dir / "executed.ipynb"
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            {**parameters, "run_dir": str(run_dir)},
+            cwd=str(notebook.resolve().parent.parent),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            kernel_name="python3",
+        )
+    except PapermillExecutionError as error:
+        raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
+    record = run_dir / "manifest.json"
+    about = json.loads(record.read_text())
+    about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
+    record.write_text(json.dumps(about, indent=1) + "\n")
+    return run_dir / "report.html"

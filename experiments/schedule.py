@@ -1,0 +1,144 @@
+"""The plan of an open-loop load: who sends which emoji when, decided before the run.
+
+A plan never looks at an answer: it is written first and sent as written, so that a slow chain cannot thin
+out the load that measures it (the "coordinated omission" that wrk2 was built to avoid).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.errors import SettingError
+
+NS_PER_S = 1_000_000_000
+NS_PER_US = 1_000
+
+_BY_FREQUENCY = "😂 ❤️ 🔥 👏 😍 🎉 😮 😢 👍 🙌 💯 😭 🤣 😎 🥳 💀 😱 🤔 👀 ✨ 💙 🚀 😡 👎 🙏 🎶 ⚽ 🏆 😴 🤯"
+POPULAR_EMOJIS: tuple[str, ...] = tuple(_BY_FREQUENCY.split())
+"""Thirty emoji that a live audience sends, the most common first, each in its fully-qualified form."""
+
+PLAN_COLUMNS = ("seq", "user_id", "emoji_type", "t_intended_ns", "phase")
+
+
+def timestamp_of(t_ns: int) -> str:
+    """Return epoch nanoseconds as ISO 8601 UTC with microseconds (floored), as in
+    `2026-11-23T09:30:00.000001Z`.
+
+    Together with the user this names a reaction: it is how a record in Kafka is joined to its row of the
+    plan.
+    """
+    whole_s, rest_ns = divmod(int(t_ns), NS_PER_S)
+    moment = datetime.fromtimestamp(whole_s, UTC).replace(microsecond=rest_ns // NS_PER_US)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def user_names(users: int) -> list[str]:
+    """Return `users` user ids, `fan-0000` and on."""
+    if users < 1:
+        raise SettingError(f"users is {users}: a load needs at least 1 user.")
+    return [f"fan-{number:04d}" for number in range(users)]
+
+
+def popularity(kind: str, count: int) -> NDArray[np.float64]:
+    """Return `count` probabilities that sum to 1: `uniform`, or `zipf` (the k-th as 1/k)."""
+    if kind == "uniform":
+        return np.full(count, 1.0 / count)
+    if kind == "zipf":
+        weights = 1.0 / np.arange(1, count + 1)
+        return np.asarray(weights / weights.sum(), dtype=np.float64)
+    raise SettingError(f"popularity is {kind!r}: choose 'uniform' or 'zipf', or give one weight per emoji.")
+
+
+def poisson_plan(
+    users: Sequence[str],
+    rate_per_s: float,
+    start_ns: int,
+    *,
+    trigger_s: float,
+    warm_up_triggers: int,
+    measured_triggers: int,
+    seed: int,
+    emojis: Sequence[str] = POPULAR_EMOJIS,
+    weights: str | Sequence[float] = "zipf",
+) -> pd.DataFrame:
+    """Return the seeded plan: columns `seq, user_id, emoji_type, t_intended_ns, phase`, in order of time.
+
+    Arrivals are a Poisson process of `rate_per_s` reactions a second in all. The load begins at `start_ns`
+    plus an offset drawn from U(0, `trigger_s`), so that no run is locked to the trigger grid; then follow
+    `warm_up_triggers` and `measured_triggers` trigger intervals. Since the measured phase lasts a whole
+    number of triggers, its reactions fall evenly on every moment of a trigger interval wherever it begins.
+    The same arguments give the same plan. No two reactions of one user share a microsecond.
+
+    Raises SettingError for a value that no plan can be made of.
+    """
+    _check(users, rate_per_s, trigger_s, warm_up_triggers, measured_triggers, emojis)
+    shares = popularity(weights, len(emojis)) if isinstance(weights, str) else _shares(weights, len(emojis))
+    trigger_ns = round(trigger_s * NS_PER_S)
+    warm_up_ns, measured_ns = warm_up_triggers * trigger_ns, measured_triggers * trigger_ns
+    length_ns = warm_up_ns + measured_ns
+    expected = rate_per_s * length_ns / NS_PER_S
+    if expected > 0.01 * len(users) * length_ns / NS_PER_US:
+        raise SettingError(
+            f"rate_per_s is {rate_per_s}: {len(users)} users cannot send that often and still be told "
+            "apart by the microsecond; use more users."
+        )
+    rng = np.random.default_rng(seed)
+    load_start_ns = start_ns + int(rng.integers(0, trigger_ns))
+    # Given their number, the arrivals of a Poisson process are independent and uniform on the interval.
+    count = int(rng.poisson(expected))
+    times = rng.integers(0, length_ns, count)
+    senders = rng.integers(0, len(users), count)
+    while (clash := _clashes(senders, times + load_start_ns)).any():
+        times[clash] = rng.integers(0, length_ns, int(clash.sum()))
+    order = np.argsort(times, kind="stable")
+    times, senders = times[order], senders[order]
+    chosen = rng.choice(len(emojis), count, p=shares)
+    return pd.DataFrame(
+        {
+            "seq": np.arange(count, dtype=np.int64),
+            "user_id": np.asarray(users, dtype=object)[senders],
+            "emoji_type": np.asarray(emojis, dtype=object)[chosen],
+            "t_intended_ns": times + load_start_ns,
+            "phase": np.where(times < warm_up_ns, "warm-up", "measured").astype(object),
+        }
+    )
+
+
+def _clashes(senders: NDArray[np.int64], times_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    pairs = pd.DataFrame({"user": senders, "us": times_ns // NS_PER_US})
+    return pairs.duplicated().to_numpy(dtype=bool)
+
+
+def _shares(weights: Sequence[float], count: int) -> NDArray[np.float64]:
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (count,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
+        raise SettingError(
+            f"weights are {list(weights)!r}: give {count} numbers, one per emoji, none negative and not all zero."
+        )
+    return np.asarray(given / given.sum(), dtype=np.float64)
+
+
+def _check(
+    users: Sequence[str],
+    rate_per_s: float,
+    trigger_s: float,
+    warm_up_triggers: int,
+    measured_triggers: int,
+    emojis: Sequence[str],
+) -> None:
+    for name, value in (("rate_per_s", rate_per_s), ("trigger_s", trigger_s)):
+        if not (math.isfinite(value) and value > 0):
+            raise SettingError(f"{name} is {value!r}: give a finite number above 0.")
+    if warm_up_triggers < 0:
+        raise SettingError(f"warm_up_triggers is {warm_up_triggers}: give 0 or more.")
+    if measured_triggers < 1:
+        raise SettingError(f"measured_triggers is {measured_triggers}: measure at least 1 trigger interval.")
+    for name, values in (("users", users), ("emojis", emojis)):
+        if not values or len(set(values)) != len(values):
+            raise SettingError(f"{name} has {len(values)} entries: give at least one, and each once.")

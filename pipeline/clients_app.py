@@ -1,0 +1,228 @@
+"""The registry's HTTP side: routes over what an `Enrolment` knows and carries."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import flask
+import msgspec
+from werkzeug.exceptions import HTTPException
+
+from pipeline.enrolment import Enrolment
+from pipeline.errors import BufferFullError, EmoStreamError, KafkaUnreachableError
+from pipeline.messages import Announcement
+from pipeline.problems import problem
+from pipeline.roster import view
+from pipeline.tokens import COOKIE, bearer, matches
+
+BODY_MAX_BYTES = 4096
+PAGE_MAX = 10_000
+RETRY_AFTER_S = "2"
+
+
+class NewClient(msgspec.Struct, frozen=True):
+    """The body of `POST /clients`."""
+
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$")] | None = None
+
+
+_decode_new_client = msgspec.json.Decoder(NewClient).decode
+
+
+def refuse(status: int, title: str, detail: str, **headers: str) -> flask.Response:
+    """Return a problem document; `headers` name their words with underscores."""
+    body, kind = problem(status, title, detail)
+    return flask.Response(
+        body, status, {name.replace("_", "-"): value for name, value in headers.items()}, content_type=kind
+    )
+
+
+def answer(document: object, status: int = 200) -> flask.Response:
+    """Return JSON that nobody keeps: the state changes all the time."""
+    return flask.Response(
+        msgspec.json.encode(document), status, {"Cache-Control": "no-store"}, content_type="application/json"
+    )
+
+
+def nobody(cluster: str | None) -> flask.Response:
+    """Say that no subscriber is live."""
+    where = "" if cluster is None else f" in cluster {cluster!r}"
+    return refuse(
+        503,
+        "No live subscriber",
+        f"no subscriber{where} has announced itself lately: start one (python -m pipeline.subscriber), "
+        "look at GET /clusters, or try again",
+        Retry_After=RETRY_AFTER_S,
+    )
+
+
+def unknown(client_id: str) -> flask.Response:
+    """Say that there is no such client."""
+    return refuse(
+        404,
+        "No such client",
+        f"client {client_id[:80]!a} is not registered: POST /clients to become one",
+    )
+
+
+def new_client(request: flask.Request) -> NewClient | flask.Response:
+    """Read the body of `POST /clients`, or say what is wrong with it. No body asks for nothing special."""
+    body = request.get_data()
+    if not body:
+        return NewClient()
+    if request.mimetype != "application/json":
+        return refuse(
+            415,
+            "Not JSON",
+            f"Content-Type is {request.mimetype[:80]!a}: send application/json, or no body",
+        )
+    try:
+        return _decode_new_client(body)
+    except msgspec.ValidationError as error:
+        return refuse(422, "Unusable registration", f'{error}: send {{}} or {{"cluster": "<name>"}}')
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return refuse(400, "Malformed JSON", f"the body is not JSON ({error}): send {{}} or no body")
+
+
+def page_of(request: flask.Request) -> tuple[str, int] | flask.Response:
+    """Read `after` and `limit` of `GET /clients`."""
+    limit = request.args.get("limit", "1000")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= PAGE_MAX):
+        return refuse(422, "Unusable limit", f"limit is {limit[:80]!a}: give a number from 1 to {PAGE_MAX}")
+    return request.args.get("after", ""), int(limit)
+
+
+def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
+    """Return the application over `enrolment`; `registry_url` is where clients reach it."""
+    app = flask.Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
+
+    def shown(client_id: str) -> dict[str, object] | None:
+        with enrolment.lock:
+            registration = enrolment.roster.client(client_id)
+            if registration is None:
+                return None
+            return view(registration, registry_url, enrolment.roster.is_held(client_id, enrolment.clock_ns()))
+
+    @app.post("/clients")
+    def register() -> flask.Response:
+        wanted = new_client(flask.request)
+        if isinstance(wanted, flask.Response):
+            return wanted
+        registered = enrolment.register(wanted.cluster)
+        if registered is None:
+            return nobody(wanted.cluster)
+        registration, token = registered
+        document = view(registration, registry_url, live=True)
+        response = answer({**document, "token": token}, 201)
+        response.headers["Location"] = f"{registry_url}/clients/{registration.client_id}"
+        response.set_cookie(COOKIE, token, path=f"/clients/{registration.client_id}", httponly=True, samesite="Strict")
+        return response
+
+    @app.get("/clients")
+    def clients() -> flask.Response:
+        page = page_of(flask.request)
+        if isinstance(page, flask.Response):
+            return page
+        with enrolment.lock:
+            now_ns, roster = enrolment.clock_ns(), enrolment.roster
+            listed = [
+                view(client, registry_url, roster.is_held(client.client_id, now_ns)) for client in roster.clients(*page)
+            ]
+            return answer({"count": len(roster), "clients": listed})
+
+    @app.get("/clients/<client_id>")
+    def client(client_id: str) -> flask.Response:
+        document = shown(client_id)
+        return unknown(client_id) if document is None else answer(document)
+
+    @app.delete("/clients/<client_id>")
+    def remove(client_id: str) -> flask.Response:
+        token = bearer(flask.request.headers.get("Authorization", ""))
+        if token is None:
+            return refuse(
+                401,
+                "Token missing",
+                "send the token of POST /clients as 'Authorization: Bearer <token>'",
+                WWW_Authenticate="Bearer",
+            )
+        with enrolment.lock:
+            registration = enrolment.roster.client(client_id)
+        if registration is None:
+            return unknown(client_id)
+        if not matches(registration.token_sha256, token):
+            return refuse(403, "Wrong token", f"the token is not that of client {client_id!r}: send its own")
+        try:
+            enrolment.remove(client_id)
+        except KeyError:
+            return unknown(client_id)
+        response = flask.Response(status=204)
+        response.delete_cookie(COOKIE, path=f"/clients/{client_id}", httponly=True, samesite="Strict")
+        return response
+
+    @app.get("/clients/<client_id>/stream")
+    def stream(client_id: str) -> flask.Response:
+        try:
+            base = enrolment.stream_base(client_id)
+        except KeyError:
+            return unknown(client_id)
+        if base is None:
+            return nobody(None)
+        # A cached redirect would lead to a subscriber long gone.
+        headers = {"Location": f"{base}/clients/{client_id}/stream", "Cache-Control": "no-store"}
+        return flask.Response(status=307, headers=headers)
+
+    @app.get("/clusters")
+    def clusters() -> flask.Response:
+        with enrolment.lock:
+            now_ns, roster = enrolment.clock_ns(), enrolment.roster
+            members = [(member, roster.is_live(member, now_ns)) for member in roster.subscribers()]
+        return answer({"clusters": by_cluster(members, now_ns)})
+
+    @app.get("/healthz")
+    def healthz() -> flask.Response:
+        with enrolment.lock:
+            live = len(enrolment.roster.live(enrolment.clock_ns()))
+            count = len(enrolment.roster)
+        return answer({"status": "ok", "stage": "registry", "clients": count, "subscribers_live": live})
+
+    @app.errorhandler(EmoStreamError)
+    def out_of_reach(error: EmoStreamError) -> flask.Response:
+        if not isinstance(error, (KafkaUnreachableError, BufferFullError)):
+            raise error
+        return refuse(503, "Kafka is out of reach", str(error), Retry_After=RETRY_AFTER_S)
+
+    @app.errorhandler(HTTPException)
+    def explain(error: HTTPException) -> flask.Response:
+        path = ascii(flask.request.path[:200])
+        detail = f"{flask.request.method} {path}: {error.description}"
+        allow = dict(error.get_headers()).get("Allow")
+        return refuse(error.code or 500, error.name, detail, **({"Allow": allow} if allow is not None else {}))
+
+    return app
+
+
+def by_cluster(members: list[tuple[Announcement, bool]], now_ns: int) -> list[dict[str, object]]:
+    """Return the document of `GET /clusters`: subscribers with their last words and age."""
+    clusters: dict[str, list[tuple[Announcement, bool]]] = {}
+    for member, live in members:
+        clusters.setdefault(member.cluster, []).append((member, live))
+    return [
+        {
+            "cluster": name,
+            "clients": sum(member.clients for member, live in held if live),
+            "live": sum(live for _, live in held),
+            "subscribers": [
+                {
+                    "subscriber": member.subscriber,
+                    "url": member.url,
+                    "clients": member.clients,
+                    "live": live,
+                    "age_s": round((now_ns - member.announced_ns) / 1e9, 3),
+                    "last_event_id": member.last_event_id,
+                }
+                for member, live in held
+            ],
+        }
+        for name, held in clusters.items()
+    ]

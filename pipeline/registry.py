@@ -1,0 +1,84 @@
+"""The registry: clients come here first and are told which subscriber holds their stream."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from multiprocessing.util import Finalize
+
+import flask
+from granian import Granian
+from granian.constants import Interfaces
+
+from pipeline import lifecycle, logs, settings
+from pipeline.clients_app import create_app
+from pipeline.enrolment import Enrolment
+from pipeline.errors import EmoStreamError
+from pipeline.kafka_bus import KafkaBus
+from pipeline.roster import base_url
+
+STAGE = "registry"
+OPTIONS = (
+    "bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "registry_port", "registry_url", "silent_s",
+    "log_level",
+)  # fmt: skip
+
+THREADS = 8
+KILL_S = 2
+
+
+def load_app(values: settings.Settings, port: int) -> flask.Flask:
+    """Build the application inside Granian's worker process, and have it closed when the worker ends."""
+    # Without its main process a worker would hold the port for ever.
+    os.environ[lifecycle.STOP_WITH_PARENT] = "1"
+    lifecycle.follow_parent()
+    logs.configure(STAGE, values.log_level)
+
+    def failed(_error: BaseException) -> None:
+        # The main process sees its worker gone and ends with an error, which the supervisor answers.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    try:
+        enrolment = Enrolment(bus, values, failed)
+    except EmoStreamError as error:
+        sys.exit(f"pipeline.registry: {error}")
+
+    def close() -> None:
+        enrolment.close()
+        bus.close()
+
+    # A multiprocessing worker runs finalizers and no atexit functions.
+    Finalize(None, close, exitpriority=10)
+    logs.get(__name__).info("serving", clients=len(enrolment.roster), port=port)
+    return create_app(enrolment, base_url(values.registry_url, values.host, port))
+
+
+def run(values: settings.Settings) -> None:
+    """Serve until SIGTERM."""
+    port = lifecycle.claim_port(values.host, values.registry_port, "registry_port")
+    lifecycle.follow_parent()
+    server = Granian(
+        "pipeline.registry",
+        address=values.host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=1,
+        blocking_threads=THREADS,
+        workers_kill_timeout=KILL_S,
+        log_enabled=False,
+    )
+    server.serve(target_loader=partial(load_app, values, port), wrap_loader=False)
+
+
+def main() -> None:
+    """`python -m pipeline.registry`."""
+    values = settings.main("pipeline.registry", "Register clients and lead them to a subscriber.", OPTIONS)
+    logs.configure(STAGE, values.log_level)
+    lifecycle.run_main("pipeline.registry", lambda: run(values))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Server-sent events on the wire, both ways, as the WHATWG HTML standard has them (section 9.2).
+
+Nothing here does I/O: a server frames what it sends with `encode_event` and `comment`, a client feeds what it
+receives to an `SseParser`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import NamedTuple
+
+from pipeline.errors import MessageError
+
+# The standard's line ends; str.splitlines knows more, and would cut data at U+2028.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE_END_BYTES = re.compile(rb"\r\n|\r|\n")
+_BOM = "\ufeff"
+
+
+class SseEvent(NamedTuple):
+    """One dispatched event.
+
+    `id` is the stream's last event id at that moment ("" when none was ever sent), `event` its type,
+    `retry_ms` the reconnection time in force, ms (None when the server never set one).
+    """
+
+    id: str
+    event: str
+    data: str
+    retry_ms: int | None
+
+
+def _one_line(field: str, value: str) -> bytes:
+    if _LINE_END.search(value) or "\0" in value:
+        raise MessageError(f"SSE field {field} is {value!r}: it must hold no line end and no NUL; remove them")
+    return f"{field}: {value}\n".encode()
+
+
+def encode_event(event_id: str | None, event: str | None, data: bytes) -> bytes:
+    """Return one event's bytes; `data` is UTF-8 and may have several lines.
+
+    None leaves a field out; an empty `event_id` makes the client forget its last id. Raises MessageError when
+    `event_id` or `event` cannot be written on one line.
+    """
+    head = b"" if event_id is None else _one_line("id", event_id)
+    if event is not None:
+        head += _one_line("event", event)
+    return head + b"".join(b"data: %b\n" % line for line in _LINE_END_BYTES.split(data)) + b"\n"
+
+
+def comment(text: str) -> bytes:
+    """Return a comment's bytes: clients pass over it, proxies and dead connections notice it."""
+    return b"".join(b": %b\n" % line.encode() for line in _LINE_END.split(text)) + b"\n"
+
+
+def retry(reconnect_ms: int) -> bytes:
+    """Return the bytes that tell a client to wait `reconnect_ms` before it reconnects."""
+    return b"retry: %d\n\n" % reconnect_ms
+
+
+class SseParser:
+    """Parses one connection's stream, cut into chunks anywhere, even inside a character or a CRLF.
+
+    `last_event_id` is what a reconnecting client sends as `Last-Event-ID`; carry it, and `retry_ms`, over
+    from the connection before.
+    """
+
+    def __init__(self, last_event_id: str = "", retry_ms: int | None = None) -> None:
+        self.last_event_id = last_event_id
+        self.retry_ms = retry_ms
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._started = False
+        self._after_cr = False
+        self._rest: list[str] = []
+        self._id = last_event_id
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """Return the events that `chunk` completes, in order; one that is never ended is not dispatched."""
+        text = self._decode(chunk)
+        if text and not self._started:
+            self._started = True
+            text = text.removeprefix(_BOM)
+        if text and self._after_cr:
+            # A line is taken at its CR already: waiting for a LF that may never come would hold an event
+            # back.
+            self._after_cr = False
+            text = text.removeprefix("\n")
+        if not text:
+            return []
+        self._after_cr = text.endswith("\r")
+        *lines, rest = _LINE_END.split(text)
+        if lines:
+            lines[0] = "".join((*self._rest, lines[0]))
+            self._rest = [rest]
+        else:
+            # Joined once at its end: a long line in small chunks must not cost its length for each of them.
+            self._rest.append(rest)
+        return [event for line in lines if (event := self._take(line)) is not None]
+
+    def _take(self, line: str) -> SseEvent | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+        elif field == "event":
+            self._event = value
+        elif field == "id" and "\0" not in value:
+            self._id = value
+        elif field == "retry" and value.isascii() and value.isdigit():
+            self.retry_ms = int(value)
+        return None
+
+    def _dispatch(self) -> SseEvent | None:
+        self.last_event_id = self._id
+        data, event = self._data, self._event
+        self._data, self._event = [], ""
+        if not data:
+            return None
+        return SseEvent(self._id, event or "message", "\n".join(data), self.retry_ms)

@@ -1,0 +1,102 @@
+"""The ledger: every planned reaction finds its record and its window."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import ledger, synthetic
+
+RUN = synthetic.make_run()
+
+
+def joined(**changes):
+    """Return the ledger of the synthetic run, with frames replaced by `changes`."""
+    frames = RUN.frames | changes
+    return ledger.join(frames["plan"], frames["sent"], frames["topic"], frames["windows"])
+
+
+def test_every_reaction_finds_its_true_window():
+    """The ledger agrees with the truth of the synthetic run for every reaction."""
+    reactions = joined()
+    assert list(reactions.columns) == list(ledger.REACTION_COLUMNS)
+    assert (reactions["window"].to_numpy(dtype="int64") == RUN.truth["window"].to_numpy()).all()
+    assert (reactions["seq"] == RUN.truth["seq"]).all()
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=10, deadline=None)
+def test_order_of_rows_does_not_matter(random):
+    """Shuffled frames give the same ledger."""
+    seed = random.randrange(2**31)
+    topic = RUN.frames["topic"].sample(frac=1, random_state=seed)
+    sent = RUN.frames["sent"].sample(frac=1, random_state=seed)
+    pd.testing.assert_frame_equal(joined(topic=topic, sent=sent), joined())
+
+
+def test_absent_is_null_not_dropped():
+    """A reaction that was not sent, or is not in the topic, keeps its row with nulls."""
+    topic = RUN.frames["topic"]
+    gone = topic[topic["emoji_type"].notna()].index[5]
+    reactions = joined(topic=topic.drop(index=gone), sent=RUN.frames["sent"].iloc[1:])
+    assert len(reactions) == len(RUN.frames["plan"])
+    assert reactions["offset"].isna().sum() == 1
+    assert reactions["window"].isna().sum() == 1
+    assert pd.isna(reactions["status"].iloc[0])
+
+
+def test_replayed_window_counts_once_and_first():
+    """A window emitted again is known by its first record only."""
+    windows = RUN.frames["windows"]
+    again = pd.concat([windows, windows.iloc[[3]].assign(emitted_ns=1)])
+    assert len(ledger.unique_windows(again)) == len(windows)
+    assert 1 not in set(ledger.unique_windows(again)["emitted_ns"])
+
+
+def test_reaction_written_twice_is_placed_where_it_was_counted():
+    """Of two copies in the topic, the one inside a window is the reaction's place."""
+    topic = RUN.frames["topic"]
+    row = topic[topic["emoji_type"].notna()].iloc[[0]]
+    early = row.assign(offset=5, appended_ns=row["appended_ns"] - 1)
+    reactions = joined(topic=pd.concat([early, topic]))
+    assert 5 not in set(reactions["offset"])
+
+
+def test_empty_ranges_and_partitions_without_records():
+    """A range whose last is below its first covers nothing."""
+    windows = RUN.frames["windows"].head(1).assign(offsets=json.dumps({"emoji-events-0": [7, 6]}))
+    assert ledger.offset_ranges(windows).empty
+    assert joined(windows=windows)["window"].isna().all()
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[1]", '{"emoji-events-0": [1]}', '{"emoji-events": [1, 2]}', None])
+def test_unreadable_offsets_name_their_window(text):
+    """A window with broken offsets is named with what it holds."""
+    with pytest.raises(ledger.LedgerError, match=f"Window {synthetic.EPOCH}:0"):
+        ledger.offset_ranges(RUN.frames["windows"].head(1).assign(offsets=text))
+
+
+@pytest.mark.parametrize("text", ["nonsense", '[{"emoji_type": "x"}]', "7", None])
+def test_unreadable_reactions_name_their_window(text):
+    """A window with broken reactions is named with what it holds."""
+    with pytest.raises(ledger.LedgerError, match=f"Window {synthetic.EPOCH}:0"):
+        ledger.cells(RUN.frames["windows"].head(1).assign(reactions=text))
+
+
+def test_missing_columns_are_named():
+    """A frame without a column is refused by name."""
+    with pytest.raises(ledger.LedgerError, match="sent frame lacks status"):
+        joined(sent=RUN.frames["sent"].drop(columns="status"))
+
+
+def test_doubled_rows_are_refused():
+    """A plan that cannot be joined, or two answers for one request, are refused."""
+    plan, sent = RUN.frames["plan"], RUN.frames["sent"]
+    with pytest.raises(ledger.LedgerError, match="same microsecond"):
+        joined(plan=pd.concat([plan, plan.iloc[[0]].assign(seq=10**6)]))
+    with pytest.raises(ledger.LedgerError, match="seq 0 twice"):
+        joined(sent=pd.concat([sent, sent.iloc[[0]]]))
