@@ -19,9 +19,9 @@ import aiohttp
 import pandas as pd
 import uvloop
 
+from pipeline.delivering.sse import SseParser
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
-from pipeline.sse import SseParser
 
 CONNECT_AT_ONCE = 50
 CONNECT_S = 30.0

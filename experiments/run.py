@@ -21,10 +21,10 @@ from experiments import chain, ledger, manifest, topic
 from experiments.analysis import Analysis, analyse
 from experiments.report import write
 from experiments.schedule import NS_PER_S, poisson_plan, user_names
-from pipeline.bus import Reader
+from pipeline.buses.bus import Reader
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import decode_window
 from pipeline.topics import Topics, topics
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.ledger import COLUMNS
 from experiments.schedule import NS_PER_S
-from pipeline.bus import Record
+from pipeline.buses.bus import Record
 from pipeline.messages import Event, decode_window, encode
 
 NS_PER_MS = 1_000_000

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn, Self
 
-from pipeline import broker_data, broker_process
+from pipeline.embedded import broker_data, broker_process
 from pipeline.errors import BrokerError, EmoStreamError, PortInUseError, SettingError
 from pipeline.jars import kafka_classpath
 from pipeline.java import find_java

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from pipeline import lifecycle, logs, settings
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import Window
 from pipeline.topics import topics
 

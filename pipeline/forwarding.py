@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from pipeline import logs
-from pipeline.bus import Bus, Reader, Record, Writer
+from pipeline.buses.bus import Bus, Reader, Record, Writer
 from pipeline.errors import MessageError
 from pipeline.messages import Hop, Window, decode_window, encode
 

@@ -18,12 +18,13 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import HTTPException
 
-from pipeline import intake, lifecycle, logs, settings
-from pipeline.buffer import Buffer, Flusher
+from pipeline import lifecycle, logs, settings
+from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.collecting import intake
+from pipeline.collecting.buffer import Buffer, Flusher
+from pipeline.collecting.event_writer import EventWriter
+from pipeline.collecting.intake import Refusal
 from pipeline.errors import BufferFullError
-from pipeline.event_writer import EventWriter
-from pipeline.intake import Refusal
-from pipeline.kafka_bus import KafkaBus
 from pipeline.problems import problem
 from pipeline.settings import Settings
 from pipeline.topics import topics

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline import lifecycle, logs, settings
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder, View
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import Window
 from pipeline.topics import topics
 

@@ -13,11 +13,11 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from pipeline import lifecycle, logs, settings
-from pipeline.clients_app import create_app
-from pipeline.enrolment import Enrolment
+from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.enrolling.clients_app import create_app
+from pipeline.enrolling.enrolment import Enrolment
+from pipeline.enrolling.roster import base_url
 from pipeline.errors import EmoStreamError
-from pipeline.kafka_bus import KafkaBus
-from pipeline.roster import base_url
 
 STAGE = "registry"
 OPTIONS = (

@@ -11,17 +11,17 @@ import msgspec
 from aiohttp import web
 
 from pipeline import lifecycle, logs, settings
-from pipeline.bus import Bus, Record, Writer
+from pipeline.buses.bus import Bus, Record, Writer
+from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.delivering.fanout import Fanout
+from pipeline.delivering.following import ALL, Deliver, Follower
+from pipeline.delivering.hosting import fastest_loop, raise_file_limit
+from pipeline.delivering.streams import PATIENCE_S, create_app
+from pipeline.delivering.tokens import Tokens
+from pipeline.enrolling.roster import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
-from pipeline.fanout import Fanout
-from pipeline.following import ALL, Deliver, Follower
 from pipeline.forwarding import HighWater
-from pipeline.hosting import fastest_loop, raise_file_limit
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import Announcement, Hop, decode_registration, decode_window, encode
-from pipeline.roster import Place, base_url
-from pipeline.streams import PATIENCE_S, create_app
-from pipeline.tokens import Tokens
 from pipeline.topics import topics
 
 log = logs.get(__name__)

@@ -23,12 +23,12 @@ from circus.watcher import Watcher
 from tornado import gen
 
 from pipeline import jars, java, lifecycle, logs
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError, SettingError
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import Announcement
-from pipeline.plan import Stage, stages
-from pipeline.readiness import await_first_window
 from pipeline.settings import Settings, to_env
+from pipeline.supervising.plan import Stage, stages
+from pipeline.supervising.readiness import await_first_window
 
 log = logs.get(__name__)
 

@@ -17,9 +17,9 @@ from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipeline import jars, java, lifecycle, logs, settings
-from pipeline.bus import Bus
+from pipeline.buses.bus import Bus
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import encode
 from pipeline.topics import topics
 from spark.aggregation import aggregate, parse

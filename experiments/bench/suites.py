@@ -24,8 +24,8 @@ from experiments.run import Parameters, measure
 from experiments.schedule import POPULAR_EMOJIS, timestamp_of
 from pipeline import lifecycle
 from pipeline.broker import EmbeddedKafka
+from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError
-from pipeline.kafka_bus import KafkaBus
 from pipeline.messages import encode
 from pipeline.settings import Settings, to_env
 from pipeline.topics import topics

@@ -17,9 +17,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from pipeline import broker_data, broker_process
 from pipeline.broker import EmbeddedKafka, main
-from pipeline.broker_data import DataState
+from pipeline.embedded import broker_data, broker_process
+from pipeline.embedded.broker_data import DataState
 from pipeline.errors import BrokerError, PortInUseError, SettingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

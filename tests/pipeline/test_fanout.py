@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.delivering.fanout import Fanout, Stream
+from pipeline.delivering.frames import EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.delivering.sse import SseParser
 from pipeline.errors import MessageError
-from pipeline.fanout import Fanout, Stream
-from pipeline.frames import EventId, Missed, Wire, parse_event_id, reset_event
 from pipeline.messages import Window, decode_window
-from pipeline.sse import SseParser
 
 
 class FakeSink:

@@ -8,10 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from pipeline import following
-from pipeline.bus import Record
-from pipeline.following import ALL, Follower
-from pipeline.memory_bus import MemoryBus
+from pipeline.buses.bus import Record
+from pipeline.buses.memory_bus import MemoryBus
+from pipeline.delivering import following
+from pipeline.delivering.following import ALL, Follower
 from pipeline.topics import TopicSpec
 
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from pipeline import journal
+from pipeline.enrolling import journal
+from pipeline.enrolling.journal import Journal
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.journal import Journal
 
 
 class SlowWriter:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from pipeline.bus import Writer
-from pipeline.clients_app import create_app
-from pipeline.enrolment import Enrolment
+from pipeline.buses.bus import Writer
+from pipeline.buses.memory_bus import MemoryBus
+from pipeline.enrolling.clients_app import create_app
+from pipeline.enrolling.enrolment import Enrolment
 from pipeline.errors import KafkaUnreachableError
-from pipeline.memory_bus import MemoryBus
 from pipeline.messages import Announcement, decode_registration, encode
 from pipeline.settings import Settings
 from pipeline.topics import topics

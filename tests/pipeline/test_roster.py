@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.enrolling.roster import Place, Roster, base_url, view
 from pipeline.messages import Announcement, Registration
-from pipeline.roster import Place, Roster, base_url, view
 
 S = 1_000_000_000
 NOW = 1_000 * S

@@ -14,8 +14,10 @@ import aiohttp
 import pytest
 
 from pipeline import lifecycle
-from pipeline.hosting import fastest_loop
-from pipeline.memory_bus import MemoryBus
+from pipeline.buses.memory_bus import MemoryBus
+from pipeline.delivering.hosting import fastest_loop
+from pipeline.delivering.sse import SseEvent, SseParser
+from pipeline.delivering.tokens import token_sha256
 from pipeline.messages import (
     Hop,
     Registration,
@@ -26,9 +28,7 @@ from pipeline.messages import (
     encode,
 )
 from pipeline.settings import Settings
-from pipeline.sse import SseEvent, SseParser
 from pipeline.subscriber import Subscriber, serve
-from pipeline.tokens import token_sha256
 from pipeline.topics import topics
 
 NAMES = topics(Settings())

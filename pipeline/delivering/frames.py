@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pipeline.delivering.sse import encode_event
 from pipeline.errors import MessageError
 from pipeline.messages import encode
-from pipeline.sse import encode_event
 
 EVENT_ID_MAX = 300
 

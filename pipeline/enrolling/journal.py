@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from pipeline import logs
-from pipeline.bus import Writer
+from pipeline.buses.bus import Writer
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 
 log = logs.get(__name__)

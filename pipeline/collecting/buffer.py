@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from pipeline import logs
+from pipeline.collecting.intake import close_record
 from pipeline.errors import BufferFullError
-from pipeline.intake import close_record
 
 log = logs.get(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from pipeline.bus import Record
+from pipeline.buses.bus import Record
 from pipeline.errors import KafkaUnreachableError, SettingError
 from pipeline.topics import TopicSpec
 

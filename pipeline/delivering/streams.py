@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import hdrs, web
 from yarl import URL
 
+from pipeline.delivering.fanout import Fanout, Stream
+from pipeline.delivering.frames import Missed, Wire, parse_event_id, reset_event, wire
+from pipeline.delivering.sse import comment, retry
+from pipeline.delivering.tokens import COOKIE, Tokens, bearer, matches
 from pipeline.errors import MessageError
-from pipeline.fanout import Fanout, Stream
-from pipeline.frames import Missed, Wire, parse_event_id, reset_event, wire
 from pipeline.problems import problem
-from pipeline.sse import comment, retry
-from pipeline.tokens import COOKIE, Tokens, bearer, matches
 
 RETRY_MS = 1000
 # A client may be here before its registration's record, or know a window that this subscriber is about to

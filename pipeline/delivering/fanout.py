@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Protocol
 
 from pipeline import logs
-from pipeline.frames import EventId, Missed, Wire, wire
+from pipeline.delivering.frames import EventId, Missed, Wire, wire
+from pipeline.delivering.sse import encode_event
 from pipeline.messages import Window, encode
-from pipeline.sse import encode_event
 
 log = logs.get(__name__)
 

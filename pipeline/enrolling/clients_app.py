@@ -8,12 +8,12 @@ import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 
-from pipeline.enrolment import Enrolment
+from pipeline.delivering.tokens import COOKIE, bearer, matches
+from pipeline.enrolling.enrolment import Enrolment
+from pipeline.enrolling.roster import view
 from pipeline.errors import BufferFullError, EmoStreamError, KafkaUnreachableError
 from pipeline.messages import Announcement
 from pipeline.problems import problem
-from pipeline.roster import view
-from pipeline.tokens import COOKIE, bearer, matches
 
 BODY_MAX_BYTES = 4096
 PAGE_MAX = 10_000

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.delivering.tokens import token_sha256
 from pipeline.messages import Announcement, Registration
-from pipeline.tokens import token_sha256
 
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 

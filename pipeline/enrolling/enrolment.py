@@ -9,12 +9,12 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from pipeline import logs, settings
-from pipeline.bus import Bus, Record
+from pipeline.buses.bus import Bus, Record
+from pipeline.delivering.following import ALL, Follower
+from pipeline.enrolling.journal import Journal
+from pipeline.enrolling.roster import Place, Roster
 from pipeline.errors import BufferFullError, EmoStreamError, MessageError
-from pipeline.following import ALL, Follower
-from pipeline.journal import Journal
 from pipeline.messages import Registration, decode_announcement, decode_registration, encode
-from pipeline.roster import Place, Roster
 from pipeline.topics import topics
 
 log = logs.get(__name__)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from pipeline import logs
-from pipeline.bus import Bus, Reader, Record
+from pipeline.buses.bus import Bus, Reader, Record
 
 log = logs.get(__name__)
 

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
-from pipeline.bus import Bus
+from pipeline.buses.bus import Bus
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement, Window, decode_announcement, decode_window
 from pipeline.settings import Settings

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from pipeline.bus import Record
+from pipeline.buses.bus import Record
 from pipeline.topics import TopicSpec
 
 

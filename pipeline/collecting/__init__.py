@@ -1,0 +1,1 @@
+"""What ingest is made of: from a request body to a flush to Kafka."""

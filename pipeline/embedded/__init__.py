@@ -1,0 +1,1 @@
+"""What the embedded Kafka is made of: its data directory and its process."""

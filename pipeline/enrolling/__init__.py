@@ -1,0 +1,1 @@
+"""What the registry is made of: who is a client, and which subscriber holds it."""
