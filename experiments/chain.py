@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     bootstrap_servers: str
     topic_prefix: str
     run_dir: str
+    settings: dict[str, Any]
     pid: int
     ready_s: float
 

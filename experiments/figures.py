@@ -111,7 +111,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
         axes.plot([max(low, edge)], [row], "o", color=colour, ms=6)
         axes.plot([max(high, edge)], [row], "o", color=colour, ms=6, mfc=PAPER)
         note = f"{_ms(low)}  →  {_ms(high)}" + ("" if math.isfinite(hop["p99_ms"]) else " (most)")
-        note += f"   {hop['negative']:,} negative" if hop["negative"] else ""
+        note += f" · {hop['negative']:,} negative" if hop["negative"] else ""
         axes.annotate(
             note,
             (1, row),
@@ -155,7 +155,7 @@ def drift_figure(windows: pd.DataFrame, waits: Waits, trend: Drift) -> Drawing:
     top.set_ylim(0, _above([*data["p99_s"], waits.quantile_s(0.99)]) * 1.22)
     top.legend(loc="upper left", frameon=False, ncols=2, labelcolor=INK, borderaxespad=0.1, handletextpad=0.2)
     after = data["after_trigger_s"] * 1000
-    bottom.plot(data["minute"], after, "o", color=GREEN, ms=4, mec=PAPER, mew=0.4)
+    bottom.plot(data["minute"], after, "o", color=GREEN, ms=4)
     if math.isfinite(trend.slope_ms_per_min):
         line = trend.slope_ms_per_min * (data["minute"] - data["minute"].median()) + after.median()
         bottom.plot(data["minute"], line, color=GREEN, lw=1.2)
@@ -182,22 +182,24 @@ def batches_figure(times: pd.DataFrame, trigger_s: float) -> Drawing:
     data = times.assign(minute=(times["trigger_start_ns"] - times["trigger_start_ns"].min()) / (60 * NS_PER_S))
     figure, (axes,) = canvas(3.1)
     limit = min(0.6, 0.8 * trigger_s)
-    for phase, face in (("warm-up", PAPER), ("measured", BLUE)):
+    for phase, face, words in (("warm-up", PAPER, "before or after the measurement"), ("measured", BLUE, "measured")):
         rows = data[data["phase"] == phase]
-        axes.plot(rows["minute"], rows["batch_s"], "o", color=BLUE, mfc=face, ms=5, label=phase)
+        axes.plot(rows["minute"], rows["batch_s"], "o", color=BLUE, mfc=face, ms=5, label=words)
     for level, colour, text in (
-        (trigger_s, GREY, f"trigger interval, {trigger_s:g} s"),
-        (limit, ORANGE, f"objective for p95, {limit:g} s"),
+        (trigger_s, GREY, f"trigger\ninterval {trigger_s:g} s"),
+        (limit, ORANGE, f"objective\nfor p95 {limit:g} s"),
     ):
         axes.axhline(level, color=colour, dashes=(4, 2), lw=1.2)
         axes.annotate(
             text,
             (1, level),
-            (-2, 3),
+            (5, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
+            va="center",
+            fontsize=8.5,
             color=MUTED if colour == GREY else colour,
+            annotation_clip=False,
         )
     axes.set_yscale("log")
     low = min(float(data["batch_s"].min()), limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -48,11 +48,13 @@ def _spelled(timestamp: str) -> str:
     return timestamp if "." in timestamp else timestamp.replace("Z", ".000000Z")
 
 
-def windows(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the `windows` frame."""
+def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame:
+    """Return the `windows` frame, less windows of records from before `first` ("{topic}-{partition}" → offset)."""
     rows = []
     for record in records:
         window = decode_window(record.value)
+        if any(span[0] < first.get(key, 0) for key, span in window.offsets.items()):
+            continue
         rows.append(
             (
                 *(window.epoch, window.window, window.trigger_ns, window.emitted_ns),

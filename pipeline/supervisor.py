@@ -38,6 +38,14 @@ STOP_S = 15.0
 DEATHS_MAX = 6
 DEATHS_WITHIN_S = 60.0
 KAFKA_START_S = 60.0
+# Each stage writes its log itself. Through circus's pipes a stage could not be started again when several died at
+# once, and would lose its log, or end, with the supervisor.
+INTO_LOG = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
+# What whoever measures this chain has to know of it.
+SAID_SETTINGS = (
+    *("clusters", "subscribers", "trigger_s", "group_size", "ingest_workers"),
+    *("flush_ms", "flush_phase", "flush_lead_ms", "ack"),
+)
 
 
 class OrderedArbiter(Arbiter):  # type: ignore[misc]
@@ -45,6 +53,8 @@ class OrderedArbiter(Arbiter):  # type: ignore[misc]
 
     @gen.coroutine
     def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:
+        # Or it would go on looking for stages to start, and log that it may not, twice a second.
+        self.ctrl.caller.stop()
         for _, group in groupby(self.iter_watchers(reverse=False), key=lambda watcher: watcher.priority):
             yield gen.multi([watcher._stop(close_output_streams) for watcher in group])
 
@@ -112,14 +122,12 @@ class Supervisor:
             Watcher.load_from_config(
                 {
                     "name": stage.name,
-                    "cmd": stage.command[0],
-                    "args": stage.command[1:],
+                    "cmd": "/bin/sh",
+                    "args": ["-c", INTO_LOG, "sh", str(_log_file(settings, stage)), *stage.command],
                     "copy_env": True,
                     "env": env,
                     "priority": stage.rank,
                     "graceful_timeout": STOP_S,
-                    "stdout_stream": _log_file(settings, stage),
-                    "stderr_stream": _log_file(settings, stage),
                     "hooks": {"before_spawn": (self._may_spawn, False)},
                 }
             )
@@ -148,7 +156,7 @@ class Supervisor:
             arbiter,
             EmoStreamError(
                 f"stage {watcher.name} died {DEATHS_MAX} times within {DEATHS_WITHIN_S:g} s: "
-                f"{_last_line(Path(watcher.stderr_stream_conf['filename']))}"
+                f"{_last_line(Path(self._given.run_dir, 'logs', watcher.name + '.log'))}"
             ),
         )
         return False
@@ -200,14 +208,15 @@ def _endpoints(
         "bootstrap_servers": settings.kafka,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,
+        "settings": {name: getattr(settings, name) for name in SAID_SETTINGS},
         "control": f"ipc://{sockets}/control",
         "pid": os.getpid(),
         "ready_s": round(ready_s, 1),
     }
 
 
-def _log_file(settings: Settings, stage: Stage) -> dict[str, str]:
-    return {"class": "FileStream", "filename": str(Path(settings.run_dir, "logs", f"{stage.name}.log"))}
+def _log_file(settings: Settings, stage: Stage) -> Path:
+    return Path(settings.run_dir, "logs", f"{stage.name}.log")
 
 
 def _last_line(path: Path) -> str:

@@ -47,7 +47,7 @@ FETCH_WAIT_MS = 20
 
 
 class Emitter:
-    """Counts each micro-batch of parsed records and puts its window on the aggregates topic before the batch commits."""
+    """Counts each micro-batch of parsed records; its window is on the aggregates topic before the batch commits."""
 
     def __init__(self, bus: Bus, events_topic: str, aggregates_topic: str, trigger_s: float, group_size: int) -> None:
         self._writer = bus.writer()

@@ -20,7 +20,8 @@ import uvloop
 
 from experiments import manifest
 from experiments.bench.hammer import get, hammer, post
-from experiments.run import Parameters, measure
+from experiments.parameters import Parameters
+from experiments.run import measure
 from experiments.schedule import POPULAR_EMOJIS, timestamp_of
 from pipeline import lifecycle
 from pipeline.broker import EmbeddedKafka

@@ -114,13 +114,17 @@ class KafkaBus:
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> KafkaReader:
         """Return a reader on a connection of its own."""
         consumer = self._consumer()
-        partitions = self._partitions(consumer, topic)
-        consumer.assign(partitions)
-        first = consumer.beginning_offsets(partitions)
-        for partition in partitions:
-            wanted = (start or {}).get(partition.partition, 0)
-            # Retention may have removed what a restarted stage would read next.
-            consumer.seek(partition, max(wanted, first[partition]))
+        try:
+            partitions = self._partitions(consumer, topic)
+            consumer.assign(partitions)
+            first = consumer.beginning_offsets(partitions)
+            for partition in partitions:
+                wanted = (start or {}).get(partition.partition, 0)
+                # Retention may have removed what a restarted stage would read next.
+                consumer.seek(partition, max(wanted, first[partition]))
+        except BaseException:
+            consumer.close()
+            raise
         return KafkaReader(consumer)
 
     def writer(self) -> KafkaWriter:

@@ -1,0 +1,53 @@
+"""The notebooks run, by nbval as in anybody's CI and by papermill, on a chain that is up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from experiments import notebook
+from pipeline.errors import SettingError
+
+pytestmark = pytest.mark.integration
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+# What makes a run short enough to be checked; everything else stays as people find it.
+SHORT = {"users": 10, "rate_per_s": 40.0, "clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
+
+
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
+    """Every cell of run.ipynb executes under nbval, and the cells that are checked give what they should."""
+    short = tmp_path / "run.ipynb"
+    parameters = {**SHORT, "attach": str(ready_file), "run_dir": str(tmp_path / "run")}
+    papermill.execute_notebook(
+        NOTEBOOKS / "run.ipynb", short, parameters, prepare_only=True, progress_bar=False, kernel_name="python3"
+    )
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", str(short)]
+    checked = subprocess.run([*command, "-c", "/dev/null"], capture_output=True, text=True, timeout=220, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_an_unknown_parameter_is_named() -> None:
+    """A parameter the notebook does not have is refused before anything starts, with those it has."""
+    with pytest.raises(SettingError, match=r"no parameter 'user'.*users"):
+        notebook.checked(NOTEBOOKS / "run.ipynb", {"user": "5"})
+
+
+def test_a_parameter_of_the_wrong_type_is_named() -> None:
+    """A value that cannot be cast to the default's type is refused with both."""
+    with pytest.raises(SettingError, match=r"users is 'many': give a int"):
+        notebook.checked(NOTEBOOKS / "run.ipynb", {"users": "many"})
+
+
+def test_notebooks_hold_no_outputs() -> None:
+    """What is committed has no outputs, so that a diff shows what somebody changed."""
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert not cell.get("outputs"), f"{path.name}: clear its outputs (nbstripout)"
