@@ -1,0 +1,247 @@
+"""What the documents say is what there is: targets, commands, settings, files and columns.
+
+`python -m tests.test_documents` writes README's table of settings anew; given a run's directory, its figures as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from experiments import analysis, ledger, parameters, report, synthetic
+from pipeline import settings
+from pipeline.supervising.plan import stages
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGES = ("pipeline", "spark", "experiments")
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+REPORTS = (REPOSITORY / "reports" / "README.md").read_text(encoding="utf-8")
+COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+SETTINGS = re.compile(r"(<!-- settings:.*?-->\n).*?(<!-- /settings -->)", re.DOTALL)
+FIGURES = re.compile(r"(<!-- figures:.*?-->\n).*?(<!-- /figures -->)", re.DOTALL)
+
+# Options that are no settings, of the stages that commands.txt starts.
+OTHER_OPTIONS = {"pipeline.broker": {"port", "data_dir"}}
+
+
+def settings_table() -> str:
+    """Return README's table of settings as the code has it."""
+    rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
+    for name, field in settings.FIELDS.items():
+        metas = [meta for meta in getattr(field.type, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+        description = next(meta.description for meta in reversed(metas) if meta.description)
+        default = "empty" if field.default == "" else f"`{field.default}`"
+        rows.append(f"| `{name}` | {default} | {description.replace('|', '/').replace('<', '&lt;')} |")
+    return "\n".join(rows) + "\n"
+
+
+def figures_table(run_dir: Path) -> str:
+    """Return README's table of one run's figures, with the command and the machine they come from."""
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    about = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+    if not summary["valid"]:
+        raise SystemExit(f"{run_dir} is INVALID: its figures are not to be quoted")
+    given = about["parameters"]
+    defaults = dataclasses.asdict(parameters.Parameters())
+    changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name])
+    missed = [name for name, met in summary["slos"].items() if not met]
+    rows = [
+        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions a second, "
+        f"{given['clients']} clients, on {about['cores']} cores ({about['cpu']}, {about['kernel']}), "
+        f"commit {about['commit'][:7]}{' with changes' if about['dirty'] else ''}.",
+        "",
+        "| what | measured | for comparison |",
+        "| --- | --- | --- |",
+    ]
+    for name, words in (("p50", "tap to screen, median"), ("p99", "tap to screen, 99 in 100 within")):
+        rows.append(f"| {words} | {summary[f'e2e_{name}_s']:.2f} s | floor {summary[f'floor_{name}_s']:.2f} s |")
+    rows += [
+        f"| micro-batch, median | {summary['batch_p50_s']:.2f} s | one every {given['trigger_s']:g} s |",
+        f"| micro-batch, p95 of {summary['batches']} | {summary['batch_p95_s']:.2f} s | objective: at most 0.6 s |",
+        f"| reactions counted | {summary['counted']:,} | {summary['accepted']:,} accepted |",
+        f"| counts that agree with the recount | {summary['oracle_equal']:,} | {summary['oracle_cells']:,} |",
+        f"| deliveries missing or doubled | {summary['deliveries_missing'] + summary['deliveries_duplicate']:,} "
+        f"| {summary['deliveries_due']:,} due |",
+        f"| from start to ready | {about['ready_s']:.0f} s | |",
+        "",
+        f"Objectives missed: {', '.join(f'`{name}`' for name in missed)}." if missed else "All objectives were met.",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def entries() -> list[str]:
+    """Return everything that `python -m` runs, as it is written after `-m`."""
+    names = []
+    for package in PACKAGES:
+        for path in sorted((REPOSITORY / package).rglob("*.py")):
+            if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8"):
+                name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+                names.append(name.removesuffix(".__main__"))
+    return names
+
+
+def started_by_hand() -> list[list[str]]:
+    """Return the words after `python -m` of each command in commands.txt."""
+    lines = [line for line in COMMANDS.splitlines() if not line.startswith("#")]
+    found = [re.match(r"python -m ([^>&]+)", line) for line in lines]
+    return [shlex.split(match.group(1)) for match in found if match is not None]
+
+
+@pytest.mark.parametrize("target", re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
+def test_readme_names_every_make_target(target: str) -> None:
+    """A target that README leaves out is one that people do not know they have."""
+    assert f"| `make {target}` |" in README
+
+
+def test_readme_names_no_target_that_is_not_there() -> None:
+    """A `make` line in a document is one that works."""
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README + REPORTS + COMMANDS, re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("entry", entries())
+def test_readme_names_every_command(entry: str) -> None:
+    """Each module that can be run with `python -m` is told of."""
+    assert re.search(rf"python -m {re.escape(entry)}[` ]", README)
+
+
+def test_documents_name_no_command_that_is_not_there() -> None:
+    """Each `python -m` of ours in a document can be run."""
+    pattern = rf"python3? -m ((?:{'|'.join(PACKAGES)})[\w.]*)"
+    named = set(re.findall(pattern, README + REPORTS + COMMANDS))
+    assert named
+    assert named <= set(entries())
+
+
+def test_readme_has_the_settings_of_the_code() -> None:
+    """README's table is the one made from the code: names, defaults and descriptions."""
+    match = SETTINGS.search(README)
+    assert match is not None
+    assert match.group(0) == match.group(1) + settings_table() + match.group(2), (
+        "run `python -m tests.test_documents` to write README's settings anew"
+    )
+
+
+def test_readme_names_every_variable_that_is_no_setting() -> None:
+    """Variables that are read before the settings stand in README too, and no misspelt ones do."""
+    assert [name for name in settings.NOT_SETTINGS if name not in README] == []
+    known = settings.NOT_SETTINGS | {settings.PREFIX + name.upper() for name in settings.FIELDS}
+    assert set(re.findall(r"EMOSTREAM_[A-Z_]+", README)) <= known
+
+
+@pytest.mark.parametrize("name", parameters.PARAMETERS)
+def test_readme_names_every_parameter_of_a_run(name: str) -> None:
+    """Each parameter of the notebook stands in README's table of parameters."""
+    table = README[README.index("| parameter |") : README.index("## Settings")]
+    assert f"`{name}`" in table
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_readme_shows_every_folder(package: str) -> None:
+    """The tree in README has each package and each package in it."""
+    tree = README[README.index("## Where things are") :]
+    folders = [path.parent.name for path in (REPOSITORY / package).rglob("__init__.py")]
+    assert [name for name in folders if not re.search(rf"^ *{name}/ ", tree, re.MULTILINE)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Each relative link of a document leads to a file that is there."""
+    for name in ("README.md", "CHANGELOG.md", "reports/README.md"):
+        page = REPOSITORY / name
+        targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert [target for target in targets if not (page.parent / target).exists()] == [], name
+
+
+def test_commands_start_every_stage() -> None:
+    """commands.txt starts the very processes that `python -m pipeline up` does, Kafka first."""
+    plan = stages(settings.Settings(), broker_port=9092, data_dir="run/kafka")
+    by_hand = started_by_hand()
+    assert by_hand[0] == ["pipeline.broker", "--port", "9092", "--data-dir", "run/kafka"]
+    assert sorted(stage.module for stage in plan) == sorted(words[0] for words in by_hand)
+    for stage in plan:
+        assert any(words[: 1 + len(stage.arguments)] == [stage.module, *stage.arguments] for words in by_hand), stage
+
+
+@pytest.mark.parametrize("words", started_by_hand(), ids=" ".join)
+def test_commands_use_options_that_are_there(words: list[str]) -> None:
+    """Each option in commands.txt is one that its stage has, with a value that it takes."""
+    module, *rest = words
+    options = {
+        name.removeprefix("--").replace("-", "_"): value for name, value in zip(rest[::2], rest[1::2], strict=True)
+    }
+    if module in OTHER_OPTIONS:
+        assert set(options) <= OTHER_OPTIONS[module]
+        return
+    assert set(options) <= set(importlib.import_module(module).OPTIONS)
+    settings.build(options)
+
+
+def test_commands_ask_where_the_stages_listen() -> None:
+    """The ports that documents call are those of ingest, the registry, and the embedded Kafka by hand."""
+    defaults = settings.Settings()
+    called = set(re.findall(r"http://127\.0\.0\.1:(\d+)", COMMANDS + README[: README.index("## Settings")]))
+    answered = set(re.findall(r'"(?:url|stream_url)": ?"http://127\.0\.0\.1:(\d+)', README))
+    assert called - answered <= {str(defaults.ingest_port), str(defaults.registry_port)}
+    assert defaults.kafka.endswith(":9092")
+
+
+@pytest.mark.parametrize("frame", ledger.COLUMNS)
+def test_reports_readme_explains_every_column(frame: str) -> None:
+    """Each column of each parquet file of a run is explained under that file's name."""
+    section = REPORTS[REPORTS.index(f"**`{frame}.parquet`**") :].split("\n**`")[0]
+    assert [column for column in ledger.COLUMNS[frame] if f"`{column}`" not in section] == []
+
+
+def test_reports_readme_explains_the_ledger() -> None:
+    """The joined ledger's columns are all named."""
+    section = REPORTS[REPORTS.index("**`reactions.parquet`**") :]
+    assert [column for column in ledger.REACTION_COLUMNS if f"`{column}`" not in section] == []
+
+
+def test_reports_readme_names_every_file_of_a_summary() -> None:
+    """Each figure and table that a report writes is told of, with where it comes from."""
+    run = synthetic.make_run(rate_per_s=20.0, clients=4, measured_triggers=3)
+    result = analysis.analyse(run.frames, run.parameters, run.manifest)
+    files = [f"{name}.csv" for name in report.tables(result)]
+    files += [f"{name}.{kind}" for name in report.draw(result) for kind in ("svg", "csv")]
+    assert [name for name in files if not re.search(rf"[`/]{name}`", REPORTS)] == []
+
+
+def test_reports_readme_names_functions_that_exist() -> None:
+    """What it names as the writer of a figure is a function of the instrument."""
+    named = re.findall(r"\| `([a-z_]+)\.([a-z_]+)` \|$", REPORTS, re.MULTILINE)
+    assert len(named) > 5
+    for module, function in named:
+        assert callable(getattr(importlib.import_module(f"experiments.{module}"), function))
+
+
+def test_readme_says_where_its_figures_come_from() -> None:
+    """Figures stand beside the command that measured them and the machine it ran on."""
+    match = FIGURES.search(README)
+    assert match is not None
+    assert re.search(r"`python -m experiments run.*`.* cores .*, commit [0-9a-f]{7}( with changes)?\.", match.group(0))
+
+
+def write(run_dir: Path | None) -> None:
+    """Write README's generated parts, and with a run its picture."""
+    text = SETTINGS.sub(lambda match: match.group(1) + settings_table() + match.group(2), README)
+    if run_dir is not None:
+        table = figures_table(run_dir)
+        text = FIGURES.sub(lambda match: match.group(1) + table + match.group(2), text)
+        picture = (run_dir / "summary" / "spectrum.svg").read_text(encoding="utf-8")
+        (REPOSITORY / "docs" / "latency.svg").write_text(picture, encoding="utf-8")
+    (REPOSITORY / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
