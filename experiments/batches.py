@@ -19,8 +19,9 @@ def batch_times(progress: pd.DataFrame, windows: pd.DataFrame, measured_windows:
     published_s, rows, phase`.
 
     `batch_s` is Spark's own triggerExecution (from trigger to commit), `published_s` the window's emitted_ns
-    - trigger_ns (null if it has no window). `phase` is "measured" for the windows in `measured_windows`, else
-    "warm-up". Spark also reports idle triggers, under the number of the batch to come: those are left out.
+    - trigger_ns (null if it has no window). `phase` is "measured" for the windows in `measured_windows`, before
+    them "warm-up", after them "drain". Spark also reports idle triggers, under the number of the batch to come:
+    those are left out.
     """
     require("progress", progress)
     busy = progress[progress["num_input_rows"] > 0].drop_duplicates(["batch_id", "trigger_start_ns"])
@@ -33,6 +34,9 @@ def batch_times(progress: pd.DataFrame, windows: pd.DataFrame, measured_windows:
     distance = (pairs["trigger_start_ns"] - pairs["trigger_ns"]).abs()
     pairs = pairs.assign(distance=distance).sort_values("distance", kind="stable", na_position="last")
     pairs = pairs.drop_duplicates(["batch_id", "trigger_start_ns"]).sort_values("trigger_start_ns")
+    measured = pairs["phase"].eq("measured")
+    last_ns = pairs.loc[measured, "trigger_start_ns"].max()
+    rest = np.where(pairs["trigger_start_ns"] > last_ns, "drain", "warm-up")
     return pd.DataFrame(
         {
             "batch_id": pairs["batch_id"],
@@ -40,7 +44,7 @@ def batch_times(progress: pd.DataFrame, windows: pd.DataFrame, measured_windows:
             "batch_s": pairs["trigger_execution_ms"] / 1000,
             "published_s": pairs["published_s"],
             "rows": pairs["num_input_rows"],
-            "phase": pairs["phase"].fillna("warm-up"),
+            "phase": np.where(measured, "measured", rest),
         }
     ).reset_index(drop=True)
 

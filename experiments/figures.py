@@ -182,8 +182,11 @@ def batches_figure(times: pd.DataFrame, trigger_s: float) -> Drawing:
     data = times.assign(minute=(times["trigger_start_ns"] - times["trigger_start_ns"].min()) / (60 * NS_PER_S))
     figure, (axes,) = canvas(3.1)
     limit = min(0.6, 0.8 * trigger_s)
-    for phase, face, words in (("warm-up", PAPER, "before or after the measurement"), ("measured", BLUE, "measured")):
-        rows = data[data["phase"] == phase]
+    for phases, face, words in (
+        (("warm-up", "drain"), PAPER, "before or after the measurement"),
+        (("measured",), BLUE, "measured"),
+    ):
+        rows = data[data["phase"].isin(phases)]
         axes.plot(rows["minute"], rows["batch_s"], "o", color=BLUE, mfc=face, ms=5, label=words)
     for level, colour, text in (
         (trigger_s, GREY, f"trigger\ninterval {trigger_s:g} s"),

@@ -55,6 +55,9 @@ def floor_quantile(q: float, trigger_s: float, flush_s: float, phase: str, lead_
     return q * b + a / 2
 
 
+NAMED = (0.5, 0.9, 0.95, 0.99, 0.999)
+
+
 def spectrum(histogram: Histogram, waits: Waits, points: int = 240) -> pd.DataFrame:
     """Return the percentile spectrum: `quantile, observed_s, floor_s, excess_s`, from 0 as far out as there
     is data.
@@ -65,7 +68,10 @@ def spectrum(histogram: Histogram, waits: Waits, points: int = 240) -> pd.DataFr
     furthest = math.log10(max(histogram.reactions, 1) / 10)
     if furthest <= 0 or histogram.samples == 0:
         return pd.DataFrame(columns=["quantile", "observed_s", "floor_s", "excess_s"], dtype="float64")
-    quantiles = 1 - 10.0 ** -np.linspace(0, furthest, points)
+    even = 1 - 10.0 ** -np.linspace(0, furthest, points)
+    # With those that tables name among them, a figure and a table never differ in the last digit.
+    named = [q for q in NAMED if q <= even[-1]]
+    quantiles = np.unique(np.concatenate([even, named]))
     observed = np.array([histogram.quantile_s(float(q)) for q in quantiles])
     floor = np.array([waits.quantile_s(float(q)) for q in quantiles])
     return pd.DataFrame({"quantile": quantiles, "observed_s": observed, "floor_s": floor, "excess_s": observed - floor})

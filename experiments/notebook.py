@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from pipeline.errors import EmoStreamError, SettingError
@@ -19,6 +20,12 @@ from pipeline.errors import EmoStreamError, SettingError
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 # Parameters that say where, not what: the runner sets them.
 PLACES = ("run_dir",)
+
+
+class LocalKernel(AsyncKernelManager):
+    """A kernel reached by Unix sockets: one on TCP greets every reader with a warning about eavesdropping."""
+
+    transport = "ipc"
 
 
 def new_run(campaign_dir: Path) -> Path:
@@ -82,6 +89,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
             progress_bar=False,
             stderr_file=sys.stderr,
             kernel_name="python3",
+            kernel_manager_class=LocalKernel,
         )
     except PapermillExecutionError as error:
         raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error

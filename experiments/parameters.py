@@ -53,6 +53,15 @@ class Parameters:
         # The load's own rate a user is a matter of the design, not of politeness.
         return {**settings, "rate_per_user_s": 0}
 
+    def command(self) -> str:
+        """The command line that carries out a run with these parameters."""
+        changed = [
+            f"-p {field.name} {getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return " ".join(["python -m experiments run", *changed])
+
     @property
     def load_s(self) -> float:
         """How long the load lasts, seconds."""

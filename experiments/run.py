@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,11 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
     until then stays in `run_dir`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    about = manifest.manifest(asdict(parameters))
+    about = manifest.manifest(asdict(parameters)) | {
+        "run": run_dir.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "regenerate": parameters.command(),
+    }
     with ExitStack() as stack:
         about["other_run"] = stack.enter_context(_alone())
         steps = stack.enter_context(_progress(parameters))

@@ -32,6 +32,8 @@ def configure(stage: str, level: str = "info") -> None:
     # These report every reconnection attempt and request as an event of its own.
     for noisy in ("kafka", "py4j", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.root.level, logging.WARNING))
+    # At a busy start it warns of its own tasks that took a tenth of a second, to nobody's use.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
