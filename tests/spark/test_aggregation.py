@@ -1,0 +1,138 @@
+"""The aggregation on a real Spark session, and the window made of its rows."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from pyspark.sql import types as t
+
+from pipeline.java import find_java
+from pipeline.messages import Window
+from spark.aggregation import aggregate, parse
+from spark.session import session
+from spark.window import NS, representatives, trigger_ns, window
+
+RECORDS = t.StructType(
+    [
+        t.StructField("partition", t.IntegerType()),
+        t.StructField("offset", t.LongType()),
+        t.StructField("value", t.BinaryType()),
+    ]
+)
+Record = tuple[int, int, bytes | None]
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[SparkSession]:
+    """A real session, as the job's but without Kafka's connector."""
+    running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
+    yield running
+    running.stop()
+
+
+def event(emoji_type: object) -> bytes:
+    """The value of one record."""
+    return json.dumps({"user_id": "u", "emoji_type": emoji_type, "timestamp": "x"}).encode()
+
+
+def counted(spark: SparkSession, records: list[Record], group_size: int = 10) -> Window | None:
+    """The window of one micro-batch of `records`."""
+    rows = aggregate(parse(spark.createDataFrame(records, RECORDS))).collect()
+    return window(
+        [row.asDict() for row in rows],
+        topic="emoji-events",
+        epoch="e",
+        number=3,
+        trigger_ns=1,
+        emitted_ns=2,
+        group_size=group_size,
+    )
+
+
+@pytest.mark.integration
+def test_a_micro_batch_equals_a_plain_count(spark: SparkSession) -> None:
+    """A thousand random records on three partitions count as Python counts them, offsets included."""
+    rng = random.Random(7)
+    types = [rng.choice("😂🔥👏🎉💯") for _ in range(1000)]
+    offsets: Counter[int] = Counter()
+    records: list[Record] = []
+    for kind in types:
+        partition = rng.randrange(3)
+        records.append((partition, 100 + offsets[partition], event(kind)))
+        offsets[partition] += 1
+    made = counted(spark, records)
+    assert made is not None
+    assert {cell.emoji_type: cell.count for cell in made.reactions} == Counter(types)
+    assert made.total == 1000
+    assert made.offsets == {f"emoji-events-{p}": (100, 99 + n) for p, n in sorted(offsets.items())}
+    assert [cell.count for cell in made.reactions] == sorted((c.count for c in made.reactions), reverse=True)
+
+
+@pytest.mark.integration
+def test_what_is_no_reaction_counts_as_malformed(spark: SparkSession) -> None:
+    """Null, broken, foreign and empty records are in the offsets and in no count."""
+    odd: list[bytes | None] = [None, b"", b"rubbish", b"{}", b"[1]", b"\xff", event(""), event(None)]
+    records: list[Record] = [(0, number, value) for number, value in enumerate([*odd, event("😂")])]
+    made = counted(spark, records)
+    assert made is not None
+    assert [(cell.emoji_type, cell.count) for cell in made.reactions] == [("😂", 1)]
+    assert (made.total, made.malformed, made.offsets) == (1, len(odd), {"emoji-events-0": (0, len(odd))})
+
+
+@pytest.mark.integration
+def test_a_probe_alone_is_a_window_of_nothing(spark: SparkSession) -> None:
+    """A null record gives a window with no reactions: it can be seen to have passed."""
+    made = counted(spark, [(1, 42, None)])
+    assert made is not None
+    assert (made.total, made.reactions, made.offsets) == (0, [], {"emoji-events-1": (42, 42)})
+
+
+@pytest.mark.integration
+def test_no_records_are_no_window(spark: SparkSession) -> None:
+    """An empty micro-batch emits nothing."""
+    assert counted(spark, []) is None
+
+
+@given(st.integers(1, 10**9), st.integers(1, 1000))
+def test_representatives_stand_for_at_most_a_group_each(count: int, group_size: int) -> None:
+    """Nothing vanishes, and group_size times the representatives is less than a group above the count."""
+    shown = representatives(count, group_size)
+    assert shown >= 1
+    assert 0 <= shown * group_size - count < group_size
+
+
+@given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
+def test_a_punctual_batch_was_due_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
+    """A batch that starts within an interval of its grid point, with nothing running before, was due there."""
+    interval_ns = round(trigger_s * NS)
+    grid_ns = grid // interval_ns * interval_ns
+    started_ns = grid_ns + round(late * interval_ns)
+    assert trigger_ns(started_ns, 0, trigger_s) == grid_ns
+
+
+def test_a_batch_after_an_overrun_was_due_when_the_one_before_ended() -> None:
+    """Spark starts the next batch at once after one that ran past the grid."""
+    assert trigger_ns(13 * NS + 5, 13 * NS, 6.0) == 13 * NS
+    assert trigger_ns(13 * NS + 5, 11 * NS, 6.0) == 12 * NS
+
+
+def test_rows_of_several_partitions_add_up() -> None:
+    """Counts add over partitions, offsets are kept by partition, ties are broken by name."""
+    rows: list[dict[str, Any]] = [
+        {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9},
+        {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8},
+        {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20},
+        {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10},
+    ]
+    made = window(rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10)
+    assert made is not None
+    assert [(c.emoji_type, c.count, c.representatives) for c in made.reactions] == [("a", 11, 2), ("b", 11, 2)]
+    assert (made.offsets, made.total, made.malformed) == ({"t-0": (4, 20), "t-1": (0, 10)}, 22, 2)
