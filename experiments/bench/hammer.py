@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import cast
 
 # A server that stops answering fails the benchmark instead of hanging it.
@@ -85,23 +86,26 @@ def get(path: str) -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode()
 
 
-async def hammer(host: str, port: int, requests: list[bytes], connections: int, duration_s: float) -> Outcome:
-    """Send `requests` round and round over `connections` for `duration_s` seconds; return what came back.
+async def hammer(
+    host: str, port: int, requests: list[bytes], connections: int, duration_s: float, rounds: int | None = None
+) -> Outcome:
+    """Send `requests` over `connections` for `duration_s` seconds, or `rounds` times each; return what came back.
 
-    Every request that was sent is waited for, so the statuses add up to what the server saw.
+    Every request that was sent is waited for, so the statuses add up to what the server saw. Raises TimeoutError
+    when a server stops answering.
     """
     loop = asyncio.get_running_loop()
     outcome = Outcome()
     deadline_s = time.perf_counter() + duration_s
 
-    def endless() -> Iterator[bytes]:
-        while True:
+    def planned() -> Iterator[bytes]:
+        for _ in range(rounds) if rounds else count():
             for request in requests:
                 if time.perf_counter() > deadline_s:
                     return
                 yield request
 
-    shared = endless()
+    shared = planned()
     started_s = time.perf_counter()
     ended = []
     for _ in range(connections):
