@@ -123,7 +123,7 @@ def decoder(kind: type[T]) -> Callable[[bytes | None], T]:
             raise MessageError(f"a {kind.__name__} was expected and the record is null: skip it")
         try:
             return decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MessageError(f"not a {kind.__name__}: {error}; saw {value[:80]!r}") from error
 
     return decode_message

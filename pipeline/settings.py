@@ -7,6 +7,7 @@ bounds are its check, so a setting is described in one place.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bootstrap_servers: Annotated[str, described("Kafka to use, host:port[,host:port]; empty: embedded")] = ""
     kafka_wait_s: Annotated[float, Meta(gt=0, description="how long a starting stage waits for Kafka, seconds")] = 30.0
     topic_prefix: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic's name")
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z", description="put before every topic's name")
     ] = ""
     partitions: Annotated[int, Meta(ge=1, le=100, description="partitions of emoji-events")] = 2
     retention_ms: Annotated[int, Meta(ge=60_000, description="how long Kafka keeps records, ms")] = 86_400_000
@@ -44,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ingest_port: Annotated[Port, described("port of ingest; 0 takes a free one")] = 8000
     ingest_workers: Annotated[int, Meta(ge=1, le=64, description="ingest worker processes")] = 2
     ingest_threads: Annotated[
-        int, Meta(ge=0, le=1024, description="request threads a worker; 0: 1 for async, 128 for durable")
+        int, Meta(ge=0, le=1024, description="request threads a worker; 0: 16 for async, 128 for durable")
     ] = 0
     ack: Annotated[Literal["async", "durable"], described("answer at once, or when Kafka has acknowledged")] = "async"
     flush_ms: Annotated[int, Meta(ge=0, le=60_000, description="interval between flushes to Kafka, ms")] = 500
@@ -69,13 +70,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     group_size: Annotated[int, Meta(ge=1, description="reactions that one representative stands for")] = 10
     checkpoint_dir: Annotated[str, described("Spark's checkpoint; empty: <run_dir>/checkpoint")] = ""
     spark_master: Annotated[str, described("where Spark runs")] = "local[2]"
-    spark_memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[mg]$", description="heap of Spark's driver")] = "1g"
+    spark_memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[mg]\Z", description="heap of Spark's driver")] = "1g"
 
     clusters: Annotated[int, Meta(ge=1, le=100, description="clusters of subscribers")] = 2
     subscribers: Annotated[int, Meta(ge=1, le=100, description="subscribers in each cluster")] = 2
-    cluster: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$", description="the cluster this process serves")] = "1"
+    cluster: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}\Z", description="the cluster this process serves")] = (
+        "1"
+    )
     subscriber: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$", description="this subscriber's name in its cluster")
+        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}\Z", description="this subscriber's name in its cluster")
     ] = "1"
     feed_bootstrap_servers: Annotated[
         str, described("Kafka that holds the cluster's feed; empty: bootstrap_servers")
@@ -130,7 +133,7 @@ def build(values: Mapping[str, object]) -> Settings:
         if name not in FIELDS:
             raise SettingError(f"there is no setting {name!r}: remove it, or use one of {', '.join(sorted(FIELDS))}")
     try:
-        return msgspec.convert(dict(values), Settings, strict=False)
+        settings = msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$.")
         name = where.rstrip("`")
@@ -138,6 +141,13 @@ def build(values: Mapping[str, object]) -> Settings:
             f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
             f"{reason[:1].lower()}{reason[1:]}. It means: {_description(name)}"
         ) from error
+    for name, value in msgspec.structs.asdict(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingError(
+                f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
+                f"give a finite number. It means: {_description(name)}"
+            )
+    return settings
 
 
 def from_env(env: Mapping[str, str]) -> dict[str, object]:

@@ -44,13 +44,13 @@ class KafkaBus:
         while True:
             for server in self._servers.split(","):
                 host, _, port = server.rpartition(":")
-                if not host or not port.isdecimal():
-                    raise SettingError(
-                        f"bootstrap_servers (EMOSTREAM_BOOTSTRAP_SERVERS) is {self._servers!r}: give host:port[,…]"
-                    )
+                if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+                    raise self._unusable()
                 try:
                     socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
                     return
+                except UnicodeError as error:
+                    raise self._unusable() from error
                 except OSError as error:
                     failure = error
             if time.monotonic() > deadline_s:
@@ -64,6 +64,11 @@ class KafkaBus:
             # The library's own 30 s would leave a stage away long after a broker has come back.
             "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
         }
+
+    def _unusable(self) -> SettingError:
+        return SettingError(
+            f"bootstrap_servers (EMOSTREAM_BOOTSTRAP_SERVERS) is {self._servers!r}: give host:port[,host:port]"
+        )
 
     def _unreachable(self, error: Exception) -> KafkaUnreachableError:
         return KafkaUnreachableError(

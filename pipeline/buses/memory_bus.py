@@ -40,7 +40,7 @@ class MemoryBus:
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""
         with self._changed:
-            return [record for records in self._topics[topic] for record in records[-count:]]
+            return [record for records in self._topics[topic] for record in records[max(0, len(records) - count) :]]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -72,7 +72,8 @@ class Buffer:
         with self._lock:
             records, self._waiting = self._waiting, []
             future, self._flushed = self._flushed, Future()
-            self._in_flight = len(records)
+            # Added, not set: what an earlier flush gave up on at the end is still held.
+            self._in_flight += len(records)
             self.due.clear()
             return records, future
 

@@ -45,8 +45,12 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode = msgspec.json.Decoder(Reaction | list[Reaction]).decode
-_decode_any = msgspec.json.Decoder().decode
+_decode_syntax = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_item = msgspec.json.Decoder(Reaction).decode
 _encode = msgspec.json.Encoder().encode
+# RecursionError: arrays or objects nested deeper than the decoder follows.
+JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read(body: bytes, array_max: int) -> list[Reaction]:
@@ -59,8 +63,8 @@ def read(body: bytes, array_max: int) -> list[Reaction]:
         decoded = _decode(body)
     except msgspec.ValidationError as error:
         raise _explain(body, str(error), array_max) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "Not JSON", f"the body is not valid JSON: {error}") from error
+    except JSON_ERRORS as error:
+        raise _not_json(error) from error
     reactions = [decoded] if isinstance(decoded, Reaction) else decoded
     _check_length(len(reactions), array_max)
     unknown = [index for index, reaction in enumerate(reactions) if canonical(reaction.emoji_type) is None]
@@ -111,23 +115,40 @@ def _check_length(length: int, array_max: int) -> None:
 
 def _explain(body: bytes, reason: str, array_max: int) -> Refusal:
     """Look at each item by itself, to name every bad one; only refused requests pay for it."""
-    raw = _decode_any(body)
-    if not isinstance(raw, list):
-        return _unprocessable([_item_error(0, raw) or {"index": 0, "field": "", "detail": reason}], single=True)
     try:
-        _check_length(len(raw), array_max)
+        # The first wrong field ended the decoding, so nobody has seen yet whether the rest is JSON.
+        _decode_syntax(body)
+        items = _decode_items(body)
+    except msgspec.ValidationError:
+        return _unprocessable([_field_error(0, reason)], single=True)
+    except JSON_ERRORS as error:
+        return _not_json(error)
+    try:
+        _check_length(len(items), array_max)
+        looked_at = (_item_error(index, item) for index, item in enumerate(items))
+        errors = [wrong for wrong in looked_at if wrong is not None]
     except Refusal as refusal:
         return refusal
-    errors = [error for index, item in enumerate(raw) if (error := _item_error(index, item)) is not None]
+    except JSON_ERRORS as error:
+        return _not_json(error)
     return _unprocessable(errors, single=False)
 
 
-def _item_error(index: int, item: object) -> dict[str, Any] | None:
+def _not_json(error: Exception) -> Refusal:
+    return Refusal(400, "Not JSON", f"the body is not valid JSON: {error}")
+
+
+def _field_error(index: int, reason: str) -> dict[str, Any]:
+    detail, _, where = reason.partition(" - at `$.")
+    missing = detail.partition("missing required field `")[2]
+    return {"index": index, "field": (where or missing).rstrip("`"), "detail": detail}
+
+
+def _item_error(index: int, item: msgspec.Raw) -> dict[str, Any] | None:
     try:
-        reaction = msgspec.convert(item, Reaction)
+        reaction = _decode_item(item)
     except msgspec.ValidationError as error:
-        detail, _, where = str(error).partition(" - at `$.")
-        return {"index": index, "field": where.rstrip("`"), "detail": detail}
+        return _field_error(index, str(error))
     if canonical(reaction.emoji_type) is None:
         return {"index": index, "field": "emoji_type", "detail": f"{reaction.emoji_type!a} is not one emoji"}
     return None

@@ -1,0 +1,83 @@
+"""Which strings are one emoji, and that every spelling of one counts together."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import emoji
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.schedule import POPULAR_EMOJIS
+from pipeline.emojis import canonical
+
+TRACE = Path(__file__).resolve().parents[3] / "shared" / "data" / "mayweather_mcgregor_2017.csv"
+COMPONENT = emoji.STATUS["component"]
+FULLY_QUALIFIED = emoji.STATUS["fully_qualified"]
+SPELLINGS = sorted(text for text, data in emoji.EMOJI_DATA.items() if data["status"] != COMPONENT)
+SELECTOR = "\ufe0f"
+
+
+@pytest.mark.parametrize("status", ["fully_qualified", "minimally_qualified", "unqualified"])
+def test_every_spelling_has_one_fully_qualified_form(status: str) -> None:
+    """Each spelling in Unicode's list maps to a fully-qualified one of the same characters, and that one to itself."""
+    spellings = [text for text, data in emoji.EMOJI_DATA.items() if data["status"] == emoji.STATUS[status]]
+    assert spellings
+    for text in spellings:
+        form = canonical(text)
+        assert form is not None
+        assert emoji.EMOJI_DATA[form]["status"] == FULLY_QUALIFIED
+        assert canonical(form) == form
+        assert form.replace(SELECTOR, "") == text.replace(SELECTOR, "")
+
+
+@given(text=st.sampled_from(SPELLINGS), left=st.sampled_from(["", *SPELLINGS, "a", " ", "\x00"]))
+def test_one_emoji_is_one_and_anything_beside_it_is_too_much(text: str, left: str) -> None:
+    """A second emoji, a letter, a space or a null beside an emoji makes it no longer one."""
+    together = left + text
+    if not left or together in emoji.EMOJI_DATA:
+        assert canonical(together) is not None
+    else:
+        assert canonical(together) is None
+
+
+@given(text=st.text(st.characters(exclude_categories=["So", "Sk", "Mn", "Cf", "Cs"])))
+def test_text_is_no_emoji(text: str) -> None:
+    """Letters, digits, punctuation and nothing at all are no emoji; keycaps and flags need their marks."""
+    if text not in emoji.EMOJI_DATA:
+        assert canonical(text) is None
+
+
+@pytest.mark.parametrize(("text", "form"), [("❤", "❤️"), ("☺", "☺️"), ("👁‍🗨", "👁️‍🗨️"), ("👍🏽", "👍🏽"), ("🇮🇪", "🇮🇪")])
+def test_spellings_that_look_alike_count_together(text: str, form: str) -> None:
+    """A heart without its variation selector is the same heart."""
+    assert canonical(text) == form
+
+
+@pytest.mark.parametrize(("one", "other"), [("👍", "👍🏽"), ("👍🏻", "👍🏿"), ("🤷‍♀️", "🤷‍♂️"), ("🇮🇪", "🇮🇹")])
+def test_tones_genders_and_flags_stay_distinct(one: str, other: str) -> None:
+    """What looks different is counted apart."""
+    assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize("text", ["", "🏽", "😂😂", "\U0001f1ee", SELECTOR, "\u200d", ":joy:", "\ud83d"])
+def test_parts_and_names_are_no_emoji(text: str) -> None:
+    """A skin tone alone, half a flag, a joiner, a short name or half a surrogate pair is not an emoji."""
+    assert canonical(text) is None
+
+
+def test_what_the_load_sends_is_canonical() -> None:
+    """The instrument compares counts by the type it sent, so it has to send the form that is counted."""
+    assert [canonical(text) for text in POPULAR_EMOJIS] == list(POPULAR_EMOJIS)
+
+
+def test_a_real_audience_types_only_what_is_known() -> None:
+    """Every emoji of a recorded live event, as people typed it, is accepted."""
+    if not TRACE.exists():
+        pytest.skip(f"the real trace is not here: {TRACE.name} belongs in ../shared/data")
+    with TRACE.open(encoding="utf-8", newline="") as handle:
+        typed = {row["emoji_type"] for row in csv.DictReader(handle)}
+    assert len(typed) > 100
+    assert {text for text in typed if canonical(text) is None} == set()

@@ -1,0 +1,156 @@
+"""How a stage begins and ends: its port, its errors, its signals, its parent, its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import lifecycle
+from pipeline.errors import EmoStreamError, PortInUseError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Nothing here waits so long unless it is broken.
+DEADLINE_S = 30.0
+
+
+def python(program: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Run a program in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_port_in_use_is_named_with_its_setting() -> None:
+    """The error names setting, address and remedy before anything is started."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUseError) as caught:
+            lifecycle.claim_port("127.0.0.1", port, "ingest_port")
+    for words in (f"ingest_port is {port}", f"127.0.0.1:{port}", "choose another port"):
+        assert words in str(caught.value)
+
+
+def test_zero_is_a_free_port() -> None:
+    """Port 0 gives one that can be listened on; a given one is given back."""
+    port = lifecycle.claim_port("127.0.0.1", 0, "p")
+    assert port > 0
+    assert lifecycle.claim_port("127.0.0.1", port, "p") == port
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    """An address that this machine does not have is the same kind of error."""
+    with pytest.raises(PortInUseError, match=r"192\.0\.2\.1:8000 cannot be listened on"):
+        lifecycle.claim_port("192.0.2.1", 8000, "ingest_port")
+
+
+def test_an_error_on_purpose_ends_with_one_line() -> None:
+    """It ends the process with status 1 and its message; any other error keeps its traceback."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        lifecycle.run_main("stage", lambda: fail(EmoStreamError("port 1 is in use")))
+    assert caught.value.code == "stage: port 1 is in use"
+    with pytest.raises(ZeroDivisionError):
+        lifecycle.run_main("stage", lambda: fail(ZeroDivisionError()))
+
+
+WAITING = """
+from pipeline import lifecycle
+stop = lifecycle.stop_event()
+print("waiting", flush=True)
+stop.wait()
+print("flushed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_both_signals_let_a_stage_finish(signum: signal.Signals) -> None:
+    """SIGTERM and SIGINT alike set the event, so that what comes after it still runs."""
+    with python(WAITING) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signum)
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        assert (output, process.returncode) == ("flushed\n", 0)
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.parametrize("follows", ["1", "0"])
+def test_a_stage_follows_its_parent_only_when_told_to(follows: str) -> None:
+    """When its parent is killed, a stage ends if EMOSTREAM_STOP_WITH_PARENT is 1, and otherwise lives on."""
+    with python(PARENT, WAITING, EMOSTREAM_STOP_WITH_PARENT=follows) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        parent.wait(DEADLINE_S)
+        try:
+            if follows == "1":
+                child.wait(DEADLINE_S)
+            else:
+                # Twice as long as the parent is looked for.
+                with pytest.raises(psutil.TimeoutExpired):
+                    child.wait(2 * lifecycle.PARENT_POLL_S)
+        finally:
+            if child.is_running():
+                child.kill()
+
+
+LOGGING = """
+import logging, sys
+from pipeline import logs
+logs.configure("ingest", sys.argv[1])
+log = logs.get("pipeline.test")
+log.debug("hidden", detail=1)
+log.info("flushed", reactions=12, emoji="\\U0001f602")
+logging.getLogger("librdkafka").warning("a library's %s", "line")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.error("failed", exc_info=True)
+"""
+
+
+def test_logs_are_one_json_object_a_line() -> None:
+    """Every line, a library's included, is JSON on stderr that names stage, level, logger and time."""
+    with python(LOGGING, "info") as process:
+        output, errors = process.communicate(timeout=DEADLINE_S)
+    assert output == ""
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["event"] for line in lines] == ["flushed", "a library's line", "failed"]
+    assert [line["level"] for line in lines] == ["info", "warning", "error"]
+    assert (lines[0]["reactions"], lines[0]["emoji"]) == (12, "😂")
+    assert {line["stage"] for line in lines} == {"ingest"}
+    assert all(line["timestamp"].endswith("Z") and line["logger"] for line in lines)
+    assert "ZeroDivisionError" in json.dumps(lines[2])
+
+
+def test_the_level_hides_what_is_less_severe() -> None:
+    """`log_level` is the least severe line."""
+    with python(LOGGING, "error") as process:
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert [json.loads(line)["event"] for line in errors.splitlines()] == ["failed"]

@@ -1,0 +1,94 @@
+"""What travels between stages survives its JSON, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import messages
+from pipeline.errors import MessageError
+from pipeline.messages import Announcement, Event, Hop, Registration, TypeCount, Window, encode
+
+NS = st.integers(0, 2**62)
+TEXT = st.text(max_size=20)
+COUNT = st.integers(0, 2**40)
+HOP = st.builds(Hop, TEXT, COUNT, NS, NS)
+CELL = st.builds(TypeCount, TEXT, COUNT, COUNT)
+WINDOW = st.builds(
+    Window,
+    epoch=TEXT,
+    window=COUNT,
+    trigger_ns=NS,
+    emitted_ns=NS,
+    offsets=st.dictionaries(TEXT, st.tuples(COUNT, COUNT), max_size=4),
+    total=COUNT,
+    reactions=st.lists(CELL, max_size=5),
+    malformed=COUNT,
+    cluster=st.none() | TEXT,
+    hops=st.lists(HOP, max_size=4).map(tuple),
+)
+DECODERS = {
+    Event: messages.decode_event,
+    Window: messages.decode_window,
+    Registration: messages.decode_registration,
+    Announcement: messages.decode_announcement,
+}
+MESSAGE = (
+    st.builds(Event, TEXT, TEXT, TEXT, NS, NS)
+    | WINDOW
+    | st.builds(Registration, TEXT, TEXT, TEXT, TEXT, NS)
+    | st.builds(Announcement, TEXT, TEXT, TEXT, COUNT, NS, st.none() | TEXT)
+)
+
+
+@given(message=MESSAGE)
+def test_every_message_survives_its_json(message: msgspec.Struct) -> None:
+    """What is decoded equals what was encoded, and the bytes are JSON that any other program reads."""
+    encoded = encode(message)
+    assert DECODERS[type(message)](encoded) == message
+    assert json.loads(encoded) == json.loads(json.dumps(msgspec.to_builtins(message)))
+
+
+@given(message=MESSAGE, name=st.from_regex(r"\Ax[a-z]{1,9}\Z"))
+def test_a_newer_producer_does_not_stop_an_older_consumer(message: msgspec.Struct, name: str) -> None:
+    """Fields that are not known here are passed over."""
+    newer = encode({**msgspec.to_builtins(message), name: [1, {"a": None}]})
+    assert DECODERS[type(message)](newer) == message
+
+
+@given(value=st.binary())
+def test_arbitrary_bytes_are_refused_by_name(value: bytes) -> None:
+    """Whatever lies on a topic raises MessageError and nothing else."""
+    for kind, decode in DECODERS.items():
+        with pytest.raises(MessageError, match=kind.__name__):
+            decode(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "culprit"),
+    [
+        (None, "the record is null"),
+        (b"", "truncated"),
+        (b"null", "expected `object`"),
+        (b'{"epoch":"e"}', "required field `window`"),
+        (b'{"epoch":1}', r"\$\.epoch"),
+        (b'{"epoch":"\xff"}', "utf-8"),
+        (b'{"extra":' + b"[" * 100_000, "recursion"),
+    ],
+)
+def test_the_error_says_what_is_wrong(value: bytes | None, culprit: str) -> None:
+    """The error names the kind of message and the field or the fault, however deep a record is nested."""
+    with pytest.raises(MessageError, match=f"(?i)Window.*{culprit}") as caught:
+        messages.decode_window(value)
+    assert len(str(caught.value)) < 500
+
+
+@given(window=WINDOW)
+def test_a_window_is_identified_by_epoch_and_number(window: Window) -> None:
+    """The event id can be taken apart again, whatever the epoch is called."""
+    epoch, _, number = window.event_id.rpartition(":")
+    assert (epoch, int(number)) == (window.epoch, window.window)

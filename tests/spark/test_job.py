@@ -1,0 +1,237 @@
+"""The Spark job as the process it is: its windows, its silence, its end, and its life after a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.broker import EmbeddedKafka
+from pipeline.buses.kafka_bus import KafkaBus, KafkaReader
+from pipeline.messages import Event, Window, decode_window, encode
+from pipeline.settings import Settings, to_env
+from pipeline.topics import topics
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRIGGER_MS = 1_000
+# A cold start of Spark on a busy machine; nothing here waits so long unless it is broken.
+DEADLINE_S = 120.0
+
+
+class Job:
+    """One job with a checkpoint, which can be ended and started again; what it wrote is collected as it comes."""
+
+    def __init__(self, broker: EmbeddedKafka, folder: Path) -> None:
+        self.settings = Settings(
+            bootstrap_servers=broker.bootstrap_servers,
+            topic_prefix=f"job-{uuid.uuid4().hex}-",
+            partitions=2,
+            trigger_s=TRIGGER_MS / 1000,
+            run_dir=str(folder),
+            spark_memory="512m",
+        )
+        names = topics(self.settings)
+        self.events = names.events.name
+        self.log = folder / "log"
+        self.windows: list[Window] = []
+        self.progress: list[dict[str, Any]] = []
+        # Places in `windows`: of the probe's, and of the first after the restart.
+        self.probe = self.restarted = 0
+        self._bus = KafkaBus(broker.bootstrap_servers)
+        self._bus.ensure(names.events, names.aggregates, names.progress)
+        self._readers: dict[str, KafkaReader] = {
+            "windows": self._bus.reader(names.aggregates.name),
+            "progress": self._bus.reader(names.progress.name),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "spark.job"],
+                cwd=REPOSITORY,
+                env={**os.environ, **to_env(self.settings)},
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self) -> int:
+        """End it as its supervisor would; return the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(60)
+
+    def send(self, *values: bytes | None) -> None:
+        """Append records to the events."""
+        with closing(self._bus.writer()) as writer:
+            for number, value in enumerate(values):
+                writer.send(self.events, value, key=b"%d" % number)
+            writer.flush()
+
+    def collect(self) -> None:
+        """Take what has come."""
+        self.windows += [decode_window(record.value) for record in self._readers["windows"].poll(0.1)]
+        self.progress += [json.loads(record.value or b"") for record in self._readers["progress"].poll(0.1)]
+
+    def await_records(self, count: int) -> None:
+        """Wait until windows cover `count` records and Spark has committed the last of them."""
+        deadline_s = time.monotonic() + DEADLINE_S
+        while True:
+            self.collect()
+            committed = {report["batchId"] for report in self.progress if report["numInputRows"]}
+            covered = sum(last - first + 1 for window in self.windows for first, last in window.offsets.values())
+            if covered >= count and self.windows[-1].window in committed:
+                return
+            assert self._process is not None
+            assert self._process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < deadline_s, f"{covered} of {count} records: {self.log.read_text()[-3000:]}"
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for reader in self._readers.values():
+            reader.close()
+        self._bus.close()
+
+
+@pytest.fixture(scope="module")
+def job(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    """A job that has counted reactions, nonsense and a probe, was ended, and went on after a restart.
+
+    Starting Spark takes most of the time, so the tests below look at one history.
+    """
+    running = Job(broker, tmp_path_factory.mktemp("job"))
+    try:
+        running.start()
+        running.send(*(reaction("😂") for _ in range(25)), *(reaction("🔥") for _ in range(10)))
+        running.await_records(35)
+        running.probe = len(running.windows)
+        running.send(None)
+        running.await_records(36)
+        running.send(b"nonsense", b"{}", reaction("❤️"))
+        running.await_records(39)
+        for count in range(5):
+            running.send(*(reaction("👏") for _ in range(count + 1)))
+            running.await_records(39 + (count + 1) * (count + 2) // 2)
+        assert running.end() == 0
+        running.restarted = len(running.windows)
+        running.send(reaction("🎉"))
+        running.start()
+        running.await_records(55)
+        # The last before a silence: nothing is sent after it.
+        running.send(reaction("💯"))
+        running.await_records(56)
+        assert running.end() == 0
+        yield running
+    finally:
+        running.close()
+
+
+def reaction(emoji_type: str) -> bytes:
+    """Return an event's record."""
+    return encode(Event(uuid.uuid4().hex, emoji_type, "2026-11-23T09:30:00Z", 1, 2))
+
+
+def counts(windows: list[Window]) -> Counter[str]:
+    """Return the counts of all windows together."""
+    total: Counter[str] = Counter()
+    for window in windows:
+        total.update({cell.emoji_type: cell.count for cell in window.reactions})
+    return total
+
+
+def test_every_reaction_is_in_exactly_one_window(job: Job) -> None:
+    """Over all windows, the restart included, each type has what was sent of it, and nothing else is counted."""
+    assert counts(job.windows) == {"😂": 25, "🔥": 10, "❤️": 1, "👏": 15, "🎉": 1, "💯": 1}
+    assert sum(window.total for window in job.windows) == 53
+    assert sum(window.malformed for window in job.windows) == 3
+    for window in job.windows:
+        assert window.total == sum(cell.count for cell in window.reactions)
+        assert all(cell.representatives == -(-cell.count // 10) for cell in window.reactions)
+
+
+def test_offsets_leave_no_gap_and_never_overlap(job: Job) -> None:
+    """In each partition a window begins after the last offset of the one before, from 0 to the end."""
+    after = dict.fromkeys((f"{job.events}-0", f"{job.events}-1"), 0)
+    for window in job.windows:
+        records = 0
+        for partition, (first, last) in window.offsets.items():
+            assert first == after[partition]
+            after[partition] = last + 1
+            records += last - first + 1
+        assert records == window.total + window.malformed
+    assert sum(after.values()) == 56
+
+
+def test_a_window_equals_the_records_it_names(job: Job) -> None:
+    """Recomputed from the topic by its offsets, every window has the counts it claims."""
+    with closing(KafkaBus(job.settings.kafka)) as bus:
+        records = {(f"{job.events}-{r.partition}", r.offset): r.value for r in bus.read(job.events)}
+    for window in job.windows:
+        expected: Counter[str] = Counter()
+        for partition, (first, last) in window.offsets.items():
+            for offset in range(first, last + 1):
+                value = records[partition, offset]
+                if value and b"emoji_type" in value:
+                    expected[json.loads(value)["emoji_type"]] += 1
+        assert counts([window]) == expected
+
+
+def test_a_probe_gives_a_window_of_nothing(job: Job) -> None:
+    """A null record makes a micro-batch: its window has no reactions, and counts as no reaction."""
+    probe = job.windows[job.probe]
+    assert (probe.total, probe.reactions, probe.malformed, len(probe.offsets)) == (0, [], 1, 1)
+
+
+def test_a_restart_goes_on_with_the_next_window(job: Job) -> None:
+    """The epoch lives in the checkpoint: after a clean end the next window follows, and nothing is repeated."""
+    assert len({window.epoch for window in job.windows}) == 1
+    assert [window.window for window in job.windows] == list(range(len(job.windows)))
+    assert counts([job.windows[job.restarted]]) == {"🎉": 1}
+
+
+def test_the_last_reaction_before_a_silence_arrives(job: Job) -> None:
+    """Nothing waits for later traffic: the last record sent is in the last window."""
+    assert counts(job.windows[-1:]) == {"💯": 1}
+
+
+def test_the_trigger_is_sparks_own(job: Job) -> None:
+    """A punctual batch's trigger is the grid point that Spark started it at, and Spark was there within 50 ms."""
+    reports = {report["batchId"]: report for report in job.progress if report["numInputRows"]}
+    assert set(reports) == {window.window for window in job.windows}
+    late_ms = []
+    for before, window in zip(job.windows, job.windows[1:], strict=False):
+        report = reports[window.window]
+        # A query's first batch starts when the query does; a batch after or in an overrun starts off the grid.
+        if window.window == job.restarted or report["durationMs"]["triggerExecution"] >= TRIGGER_MS:
+            continue
+        if reports[before.window]["durationMs"]["triggerExecution"] >= TRIGGER_MS:
+            continue
+        started_ms = milliseconds(report["timestamp"])
+        assert window.trigger_ns == started_ms // TRIGGER_MS * TRIGGER_MS * 1_000_000
+        assert window.trigger_ns < window.emitted_ns
+        late_ms.append(started_ms - window.trigger_ns // 1_000_000)
+    # The best of them: how late each is, is the machine's business.
+    assert min(late_ms) <= 50
+
+
+def milliseconds(timestamp: str) -> int:
+    """Return the epoch milliseconds of Spark's `2026-11-23T09:30:00.000Z`."""
+    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
