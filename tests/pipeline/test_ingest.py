@@ -184,6 +184,16 @@ def test_a_body_over_the_limit_is_413(start: Callable[..., Stage]) -> None:
     assert stage.buffer.accepted == 2
 
 
+def test_a_body_announced_as_too_large_is_not_read(start: Callable[..., Stage]) -> None:
+    """Its Content-Length is enough to refuse it."""
+    stage = start()
+    unread = io.BytesIO(b" " * (1 << 20))
+    environ = {"wsgi.input": unread, "CONTENT_LENGTH": str(1 << 20)}
+    answer = stage.client.post("/reactions", content_type="application/json", environ_overrides=environ)
+    assert_problem(answer, 413, "body_max_bytes")
+    assert unread.tell() == 0
+
+
 def test_ten_thousand_items_are_413(start: Callable[..., Stage]) -> None:
     """An array over `array_max` is refused with both numbers, and nothing of it is accepted."""
     stage = start(body_max_bytes=4 << 20)
