@@ -84,7 +84,9 @@ def test_make_help_tells_every_target() -> None:
     """A target that `make` does not list is one that nobody finds."""
     text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
-    listed = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     assert targets == {line.split()[0] for line in listed.splitlines()[1:]}
     required = {"env", "jars", "check", "test", "experiment", "lab", "bench", "up", "lock", "clean"}
     assert required <= targets
