@@ -91,6 +91,13 @@ def test_both_signals_let_a_stage_finish(signum: signal.Signals) -> None:
         assert (output, process.returncode) == ("flushed\n", 0)
 
 
+WATCHERS = """
+import threading
+from pipeline import lifecycle
+lifecycle.follow_parent()
+print([thread.name for thread in threading.enumerate()])
+"""
+
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
@@ -100,24 +107,26 @@ child.wait()
 """
 
 
-@pytest.mark.parametrize("follows", ["1", "0"])
-def test_a_stage_follows_its_parent_only_when_told_to(follows: str) -> None:
-    """When its parent is killed, a stage ends if EMOSTREAM_STOP_WITH_PARENT is 1, and otherwise lives on."""
-    with python(PARENT, WAITING, EMOSTREAM_STOP_WITH_PARENT=follows) as parent:
+def test_a_stage_follows_its_parent_when_told_to() -> None:
+    """With EMOSTREAM_STOP_WITH_PARENT=1 a stage ends when its parent is killed, which no handler sees."""
+    with python(PARENT, WAITING, EMOSTREAM_STOP_WITH_PARENT="1") as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
         parent.wait(DEADLINE_S)
         try:
-            if follows == "1":
-                child.wait(DEADLINE_S)
-            else:
-                # Twice as long as the parent is looked for.
-                with pytest.raises(psutil.TimeoutExpired):
-                    child.wait(2 * lifecycle.PARENT_POLL_S)
+            child.wait(DEADLINE_S)
         finally:
             if child.is_running():
                 child.kill()
+
+
+@pytest.mark.parametrize("follows", ["0", ""])
+def test_a_stage_started_by_hand_outlives_its_shell(follows: str) -> None:
+    """Without being told to, nothing in the process looks after its parent."""
+    with python(WATCHERS, EMOSTREAM_STOP_WITH_PARENT=follows) as process:
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    assert output == "['MainThread']\n"
 
 
 LOGGING = """
