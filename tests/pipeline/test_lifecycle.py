@@ -99,26 +99,37 @@ print([thread.name for thread in threading.enumerate()])
 """
 
 PARENT = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
-child.stdout.readline()
-print(child.pid, flush=True)
-child.wait()
+import os, subprocess, sys
+children = [
+    subprocess.Popen(
+        [sys.executable, "-c", sys.argv[1]],
+        env={**os.environ, "EMOSTREAM_STOP_WITH_PARENT": follows},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for follows in ("0", "1")
+]
+for child in children:
+    child.stdout.readline()
+print(*(child.pid for child in children), flush=True)
+children[0].wait()
 """
 
 
-def test_a_stage_follows_its_parent_when_told_to() -> None:
-    """With EMOSTREAM_STOP_WITH_PARENT=1 a stage ends when its parent is killed, which no handler sees."""
-    with python(PARENT, WAITING, EMOSTREAM_STOP_WITH_PARENT="1") as parent:
+def test_a_stage_follows_its_parent_only_when_told_to() -> None:
+    """When their parent is killed, the stage with EMOSTREAM_STOP_WITH_PARENT=1 ends and its twin with 0 lives on."""
+    with python(PARENT, WAITING) as parent:
         assert parent.stdout is not None
-        child = psutil.Process(int(parent.stdout.readline()))
+        alone, follower = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
         parent.kill()
         parent.wait(DEADLINE_S)
         try:
-            child.wait(DEADLINE_S)
+            follower.wait(DEADLINE_S)
+            assert alone.is_running()
         finally:
-            if child.is_running():
-                child.kill()
+            for child in (alone, follower):
+                if child.is_running():
+                    child.kill()
 
 
 @pytest.mark.parametrize("follows", ["0", ""])
