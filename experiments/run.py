@@ -69,7 +69,7 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
         with manifest.ClockWatch() as clock:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
         about["clock_samples"] = clock.samples
-        steps("reading Kafka back", 0)
+        steps("reading Kafka back", parameters.load_s)
         frames = _collect(bus, names, since, run_dir)
     (run_dir / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
     analysis = analyse(frames, asdict(parameters), about)
