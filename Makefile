@@ -53,7 +53,7 @@ bench: jars ## Measure: SUITE=chain or SUITE=ingest, into reports/bench/
 
 .PHONY: lock
 lock: env ## Write requirements.txt anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
 	    --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 	@.ci/env
 
