@@ -1,8 +1,8 @@
 """The open-loop load: sends a plan as written, in processes of its own, without waiting for answers.
 
 `python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
-intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row a reaction sent. SIGTERM ends it
-early; what was sent until then is written. Where one process would not keep up, the rows are dealt out to several.
+intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row a reaction sent. SIGTERM ends
+it early; what was sent until then is written. Where one process would not keep up, the rows are dealt out to several.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from experiments.sending import CONNECTIONS_MAX, send
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
 
-# What one process sends in the busiest second with half a core; more of them cost the chain more CPU.
-PER_PROCESS_S = 5_000
+# What one process sends in the busiest second with a quarter of a core; one more costs the chain CPU.
+PER_PROCESS_S = 10_000
 # Descriptors that are no connection.
 OTHER_FILES = 64
 
