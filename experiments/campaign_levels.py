@@ -98,7 +98,8 @@ def layout(about: Mapping[str, Any]) -> Layout:
 
 
 def _place(factors: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> int:
-    return next((i for i, level in enumerate(listed) if dict(level) == dict(factors)), len(listed))
+    bare = [{name: value for name, value in level.items() if name != "blocks"} for level in listed]
+    return next((i for i, level in enumerate(bare) if level == dict(factors)), len(bare))
 
 
 def _main(levels: pd.DataFrame, factors: Mapping[str, Mapping[str, Any]]) -> str:
