@@ -114,7 +114,7 @@ def by_level(objectives: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
                     "runs": len(ours),
                     "missed": int((~ours["passed"]).sum()),
                     "worst": float(worst),
-                    "median": float(ours["figure"].median()),
+                    "median": float(ours["figure"].median()) if ours["figure"].notna().any() else math.nan,
                     "passed": bool(ours["passed"].all()),
                 }
             )

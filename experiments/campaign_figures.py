@@ -7,18 +7,34 @@ the median.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.batches import Drift
 from experiments.campaign_levels import FEW_RUNS, Layout, estimates, of_level
 from experiments.figures import Drawing
-from experiments.svg import BLUE, GREEN, GREY, INK, MUTED, ORANGE, PAPER, PURPLE, RULE, canvas, label_log, nothing, render
+from experiments.svg import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    RULE,
+    canvas,
+    label_log,
+    nothing,
+    render,
+)
 
-_NINES = {0.0: "0 %", 0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
+_NINES = {0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
 HOP_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "send, accept, append": (PURPLE, ("send_delay", "accept", "append")),
     "buffer wait": (ORANGE, ("buffer_wait",)),
@@ -34,18 +50,18 @@ FAULTS = {
     "deliveries_missing": "deliveries missing",
     "deliveries_duplicate": "deliveries doubled",
 }
-_TOP_TEN = 8  # level names side by side before they are turned
+_NAMED = 8  # levels that an axis of quantities names one by one
 
 
 def excess_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
     """Draw the median's and the p99's excess over the floor against the levels."""
-    keys = {"e2e_excess_p50_s": (BLUE, "median"), "e2e_excess_p99_s": (ORANGE, "p99")}
+    keys = {"e2e_excess_p50_s": (BLUE, "median", -1.0), "e2e_excess_p99_s": (ORANGE, "p99", 1.0)}
     data = estimates(valid, plan.levels, keys)
     if not _measured(data):
         return nothing("excess", "No valid run with enough reactions for a percentile"), data
     figure, (axes,) = canvas(3.5)
-    for key, (colour, label) in keys.items():
-        _runs(axes, valid, plan, data, key, colour, label)
+    for key, (colour, label, aside) in keys.items():
+        _runs(axes, valid, plan, data, key, colour, label, aside=aside)
     _levels(axes, plan)
     axes.set_ylim(0, _above(data) * 1.15)
     axes.set_ylabel("latency above the floor, s")
@@ -128,7 +144,9 @@ def faults_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
-    return render(figure, "faults", "Faults found in all valid runs of each level: conservation, oracle, delivery"), data
+    return render(
+        figure, "faults", "Faults found in all valid runs of each level: conservation, oracle, delivery"
+    ), data
 
 
 def hops_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
@@ -162,13 +180,14 @@ def hops_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
             note = f"{value / 1000:.2f}"
             apart.annotate(note, (value / 1000, row), (4, 0), textcoords="offset points", va="center", color=MUTED)
     axes.set_yticks(rows_at, list(plan.levels["label"]))
-    axes.set_ylim(len(means) - 0.4, -0.6)
+    apart.set_yticks([])
     axes.set_ylabel(plan.label)
     axes.set_xlim(0, left.max() * 1.12)
     axes.set_xlabel("mean of each hop, ms")
     apart.set_xlim(0, np.nanmax(wait) / 1000 * 1.35)
     apart.set_xlabel("trigger wait, s")
     for panel in (axes, apart):
+        panel.set_ylim(len(means) - 0.4, -0.6)
         panel.grid(visible=False, axis="y")
         panel.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=INK, handlelength=0.9, handleheight=0.9)
@@ -185,32 +204,31 @@ def spectrum_figure(spectra: pd.DataFrame, plan: Layout) -> Drawing:
     shown = [level for level in plan.levels["level"] if (spectra["level"] == level).any()]
     labels = dict(zip(plan.levels["level"], plan.levels["label"], strict=True))
     figure, (above, below) = canvas(5.6, 2, (1, 1), share_x=True)
-    floors = spectra.groupby("level", sort=False)[["quantile", "floor_s"]]
-    same = len({tuple(rows["floor_s"].round(6)[:20]) for _, rows in floors}) == 1
-    furthest = 0.0
+    last = spectra.groupby("level", sort=False)["quantile"].max()
+    # Floors are equal where they begin and pass the median alike; the longest one then stands for all.
+    starts = spectra[spectra["quantile"].isin([0.0, 0.5])].groupby("level")["floor_s"].agg(lambda s: tuple(s.round(6)))
+    same = starts.nunique() == 1
+    furthest = float(-np.log10(1 - last.max()))
     lost = False
+    if same:
+        rows = spectra[spectra["level"] == last.idxmax()]
+        above.plot(-np.log10(1 - rows["quantile"]), rows["floor_s"], color=GREY, dashes=(4, 2), lw=1.4, label="floor")
     for number, level in enumerate(shown):
         rows = spectra[spectra["level"] == level]
         x = -np.log10(1 - rows["quantile"].to_numpy(dtype=np.float64))
-        furthest = max(furthest, float(x[-1]))
         finite = np.isfinite(rows["observed_s"].to_numpy(dtype=np.float64))
         lost |= not finite.all()
-        style = _style(number, len(shown), plan)
-        above.plot(x[finite], rows["observed_s"][finite], **style, label=labels[level])  # type: ignore[arg-type]
-        below.plot(x[finite], rows["excess_s"][finite], **style)  # type: ignore[arg-type]
-        if not same or x[-1] == furthest:
-            for line in [line for line in above.lines if line.get_gid() == "floor"] if same else []:
-                line.remove()
-            floor_style = {"color": GREY if same else style["color"], "alpha": 1 if same else style["alpha"]}
-            above.plot(x, rows["floor_s"], dashes=(4, 2), lw=1.2, gid="floor", **floor_style)
-    floor_line = next(line for line in above.lines if line.get_gid() == "floor")
-    floor_line.set_label("floor" if same else "floor of each (dashed)")
+        style: dict[str, Any] = _style(number, len(shown), plan)
+        above.plot(x[finite], rows["observed_s"][finite], **style, label=labels[level])
+        below.plot(x[finite], rows["excess_s"][finite], **style)
+        if not same:
+            above.plot(x, rows["floor_s"], ":", color=style["color"], alpha=style["alpha"], lw=1.2)
     ticks = [q for q in _NINES if -math.log10(1 - q) <= furthest + 1e-9]
     below.set_xticks([-math.log10(1 - q) for q in ticks], [_NINES[q] for q in ticks])
     below.set_xlim(0, furthest * 1.02)
     above.set_ylim(bottom=0)
     below.set_ylim(bottom=min(0.0, float(spectra["excess_s"].min())))
-    above.set_ylabel("latency, s")
+    above.set_ylabel("latency, s" if same else "latency, s\n(dotted: its floor)")
     below.set_ylabel("above the floor, s")
     below.set_xlabel("share of (reaction, client) pairs at most this late, stretched towards the slowest")
     if lost:
@@ -233,17 +251,27 @@ def order_figure(residuals: pd.DataFrame, drifts: dict[str, Drift]) -> Drawing:
     figure, panels = canvas(2.0 * len(drifts) + 0.5, len(drifts), [1.0] * len(drifts), share_x=True)
     for axes, (key, drift), colour in zip(panels, drifts.items(), (BLUE, GREEN), strict=False):
         most = max(float(residuals[key].abs().max()), 1.0) * 1.45
-        for block, rows in residuals.groupby("block"):
+        for number, (block, rows) in enumerate(residuals.groupby("block")):
             first, last = rows["position"].min(), rows["position"].max()
             if int(block) % 2:
                 axes.axvspan(first - 0.5, last + 0.5, color=RULE, alpha=0.35, lw=0)
             if axes is panels[0]:
-                axes.text((first + last) / 2, most * 0.97, f"block {block}", ha="center", va="top", color=MUTED, fontsize=8)
+                axes.text(
+                    (first + last) / 2,
+                    most * 0.97,
+                    f"{block}" if number else f"block {block}",
+                    ha="center",
+                    va="top",
+                    color=MUTED,
+                    fontsize=8,
+                )
         axes.axhline(0, color=GREY, lw=1)
         axes.plot(residuals["position"], residuals[key], "o", color=colour, ms=4.5)
         if math.isfinite(drift.slope_ms_per_min):
             middle = residuals["position"] - residuals["position"].median()
-            axes.plot(residuals["position"], drift.slope_ms_per_min * middle + residuals[key].median(), color=colour, lw=1.2)
+            axes.plot(
+                residuals["position"], drift.slope_ms_per_min * middle + residuals[key].median(), color=colour, lw=1.2
+            )
             axes.annotate(
                 f"{drift.slope_ms_per_min:+.1f} ms a run (95 %: {drift.low_ms_per_min:+.1f} to {drift.high_ms_per_min:+.1f})",
                 (0, 0), (4, 3), xycoords="axes fraction", textcoords="offset points", color=colour,
@@ -251,17 +279,19 @@ def order_figure(residuals: pd.DataFrame, drifts: dict[str, Drift]) -> Drawing:
         axes.set_ylim(-most, most)
         axes.set_ylabel(words.get(key, key))
     panels[-1].set_xlabel("run, in the order that happened")
-    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    panels[-1].set_xlim(residuals["position"].min() - 0.6, residuals["position"].max() + 0.6)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return render(figure, "order", "Distance of each run from its level's mean, in run order"), residuals
 
 
-def _side_by_side(height_in: float) -> tuple[object, list[Axes]]:
-    figure, (only,) = canvas(height_in)
-    only.remove()
-    return figure, list(figure.subplots(1, 2, sharey=True, width_ratios=[3, 1]))
+def _side_by_side(height_in: float) -> tuple[Figure, list[Axes]]:
+    figure, panels = canvas(height_in, 2, (1, 1))
+    for panel, place in zip(panels, figure.add_gridspec(1, 2, width_ratios=[3, 1]), strict=True):
+        panel.set_subplotspec(place)
+    return figure, panels
 
 
-def _style(number: int, of: int, plan: Layout) -> dict[str, object]:
+def _style(number: int, of: int, plan: Layout) -> dict[str, Any]:
     """Levels of a quantity are one colour, growing stronger; others are told apart by colour and dashes."""
     if plan.numeric:
         return {"color": BLUE, "alpha": 0.28 + 0.72 * (number + 1) / of, "lw": 1.1 + 1.1 * (number + 1) / of}
@@ -270,12 +300,23 @@ def _style(number: int, of: int, plan: Layout) -> dict[str, object]:
 
 
 def _runs(
-    axes: Axes, valid: pd.DataFrame, plan: Layout, data: pd.DataFrame, key: str, colour: str, label: str, scale: float = 1
+    axes: Axes,
+    valid: pd.DataFrame,
+    plan: Layout,
+    data: pd.DataFrame,
+    key: str,
+    colour: str,
+    label: str,
+    *,
+    scale: float = 1,
+    aside: float = 0,
 ) -> None:
-    """Draw one figure of every run as a dot, with the median and its interval of each level."""
-    places = _places(plan)
+    """Draw one figure of every run as a dot, with the median and its interval of each level.
+
+    `aside` moves all of it to the left or right, so that two figures of a level stand side by side.
+    """
     ours = data[data["key"] == key]
-    centre = ours["level"].map(places).to_numpy(dtype=np.float64)
+    centre = np.array([_aside(place, aside, plan) for place in ours["level"].map(_places(plan))])
     middle = ours["median"].to_numpy(dtype=np.float64) * scale
     finite = np.isfinite(middle)
     if plan.numeric:
@@ -295,13 +336,17 @@ def _runs(
     axes.plot(centre[finite], middle[finite], "_", color=colour, ms=13, mew=2, label=label)
 
 
-def _spread(at: float, runs: int, plan: Layout) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _spread(at: float, runs: int, plan: Layout) -> list[float]:
     """The runs of a level side by side about its place, so that equal ones do not hide each other."""
-    steps = (np.arange(runs) - (runs - 1) / 2) * min(1.0, 5 / max(runs, 1))
+    return [_aside(at, (i - (runs - 1) / 2) * min(0.8, 4 / max(runs, 1)), plan) for i in range(runs)]
+
+
+def _aside(at: float, steps: float, plan: Layout) -> float:
+    """A place some steps of under a hundredth of the axis beside `at`."""
     x = plan.levels["x"].to_numpy(dtype=np.float64)
     if plan.log:
-        return np.asarray(at * (x.max() / x.min()) ** (0.007 * steps))
-    return np.asarray(at + 0.008 * max(float(np.ptp(x)), 1.0) * steps)
+        return float(at * (x.max() / x.min()) ** (0.009 * steps))
+    return float(at + 0.009 * max(float(np.ptp(x)), 1.0) * steps)
 
 
 def _places(plan: Layout) -> dict[str, float]:
@@ -315,7 +360,7 @@ def _levels(axes: Axes, plan: Layout, *, named: bool = True) -> None:
         axes.set_xscale("log")
         room = max((x.max() / x.min()) ** 0.06, 1.1)
         axes.set_xlim(x.min() / room, x.max() * room)
-        if len(x) > _TOP_TEN:
+        if len(x) > _NAMED:
             label_log(axes, "x")
         else:
             axes.minorticks_off()
@@ -323,7 +368,7 @@ def _levels(axes: Axes, plan: Layout, *, named: bool = True) -> None:
     else:
         room = max(0.06 * float(np.ptp(x)), 0.5 if not plan.numeric else 0.1 * max(abs(float(x.max())), 1.0))
         axes.set_xlim(x.min() - room, x.max() + room)
-        if not plan.numeric or len(x) <= _TOP_TEN:
+        if not plan.numeric or len(x) <= _NAMED:
             axes.set_xticks(x, [_stacked(label) for label in plan.levels["label"]])
     axes.grid(visible=False, axis="x")
     if named:
@@ -339,7 +384,7 @@ def _measured(data: pd.DataFrame) -> bool:
 
 
 def _above(data: pd.DataFrame) -> float:
-    values: Sequence[float] = data[["median", "high", "most"]].to_numpy(dtype=np.float64).ravel().tolist()
+    values: list[float] = data[["median", "high", "most"]].to_numpy(dtype=np.float64).ravel().tolist()
     return max((value for value in values if math.isfinite(value)), default=1e-3) or 1e-3
 
 

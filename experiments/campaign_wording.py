@@ -13,7 +13,7 @@ from experiments.wording import NBSP, count, number, seconds
 
 TRENDS = {
     "e2e_excess_p50_s": "the median's excess",
-    "e2e_excess_p99_s": "that of the p99",
+    "e2e_excess_p99_s": "the p99's excess",
     "batch_p95_s": "micro-batch time",
 }
 _STEPS = {"trigger_s": "second of the interval", "flush_ms": "millisecond of the interval", "speed": "step of speed"}
@@ -76,22 +76,25 @@ def _objectives(rows: pd.DataFrame, plan: Layout, *, searched: bool) -> list[str
     if searched:
         # Missing an objective is how a search ends: the capacity's own sentences name it.
         return []
-    parts = []
-    for key, of_key in missed.groupby("key", sort=False):
-        at = [plan.words(level) for level in plan.levels["level"] if level in set(of_key["level"])]
-        worst = of_key.loc[of_key["missed"].idxmax() if of_key["worst"].isna().any() else of_key["worst"].idxmax()]
-        if bool(worst["at_least"]):
-            worst = of_key.loc[of_key["worst"].idxmin()] if of_key["worst"].notna().any() else worst
-        everywhere = len(at) == plan.levels["level"].isin(rows["level"]).sum()
-        where = "" if not several else (" at every level" if everywhere else f" with {_list(at)}")
-        if pd.isna(worst["worst"]):
-            parts.append(f"“{of_key['name'].iloc[0]}” was not measured in every run{where}")
-        else:
-            seen, limit = slo_figure(worst["worst"], worst["unit"]), slo_figure(worst["limit"], worst["unit"])
-            parts.append(f"“{_lower(str(of_key['name'].iloc[0]))}” is missed{where}: {seen} at worst, {limit} allowed")
     held = total - missed["key"].nunique()
-    rest = f"; the other {number(held)} hold everywhere" if held > 1 else ""
-    return [f"Of {number(total)} objectives, {'; '.join(parts)}{rest}."]
+    start = f"Of {number(total)} objectives {number(held) if held else 'none'} {'holds' if held == 1 else 'hold'}"
+    told = [_missed(of_key, rows, plan) for _, of_key in missed.groupby("key", sort=False)]
+    return [f"{start}{' at every level' if several else ''}. Missed: {'; '.join(told)}."]
+
+
+def _missed(of_key: pd.DataFrame, rows: pd.DataFrame, plan: Layout) -> str:
+    """Say of a missed objective where, and how far in the worst run."""
+    judged = [level for level in plan.levels["level"] if level in set(rows["level"])]
+    at = [level for level in judged if level in set(of_key["level"])]
+    where = "at every level" if len(at) == len(judged) > 1 else f"with {_list([plan.words(level) for level in at])}"
+    first = of_key.iloc[0]
+    worst = of_key["worst"].min() if first["at_least"] else of_key["worst"].max()
+    if math.isnan(worst):
+        seen = "not measured in every run"
+    else:
+        least = "at least " if first["at_least"] else ""
+        seen = f"{slo_figure(worst, first['unit'])}, {least}{slo_figure(first['limit'], first['unit'])} allowed"
+    return f"{_lower(str(first['name']))} ({where + ': ' if len(judged) > 1 else ''}{seen})"
 
 
 def _all(total: int) -> str:
@@ -104,25 +107,28 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
     p50, p99 = ours.loc["e2e_excess_p50_s"], ours.loc["e2e_excess_p99_s"]
     if not p50["runs"]:
         return []
-    start = f"With {plan.words(plan.main)}, half" if len(plan.levels) > 1 else "Half"
-    text = f"{start} of the reactions are on screen {spread(p50)} above what flush and trigger impose"
+    start = f"With {plan.words(plan.main)} half" if len(plan.levels) > 1 else "Half"
+    text = f"{start} of the reactions are on screen {spread(p50)} later than flush and trigger impose"
     if p99["runs"]:
-        text += f", 99 in 100 {spread(p99)} above it"
-    few = p50["runs"] < FEW_RUNS
-    runs = f"from {count(int(p50['runs']), 'run')}" + (", too few for an interval" if few else ", 95 % intervals over runs")
-    return [f"{text} ({runs}).".replace("95 %", f"95{NBSP}%")]
+        text += f", 99 in 100 {spread(p99)}"
+    if p50["runs"] < FEW_RUNS:
+        return [f"{text}; {count(int(p50['runs']), 'run')} carr{'ies' if p50['runs'] == 1 else 'y'} no interval."]
+    return [f"{text} (in brackets: 95{NBSP}% intervals over {count(int(p50['runs']), 'run')})."]
 
 
 def spread(row: Any, form: Any = seconds) -> str:
-    """Return a median with its interval: "0.31 s [0.30 to 0.33 s]"; bare where there is none."""
+    """Return a median with its interval: "0.31 s (0.30 to 0.33)"; bare where there is none."""
     if row["runs"] < FEW_RUNS or not math.isfinite(row["high"]):
         return str(form(row["median"]))
-    low, high = form(row["low"]), form(row["high"])
-    if low == high:
-        return f"{form(row['median'])} [{low}]"
-    if low.rpartition(NBSP)[2] == high.rpartition(NBSP)[2]:
-        low = low.rpartition(NBSP)[0]
-    return f"{form(row['median'])} [{low} to {high}]"
+    return f"{form(row['median'])} ({between(form(row['low']), form(row['high']), form(row['median']))})"
+
+
+def between(low: str, high: str, beside: str) -> str:
+    """Return a range, its unit left out where it is that of the figure `beside` it."""
+    units = {text.rpartition(NBSP)[2] for text in (low, high, beside)}
+    if len(units) == 1 and NBSP in low:
+        low, high = (text.rpartition(NBSP)[0] for text in (low, high))
+    return low if low == high else f"{low} to {high}"
 
 
 def _growth(valid: pd.DataFrame, plan: Layout) -> list[str]:
@@ -133,31 +139,32 @@ def _growth(valid: pd.DataFrame, plan: Layout) -> list[str]:
         return []
     ends = f"From {plan.words(plan.levels['level'].iloc[0])} to {plan.words(plan.levels['level'].iloc[-1])}"
     step = "each tenfold" if plan.log else f"each further {_STEPS.get(plan.factor, phrase(plan.factor, 1))}"
-    told = [_told(one, step if i == 0 else "") for i, one in enumerate(one for one in known if one.supported)]
+    told = [_told(one) for one in known if one.supported]
     silent = [TRENDS[one.key] for one in known if not one.supported]
-    text = f"{ends}, {_list(told)}" if told else f"{ends}, no trend stands out from the scatter of the runs"
-    if told and silent:
-        text += f"; that {_list(silent)} change{'s' if len(silent) == 1 else ''} with it the intervals do not support"
+    if not told:
+        return [f"{ends} no trend of {_list(silent)} stands out from the scatter of the runs."]
+    text = f"{ends} {_list(told)} for {step}"
+    if silent:
+        text += f"; that {_list(silent)} change{'s' if len(silent) == 1 else ''} is not supported"
     return [text + "."]
 
 
-def _told(one: Trend, step: str) -> str:
-    verb = "grows" if one.slope > 0 else "falls"
+def _told(one: Trend) -> str:
     low, high = sorted((abs(one.low), abs(one.high)))
-    by = f"{_ms(abs(one.slope))} [{_ms(low).partition(NBSP)[0]} to {_ms(high)}]"
-    return f"{TRENDS[one.key]} {verb} by {by}{f' for {step}' if step else ''}"
+    by = f"{_ms(abs(one.slope))} ({between(_ms(low), _ms(high), _ms(high))})"
+    return f"{TRENDS[one.key]} {'grows' if one.slope > 0 else 'falls'} by {by}"
 
 
 def _ms(value_s: float) -> str:
     ms = value_s * 1000
-    return f"{ms:.2g}{NBSP}ms" if ms < 10 else f"{ms:,.0f}{NBSP}ms"
+    return f"{ms:.2g}{NBSP}ms" if ms < 9.95 else f"{ms:,.0f}{NBSP}ms"
 
 
 def counts(valid: pd.DataFrame) -> str:
     """Return whether every reaction of the valid runs was counted, shown and delivered exactly once."""
     cells, due = int(valid["oracle_cells"].sum()), int(valid["deliveries_due"].sum())
     faults = [
-        f"{count(int(valid[key].sum()), noun)} {verb} in {count(int((valid[key] > 0).sum()), 'run')}"
+        f"{_several(int(valid[key].sum()), noun)} {verb} in {count(int((valid[key] > 0).sum()), 'run')}"
         for key, noun, verb in (
             ("lost", "reaction", "lost"),
             ("duplicated", "reaction", "counted more than once"),
@@ -171,7 +178,7 @@ def counts(valid: pd.DataFrame) -> str:
     if differing:
         faults.append(f"{count(differing, 'count')} unlike the recount from Kafka")
     if faults:
-        return f"The counts are not all right: {_list(faults)}.".replace("deliverys", "deliveries")
+        return f"The counts are not all right: {_list(faults)}."
     return (
         f"In all valid runs every one of {int(valid['accepted'].sum()):,} accepted reactions was counted exactly once, all "
         f"{cells:,} counts agree with a recount from Kafka, and each of {due:,} deliveries due arrived once."
@@ -188,16 +195,16 @@ def _shown(valid: pd.DataFrame, plan: Layout) -> list[str]:
     distance = {level: of_level(valid, level, "tv_distance") for level in (least["level"], most["level"])}
     if len(rows) == 1 or not least["high"] < most["low"]:
         row = rows.set_index("level").loc[plan.main] if plan.main in set(rows["level"]) else rows.iloc[0]
-        text = f"Counts and what stands for them on screen are {percent(row['median'])} apart"
+        text = f"What is shown is {percent(row['median'])} off the counts"
         if len(rows) == 1:
-            return [text + "."]
-        return [f"{text} with {plan.words(str(row.name if row.name in distance else plan.main))}, "
-                "and the intervals do not tell the levels apart."]  # fmt: skip
+            return [text + ": the price of rounding to representatives."]
+        at = str(row.name) if plan.main in set(rows["level"]) else str(row["level"])
+        return [f"{text} with {plan.words(at)}; the intervals do not tell the levels apart."]
     return [
-        f"Counts and what stands for them on screen are {percent(least['median'])} apart with "
-        f"{plan.words(least['level'])} and {percent(most['median'])} with {plan.words(most['level'])}; "
-        f"that moves {percent(_median(distance[least['level']]))} and {percent(_median(distance[most['level']]))} of the "
-        "mix between types."
+        f"Rounding to representatives puts what is shown {percent(least['median'])} off the counts with "
+        f"{plan.words(least['level'])} and {percent(most['median'])} with {plan.words(most['level'])}, and moves "
+        f"{percent(_median(distance[least['level']]))} and {percent(_median(distance[most['level']]))} of the mix "
+        "between types."
     ]
 
 
@@ -216,7 +223,7 @@ def percent(value: float) -> str:
         return f"under 0.1{NBSP}%"
     if 99.9 < shown < 100:
         return f"99.9{NBSP}%"
-    return f"{shown:.1f}{NBSP}%" if abs(shown) < 10 and shown != round(shown) else f"{shown:,.0f}{NBSP}%"
+    return f"{shown:.1f}{NBSP}%" if abs(shown) < 9.95 and shown != round(shown) else f"{shown:,.0f}{NBSP}%"
 
 
 def slo_figure(value: float, unit: str) -> str:
@@ -239,7 +246,13 @@ def warnings(runs: pd.DataFrame, plan: Layout) -> list[str]:
     if not few:
         return []
     parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
-    return [f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there; one run is an anecdote."]
+    return [
+        f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there; one run is an anecdote."
+    ]
+
+
+def _several(value: int, noun: str) -> str:
+    return count(value, noun) if value == 1 or not noun.endswith("y") else f"{number(value)} {noun[:-1]}ies"
 
 
 def _list(parts: Sequence[str]) -> str:
