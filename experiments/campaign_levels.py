@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from experiments.parameters import Parameters
+from experiments.statistics.bootstrap import FEWEST_RUNS, interval
 
-FEW_RUNS = 3
+Floats = NDArray[np.float64]
+FEW_RUNS = FEWEST_RUNS
 LOG_FROM = 10.0  # an axis whose values span more than this is logarithmic
 
 FACTORS: dict[str, tuple[str, str]] = {
@@ -93,13 +96,21 @@ def layout(about: Mapping[str, Any]) -> Layout:
         numeric=numeric,
         log=bool(numeric and len(x) and x.min() > 0 and x.max() / x.min() > LOG_FROM),
         levels=levels,
-        main=_main(levels, factors),
+        main=_highest_pass(about, levels) if about["design"].get("search") else _main(levels, factors),
     )
 
 
 def _place(factors: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> int:
     bare = [{name: value for name, value in level.items() if name != "blocks"} for level in listed]
     return next((i for i, level in enumerate(bare) if level == dict(factors)), len(bare))
+
+
+def _highest_pass(about: Mapping[str, Any], levels: pd.DataFrame) -> str:
+    """The highest load of a search at which every valid run passed; the lowest load where none did."""
+    failed = {run["level"] for run in about["runs"] if run["valid"] and not run.get("passed")}
+    passed = {run["level"] for run in about["runs"] if run["valid"] and run.get("passed")} - failed
+    held = levels.loc[levels["level"].isin(passed), "level"]
+    return str(held.iloc[-1] if len(held) else levels["level"].iloc[0]) if len(levels) else ""
 
 
 def _main(levels: pd.DataFrame, factors: Mapping[str, Mapping[str, Any]]) -> str:
@@ -150,41 +161,27 @@ def estimates(valid: pd.DataFrame, levels: pd.DataFrame, keys: Iterable[str]) ->
     """Return a row per level and figure: `level, label, key, runs, median, low, high, least, most`.
 
     `runs` counts the valid runs in which the figure was measured; the interval is bootstrapped over them and
-    null for fewer than two.
+    null for fewer than FEW_RUNS.
     """
     rows = []
     for level, label in zip(levels["level"], levels["label"], strict=True):
         for key in keys:
             values = of_level(valid, level, key)
-            low, high = interval(values)
-            rows.append((level, label, key, len(values), *_middle(values), low, high, *_range(values)))
+            found = interval(values.tolist())
+            rows.append((level, label, key, found.n, found.estimate, found.low, found.high, *_range(values)))
     names = ["level", "label", "key", "runs", "median", "low", "high", "least", "most"]
     return pd.DataFrame(rows, columns=names)
 
 
-def of_level(valid: pd.DataFrame, level: str, key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def of_level(valid: pd.DataFrame, level: str, key: str) -> Floats:
     """Return a figure's values in the valid runs of a level, those that were measured."""
     if key not in valid.columns:
         return np.empty(0)
     values = valid.loc[valid["level"] == level, key].to_numpy(dtype=np.float64)
-    return values[~np.isnan(values)]
+    return np.asarray(values[~np.isnan(values)])
 
 
-def interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the median over runs; NaN for fewer than two."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    rng = np.random.default_rng(1)
-    draws = np.median(rng.choice(values, (10_000, len(values))), axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def _middle(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float]:
-    return (float(np.median(values)),) if len(values) else (math.nan,)
-
-
-def _range(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+def _range(values: Floats) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.campaign_forms import between, percent, slo_figure, spread
 from experiments.campaign_levels import FEW_RUNS, Layout, Trend, estimates, of_level, phrase, trend
-from experiments.wording import NBSP, count, number, seconds
+from experiments.wording import NBSP, count, number
 
 TRENDS = {
     "e2e_excess_p50_s": "the median's excess",
@@ -116,21 +117,6 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
     return [f"{text} (in brackets: 95{NBSP}% intervals over {count(int(p50['runs']), 'run')})."]
 
 
-def spread(row: Any, form: Any = seconds) -> str:
-    """Return a median with its interval: "0.31 s (0.30 to 0.33)"; bare where there is none."""
-    if row["runs"] < FEW_RUNS or not math.isfinite(row["high"]):
-        return str(form(row["median"]))
-    return f"{form(row['median'])} ({between(form(row['low']), form(row['high']), form(row['median']))})"
-
-
-def between(low: str, high: str, beside: str) -> str:
-    """Return a range, its unit left out where it is that of the figure `beside` it."""
-    units = {text.rpartition(NBSP)[2] for text in (low, high, beside)}
-    if len(units) == 1 and NBSP in low:
-        low, high = (text.rpartition(NBSP)[0] for text in (low, high))
-    return low if low == high else f"{low} to {high}"
-
-
 def _growth(valid: pd.DataFrame, plan: Layout) -> list[str]:
     """What the load (or another quantity) does to latency, and what the runs do not say."""
     trends = [trend(valid, plan, key) for key in TRENDS]
@@ -180,8 +166,8 @@ def counts(valid: pd.DataFrame) -> str:
     if faults:
         return f"The counts are not all right: {_list(faults)}."
     return (
-        f"In all valid runs every one of {int(valid['accepted'].sum()):,} accepted reactions was counted exactly once, all "
-        f"{cells:,} counts agree with a recount from Kafka, and each of {due:,} deliveries due arrived once."
+        f"In all valid runs every one of {int(valid['accepted'].sum()):,} accepted reactions was counted exactly once, "
+        f"all {cells:,} counts agree with a recount from Kafka, and each of {due:,} deliveries due arrived once."
     )
 
 
@@ -191,20 +177,19 @@ def _shown(valid: pd.DataFrame, plan: Layout) -> list[str]:
     rows = rows[rows["runs"] > 0]
     if rows.empty:
         return []
-    least, most = rows.loc[rows["median"].idxmin()], rows.loc[rows["median"].idxmax()]
-    distance = {level: of_level(valid, level, "tv_distance") for level in (least["level"], most["level"])}
-    if len(rows) == 1 or not least["high"] < most["low"]:
-        row = rows.set_index("level").loc[plan.main] if plan.main in set(rows["level"]) else rows.iloc[0]
+    by_error = sorted(rows.to_dict("records"), key=lambda row: float(row["median"]))
+    least, most = by_error[0], by_error[-1]
+    if not least["high"] < most["low"]:
+        row = next((row for row in by_error if row["level"] == plan.main), least)
         text = f"What is shown is {percent(row['median'])} off the counts"
-        if len(rows) == 1:
+        if len(by_error) == 1:
             return [text + ": the price of rounding to representatives."]
-        at = str(row.name) if plan.main in set(rows["level"]) else str(row["level"])
-        return [f"{text} with {plan.words(at)}; the intervals do not tell the levels apart."]
+        return [f"{text} with {plan.words(row['level'])}; the intervals do not tell the levels apart."]
+    moved = [percent(_median(of_level(valid, row["level"], "tv_distance"))) for row in (least, most)]
     return [
         f"Rounding to representatives puts what is shown {percent(least['median'])} off the counts with "
         f"{plan.words(least['level'])} and {percent(most['median'])} with {plan.words(most['level'])}, and moves "
-        f"{percent(_median(distance[least['level']]))} and {percent(_median(distance[most['level']]))} of the mix "
-        "between types."
+        f"{moved[0]} and {moved[1]} of the mix between types."
     ]
 
 
@@ -212,42 +197,20 @@ def _median(values: Any) -> float:
     return float(pd.Series(values).median())
 
 
-def percent(value: float) -> str:
-    """Return a share as prose has it: two figures, and never a rounded "0 %" or "100 %" that is not exact."""
-    if math.isnan(value):
-        return "not measured"
-    if math.isinf(value):
-        return "beyond measure"
-    shown = value * 100
-    if 0 < abs(shown) < 0.1:
-        return f"under 0.1{NBSP}%"
-    if 99.9 < shown < 100:
-        return f"99.9{NBSP}%"
-    return f"{shown:.1f}{NBSP}%" if abs(shown) < 9.95 and shown != round(shown) else f"{shown:,.0f}{NBSP}%"
-
-
-def slo_figure(value: float, unit: str) -> str:
-    """Return an objective's figure or limit in its unit."""
-    if pd.isna(value):
-        return "–"
-    if unit == "s":
-        return seconds(value)
-    if math.isinf(value):
-        return "∞"
-    return percent(value) if unit == "share" else f"{value:,.10g}"
-
-
-def warnings(runs: pd.DataFrame, plan: Layout) -> list[str]:
+def warnings(about: Mapping[str, Any], runs: pd.DataFrame, plan: Layout) -> list[str]:
     """Return what the statistics do not carry: levels with too few valid runs."""
     if runs.empty:
         return []
+    if about["design"].get("search"):
+        return ["A search probes most loads once or twice: only its interval is repeated, not the figures of a load."]
     have = runs[runs["valid"].astype(bool)].groupby("level").size()
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEW_RUNS]
     if not few:
         return []
     parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
     return [
-        f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there; one run is an anecdote."
+        f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there, and a median of "
+        "so few may be chance."
     ]
 
 
