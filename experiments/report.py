@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from experiments import figures, svg
 from experiments.analysis import Analysis, analyse
 from experiments.audit import FAULTS
+from experiments.statistics import hdr
 from experiments.wording import findings, seconds
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -44,6 +45,7 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
         data.to_csv(summary_dir / f"{name}.csv", index=False)
     for name, data in tables(analysis).items():
         data.to_csv(summary_dir / f"{name}.csv", index=False)
+    (summary_dir / "latency.hdr").write_text(hdr.encode(analysis.end_to_end.histogram) + "\n")
     _write_json(run_dir / "summary.json", analysis.summary)
     _write_json(run_dir / "verdict.json", analysis.verdict.to_json())
     page = run_dir / "report.html"
@@ -66,6 +68,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Return the tables that have no figure, by the name of their CSV."""
     return {
         "percentiles": analysis.percentiles,
+        "lag": analysis.lags,
         "cells": analysis.cells,
         "types": figures.types_table(analysis.cells, analysis.conditions.group_size, most=10_000),
         "problems": analysis.conservation.problems,
