@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
     run.add_argument("--campaign", default="single", help="the folder below it; default: %(default)s")
     bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
-    bench.add_argument("suite", choices=("chain", "ingest"), help="what to benchmark")
+    bench.add_argument("suite", choices=("chain", "ingest", "load"), help="what to benchmark")
     bench.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
     options = line.parse_args(argv)
     try:
