@@ -11,9 +11,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from experiments.chain import Endpoints
+from experiments.load import postponed
 from experiments.parameters import Parameters
 from experiments.planning import plan_of
-from experiments.schedule import NS_PER_MS, NS_PER_S
+from experiments.schedule import NS_PER_S
 from pipeline import lifecycle
 from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
@@ -21,10 +22,6 @@ from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
 from pipeline.topics import Topics
 
-# Between writing the plan and its first send: time to start the sender and read it.
-LEAD_S = 4.0
-# A large plan takes longer to write, to read, and to make requests of.
-LEAD_PER_REACTION_MS = 0.01
 # Windows that a slow chain may still need after the load has ended before the rest counts as lost.
 DRAIN_TRIGGERS = 5
 # The load is long over by then; whatever holds it up will not end.
@@ -102,10 +99,7 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
 def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
     """Write the plan, send it, tell how far it is; return the process when it has ended."""
     asked_ns = time.time_ns()
-    plan = plan_of(parameters, asked_ns)
-    # Moved by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
-    lead_ms = round((time.time_ns() - asked_ns) / NS_PER_MS + LEAD_S * 1000 + len(plan) * LEAD_PER_REACTION_MS)
-    plan["t_intended_ns"] += lead_ms * NS_PER_MS
+    plan = postponed(plan_of(parameters, asked_ns), asked_ns)
     plan.to_parquet(run_dir / "plan.parquet", index=False)
     places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
     sender = subprocess.Popen(

@@ -16,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -24,13 +25,16 @@ import pandas as pd
 import uvloop
 from numpy.typing import NDArray
 
-from experiments.schedule import NS_PER_S
+from experiments.schedule import NS_PER_MS, NS_PER_S
 from experiments.sending import CONNECTIONS_MAX, send
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
 
-# What one process sends in the busiest second with a quarter of a core; one more costs the chain CPU.
-PER_PROCESS_S = 10_000
+# What one process sends in the busiest second with a third of a core; another one costs the chain CPU.
+PER_PROCESS_S = 15_000
+# Time to start, to read the plan and to make requests of it, on a machine at work.
+START_S = 4.0
+PER_REACTION_S = 0.00001
 # Descriptors that are no connection.
 OTHER_FILES = 64
 
@@ -41,6 +45,18 @@ def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
         return 1
     busiest = int(np.bincount((due_ns - due_ns.min()) // NS_PER_S).max())
     return max(1, min(cores, math.ceil(busiest / PER_PROCESS_S)))
+
+
+def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
+    """Return `plan`, which was made for a start at `asked_ns`, moved so that there is time to start its senders.
+
+    It moves by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
+    """
+    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
+    # Several senders start only after the process that deals out the rows.
+    starts = 1 if processes_for(due_ns, os.cpu_count() or 1) == 1 else 2
+    lead_ns = time.time_ns() - asked_ns + (starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S
+    return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
 
 
 def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
