@@ -13,6 +13,7 @@ import pandas as pd
 from experiments import accuracy, audit, batches, hops, latency, ledger, usage, verdict
 from experiments.batches import Drift
 from experiments.floor import Waits, spectrum
+from experiments.representation import Representation, representation, representatives_wrong
 from experiments.schedule import NS_PER_S
 from experiments.statistics import lag
 from pipeline.errors import SettingError
@@ -85,7 +86,7 @@ class Analysis:
     conservation: accuracy.Conservation
     oracle: accuracy.Oracle
     offset_breaks: pd.DataFrame
-    representation: accuracy.Representation
+    representation: Representation
     cells: pd.DataFrame
     audit: pd.DataFrame
     summary: dict[str, Any]
@@ -115,7 +116,8 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     checked = accuracy.oracle(topic, windows)
     known = ledger.unique_windows(windows)
     counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
-    shown = accuracy.representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
     audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
@@ -144,6 +146,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "representation_error": shown.error,
         "representation_bound": shown.bound,
         "representation_over_bound": len(shown.over_bound),
+        "representatives_wrong": len(wrong),
         "tv_distance": shown.tv_distance,
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
     }
