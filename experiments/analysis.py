@@ -135,6 +135,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "representation_over_bound": len(shown.over_bound),
         "tv_distance": shown.tv_distance,
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+        "subscribers_at_fault": audit.at_fault(audited),
     }
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))

@@ -120,6 +120,7 @@ def objectives(trigger_s: float) -> tuple[Slo, ...]:
         Slo("Counts that agree with the oracle", "oracle_share", 1.0, "share", at_least=True),
         Slo("Deliveries missing", "deliveries_missing", 0, ""),
         Slo("Deliveries doubled", "deliveries_duplicate", 0, ""),
+        Slo("Deliveries late", "deliveries_late", 0, ""),
     )
 
 

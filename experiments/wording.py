@@ -114,7 +114,9 @@ def _deliveries(summary: Mapping[str, Any]) -> str:
     names |= {"late": "late", "unknown": "of unknown windows"}
     faults = [f"{summary[f'deliveries_{key}']:,} {word}" for key, word in names.items() if summary[f"deliveries_{key}"]]
     if faults:
-        return f"Of {summary['deliveries_due']:,} deliveries due, " + ", ".join(faults) + "."
+        places = summary["subscribers_at_fault"]
+        where = f" (at subscriber{'s' if ',' in places else ''} {places})"
+        return f"Of {summary['deliveries_due']:,} deliveries due, " + ", ".join(faults) + where + "."
     if not summary["deliveries_due"]:
         return "No client stayed long enough to be owed a window."
     return f"Each of the {summary['deliveries_due']:,} deliveries due arrived once and in order."
