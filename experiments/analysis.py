@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import accuracy, audit, batches, hops, latency, ledger, verdict
+from experiments import accuracy, audit, batches, hops, latency, ledger, usage, verdict
 from experiments.batches import Drift
 from experiments.floor import Waits, spectrum
+from experiments.schedule import NS_PER_S
 from pipeline.errors import SettingError
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -26,6 +28,7 @@ class Conditions:
     policy: str
     grace_s: float
     late_s: float
+    limits: dict[str, float]
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Conditions:
@@ -61,6 +64,7 @@ class Conditions:
             str(parameters.get("policy", "ceil")),
             numbers["grace_s"],
             numbers["late_s"],
+            json.loads(parameters.get("slos") or "{}"),
         )
 
 
@@ -113,14 +117,18 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
+    table = hops.hop_table(reactions, due)
     summary: dict[str, Any] = {
         **_latency_keys(percentiles),
         "samples": whole.histogram.samples,
         "reactions_measured": whole.histogram.reactions,
+        **_journey(whole.histogram, table),
         "undelivered": whole.histogram.undelivered,
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        **_load(reactions, conditions.waits.trigger_s),
+        **_usage(frames["usage"], reactions),
         "users": int(plan["user_id"].nunique()),
         "clients": len(clients),
         "windows": len(known),
@@ -140,7 +148,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
     )
-    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.waits.trigger_s))
+    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
     summary = {
         **summary,
         "valid": judged.valid,
@@ -153,7 +161,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         end_to_end=whole,
         percentiles=percentiles,
         spectrum=spectrum(whole.histogram, conditions.waits),
-        hops=hops.hop_table(reactions, due),
+        hops=table,
         batches=times,
         drift=trend,
         conservation=balance,
@@ -185,4 +193,33 @@ def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:
         key.format(name): float(rows[column].get(name, math.nan))
         for column, key in keys.items()
         for name in ("p50", "p90", "p99")
+    }
+
+
+def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, float]:
+    """The mean latency, taken from the histogram, and the mean of each hop: they must agree to its 1 ms."""
+    means = {f"hop_{hop}_mean_ms": float(mean) for hop, mean in zip(table["hop"], table["mean_ms"], strict=True)}
+    whole_s, hops_s = histogram.mean_s(), sum(means.values()) / 1000
+    return {"e2e_mean_s": whole_s, "hops_mean_s": hops_s, "hop_sum_error_s": hops_s - whole_s, **means}
+
+
+def _load(reactions: pd.DataFrame, trigger_s: float) -> dict[str, float]:
+    """Reactions offered and accepted a second while measured, which is a whole number of triggers."""
+    ours = reactions[reactions["phase"] == "measured"]
+    if ours.empty:
+        return {"offered_per_s": 0.0, "accepted_per_s": 0.0}
+    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S
+    measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
+    return {
+        "offered_per_s": len(ours) / measured_s,
+        "accepted_per_s": int(ledger.accepted(ours).sum()) / measured_s,
+    }
+
+
+def _usage(samples: pd.DataFrame, reactions: pd.DataFrame) -> dict[str, float]:
+    due = reactions.loc[reactions["phase"] == "measured", "t_intended_ns"]
+    if due.empty:
+        return {}
+    return {
+        f"cpu_share_{stage}": share for stage, share in usage.shares(samples, int(due.min()), int(due.max())).items()
     }

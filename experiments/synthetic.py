@@ -78,11 +78,12 @@ def make_run(
     windows = _windows(plan, topic, window, triggers, emitted, partitions)
     people, deliveries = _deliveries(rng, windows, clients, intended.min() - 20 * NS_PER_S)
     progress = _progress(rng, windows, batch_ns)
+    usage = _usage(int(intended.min()), int(windows["emitted_ns"].max()))
     first = deliveries.drop_duplicates("window").set_index("window")["received_ns"]
     latency_ns = first.reindex(window).to_numpy(dtype=np.int64) - intended
     truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns)
     topic = topic.drop(columns="window")
-    frames = dict(zip(COLUMNS, (plan, sent, topic, windows, people, deliveries, progress), strict=True))
+    frames = dict(zip(COLUMNS, (plan, sent, topic, windows, people, deliveries, progress, usage), strict=True))
     parameters = {
         "users": users,
         "clients": clients,
@@ -240,3 +241,15 @@ def _progress(rng: np.random.Generator, windows: pd.DataFrame, batch_ns: NDArray
     idle = busy.tail(1).assign(batch_id=len(windows), num_input_rows=0, trigger_execution_ms=4)
     idle["trigger_start_ns"] += 6 * NS_PER_S
     return pd.concat([busy, idle], ignore_index=True)
+
+
+def _usage(start_ns: int, end_ns: int) -> pd.DataFrame:
+    """Return two samples a stage: Spark at 0.3 cores, ingest at 0.1, and as much again by others."""
+    seconds = (end_ns - start_ns) / NS_PER_S
+    cores = {"spark": 0.3, "ingest": 0.1, "machine": 0.8}
+    rows = [
+        (moment_ns, stage, 5.0 + share * seconds * (moment_ns == end_ns), 100 << 20)
+        for moment_ns in (start_ns, end_ns)
+        for stage, share in cores.items()
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS["usage"]))
