@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from experiments import closed_loop
 from experiments.chain import Endpoints
 from experiments.parameters import Parameters
 from experiments.schedule import NS_PER_S, poisson_plan, user_names
@@ -52,10 +53,13 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: their own message stands above")
-        sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
-        stack.callback(_end, sender)
-        if sender.wait() != 0:
-            raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
+        if parameters.loop == "closed":
+            closed_loop.run(parameters, endpoints.ingest, run_dir, step)
+        else:
+            sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
+            stack.callback(_end, sender)
+            if sender.wait() != 0:
+                raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
         step("waiting for the last window", parameters.load_s)
         patience_s = DRAIN_TRIGGERS * parameters.trigger_s
         # The buffer's last flush comes first.

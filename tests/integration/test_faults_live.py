@@ -49,6 +49,7 @@ class _Careless(BaseHTTPRequestHandler):
     lock: ClassVar[threading.Lock]
 
     def do_POST(self) -> None:
+        """Pass the reaction on once, or as often as its number asks for."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.lock:
             number = len(self.seen)
