@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from experiments import closed_loop
+from experiments import closed_loop, files
 from experiments.chain import Endpoints
 from experiments.parameters import Parameters
 from experiments.planning import plan_of
@@ -110,7 +110,7 @@ def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: S
     # Moved by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
     lead_ms = round((time.time_ns() - asked_ns) / NS_PER_MS + LEAD_S * 1000 + len(plan) * LEAD_PER_REACTION_MS)
     plan["t_intended_ns"] += lead_ms * NS_PER_MS
-    plan.to_parquet(run_dir / "plan.parquet", index=False)
+    files.to_parquet(plan, run_dir / "plan.parquet")
     places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
     sender = subprocess.Popen(
         [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],

@@ -34,16 +34,18 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Yield a place beside `path` to write to, which takes its name once it is whole."""
-    # Named by the process: two that write the same file do not write into each other's.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         yield beside
         beside.replace(path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "the disk is full: make room" if full else f"{error.strerror or error}: mend that"
-        raise EmoStreamError(f"{path} could not be written, {remedy} and run it again; nothing else was harmed") from (
-            error
-        )
+        raise EmoStreamError(f"{path} could not be written: {remedy} and run it again") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    # Named by the process: two that write the same file do not write into each other's.
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

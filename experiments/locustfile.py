@@ -17,7 +17,11 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-import gevent
+# Locust puts this file's folder first on the path for the time of this import, where modules of ours would hide the
+# standard library's of the same name; the folder above is what is needed, wherever Locust was started.
+if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import numpy as np
 import pandas as pd
 from locust import FastHttpUser, events, task
@@ -79,7 +83,7 @@ ledger = Ledger()
 _numbers = itertools.count()
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("EmoStream")
     group.add_argument("--think-s", type=float, default=1.0, help="mean wait from an answer to the next reaction")
@@ -90,7 +94,7 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--end-ns", type=int, default=0, help="no reaction from then on; 0: until stopped")
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def _begin(environment: Environment, **_: Any) -> None:
     options = _of(environment)
     if not options.think_s > 0:
@@ -102,7 +106,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         sys.exit(f"locustfile: --ledger is {options.ledger!r}, which is no directory: make it")
     if not isinstance(environment.runner, LocalRunner):
         sys.exit("locustfile: --ledger is written by one process: leave out --master, --worker and --processes")
-    environment.events.quit.add_listener(lambda **_: ledger.write(place))
+    environment.events.quit.add_listener(lambda **_: ledger.write(place))  # type: ignore[no-untyped-call]
 
 
 def _of(environment: Environment) -> Any:
@@ -124,7 +128,8 @@ class Fan(FastHttpUser):
         self._random = random.Random(f"{options.seed}-{number}")
         self._shares = popularity(options.popularity, len(POPULAR_EMOJIS)).cumsum().tolist()
         self._last_us = 0
-        gevent.sleep(max(0.0, options.start_ns / NS_PER_S - time.time()) + self.wait_time())
+        # Locust has made this sleep one that lets the other fans go on.
+        time.sleep(max(0.0, options.start_ns / NS_PER_S - time.time()) + self.wait_time())
 
     def wait_time(self) -> float:
         """Return how long to think, seconds: exponential, so that users are independent of one another."""

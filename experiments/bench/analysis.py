@@ -25,29 +25,34 @@ USERS = 4_000
 WARM_UP_TRIGGERS, MEASURED_TRIGGERS, TRIGGER_S = 5, 75, 6.0
 
 
-def analysis() -> dict[str, Any]:
-    """Make a run of a million reactions, analyse it in a fresh process; return `reactions` and what it took."""
+def analysis(reactions: int = REACTIONS) -> dict[str, Any]:
+    """Make a run of so many reactions, analyse it in a fresh process; return `reactions` and what it took."""
     with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
-        _half("make", scratch)
+        _half("make", scratch, "--reactions", str(reactions))
         figures: dict[str, Any] = json.loads(_half("report", scratch))
     return figures
 
 
-def _half(what: str, scratch: str) -> str:
+def _half(what: str, scratch: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.bench.analysis", what, scratch], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "experiments.bench.analysis", what, scratch, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
-        raise EmoStreamError(f"the benchmark's {what} ended with status {done.returncode}: its own message stands above")
+        raise EmoStreamError(
+            f"the benchmark's {what} ended with status {done.returncode}: its own message stands above"
+        )
     return done.stdout
 
 
-def make(run_dir: Path) -> None:
+def make(run_dir: Path, reactions: int) -> None:
     """Write the made-up run's frames and manifest, as a measured run leaves them."""
     run = synthetic.make_run(
         users=USERS,
         clients=CLIENTS,
-        rate_per_s=REACTIONS / ((WARM_UP_TRIGGERS + MEASURED_TRIGGERS) * TRIGGER_S),
+        rate_per_s=reactions / ((WARM_UP_TRIGGERS + MEASURED_TRIGGERS) * TRIGGER_S),
         warm_up_triggers=WARM_UP_TRIGGERS,
         measured_triggers=MEASURED_TRIGGERS,
         trigger_s=TRIGGER_S,
@@ -79,10 +84,11 @@ def main() -> None:
     line = argparse.ArgumentParser(prog="experiments.bench.analysis", description="One half of the benchmark.")
     line.add_argument("half", choices=("make", "report"), help="make a run, or analyse it")
     line.add_argument("run_dir", type=Path, help="where the run lies")
+    line.add_argument("--reactions", type=int, default=REACTIONS, help="of the run that is made: %(default)s")
     options = line.parse_args()
     try:
         if options.half == "make":
-            make(options.run_dir)
+            make(options.run_dir, options.reactions)
         else:
             print(json.dumps(timed_report(options.run_dir)))
     except EmoStreamError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import uvloop
 
 from experiments import manifest
+from experiments.bench.analysis import analysis
 from experiments.bench.hammer import hammer
 from experiments.http1 import get, post
 from experiments.parameters import Parameters
@@ -39,8 +40,8 @@ SERVER_START_S = 30.0
 
 
 def run(suite: str, out: Path) -> None:
-    """Run `suite` ("chain" or "ingest"); print its figures and write them to `out`/<suite>.json."""
-    figures = {"chain": chain, "ingest": ingest}[suite]()
+    """Run `suite` ("chain", "ingest" or "analysis"); print its figures and write them to `out`/<suite>.json."""
+    figures = {"chain": chain, "ingest": ingest, "analysis": analysis}[suite]()
     about = manifest.manifest({})
     figures["machine"] = {name: about[name] for name in ("cpu", "cores", "kernel", "commit")}
     text = json.dumps(figures, indent=1)
