@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments import accuracy, audit, batches, hops, latency, ledger, usage, verdict
@@ -132,7 +133,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        "loop": str(parameters.get("loop", "open")),
         **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
+        **_answers(reactions),
         **_usage(frames["usage"], reactions),
         "users": int(plan["user_id"].nunique()),
         "clients": len(clients),
@@ -149,6 +152,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "representatives_wrong": len(wrong),
         "tv_distance": shown.tv_distance,
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+        "subscribers_at_fault": audit.at_fault(audited),
     }
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
@@ -157,6 +161,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     summary = {
         **summary,
         "valid": judged.valid,
+        "reasons": list(judged.reasons),
         "passed": judged.passed,
         "slos": {slo.key: slo.passed for slo in judged.slos},
     }
@@ -215,12 +220,26 @@ def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[s
     spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S if len(ours) else 0.0
     measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
     offered_per_s = len(ours) / measured_s
+    accepted_per_s = int(ledger.accepted(ours).sum()) / measured_s
     return {
         "offered_per_s": offered_per_s,
-        "accepted_per_s": int(ledger.accepted(ours).sum()) / measured_s,
+        "accepted_per_s": accepted_per_s,
+        # The name that the closed loop's users ask for: what they got through, at their number and think time.
+        "throughput_per_s": accepted_per_s,
         "lag_slope_per_s": slope.per_s,
         "lag_slope_upper_per_s": slope.high_per_s,
         "lag_slope_upper_share": slope.high_per_s / offered_per_s if offered_per_s else math.nan,
+    }
+
+
+def _answers(reactions: pd.DataFrame) -> dict[str, float]:
+    """How long ingest took to answer what was sent while measured; what it never answered took for ever."""
+    ours = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
+    took_ms = ((ours["t_answered_ns"] - ours["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
+    took_ms[(ours["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    return {
+        f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
+        for name, q in (("p50", 0.5), ("p99", 0.99))
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments import figures, svg
+from experiments import figures, files, svg
 from experiments.analysis import Analysis, analyse
 from experiments.audit import FAULTS
 from experiments.statistics import hdr
@@ -41,15 +41,15 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
     summary_dir.mkdir(parents=True, exist_ok=True)
     drawings = draw(analysis)
     for name, (text, data) in drawings.items():
-        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
+        files.write_text(summary_dir / f"{name}.svg", text)
+        files.to_csv(data, summary_dir / f"{name}.csv")
     for name, data in tables(analysis).items():
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
-    (summary_dir / "latency.hdr").write_text(hdr.encode(analysis.end_to_end.histogram) + "\n")
+        files.to_csv(data, summary_dir / f"{name}.csv")
+    files.write_text(summary_dir / "latency.hdr", hdr.encode(analysis.end_to_end.histogram) + "\n")
     _write_json(run_dir / "summary.json", analysis.summary)
     _write_json(run_dir / "verdict.json", analysis.verdict.to_json())
     page = run_dir / "report.html"
-    page.write_text(render(analysis, drawings, parameters, manifest), encoding="utf-8")
+    files.write_text(page, render(analysis, drawings, parameters, manifest))
     return page
 
 
@@ -167,7 +167,7 @@ def _whole(value: int) -> str:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n")
 
 
 def _strict(value: Any) -> Any:
