@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from experiments import design_file, notebook
+from experiments import design_file, files, notebook
 from experiments.design import Design, Planned, order, planned
 from experiments.statistics.capacity import Probe, Search, next_load
 from pipeline.errors import EmoStreamError, SettingError
@@ -188,19 +188,8 @@ class Campaign:
         self._save()
 
     def _save(self) -> None:
-        path = self.directory / "campaign.json"
-        scratch = path.with_name(path.name + ".part")
-        try:
-            with scratch.open("wb") as handle:
-                handle.write(msgspec.json.format(msgspec.json.encode(self._state), indent=1) + b"\n")
-                handle.flush()
-                os.fsync(handle.fileno())
-            scratch.replace(path)
-        except OSError as error:
-            raise EmoStreamError(
-                f"{path} could not be written ({error.strerror}): the campaign stands as it was before; make room or "
-                "mend the permissions, and start the same command again"
-            ) from error
+        text = msgspec.json.format(msgspec.json.encode(self._state), indent=1).decode()
+        files.write_text(self.directory / "campaign.json", text + "\n")
 
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:

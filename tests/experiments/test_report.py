@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-from experiments import analysis, report, svg, synthetic, wording
+from experiments import analysis, page, report, svg, synthetic, wording
 from experiments.ledger import COLUMNS, LedgerError
 from pipeline.errors import SettingError
 
@@ -227,15 +227,15 @@ def test_numbers_in_words():
 
 def test_shares_are_never_rounded_up_to_perfect():
     """99.99 % does not read as 100 %."""
-    assert report._share(0.9999) == "99.9 %"
-    assert report._share(1.0) == "100 %"
-    assert report._share(None) == "–"
+    assert page.share(0.9999) == "99.9 %"
+    assert page.share(1.0) == "100 %"
+    assert page.share(None) == "–"
 
 
 def test_null_integers_survive_the_page():
     """Nullable integers from parquet are written as a dash."""
-    assert report._plain(pd.NA) == "–"
-    assert report._plain(True) == "yes"
+    assert page.plain(pd.NA) == "–"
+    assert page.plain(True) == "yes"
 
 
 def test_a_closed_loop_says_so_everywhere(tmp_path):
