@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from experiments.chain import Endpoints
 from experiments.parameters import Parameters
-from experiments.schedule import NS_PER_S, poisson_plan, user_names
+from experiments.planning import plan_of
+from experiments.schedule import NS_PER_MS, NS_PER_S
+from pipeline import lifecycle
 from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError
@@ -20,6 +23,8 @@ from pipeline.topics import Topics
 
 # Between writing the plan and its first send: time to start the sender and read it.
 LEAD_S = 4.0
+# A large plan takes longer to write, to read, and to make requests of.
+LEAD_PER_REACTION_MS = 0.01
 # Windows that a slow chain may still need after the load has ended before the rest counts as lost.
 DRAIN_TRIGGERS = 5
 # The load is long over by then; whatever holds it up will not end.
@@ -96,19 +101,18 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
 
 def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
     """Write the plan, send it, tell how far it is; return the process when it has ended."""
-    plan = poisson_plan(
-        user_names(parameters.users),
-        parameters.rate_per_s,
-        time.time_ns() + round(LEAD_S * NS_PER_S),
-        trigger_s=parameters.trigger_s,
-        warm_up_triggers=parameters.warm_up_triggers,
-        measured_triggers=parameters.measured_triggers,
-        seed=parameters.seed,
-        weights=parameters.popularity,
-    )
+    asked_ns = time.time_ns()
+    plan = plan_of(parameters, asked_ns)
+    # Moved by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
+    lead_ms = round((time.time_ns() - asked_ns) / NS_PER_MS + LEAD_S * 1000 + len(plan) * LEAD_PER_REACTION_MS)
+    plan["t_intended_ns"] += lead_ms * NS_PER_MS
     plan.to_parquet(run_dir / "plan.parquet", index=False)
     places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
-    sender = subprocess.Popen([sys.executable, "-m", "experiments.load", *places, endpoints.ingest])
+    sender = subprocess.Popen(
+        [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],
+        # A load that outlived its run would spoil the next.
+        env={**os.environ, lifecycle.STOP_WITH_PARENT: "1"},
+    )
     due = plan["t_intended_ns"]
     first_ns, last_ns = int(due.iloc[0]), int(due.iloc[-1])
     measured_ns = int(due[plan["phase"] == "measured"].iloc[0])

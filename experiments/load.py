@@ -1,71 +1,106 @@
-"""The open-loop load: sends a plan as written, in a process of its own, without waiting for answers.
+"""The open-loop load: sends a plan as written, in processes of its own, without waiting for answers.
 
-`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction at its intended time and
-writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row a reaction sent.
+`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
+intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row a reaction sent. SIGTERM ends
+it early; what was sent until then is written. Where one process would not keep up, the rows are dealt out to several.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import math
+import os
+import resource
+import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
+from types import FrameType
 
-import aiohttp
 import numpy as np
 import pandas as pd
 import uvloop
+from numpy.typing import NDArray
 
-from experiments.schedule import timestamp_of
+from experiments.schedule import NS_PER_S
+from experiments.sending import CONNECTIONS_MAX, send
+from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
-from pipeline.messages import encode
 
-NS = 1_000_000_000
-HEADERS = {"Content-Type": "application/json"}
-# An answer that takes longer counts as none; the chain has its own, shorter deadlines.
-ANSWER_S = 30.0
-
-
-def bodies(plan: pd.DataFrame) -> list[bytes]:
-    """Return each row's request body; prepared before the run, so that nothing but sending is timed."""
-    return [
-        encode({"user_id": user_id, "emoji_type": emoji_type, "timestamp": timestamp_of(t_ns)})
-        for user_id, emoji_type, t_ns in zip(plan["user_id"], plan["emoji_type"], plan["t_intended_ns"], strict=True)
-    ]
+# What one process sends in the busiest second with a quarter of a core; one more costs the chain CPU.
+PER_PROCESS_S = 10_000
+# Descriptors that are no connection.
+OTHER_FILES = 64
 
 
-async def send(plan: pd.DataFrame, url: str, connections: int = 100) -> pd.DataFrame:
-    """Send `plan` to `url`/reactions; return `seq, t_sent_ns, t_answered_ns, status`."""
-    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
-    prepared = bodies(plan)
-    sent_ns = np.zeros(len(plan), dtype=np.int64)
-    answered_ns = np.zeros(len(plan), dtype=np.int64)
-    statuses = np.zeros(len(plan), dtype=np.int64)
-    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=60)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=HEADERS) as session:
+def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
+    """Return how many processes send a plan: by its busiest second, at most one a core."""
+    if len(due_ns) == 0:
+        return 1
+    busiest = int(np.bincount((due_ns - due_ns.min()) // NS_PER_S).max())
+    return max(1, min(cores, math.ceil(busiest / PER_PROCESS_S)))
 
-        async def post(index: int) -> None:
-            sent_ns[index] = time.time_ns()
-            try:
-                async with session.post(f"{url}/reactions", data=prepared[index]) as answer:
-                    await answer.read()
-                    statuses[index] = answer.status
-                    answered_ns[index] = time.time_ns()
-            except (aiohttp.ClientError, TimeoutError):
-                statuses[index] = 0
 
-        async with asyncio.TaskGroup() as group:
-            for index, at_ns in enumerate(due_ns.tolist()):
-                # A timer may fire a little early; a reaction never goes out before its time.
-                while (wait_s := (at_ns - time.time_ns()) / NS) > 0:
-                    await asyncio.sleep(wait_s)
-                group.create_task(post(index))
-    went = sent_ns > 0
-    return pd.DataFrame({"seq": plan["seq"], "t_sent_ns": sent_ns, "t_answered_ns": answered_ns, "status": statuses})[
-        went
-    ]
+def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
+    """Send every `parts`-th row of the file `plan`, from the `part`-th on, and write `sent`."""
+    rows = pd.read_parquet(plan).iloc[part::parts]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
+    _write(uvloop.run(_until_signal(rows, url, connections)), sent)
+
+
+async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    # The plan is many objects that live to the end, and a full collection looks at each: some hundred
+    # milliseconds in which nothing is sent. Sending itself leaves no cycles behind.
+    gc.collect()
+    gc.disable()
+    return await send(rows, url, connections, stop)
+
+
+def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
+    """Send the file `plan` from `parts` processes and write `sent`; SIGTERM is handed on to each.
+
+    Raises EmoStreamError when one of them failed; what the others sent is written nevertheless.
+    """
+    places = [sent.with_name(f"{sent.name}.{part}") for part in range(parts)]
+    workers: list[subprocess.Popen[bytes]] = []
+    stopped = False
+
+    def hand_on(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        for worker in workers:
+            worker.terminate()
+
+    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGINT, hand_on)
+    environment = {**os.environ, lifecycle.STOP_WITH_PARENT: "1"}
+    for part, place in enumerate(places):
+        command = [sys.executable, "-m", "experiments.load", str(plan), str(place), url, "--part", f"{part}/{parts}"]
+        workers.append(subprocess.Popen(command, env=environment))
+    if stopped:
+        hand_on(signal.SIGTERM, None)
+    statuses = [worker.wait() for worker in workers]
+    frames = [pd.read_parquet(place) for place in places if place.exists()]
+    if frames:
+        _write(pd.concat(frames).sort_values("seq"), sent)
+    for place in places:
+        place.unlink(missing_ok=True)
+    if any(statuses) and not stopped:
+        raise EmoStreamError(f"the {parts} senders ended with status {statuses}: their own messages stand above")
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    """Write whole or not at all."""
+    half = path.with_name(f".{path.name}")
+    frame.to_parquet(half, index=False)
+    half.replace(path)
 
 
 def main() -> None:
@@ -74,11 +109,24 @@ def main() -> None:
     line.add_argument("plan", type=Path, help="parquet with seq, user_id, emoji_type, t_intended_ns")
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
+    line.add_argument("--processes", type=int, default=0, help="senders; 0: as many as the plan's busiest second needs")
+    line.add_argument("--part", help=argparse.SUPPRESS)
     options = line.parse_args()
-    try:
-        uvloop.run(send(pd.read_parquet(options.plan), options.url)).to_parquet(options.sent, index=False)
-    except EmoStreamError as error:
-        sys.exit(f"experiments.load: {error}")
+    lifecycle.follow_parent()
+
+    def body() -> None:
+        if options.part:
+            part, _, parts = options.part.partition("/")
+            send_part(options.plan, options.sent, options.url, int(part), int(parts))
+            return
+        due = pd.read_parquet(options.plan, columns=["t_intended_ns"])["t_intended_ns"].to_numpy(dtype=np.int64)
+        processes = options.processes or processes_for(due, os.cpu_count() or 1)
+        if processes > 1:
+            send_parts(options.plan, options.sent, options.url, processes)
+        else:
+            send_part(options.plan, options.sent, options.url, 0, 1)
+
+    lifecycle.run_main("experiments.load", body)
 
 
 if __name__ == "__main__":

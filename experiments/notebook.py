@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
@@ -72,11 +72,11 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
+def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: TextIO | None = None) -> Path:
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
-    The executed notebook is saved as `executed.ipynb` even when a cell fails. Raises EmoStreamError with the
-    failed cell's own error.
+    Its progress and warnings go to `stderr`, by default this process's. The executed notebook is saved as
+    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error.
     """
     parameters = checked(notebook, given)
     executed = run_dir / "executed.ipynb"
@@ -87,7 +87,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
             {**parameters, "run_dir": str(run_dir)},
             cwd=str(notebook.resolve().parent.parent),
             progress_bar=False,
-            stderr_file=sys.stderr,
+            stderr_file=stderr or sys.stderr,
             kernel_name="python3",
             kernel_manager_class=LocalKernel,
         )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pandas as pd
 import psutil
@@ -96,7 +97,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
 
 def _stage(words: list[str]) -> str | None:
     """Return the stage that a command line such as `python -m spark.job` starts, None for any other."""
-    for flag, module in zip(words, words[1:], strict=False):
+    for flag, module in pairwise(words):
         if flag == "-m":
             return _STAGES.get(module)
     return None

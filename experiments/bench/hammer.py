@@ -1,7 +1,6 @@
 """A closed-loop HTTP client for finding a server's limit: N keep-alive connections, each waiting for its answer.
 
-It speaks just enough HTTP/1.1 to cost less than the server it drives: requests are prepared bytes, an answer's
-status and length are all that is read of it. For latency use the open-loop load instead.
+For latency use the open-loop load instead.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import cast
+
+from experiments import http1
 
 # A server that stops answering fails the benchmark instead of hanging it.
 DRAIN_S = 15.0
@@ -31,59 +31,27 @@ class Outcome:
         return self.statuses.total() / self.elapsed_s if self.elapsed_s else 0.0
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(http1.Connection):
     def __init__(self, requests: Iterator[bytes], outcome: Outcome, ended: asyncio.Future[None]) -> None:
+        super().__init__()
         self._requests = requests
         self._outcome = outcome
         self._ended = ended
-        self._received = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio.Transport, only its equal.
-        self._transport = cast(asyncio.Transport, transport)
-        self._next()
-
-    def _next(self) -> None:
+    def opened(self) -> None:
         request = next(self._requests, None)
         if request is None:
-            self._transport.close()
+            self.close()
         else:
-            self._transport.write(request)
+            self.write(request)
 
-    def data_received(self, data: bytes) -> None:
-        received = self._received + data if self._received else data
-        head = received.find(b"\r\n\r\n")
-        if head < 0 or len(received) < head + 4 + _length(received[:head]):
-            self._received = received
-            return
-        self._received = b""
-        self._outcome.statuses[int(received[9:12])] += 1
-        self._next()
+    def answered(self, status: int, closing: bool) -> None:
+        self._outcome.statuses[status] += 1
+        self.opened()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def lost(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
-
-
-def _length(head: bytes) -> int:
-    start = head.lower().find(b"content-length:")
-    if start < 0:
-        return 0
-    return int(head[start + 15 :].split(b"\r\n", 1)[0])
-
-
-def post(path: str, body: bytes) -> bytes:
-    """Return the bytes of a JSON POST on a connection that stays open."""
-    return b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-        path.encode(),
-        len(body),
-        body,
-    )
-
-
-def get(path: str) -> bytes:
-    """Return the bytes of a GET on a connection that stays open."""
-    return b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode()
 
 
 async def hammer(

@@ -19,7 +19,8 @@ from typing import Any
 import uvloop
 
 from experiments import manifest
-from experiments.bench.hammer import get, hammer, post
+from experiments.bench.hammer import hammer
+from experiments.http1 import get, post
 from experiments.parameters import Parameters
 from experiments.run import measure
 from experiments.schedule import POPULAR_EMOJIS, timestamp_of

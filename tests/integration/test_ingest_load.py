@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from experiments.bench.hammer import Outcome, hammer, post
+from experiments.bench.hammer import Outcome, hammer
+from experiments.http1 import post
 from experiments.schedule import timestamp_of
 from pipeline import lifecycle
 from pipeline.broker import EmbeddedKafka
