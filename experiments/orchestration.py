@@ -21,8 +21,8 @@ DESIGNS = ROOT / "experiments" / "designs"
 REPORTS = ROOT / "reports"
 # The pool of one slot that keeps runs apart.
 POOL = "emostream"
-# A campaign's name is a folder's, and leads nowhere else.
-CAMPAIGN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$"
+# A campaign's name is a folder's, and leads nowhere else; an empty one stands for the design's.
+CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
 
 
 def designs() -> list[str]:
@@ -112,7 +112,7 @@ def _opened(design: str, campaign: str) -> Iterator[Campaign]:
     from experiments import machine_lock
     from experiments.campaign import Campaign
 
-    if campaign and not re.match(CAMPAIGN, campaign):
+    if not re.fullmatch(CAMPAIGN, campaign):
         raise SettingError(f"campaign is {campaign!r}: give letters, digits, '.', '_' and '-', such as 'first-try'")
     with machine_lock.alone(f"The sweep of {design} by Airflow"):
         yield Campaign.open(DESIGNS / f"{design}.yaml", REPORTS, campaign)

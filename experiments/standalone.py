@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -30,6 +30,8 @@ HOST = "127.0.0.1"
 # Clear of the registry's 8080, which is Airflow's own default.
 PORT = 8085
 HOME = ROOT / "run" / "airflow"
+PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+DAGS = ("emostream_sweep", "emostream_nightly")
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_TIMEOUT_S = 180.0
 # A chain takes itself down, ingest flushing first, and the notebook is saved.
@@ -83,7 +85,7 @@ class Standalone:
         try:
             for name in COMPONENTS:
                 self._start(name)
-            self._await_healthy(stop)
+            self._await_ready(stop)
             while not stop.wait(POLL_S):
                 self._look()
         finally:
@@ -114,16 +116,19 @@ class Standalone:
             if process.poll() is not None:
                 raise EmoStreamError(f"Airflow's {name} ended: see {self._logs / name}.log")
 
-    def _await_healthy(self, stop: Event) -> None:
+    def _await_ready(self, stop: Event) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not healthy(self._url):
+        while lacking := unready(self._url):
             self._look()
             if stop.wait(1.0):
                 return
             if time.monotonic() > deadline_s:
-                raise EmoStreamError(f"Airflow was not ready within {START_TIMEOUT_S:g} s: see {self._logs}")
+                raise EmoStreamError(
+                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (still to come: {', '.join(lacking)}): "
+                    f"see {self._logs}"
+                )
         print(
-            f"Airflow: {self._url}\n"
+            f"Airflow is ready: {self._url}\n"
             f"  carry out a design:  {self._url}/dags/emostream_sweep (Trigger)\n"
             f"  smoke every night:   {self._url}/dags/emostream_nightly (paused until you switch it on)\n"
             f"  logs:                {self._logs}\n"
@@ -152,15 +157,21 @@ class Standalone:
         psutil.wait_procs(left, timeout=END_S)
 
 
-def healthy(url: str) -> bool:
-    """Whether the Airflow at `url` answers and all of its parts are at work."""
+def unready(url: str) -> list[str]:
+    """Return what the Airflow at `url` still lacks of its parts and of our DAGs; empty: it is ready."""
     try:
-        with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=5.0) as answer:
-            said = json.load(answer)
+        health = _get(f"{url}/api/v2/monitor/health")
+        lacking = [part for part in PARTS if (health.get(part) or {}).get("status") != "healthy"]
+        known = {dag["dag_id"] for dag in _get(f"{url}/api/v2/dags")["dags"]}
     except (OSError, ValueError):
-        return False
-    parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
-    return all(said.get(part, {}).get("status") == "healthy" for part in parts)
+        return ["an answer"]
+    return lacking + [f"DAG {name}" for name in DAGS if name not in known]
+
+
+def _get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=5.0) as answer:
+        said: dict[str, Any] = json.load(answer)
+        return said
 
 
 def interrupt_kernels(pid: int) -> None:
@@ -175,9 +186,10 @@ def _airflow(*words: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *words]
 
 
-def _family(processes: Sequence[subprocess.Popen[bytes]] | object) -> set[psutil.Process]:
+def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]:
+    """Return the processes that run, and all of their offspring."""
     found: set[psutil.Process] = set()
-    for process in processes:  # type: ignore[attr-defined]
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             parent = psutil.Process(process.pid)
             found |= {parent, *parent.children(recursive=True)}
