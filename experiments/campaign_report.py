@@ -23,12 +23,14 @@ from experiments import (
     campaign_shapes,
     campaign_tables,
     campaign_wording,
+    files,
     page,
     svg,
 )
 from experiments.batches import Drift, drift
 from experiments.campaign_levels import FEW_RUNS, Layout, believed
 from experiments.campaign_spectra import spectra
+from experiments.capacity_result import Result
 from experiments.figures import Drawing
 from experiments.figures_capacity import staircase_figure
 from experiments.schedule import NS_PER_S
@@ -66,27 +68,27 @@ def write(campaign_dir: Path) -> Path:
     facts = campaign_facts.facts(campaign_dir, runs)
     objectives = campaign_facts.by_level(campaign_facts.objectives(campaign_dir, runs), plan.levels)
     levels = campaign_levels.estimates(valid, plan.levels, KEYS)
-    found = campaign_capacity.found(about, runs, facts.cores)
+    found = campaign_capacity.found(campaign_dir, about)
     drawings = draw(campaign_dir, about, plan, valid, found)
     summary_dir = campaign_dir / "summary"
     summary_dir.mkdir(exist_ok=True)
     for name, (text, data) in drawings.items():
-        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
+        files.write_text(summary_dir / f"{name}.svg", text)
+        files.to_csv(data, summary_dir / f"{name}.csv")
     if found is not None:
-        page.write_json(summary_dir / "capacity.json", found.to_json())
-    levels.to_csv(summary_dir / "levels.csv", index=False)
-    objectives.to_csv(summary_dir / "objectives.csv", index=False)
+        page.write_json(summary_dir / "capacity.json", campaign_capacity.to_json(found))
+    files.to_csv(levels, summary_dir / "levels.csv")
+    files.to_csv(objectives, summary_dir / "objectives.csv")
     flat = runs.drop(columns=[name for name in ("slos",) if name in runs]).assign(
         reasons=["; ".join(reasons) for reasons in runs["reasons"]]
     )
-    flat.to_csv(summary_dir / "runs.csv", index=False)
+    files.to_csv(flat, summary_dir / "runs.csv")
     # A factor may be text at one level and a number at another: Parquet wants one type a column.
     mixed = [name for name in flat.columns if flat[name].dtype == object]
-    flat.astype(dict.fromkeys(mixed, "string")).to_parquet(summary_dir / "runs.parquet", index=False)
+    files.to_parquet(flat.astype(dict.fromkeys(mixed, "string")), summary_dir / "runs.parquet")
     path = campaign_dir / "index.html"
     text = render(campaign_dir, about, plan, runs, levels, objectives, facts, found, drawings)
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
     return path
 
 
@@ -95,7 +97,7 @@ def draw(
     about: Mapping[str, Any],
     plan: Layout,
     valid: pd.DataFrame,
-    found: campaign_capacity.Found | None,
+    found: Result | None,
 ) -> dict[str, Drawing]:
     """Return the figures of a campaign by name, in the order shown: (SVG text, data behind it)."""
     limit = about["design"].get("slos", {}).get("headroom")
@@ -143,7 +145,7 @@ def render(
     levels: pd.DataFrame,
     objectives: pd.DataFrame,
     facts: campaign_facts.Facts,
-    found: campaign_capacity.Found | None,
+    found: Result | None,
     drawings: Mapping[str, Drawing],
 ) -> str:
     """Return the page as text."""
@@ -164,6 +166,7 @@ def render(
         figures={name: svg.inline(text) for name, (text, _) in drawings.items()},
         order=campaign_tables.order_rows(campaign_dir, about),
         finished=len(runs),
+        done=runs["index"].nunique(),
         valid=len(valid),
         missed=sorted(set(objectives.loc[~objectives["passed"], "key"])),
         facts=facts,
@@ -180,7 +183,7 @@ def sentences(
     plan: Layout,
     runs: pd.DataFrame,
     objectives: pd.DataFrame,
-    found: campaign_capacity.Found | None,
+    found: Result | None,
 ) -> list[str]:
     """Return the findings, those of a search or a closed loop among them."""
     valid = believed(runs)
@@ -191,7 +194,9 @@ def sentences(
         except SettingError:
             law = None  # the figure says why
         closed = campaign_wording.throughput(valid, plan, law)
-    return campaign_wording.findings(about, plan, runs, objectives, found.sentences() if found else (), closed)
+    return campaign_wording.findings(
+        about, plan, runs, objectives, campaign_capacity.sentences(found) if found else (), closed
+    )
 
 
 def _span(about: Mapping[str, Any]) -> str:
@@ -207,10 +212,11 @@ def closed_loop(about: Mapping[str, Any]) -> bool:
 
 def _regenerate(about: Mapping[str, Any]) -> str:
     name = about["design"].get("name", "DESIGN")
+    path = about.get("design_path") or f"experiments/designs/{name}.yaml"
+    own = f" --campaign {about['campaign']}" if about["campaign"] != name else ""
     return (
         "# this page, from the files beside it\n"
-        f'python -c "from pathlib import Path; from experiments import campaign_report as r; '
-        f"print(r.write(Path('reports/{about['campaign']}')))\"\n\n"
-        "# the measurement itself, with the same loads; a campaign cut short goes on where it was\n"
-        f"python -m experiments sweep experiments/designs/{name}.yaml"
+        f"python -m experiments report reports/{about['campaign']}\n\n"
+        "# the measurement, with the same loads; a campaign that was cut off goes on\n"
+        f"python -m experiments sweep {path}{own}"
     )

@@ -60,7 +60,8 @@ def progress(about: Mapping[str, Any], runs: pd.DataFrame) -> str:
     elif searching:
         start = f"The search goes on: {count(done, 'run')} {'is' if done == 1 else 'are'} finished so far"
     else:
-        start = f"{count(done, 'run')} of {number(planned)} {'is' if done == 1 else 'are'} finished so far"
+        made = runs["index"].nunique()  # an invalid run is made again
+        start = f"{number(made)} of {number(planned)} planned runs {'is' if made == 1 else 'are'} finished so far"
     bad = int((~runs["valid"].astype(bool)).sum())
     if not bad:
         return _upper(start) + (", and valid." if done == 1 else ", all of them valid.")
