@@ -213,7 +213,10 @@ def warnings(about: Mapping[str, Any], runs: pd.DataFrame, plan: Layout) -> list
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEW_RUNS]
     if not few:
         return []
-    parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
+    every = len(few) == len(plan.levels) > 1 and len({n for _, n in few}) == 1
+    parts = f"every level ({number(few[0][1])})"
+    if not every:
+        parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
     return [
         f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there, and a median of "
         "so few may be chance."

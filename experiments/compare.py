@@ -24,7 +24,7 @@ _MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=
 def main_text(a_dir: Path, b_dir: Path) -> str:
     """Return the comparison as text for a terminal; raises SettingError for what is no campaign."""
     table = compare(a_dir, b_dir)
-    lines = [f"A  {a_dir}", f"B  {b_dir}", ""]
+    lines = [f"A  {_path(a_dir)}", f"B  {_path(b_dir)}", ""]
     lines += [f"! {sentence}" for sentence in context(a_dir, b_dir)]
     lines += ["", *findings(table), ""]
     for level, rows in table.groupby("words", sort=False):
@@ -72,8 +72,8 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
     text = page.render(
         "compare.html",
         title=f"{a_dir.name} against {b_dir.name}",
-        a=str(a_dir),
-        b=str(b_dir),
+        a=_path(a_dir),
+        b=_path(b_dir),
         findings=findings(table),
         context=context(a_dir, b_dir),
         multiple=multiple(table),
@@ -119,11 +119,13 @@ def multiple(table: pd.DataFrame) -> str:
     excluded = int(table["verdict"].isin(["supported", "hint"]).sum())
     fewest = int(table.loc[table["p"].notna(), ["runs_a", "runs_b"]].to_numpy().min())
     were = f"{count(made, 'comparison')} {'was' if made == 1 else 'were'} made"
+    chance = max(round(made * 0.05), 1)
+    does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
     text = (
-        f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {max(round(made * 0.05), 1)} of their "
-        f"95 % intervals would leave zero out by chance, and more with few runs; {number(excluded) if excluded else 'none'} "
-        f"{'does' if excluded == 1 else 'do'}. So a difference is called supported only if it also stands after Holm's "
-        "correction for their number (at most a 5 % chance of a single false one among all), and a hint otherwise."
+        f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {chance} of their 95 % intervals would "
+        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it also "
+        "stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), and a "
+        "hint otherwise."
     )
     if fewest < 5:
         text += (
@@ -134,10 +136,13 @@ def multiple(table: pd.DataFrame) -> str:
 
 def differences_figure(table: pd.DataFrame) -> Drawing:
     """Draw each difference with its interval in per cent of A's median, filled where it is supported."""
-    shown = table[np.isfinite(table["difference"]) & (table["a"].abs() > 0) & np.isfinite(table["a"])]
+    a, change = (table[name].astype("float64") for name in ("a", "difference"))
+    shown = table[np.isfinite(change) & np.isfinite(a) & (a != 0)]
     if shown.empty:
         return nothing("differences", "No difference to draw"), table
-    keys = [key for key in FIGURES if (shown["key"] == key).any()]
+    keys = [key for key in FIGURES if (shown.loc[shown["verdict"] != "alike", "key"] == key).any()]
+    if not keys:
+        return nothing("differences", "Every figure is alike in every run"), table
     levels = list(shown["words"].drop_duplicates())
     heights = [0.62 + 0.22 * len(levels)] * len(keys)
     figure, panels = canvas(sum(heights) + 0.3, len(keys), heights, share_x=True)
@@ -204,6 +209,12 @@ def _change(value: float, unit: str, *, signed: bool = False) -> str:
     if unit == "":
         return f"{sign}{size:g}"
     return f"{sign}{size:,.0f}{NBSP}{unit}" if size >= 100 else f"{sign}{size:.3g}{NBSP}{unit}"
+
+
+def _path(place: Path) -> str:
+    """A directory as one would type it here."""
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
 def _all(judged: pd.DataFrame, key: str, verdict: str) -> bool:

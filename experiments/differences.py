@@ -118,7 +118,9 @@ def context(a_dir: Path, b_dir: Path) -> list[str]:
             said.append(f"{which} is not finished: {len(about['runs'])} of {len(about['order'])} runs.")
         bad = sum(not run["valid"] for run in about["runs"])
         if bad:
-            said.append(f"{bad} of {which}'s {len(about['runs'])} runs are invalid and left out.")
+            said.append(
+                f"{bad} of {which}'s {len(about['runs'])} runs {'is' if bad == 1 else 'are'} invalid and left out."
+            )
     said += _designs(one["design"], two["design"])
     return said + _made(*(facts(place, campaign_data.runs(place)) for place in (a_dir, b_dir)))
 
