@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from experiments import accuracy, audit, batches, hops, latency, ledger, verdict
+from experiments import accuracy, audit, batches, hops, latency, ledger, usage, verdict
 from experiments.batches import Drift
 from experiments.floor import Waits, spectrum
+from experiments.representation import Representation, representation, representatives_wrong
+from experiments.schedule import NS_PER_S
+from experiments.statistics import lag
 from pipeline.errors import SettingError
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -26,6 +31,7 @@ class Conditions:
     policy: str
     grace_s: float
     late_s: float
+    limits: dict[str, float]
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Conditions:
@@ -61,6 +67,7 @@ class Conditions:
             str(parameters.get("policy", "ceil")),
             numbers["grace_s"],
             numbers["late_s"],
+            json.loads(parameters.get("slos") or "{}"),
         )
 
 
@@ -75,11 +82,12 @@ class Analysis:
     spectrum: pd.DataFrame
     hops: pd.DataFrame
     batches: pd.DataFrame
+    lags: pd.DataFrame
     drift: Drift
     conservation: accuracy.Conservation
     oracle: accuracy.Oracle
     offset_breaks: pd.DataFrame
-    representation: accuracy.Representation
+    representation: Representation
     cells: pd.DataFrame
     audit: pd.DataFrame
     summary: dict[str, Any]
@@ -109,18 +117,26 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     checked = accuracy.oracle(topic, windows)
     known = ledger.unique_windows(windows)
     counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
-    shown = accuracy.representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
     audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
+    table = hops.hop_table(reactions, due)
+    lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         **_latency_keys(percentiles),
         "samples": whole.histogram.samples,
         "reactions_measured": whole.histogram.reactions,
+        **_journey(whole.histogram, table),
         "undelivered": whole.histogram.undelivered,
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        "loop": str(parameters.get("loop", "open")),
+        **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
+        **_answers(reactions),
+        **_usage(frames["usage"], reactions),
         "users": int(plan["user_id"].nunique()),
         "clients": len(clients),
         "windows": len(known),
@@ -133,16 +149,19 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "representation_error": shown.error,
         "representation_bound": shown.bound,
         "representation_over_bound": len(shown.over_bound),
+        "representatives_wrong": len(wrong),
         "tv_distance": shown.tv_distance,
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+        "subscribers_at_fault": audit.at_fault(audited),
     }
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
     )
-    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.waits.trigger_s))
+    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
     summary = {
         **summary,
         "valid": judged.valid,
+        "reasons": list(judged.reasons),
         "passed": judged.passed,
         "slos": {slo.key: slo.passed for slo in judged.slos},
     }
@@ -152,8 +171,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         end_to_end=whole,
         percentiles=percentiles,
         spectrum=spectrum(whole.histogram, conditions.waits),
-        hops=hops.hop_table(reactions, due),
+        hops=table,
         batches=times,
+        lags=lags,
         drift=trend,
         conservation=balance,
         oracle=checked,
@@ -184,4 +204,49 @@ def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:
         key.format(name): float(rows[column].get(name, math.nan))
         for column, key in keys.items()
         for name in ("p50", "p90", "p99")
+    }
+
+
+def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, float]:
+    """The mean latency, taken from the histogram, and the mean of each hop: they must agree to its 1 ms."""
+    means = {f"hop_{hop}_mean_ms": float(mean) for hop, mean in zip(table["hop"], table["mean_ms"], strict=True)}
+    whole_s, hops_s = histogram.mean_s(), sum(means.values()) / 1000
+    return {"e2e_mean_s": whole_s, "hops_mean_s": hops_s, "hop_sum_error_s": hops_s - whole_s, **means}
+
+
+def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[str, float]:
+    """Reactions offered and accepted a second while measured (a whole number of triggers), and the lag's growth."""
+    ours = reactions[reactions["phase"] == "measured"]
+    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S if len(ours) else 0.0
+    measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
+    offered_per_s = len(ours) / measured_s
+    accepted_per_s = int(ledger.accepted(ours).sum()) / measured_s
+    return {
+        "offered_per_s": offered_per_s,
+        "accepted_per_s": accepted_per_s,
+        # The name that the closed loop's users ask for: what they got through, at their number and think time.
+        "throughput_per_s": accepted_per_s,
+        "lag_slope_per_s": slope.per_s,
+        "lag_slope_upper_per_s": slope.high_per_s,
+        "lag_slope_upper_share": slope.high_per_s / offered_per_s if offered_per_s else math.nan,
+    }
+
+
+def _answers(reactions: pd.DataFrame) -> dict[str, float]:
+    """How long ingest took to answer what was sent while measured; what it never answered took for ever."""
+    ours = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
+    took_ms = ((ours["t_answered_ns"] - ours["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
+    took_ms[(ours["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    return {
+        f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
+        for name, q in (("p50", 0.5), ("p99", 0.99))
+    }
+
+
+def _usage(samples: pd.DataFrame, reactions: pd.DataFrame) -> dict[str, float]:
+    due = reactions.loc[reactions["phase"] == "measured", "t_intended_ns"]
+    if due.empty:
+        return {}
+    return {
+        f"cpu_share_{stage}": share for stage, share in usage.shares(samples, int(due.min()), int(due.max())).items()
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from experiments import closed_loop, files
 from experiments.chain import Endpoints
 from experiments.load import postponed
 from experiments.parameters import Parameters
@@ -54,10 +55,13 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: their own message stands above")
-        sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
-        stack.callback(_end, sender)
-        if sender.wait() != 0:
-            raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
+        if parameters.loop == "closed":
+            closed_loop.run(parameters, endpoints.ingest, run_dir, step)
+        else:
+            sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
+            stack.callback(_end, sender)
+            if sender.wait() != 0:
+                raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
         step("waiting for the last window", parameters.load_s)
         patience_s = DRAIN_TRIGGERS * parameters.trigger_s
         # The buffer's last flush comes first.
@@ -100,7 +104,7 @@ def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: S
     """Write the plan, send it, tell how far it is; return the process when it has ended."""
     asked_ns = time.time_ns()
     plan = postponed(plan_of(parameters, asked_ns), asked_ns)
-    plan.to_parquet(run_dir / "plan.parquet", index=False)
+    files.to_parquet(plan, run_dir / "plan.parquet")
     places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
     sender = subprocess.Popen(
         [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],

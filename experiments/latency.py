@@ -82,6 +82,14 @@ class Histogram:
         bin_number = int(np.searchsorted(np.cumsum(self.counts), _rank(q, self.samples), "right"))
         return math.inf if bin_number >= len(self.counts) else (self.first_ms + bin_number + 1) / 1000
 
+    def mean_s(self) -> float:
+        """Return the mean of what was delivered, in seconds, to half a bin; NaN where nothing was."""
+        delivered = int(self.counts.sum())
+        if not delivered:
+            return math.nan
+        middles_ms = self.first_ms + np.arange(len(self.counts)) + 0.5
+        return float(np.dot(middles_ms, self.counts)) / delivered / 1000
+
     def merged(self, other: Histogram) -> Histogram:
         """Return the histogram of both runs' pairs together."""
         first = min(self.first_ms, other.first_ms)

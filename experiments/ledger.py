@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "windows": (
         *("epoch", "window", "trigger_ns", "emitted_ns", "total", "malformed"),
-        *("offsets", "reactions"),
+        *("offsets", "reactions", "carried"),
     ),
     "clients": ("client_id", "cluster", "subscriber", "joined_ns", "left_ns"),
     "deliveries": (
@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("batch_id", "trigger_start_ns", "trigger_execution_ms", "num_input_rows"),
         *("latest_offset_ms", "add_batch_ms", "wal_commit_ms", "commit_ms"),
     ),
+    "usage": ("t_ns", "stage", "cpu_s", "rss_bytes"),
 }
 """The frames of a run and the columns each must have."""
 

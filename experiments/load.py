@@ -25,6 +25,7 @@ import pandas as pd
 import uvloop
 from numpy.typing import NDArray
 
+from experiments import files
 from experiments.schedule import NS_PER_MS, NS_PER_S
 from experiments.sending import CONNECTIONS_MAX, send
 from pipeline import lifecycle
@@ -65,7 +66,7 @@ def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
-    _write(uvloop.run(_until_signal(rows, url, connections)), sent)
+    files.to_parquet(uvloop.run(_until_signal(rows, url, connections)), sent)
 
 
 async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
@@ -105,18 +106,11 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
     statuses = [worker.wait() for worker in workers]
     frames = [pd.read_parquet(place) for place in places if place.exists()]
     if frames:
-        _write(pd.concat(frames).sort_values("seq"), sent)
+        files.to_parquet(pd.concat(frames).sort_values("seq"), sent)
     for place in places:
         place.unlink(missing_ok=True)
     if any(statuses) and not stopped:
         raise EmoStreamError(f"the {parts} senders ended with status {statuses}: their own messages stand above")
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    """Write whole or not at all."""
-    half = path.with_name(f".{path.name}")
-    frame.to_parquet(half, index=False)
-    half.replace(path)
 
 
 def main() -> None:

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
+from experiments import files
 from pipeline.errors import EmoStreamError, SettingError
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
@@ -72,11 +73,11 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
+def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: TextIO | None = None) -> Path:
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
-    The executed notebook is saved as `executed.ipynb` even when a cell fails. Raises EmoStreamError with the
-    failed cell's own error.
+    Its progress and warnings go to `stderr`, by default this process's. The executed notebook is saved as
+    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error.
     """
     parameters = checked(notebook, given)
     executed = run_dir / "executed.ipynb"
@@ -87,14 +88,19 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path) -> Path:
             {**parameters, "run_dir": str(run_dir)},
             cwd=str(notebook.resolve().parent.parent),
             progress_bar=False,
-            stderr_file=sys.stderr,
+            stderr_file=stderr or sys.stderr,
             kernel_name="python3",
             kernel_manager_class=LocalKernel,
         )
     except PapermillExecutionError as error:
         raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
+    note_source(notebook, run_dir)
+    return run_dir / "report.html"
+
+
+def note_source(notebook: Path, run_dir: Path) -> None:
+    """Enter the hash of the `notebook` that a run was made with into its manifest."""
     record = run_dir / "manifest.json"
     about = json.loads(record.read_text())
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
-    record.write_text(json.dumps(about, indent=1) + "\n")
-    return run_dir / "report.html"
+    files.write_text(record, json.dumps(about, indent=1) + "\n")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,13 +14,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import chain, ledger, manifest, topic
+from experiments import chain, files, ledger, machine_lock, manifest, topic, usage
 from experiments.analysis import Analysis, analyse
 from experiments.drive import Steps, drive
 from experiments.parameters import Parameters
 from experiments.report import write
 from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.jars import default_cache_dir
 from pipeline.topics import Topics, topics
 
 
@@ -49,7 +46,7 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
         "regenerate": parameters.command(),
     }
     with ExitStack() as stack:
-        about["other_run"] = stack.enter_context(_alone())
+        stack.enter_context(machine_lock.alone(f"The run {run_dir}"))
         steps = stack.enter_context(_progress(parameters))
         steps("starting the chain", 0)
         endpoints = (
@@ -66,14 +63,17 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
         names = topics(chain.settings_of(endpoints))
         # On a chain that is up, only what this run adds is its own.
         since = {name: bus.ends(name) for name in _read_back(names)}
-        with manifest.ClockWatch() as clock:
+        about["other_run"] = machine_lock.foreign_load()
+        with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
         about["clock_samples"] = clock.samples
+        about["other_run"] |= machine_lock.foreign_load()
+        files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         steps("reading Kafka back", parameters.load_s)
         frames = _collect(bus, names, since, run_dir)
-    (run_dir / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+    files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
     analysis = analyse(frames, asdict(parameters), about)
-    analysis.reactions.to_parquet(run_dir / "reactions.parquet", index=False)
+    files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
     report = write(run_dir, analysis, asdict(parameters), about)
     return Result(run_dir, report, analysis, endpoints.ready_s)
 
@@ -92,23 +92,9 @@ def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run
         "progress": topic.progress(progress),
     }
     for name, frame in frames.items():
-        frame.to_parquet(run_dir / f"{name}.parquet", index=False)
+        files.to_parquet(frame, run_dir / f"{name}.parquet")
     written = (name for name in ledger.COLUMNS if name not in frames)
     return {**frames, **{name: pd.read_parquet(run_dir / f"{name}.parquet") for name in written}}
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    """Yield whether another run is going on on this machine: its figures and ours would spoil each other."""
-    path = default_cache_dir(os.environ) / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield True
-        else:
-            yield False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from experiments.latency import NS_PER_MS
 from experiments.ledger import COLUMNS
 from experiments.schedule import NS_PER_S, NS_PER_US, poisson_plan, user_names
+from spark.policies import represent
 
 START_NS = 1_795_426_200 * NS_PER_S  # 2026-11-23T09:30:00Z
 EPOCH = "5f0c2b9e-synthetic"
+GROUP_SIZE = 10
 SEQ_BASE = 120  # offsets do not begin at zero: earlier traffic filled the topic
 
 
@@ -44,6 +47,7 @@ def make_run(
     flush_ms: int = 500,
     flush_lead_ms: int = 50,
     partitions: int = 2,
+    policy: str = "ceil",
     seed: int = 1,
 ) -> Run:
     """Return a faultless run of an aligned chain: every reaction counted once, each window at each client."""
@@ -75,14 +79,15 @@ def make_run(
     batch_ns = (rng.lognormal(np.log(260), 0.12, len(triggers)) * NS_PER_MS).astype(np.int64)
     batch_ns[:1] = 3900 * NS_PER_MS  # a cold JVM
     emitted = triggers + batch_ns
-    windows = _windows(plan, topic, window, triggers, emitted, partitions)
+    windows = _windows(plan, topic, window, triggers, emitted, partitions, policy)
     people, deliveries = _deliveries(rng, windows, clients, intended.min() - 20 * NS_PER_S)
     progress = _progress(rng, windows, batch_ns)
+    usage = _usage(int(intended.min()), int(windows["emitted_ns"].max()))
     first = deliveries.drop_duplicates("window").set_index("window")["received_ns"]
     latency_ns = first.reindex(window).to_numpy(dtype=np.int64) - intended
     truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns)
     topic = topic.drop(columns="window")
-    frames = dict(zip(COLUMNS, (plan, sent, topic, windows, people, deliveries, progress), strict=True))
+    frames = dict(zip(COLUMNS, (plan, sent, topic, windows, people, deliveries, progress, usage), strict=True))
     parameters = {
         "users": users,
         "clients": clients,
@@ -91,7 +96,8 @@ def make_run(
         "flush_ms": flush_ms,
         "flush_phase": "aligned",
         "flush_lead_ms": flush_lead_ms,
-        "group_size": 10,
+        "group_size": GROUP_SIZE,
+        "policy": policy,
         "warm_up_triggers": warm_up_triggers,
         "measured_triggers": measured_triggers,
         "seed": seed,
@@ -156,6 +162,7 @@ def _windows(
     triggers: NDArray[np.int64],
     emitted: NDArray[np.int64],
     partitions: int,
+    policy: str,
 ) -> pd.DataFrame:
     topic["window"] = np.searchsorted(triggers, topic["appended_ns"].to_numpy(dtype=np.int64), "left")
     ranges = topic.groupby(["window", "partition"])["offset"].agg(["min", "max"])
@@ -163,13 +170,13 @@ def _windows(
     counts = pd.DataFrame({"window": window, "emoji_type": plan["emoji_type"]}).value_counts().sort_index()
     malformed = topic[topic["emoji_type"].isna()].groupby("window").size()
     rows = []
+    carried: Mapping[str, int] = {}
     for number in range(len(triggers)):
         of_type = counts[counts.index.get_level_values("window") == number].droplevel("window")
         of_type = of_type.sort_values(ascending=False, kind="stable")
-        cells = [
-            {"emoji_type": kind, "count": int(count), "representatives": -(-int(count) // 10)}
-            for kind, count in of_type.items()
-        ]
+        said = {str(kind): int(count) for kind, count in of_type.items()}
+        shown, carried = represent(policy, said, GROUP_SIZE, epoch=EPOCH, window=number, carried=carried)
+        cells = [{"emoji_type": kind, "count": count, "representatives": shown[kind]} for kind, count in said.items()]
         offsets = {f"emoji-events-{p}": edges[(number, p)] for p in range(partitions) if (number, p) in edges}
         rows.append(
             {
@@ -181,6 +188,7 @@ def _windows(
                 "malformed": int(malformed.get(number, 0)),
                 "offsets": json.dumps(offsets),
                 "reactions": json.dumps(cells, ensure_ascii=False),
+                "carried": json.dumps(carried, ensure_ascii=False),
             }
         )
     return pd.DataFrame(rows)
@@ -240,3 +248,15 @@ def _progress(rng: np.random.Generator, windows: pd.DataFrame, batch_ns: NDArray
     idle = busy.tail(1).assign(batch_id=len(windows), num_input_rows=0, trigger_execution_ms=4)
     idle["trigger_start_ns"] += 6 * NS_PER_S
     return pd.concat([busy, idle], ignore_index=True)
+
+
+def _usage(start_ns: int, end_ns: int) -> pd.DataFrame:
+    """Return two samples a stage: Spark at 0.3 cores, ingest at 0.1, and as much again by others."""
+    seconds = (end_ns - start_ns) / NS_PER_S
+    cores = {"spark": 0.3, "ingest": 0.1, "machine": 0.8}
+    rows = [
+        (moment_ns, stage, 5.0 + share * seconds * (moment_ns == end_ns), 100 << 20)
+        for moment_ns in (start_ns, end_ns)
+        for stage, share in cores.items()
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS["usage"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pipeline import lifecycle, logs, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder, View
@@ -12,16 +14,19 @@ STAGE = "main-publisher"
 OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "clusters", "log_level")
 
 
-def unchanged(window: Window) -> Window:
-    """Every cluster gets the whole window; what it makes of it is its own publisher's business."""
-    return window
+def for_clusters(window: Window) -> Window:
+    """Every cluster gets the whole window; what it makes of it is its own publisher's business.
+
+    Only `carried` stays behind: it is the Spark job's memory, and nothing that is shown.
+    """
+    return msgspec.structs.replace(window, carried=msgspec.UNSET)
 
 
 def run(values: settings.Settings) -> None:
     """Forward `emoji-aggregates` to `cluster-1` … `cluster-{clusters}` until told to stop."""
     stop = lifecycle.stop_event()
     names = topics(values)
-    outputs: dict[str, View] = {names.cluster(str(n)).name: unchanged for n in range(1, values.clusters + 1)}
+    outputs: dict[str, View] = {names.cluster(str(n)).name: for_clusters for n in range(1, values.clusters + 1)}
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     try:
         bus.ensure(names.aggregates, *(names.cluster(str(n)) for n in range(1, values.clusters + 1)))

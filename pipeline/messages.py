@@ -63,6 +63,9 @@ class Window(msgspec.Struct, frozen=True):
     `offsets` maps `"{topic}-{partition}"` to the first and last offset read (inclusive). `malformed` counts
     records in that range which are no reaction (probes, foreign writers): they are in no count. `hops` grows by
     one a stage, in order of travel.
+
+    `carried`, on `emoji-aggregates` only and under policy `carry`: the reactions of each type that no representative
+    stands for yet. They count on in the next window, so the last window is all the memory that Spark's job needs.
     """
 
     epoch: str
@@ -75,6 +78,7 @@ class Window(msgspec.Struct, frozen=True):
     malformed: int = 0
     cluster: str | None = None
     hops: tuple[Hop, ...] = ()
+    carried: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def event_id(self) -> str:

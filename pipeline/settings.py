@@ -68,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     trigger_s: Annotated[float, Meta(gt=0, le=3600, description="Spark's trigger interval: one window, seconds")] = 6.0
     group_size: Annotated[int, Meta(ge=1, description="reactions that one representative stands for")] = 10
+    policy: Annotated[
+        Literal["ceil", "floor", "carry", "stochastic"],
+        described("what becomes of a group that is not full: one, none, counts on in the next window, or one by lot"),
+    ] = "ceil"
     checkpoint_dir: Annotated[str, described("Spark's checkpoint; empty: <run_dir>/checkpoint")] = ""
     spark_master: Annotated[str, described("where Spark runs")] = "local[2]"
     spark_memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[mg]\Z", description="heap of Spark's driver")] = "1g"

@@ -43,7 +43,7 @@ KAFKA_START_S = 60.0
 INTO_LOG = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
 # What whoever measures this chain has to know of it.
 SAID_SETTINGS = (
-    *("clusters", "subscribers", "trigger_s", "group_size", "ingest_workers"),
+    *("clusters", "subscribers", "trigger_s", "group_size", "policy", "ingest_workers"),
     *("flush_ms", "flush_phase", "flush_lead_ms", "ack"),
 )
 

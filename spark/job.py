@@ -1,14 +1,17 @@
 """The Spark job: `emoji-events` → one window record a micro-batch on `emoji-aggregates`.
 
 State lives in Spark's checkpoint: which offsets belong to which window. A batch that is replayed after a crash
-covers the same offsets under the same `(epoch, window)`, so the stages after it can drop the repetition.
+covers the same offsets under the same `(epoch, window)`, so the stages after it can drop the repetition. What policy
+`carry` carries on lives in the windows themselves, and is read back from the end of `emoji-aggregates`.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,12 +20,14 @@ from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipeline import jars, java, lifecycle, logs, settings
-from pipeline.buses.bus import Bus
+from pipeline.buses.bus import Bus, Record
 from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.errors import EmoStreamError
-from pipeline.messages import encode
+from pipeline.errors import EmoStreamError, MessageError
+from pipeline.messages import Window, decode_window, encode
 from pipeline.topics import topics
 from spark.aggregation import aggregate, parse
+from spark.policies import NOTHING
+from spark.remainders import Remainders
 from spark.session import session
 from spark.window import trigger_ns, window
 
@@ -35,6 +40,7 @@ OPTIONS = (
     "partitions",
     "trigger_s",
     "group_size",
+    "policy",
     "checkpoint_dir",
     "run_dir",
     "spark_master",
@@ -44,46 +50,75 @@ OPTIONS = (
 # The source waits this long at the end of each partition's range; at Kafka's default of 500 ms that is most of a
 # micro-batch's time.
 FETCH_WAIT_MS = 20
+# The last window and the one before it are what is needed; each may have been emitted more than once.
+TAIL = 200
 
 
 class Emitter:
     """Counts each micro-batch of parsed records; its window is on the aggregates topic before the batch commits."""
 
-    def __init__(self, bus: Bus, events_topic: str, aggregates_topic: str, trigger_s: float, group_size: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        events_topic: str,
+        aggregates_topic: str,
+        trigger_s: float,
+        group_size: int,
+        policy: str,
+    ) -> None:
         self._writer = bus.writer()
         self._events_topic = events_topic
         self._aggregates_topic = aggregates_topic
         self._trigger_s = trigger_s
         self._group_size = group_size
+        self._policy = policy
+        self._last = list(_windows(bus.tail(aggregates_topic, TAIL))) if policy == "carry" else []
+        self._remainders = Remainders()
         self._previous_end_ns = 0
         self._epoch: Future[str] = Future()
 
     def begin(self, epoch: str) -> None:
-        """Name the epoch of every window; batches wait for it, as the query has no id before it runs."""
+        """Name the epoch of every window; batches wait for it, as the query has no id before it runs.
+
+        The epoch's last windows then say what policy `carry` goes on from. Where Kafka has removed them
+        (`retention_ms`), it begins with nothing: less than one group a type is never shown.
+        """
+        self._remainders = Remainders.of(self._last, epoch)
         self._epoch.set_result(epoch)
 
     def __call__(self, records: DataFrame, number: int) -> None:
         """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
         due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
         rows = [row.asDict() for row in aggregate(records).collect()]
+        epoch = self._epoch.result()  # with it come the remainders
         record = window(
             rows,
             topic=self._events_topic,
-            epoch=self._epoch.result(),
+            epoch=epoch,
             number=number,
             trigger_ns=due_ns,
             emitted_ns=time.time_ns(),
             group_size=self._group_size,
+            policy=self._policy,
+            carried=self._remainders.before(number),
         )
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
+            self._remainders.keep(number, record.carried or NOTHING)
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
         self._previous_end_ns = time.time_ns()
 
     def close(self) -> None:
         """Close the connection to Kafka."""
         self._writer.close()
+
+
+def _windows(records: Iterable[Record]) -> Iterator[Window]:
+    for record in records:
+        # Forwarding names what is no window; here it is just passed over.
+        with suppress(MessageError):
+            yield decode_window(record.value)
 
 
 class Progress(StreamingQueryListener):
@@ -144,7 +179,7 @@ def run(values: settings.Settings) -> None:
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(names.events, names.aggregates, names.progress)
-    emitter = Emitter(bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size)
+    emitter = Emitter(bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size, values.policy)
     spark.streams.addListener(Progress(bus, names.progress.name))
     query = start(spark, values, emitter)
     # The query's id lives in the checkpoint: it is the same after every restart.
@@ -155,6 +190,7 @@ def run(values: settings.Settings) -> None:
     failure = query.exception() if not query.isActive else None
     query.stop()
     emitter.close()
+    bus.close()
     spark.stop()
     if failure is not None:
         raise EmoStreamError(f"the Spark query stopped: {str(failure).splitlines()[0]}; the checkpoint is kept")

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from pipeline.messages import TypeCount, Window
+from spark.policies import NOTHING, represent
 
 NS = 1_000_000_000
 
@@ -23,14 +26,6 @@ def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
     return max(grid_ns, min(previous_end_ns, started_ns))
 
 
-def representatives(count: int, group_size: int) -> int:
-    """How many stand on screen for `count` reactions of a type: ceil(count / group_size).
-
-    Up to `group_size` become one, so nothing that happened vanishes, and the error is below `group_size` a type.
-    """
-    return -(-count // group_size)
-
-
 def window(
     rows: Iterable[Mapping[str, Any]],
     *,
@@ -40,8 +35,13 @@ def window(
     trigger_ns: int,
     emitted_ns: int,
     group_size: int,
+    policy: str,
+    carried: Mapping[str, int] = NOTHING,
 ) -> Window | None:
-    """Return the window that `rows` (see `spark.aggregation.aggregate`) describe, or None where there are none."""
+    """Return the window that `rows` (see `spark.aggregation.aggregate`) describe, or None where there are none.
+
+    `carried` are the remainders after the window before, see `spark.policies`.
+    """
     offsets: dict[str, tuple[int, int]] = {}
     counts: Counter[str] = Counter()
     malformed = 0
@@ -55,6 +55,7 @@ def window(
             counts[row["emoji_type"]] += row["count"]
     if not offsets:
         return None
+    shown = represent(policy, counts, group_size, epoch=epoch, window=number, carried=carried)
     return Window(
         epoch=epoch,
         window=number,
@@ -63,8 +64,9 @@ def window(
         offsets=dict(sorted(offsets.items())),
         total=counts.total(),
         reactions=[
-            TypeCount(emoji_type, count, representatives(count, group_size))
+            TypeCount(emoji_type, count, shown.representatives[emoji_type])
             for emoji_type, count in sorted(counts.items(), key=lambda cell: (-cell[1], cell[0]))
         ],
         malformed=malformed,
+        carried=shown.carried or UNSET,
     )

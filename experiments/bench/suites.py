@@ -22,6 +22,7 @@ import pandas as pd
 import uvloop
 
 from experiments import manifest
+from experiments.bench.analysis import analysis
 from experiments.bench.hammer import hammer
 from experiments.http1 import get, post
 from experiments.latency import rank_quantile
@@ -202,4 +203,4 @@ def _await_health(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: its log stands above")
 
 
-SUITES: dict[str, Callable[[], dict[str, Any]]] = {"chain": chain, "ingest": ingest, "load": load}
+SUITES: dict[str, Callable[[], dict[str, Any]]] = {"chain": chain, "ingest": ingest, "load": load, "analysis": analysis}

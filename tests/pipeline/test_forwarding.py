@@ -17,7 +17,7 @@ from pipeline.buses.bus import Bus, Record
 from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError
 from pipeline.forwarding import Forwarder, HighWater
-from pipeline.main_publisher import unchanged
+from pipeline.main_publisher import for_clusters
 from pipeline.messages import Hop, TypeCount, Window, decode_window, encode
 
 DEADLINE_S = 20.0
@@ -51,7 +51,7 @@ def ids(windows: list[Window]) -> list[str]:
 def forwarder(bus: Bus, source: str, *outputs: str, clock_ns: Callable[[], int] | None = None) -> Forwarder:
     """Return a forwarder with the view of the main publisher for each output."""
     ticks = itertools.count(1_000)
-    return Forwarder("stage", bus, source, bus, dict.fromkeys(outputs, unchanged), clock_ns or (lambda: next(ticks)))
+    return Forwarder("stage", bus, source, bus, dict.fromkeys(outputs, for_clusters), clock_ns or (lambda: next(ticks)))
 
 
 class CrashError(Exception):
@@ -188,7 +188,7 @@ def test_a_restart_goes_on_where_its_outputs_end(bus: Bus, make_topic: Topic, af
     source, one, two = make_topic(), make_topic(), make_topic()
     send(bus, source, window(0), b"nonsense", window(1), window(0, "f"))
     crashing = CrashingBus(bus, after)
-    first = Forwarder("stage", bus, source, crashing, {one: unchanged, two: unchanged})  # type: ignore[arg-type]
+    first = Forwarder("stage", bus, source, crashing, {one: for_clusters, two: for_clusters})  # type: ignore[arg-type]
     if after < 6:
         with pytest.raises(CrashError):
             first.step(bus.tail(source, 100))
@@ -265,3 +265,10 @@ def test_it_runs_until_it_is_told_to_stop(bus: Bus, make_topic: Topic) -> None:
     assert not thread.is_alive()
     assert failures == []
     assert ids([decode_window(record.value) for record in seen])[:2] == ["e:0", "e:1"]
+
+
+def test_the_main_publisher_keeps_the_jobs_memory_back() -> None:
+    """Remainders are not for clients: a cluster's window says nothing of them, and all else is as it was."""
+    carrying = msgspec.structs.replace(window(1), carried={"😂": 2})
+    assert b"carried" in encode(carrying)
+    assert encode(for_clusters(carrying)) == encode(window(1))

@@ -30,6 +30,7 @@ WINDOW = st.builds(
     malformed=COUNT,
     cluster=st.none() | TEXT,
     hops=st.lists(HOP, max_size=4).map(tuple),
+    carried=st.just(msgspec.UNSET) | st.dictionaries(TEXT, COUNT, max_size=4),
 )
 DECODERS = {
     Event: messages.decode_event,

@@ -18,7 +18,7 @@ from pipeline.java import find_java
 from pipeline.messages import Window
 from spark.aggregation import aggregate, parse
 from spark.session import session
-from spark.window import NS, representatives, trigger_ns, window
+from spark.window import NS, trigger_ns, window
 
 RECORDS = t.StructType(
     [
@@ -54,6 +54,7 @@ def counted(spark: SparkSession, records: list[Record], group_size: int = 10) ->
         trigger_ns=1,
         emitted_ns=2,
         group_size=group_size,
+        policy="ceil",
     )
 
 
@@ -101,14 +102,6 @@ def test_no_records_are_no_window(spark: SparkSession) -> None:
     assert counted(spark, []) is None
 
 
-@given(st.integers(1, 10**9), st.integers(1, 1000))
-def test_representatives_stand_for_at_most_a_group_each(count: int, group_size: int) -> None:
-    """Nothing vanishes, and group_size times the representatives is less than a group above the count."""
-    shown = representatives(count, group_size)
-    assert shown >= 1
-    assert 0 <= shown * group_size - count < group_size
-
-
 @given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
 def test_a_punctual_batch_was_due_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
     """A batch that starts within an interval of its grid point, with nothing running before, was due there."""
@@ -132,7 +125,7 @@ def test_rows_of_several_partitions_add_up() -> None:
         {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20},
         {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10},
     ]
-    made = window(rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10)
+    made = window(rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10, policy="ceil")
     assert made is not None
     assert [(c.emoji_type, c.count, c.representatives) for c in made.reactions] == [("a", 11, 2), ("b", 11, 2)]
     assert (made.offsets, made.total, made.malformed) == ({"t-0": (4, 20), "t-1": (0, 10)}, 22, 2)

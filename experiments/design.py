@@ -1,0 +1,110 @@
+"""Designs: experiments as data. What a campaign runs, apart from its execution, and the order it follows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Value = int | float | str
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A search for capacity: the parameter that is raised, where it starts, and when to stop."""
+
+    factor: str
+    start: Annotated[float, Meta(gt=0)]
+    growth: Annotated[float, Meta(gt=1)]
+    most: Annotated[float, Meta(gt=0)]
+    resolution: Annotated[float, Meta(gt=0, lt=1)]
+
+
+class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a campaign runs, apart from its execution.
+
+    `levels` are mappings of parameters that go together; `blocks` in a level overrides the design's, so that the
+    level that matters most may have more. `search` replaces them where a capacity is sought.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]
+    about: Annotated[str, Meta(min_length=1)]
+    notebook: str = "run"
+    seed: Annotated[int, Meta(ge=0, le=2**31)] = 1
+    blocks: Positive = 1
+    warm_up_triggers: Positive = 5
+    measured_triggers: Positive = 20
+    parameters: dict[str, Value] = {}
+    levels: list[dict[str, Value]] = []
+    slos: Annotated[dict[str, float], Meta(min_length=1)]
+    search: SearchSpec | None = None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The names of the parameters that vary, in the order in which the levels name them."""
+        if self.search is not None:
+            return (self.search.factor,)
+        return tuple(dict.fromkeys(name for level in self.levels for name in level if name != "blocks"))
+
+    def given(self, factors: Mapping[str, Value], seed: int) -> dict[str, Value]:
+        """All parameters of one run."""
+        return {
+            "warm_up_triggers": self.warm_up_triggers,
+            "measured_triggers": self.measured_triggers,
+            **self.parameters,
+            **factors,
+            "seed": seed,
+            "slos": json.dumps(self.slos),
+        }
+
+    @property
+    def sha256(self) -> str:
+        """What tells this design from one that was changed."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """One run of the plan: its place in the order, its block, what it varies, and all of its parameters."""
+
+    index: int
+    block: int
+    level: str
+    factors: dict[str, Value]
+    parameters: dict[str, Value]
+
+
+def order(design: Design) -> list[Planned]:
+    """Return the runs of a design with levels in the order to run: each block all its levels, shuffled by the seed.
+
+    The levels of a block share the seed of their load, so that where rate and users are alike they get the very same
+    reactions: differences within a block are then the level's doing.
+    """
+    runs: list[Planned] = []
+    for block in range(1, max(_blocks(design, level) for level in design.levels) + 1):
+        ours = [level for level in design.levels if block <= _blocks(design, level)]
+        random.Random(f"{design.seed}:{block}").shuffle(ours)
+        for level in ours:
+            factors = {name: value for name, value in level.items() if name != "blocks"}
+            runs.append(planned(design, len(runs), block, factors))
+    return runs
+
+
+def planned(design: Design, index: int, block: int, factors: Mapping[str, Value]) -> Planned:
+    """Return one run of `design` at the level `factors`."""
+    seed = random.Random(f"{design.seed}:load:{block}").randrange(2**31)
+    return Planned(index, block, level_name(factors), dict(factors), design.given(factors, seed))
+
+
+def level_name(factors: Mapping[str, Value]) -> str:
+    """Return a level's name, `users=100, rate_per_s=100`."""
+    words = (f"{value:g}" if isinstance(value, float) else str(value) for value in factors.values())
+    return ", ".join(f"{name}={word}" for name, word in zip(factors, words, strict=True))
+
+
+def _blocks(design: Design, level: Mapping[str, Value]) -> int:
+    return int(level.get("blocks", design.blocks))
