@@ -48,7 +48,7 @@ up: jars ## Start the whole chain, until Ctrl-C
 	@$(BIN)/python -m pipeline up
 
 .PHONY: bench
-bench: jars ## Measure: SUITE=chain or SUITE=ingest, into reports/bench/
+bench: jars ## Measure: SUITE=chain, ingest, load or analysis, into reports/bench/
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock
