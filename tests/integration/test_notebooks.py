@@ -18,6 +18,8 @@ from pipeline.errors import SettingError
 pytestmark = pytest.mark.integration
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+# The tag of a cell whose output is compared; it also needs `keep_output`, which nbstripout goes by.
+CHECKED = "nbval-check-output"
 # What makes a run short enough to be checked; everything else stays as people find it.
 SHORT = {"users": 10, "rate_per_s": 40.0, "clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
 
@@ -70,8 +72,44 @@ def test_a_parameter_of_the_wrong_type_is_named() -> None:
         notebook.checked(NOTEBOOKS / "run.ipynb", {"users": "many"})
 
 
-def test_notebooks_hold_no_outputs() -> None:
-    """What is committed has no outputs, so that a diff shows what somebody changed."""
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_the_policies() -> None:
+    """representatives.ipynb needs no chain, and gives the very tables and findings that are committed with it."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", "-c", "/dev/null"]
+    checked = subprocess.run(
+        [*command, str(NOTEBOOKS / "representatives.ipynb")], capture_output=True, text=True, timeout=220, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> None:
+    """Given a recording, the notebook says how many of its entries are no emoji, and keeps its figures."""
+    trace = tmp_path / "trace.csv"
+    typed = ["😂", "❤", "👍🏽", "🇫🇷", "boo", "👨‍👩‍👧"] * 5
+    rows = [f"{700 * number},fan,{emoji}" for number, emoji in enumerate(typed)]
+    trace.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows]) + "\n", encoding="utf-8")
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / "representatives.ipynb",
+        executed,
+        {"trace": str(trace), "run_dir": str(tmp_path)},
+        progress_bar=False,
+        kernel_name="python3",
+        kernel_manager_class=notebook.LocalKernel,
+        cwd=str(tmp_path),
+    )
+    said = executed.read_text(encoding="utf-8")
+    assert "5 entries are not one emoji" in said
+    assert "The recorded crowd has 25 reactions of five types" in said
+    assert (tmp_path / "course.svg").read_text().startswith("<svg")
+    assert {"policies.csv", "course.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_notebooks_hold_no_outputs_but_checked_ones() -> None:
+    """What is committed has outputs where nbval compares them, and nowhere else: a diff shows what somebody changed."""
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
-            assert not cell.get("outputs"), f"{path.name}: clear its outputs (nbstripout)"
+            checked = CHECKED in cell.metadata.get("tags", [])
+            assert checked or not cell.get("outputs"), f"{path.name} {cell.id}: clear its outputs (nbstripout)"
+            assert not checked or cell.get("outputs"), f"{path.name} {cell.id}: there is nothing to compare"
