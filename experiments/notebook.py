@@ -94,8 +94,13 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
         )
     except PapermillExecutionError as error:
         raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
+    note_source(notebook, run_dir)
+    return run_dir / "report.html"
+
+
+def note_source(notebook: Path, run_dir: Path) -> None:
+    """Enter the hash of the `notebook` that a run was made with into its manifest."""
     record = run_dir / "manifest.json"
     about = json.loads(record.read_text())
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
     files.write_text(record, json.dumps(about, indent=1) + "\n")
-    return run_dir / "report.html"

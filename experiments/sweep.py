@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -80,7 +81,7 @@ def outcome(campaign: Campaign) -> Outcome:
 class Bar:
     """The progress of a sweep: a bar over seconds of load and overhead, with the time left."""
 
-    def __init__(self, campaign: Campaign, bar: tqdm[None]) -> None:
+    def __init__(self, campaign: Campaign, bar: tqdm[NoReturn]) -> None:
         self._campaign = campaign
         self._bar = bar
         self._base_s = 0.0

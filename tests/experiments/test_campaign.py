@@ -152,9 +152,11 @@ def test_a_full_disk_is_named_and_harms_no_finished_run(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(EmoStreamError, match=r"campaign\.json could not .*full: make"):
+    run = campaign.pending()[0]
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full)
-        campaign.begin(campaign.pending()[0])
+        with pytest.raises(EmoStreamError, match=r"campaign\.json could not .*full: make"):
+            campaign.begin(run)
     assert path.read_bytes() == before
 
 
