@@ -1,4 +1,4 @@
-"""`python -m experiments run|bench`: the instrument's command line. It only wires."""
+"""`python -m experiments run|sweep|report|compare|bench`: the instrument's command line. It only wires."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from experiments import notebook
 from pipeline.errors import EmoStreamError
 
 ROOT = Path(__file__).resolve().parent.parent
+SUITES = ("chain", "ingest", "load", "analysis")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; errors are one line and exit status 1."""
+    options = _line().parse_args(argv)
+    try:
+        sys.exit(COMMANDS[options.command](options))
+    except EmoStreamError as error:
+        sys.exit(f"experiments {options.command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"experiments {options.command}: interrupted; what was recorded so far is kept")
+
+
+def _line() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m experiments", description="Measure the chain.")
     commands = line.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="one measured run: execute a notebook, print the report's path last")
@@ -23,25 +34,65 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="set a parameter of the notebook, e.g. -p users 50",
     )  # fmt: skip
     run.add_argument("--notebook", type=Path, default=ROOT / "notebooks" / "run.ipynb", help="default: %(default)s")
-    run.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
     run.add_argument("--campaign", default="single", help="the folder below it; default: %(default)s")
+    sweep = commands.add_parser(
+        "sweep",
+        help="carry out a design; start it again to go on where it was cut off",
+        epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
+    )
+    sweep.add_argument("design", type=Path, help="YAML, such as experiments/designs/smoke.yaml")
+    sweep.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
+    report = commands.add_parser("report", help="write the report of a run or a campaign anew from its files")
+    report.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
+    compare = commands.add_parser("compare", help="two campaigns side by side, and which differences are supported")
+    compare.add_argument("a", type=Path, help="directory of a campaign")
+    compare.add_argument("b", type=Path, help="directory of another")
     bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
-    bench.add_argument("suite", choices=("chain", "ingest"), help="what to benchmark")
-    bench.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
-    options = line.parse_args(argv)
-    try:
-        if options.command == "run":
-            run_dir = notebook.new_run(options.reports / options.campaign)
-            print(notebook.execute(options.notebook, dict(options.parameters), run_dir))
-        else:
-            from experiments.bench import suites
+    bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    for command in (run, sweep, compare, bench):
+        command.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
+    return line
 
-            suites.run(options.suite, options.reports / "bench")
-    except EmoStreamError as error:
-        sys.exit(f"experiments {options.command}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"experiments {options.command}: interrupted; what was recorded so far is kept")
 
+def _run(options: argparse.Namespace) -> int:
+    run_dir = notebook.new_run(options.reports.resolve() / options.campaign)
+    print(notebook.execute(options.notebook, dict(options.parameters), run_dir))
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from experiments.sweep import sweep
+
+    outcome = sweep(options.design, options.reports.resolve(), options.campaign)
+    print(outcome.page)
+    return outcome.status
+
+
+def _report(options: argparse.Namespace) -> int:
+    from experiments import campaign_report, reanalyse
+
+    directory = options.directory.resolve()
+    campaign = (directory / "campaign.json").exists()
+    print(campaign_report.write(directory) if campaign else reanalyse.run(directory))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from experiments import compare
+
+    print(compare.main_text(options.a.resolve(), options.b.resolve()))
+    print(compare.write(options.a.resolve(), options.b.resolve(), options.reports.resolve()))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from experiments.bench import suites
+
+    suites.run(options.suite, options.reports.resolve() / "bench")
+    return 0
+
+
+COMMANDS = {"run": _run, "sweep": _sweep, "report": _report, "compare": _compare, "bench": _bench}
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,7 @@
-"""Whether the counts are right, in integers: conservation, oracle, offsets, representation error."""
+"""Whether the counts are right, in integers: conservation, oracle, offsets."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ from experiments.ledger import (
     placed,
     unique_windows,
 )
-from pipeline.errors import SettingError
 
 PROBLEM_COLUMNS = ("problem", "seq", "user_id", "emoji_type", "partition", "offset", "detail")
 
@@ -101,7 +99,7 @@ def _named(problem: str, rows: pd.DataFrame, detail: str) -> pd.DataFrame:
 
 def _conflicts(windows: pd.DataFrame) -> pd.DataFrame:
     """Name the windows that were emitted more than once and not alike: a replay must repeat, not differ."""
-    said = ["total", "offsets", "reactions"]
+    said = ["total", "offsets", "reactions", "carried"]
     differing = windows.groupby(WINDOW_KEY, sort=False)[said].nunique().gt(1).any(axis=1)
     details = [
         f"window {epoch}:{window} was emitted again with other contents" for epoch, window in differing[differing].index
@@ -185,45 +183,3 @@ def offset_breaks(windows: pd.DataFrame) -> pd.DataFrame:
     )
     names = ["epoch", "partition", "window", "previous_window", "kind", "first", "previous_last", "records"]
     return frame[(step != 0).fillna(False).to_numpy(dtype=bool)][names].reset_index(drop=True)
-
-
-@dataclass(frozen=True)
-class Representation:
-    """How well the representatives stand for the counts.
-
-    `error` = Σ|count - group·representatives| / Σcount; `bound`: the most the policy allows for these cells;
-    `tv_distance`: total-variation distance, 0 to 1, between the shares of the types counted and shown (all
-    windows together); `over_bound`: cells further off than the policy allows (then its arithmetic is wrong).
-    """
-
-    error: float
-    bound: float
-    tv_distance: float
-    over_bound: pd.DataFrame
-
-
-def representation(windows: pd.DataFrame, *, group_size: int = 10, policy: str = "ceil") -> Representation:
-    """Return the representation error of `windows`; NaN where nothing was counted.
-
-    A cell may be off by group_size - 1 under "ceil" or "floor", by group_size // 2 under "round".
-    """
-    if policy not in ("ceil", "floor", "round") or group_size < 1:
-        raise SettingError(
-            f"policy is {policy!r} and group_size {group_size!r}: choose 'ceil', 'floor' or 'round', and 1 or more."
-        )
-    seen = cells(unique_windows(windows))
-    worst = group_size // 2 if policy == "round" else group_size - 1
-    signed = group_size * seen["representatives"] - seen["count"]
-    wrong_side = (signed < 0) if policy == "ceil" else (signed > 0) if policy == "floor" else signed != signed
-    total = int(seen["count"].sum())
-    if total == 0:
-        return Representation(math.nan, math.nan, math.nan, seen.iloc[:0])
-    by_type = seen.groupby("emoji_type")[["count", "representatives"]].sum()
-    shown = max(int(by_type["representatives"].sum()), 1)
-    distance = (by_type["count"] / total - by_type["representatives"] / shown).abs().sum() / 2
-    return Representation(
-        error=float(signed.abs().sum() / total),
-        bound=worst * len(seen) / total,
-        tv_distance=float(distance),
-        over_bound=seen[(signed.abs() > worst) | wrong_side].reset_index(drop=True),
-    )

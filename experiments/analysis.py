@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments import accuracy, audit, batches, hops, latency, ledger, usage, verdict
 from experiments.batches import Drift
 from experiments.floor import Waits, spectrum
+from experiments.representation import Representation, representation, representatives_wrong
 from experiments.schedule import NS_PER_S
+from experiments.statistics import lag
 from pipeline.errors import SettingError
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -79,11 +82,12 @@ class Analysis:
     spectrum: pd.DataFrame
     hops: pd.DataFrame
     batches: pd.DataFrame
+    lags: pd.DataFrame
     drift: Drift
     conservation: accuracy.Conservation
     oracle: accuracy.Oracle
     offset_breaks: pd.DataFrame
-    representation: accuracy.Representation
+    representation: Representation
     cells: pd.DataFrame
     audit: pd.DataFrame
     summary: dict[str, Any]
@@ -113,11 +117,13 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     checked = accuracy.oracle(topic, windows)
     known = ledger.unique_windows(windows)
     counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
-    shown = accuracy.representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
     audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
+    lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         **_latency_keys(percentiles),
         "samples": whole.histogram.samples,
@@ -127,7 +133,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
-        **_load(reactions, conditions.waits.trigger_s),
+        "loop": str(parameters.get("loop", "open")),
+        **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
+        **_answers(reactions),
         **_usage(frames["usage"], reactions),
         "users": int(plan["user_id"].nunique()),
         "clients": len(clients),
@@ -141,8 +149,10 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "representation_error": shown.error,
         "representation_bound": shown.bound,
         "representation_over_bound": len(shown.over_bound),
+        "representatives_wrong": len(wrong),
         "tv_distance": shown.tv_distance,
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+        "subscribers_at_fault": audit.at_fault(audited),
     }
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
@@ -151,6 +161,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     summary = {
         **summary,
         "valid": judged.valid,
+        "reasons": list(judged.reasons),
         "passed": judged.passed,
         "slos": {slo.key: slo.passed for slo in judged.slos},
     }
@@ -162,6 +173,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         spectrum=spectrum(whole.histogram, conditions.waits),
         hops=table,
         batches=times,
+        lags=lags,
         drift=trend,
         conservation=balance,
         oracle=checked,
@@ -202,16 +214,32 @@ def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, flo
     return {"e2e_mean_s": whole_s, "hops_mean_s": hops_s, "hop_sum_error_s": hops_s - whole_s, **means}
 
 
-def _load(reactions: pd.DataFrame, trigger_s: float) -> dict[str, float]:
-    """Reactions offered and accepted a second while measured, which is a whole number of triggers."""
+def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[str, float]:
+    """Reactions offered and accepted a second while measured (a whole number of triggers), and the lag's growth."""
     ours = reactions[reactions["phase"] == "measured"]
-    if ours.empty:
-        return {"offered_per_s": 0.0, "accepted_per_s": 0.0}
-    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S
+    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S if len(ours) else 0.0
     measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
+    offered_per_s = len(ours) / measured_s
+    accepted_per_s = int(ledger.accepted(ours).sum()) / measured_s
     return {
-        "offered_per_s": len(ours) / measured_s,
-        "accepted_per_s": int(ledger.accepted(ours).sum()) / measured_s,
+        "offered_per_s": offered_per_s,
+        "accepted_per_s": accepted_per_s,
+        # The name that the closed loop's users ask for: what they got through, at their number and think time.
+        "throughput_per_s": accepted_per_s,
+        "lag_slope_per_s": slope.per_s,
+        "lag_slope_upper_per_s": slope.high_per_s,
+        "lag_slope_upper_share": slope.high_per_s / offered_per_s if offered_per_s else math.nan,
+    }
+
+
+def _answers(reactions: pd.DataFrame) -> dict[str, float]:
+    """How long ingest took to answer what was sent while measured; what it never answered took for ever."""
+    ours = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
+    took_ms = ((ours["t_answered_ns"] - ours["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
+    took_ms[(ours["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    return {
+        f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
+        for name, q in (("p50", 0.5), ("p99", 0.99))
     }
 
 

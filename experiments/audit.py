@@ -70,3 +70,10 @@ def audit(
 def totals(audited: pd.DataFrame) -> dict[str, int]:
     """Return the sums over all clients: `due`, `received` and each of FAULTS."""
     return {name: int(audited[name].sum()) for name in ("due", "received", *FAULTS)}
+
+
+def at_fault(audited: pd.DataFrame) -> str:
+    """Return the subscribers whose clients saw a fault, as `cluster/subscriber`, the most faults first."""
+    faults = audited[list(FAULTS)].sum(axis=1)
+    by_subscriber = faults.groupby(audited["cluster"] + "/" + audited["subscriber"]).sum()
+    return ", ".join(by_subscriber[by_subscriber > 0].sort_values(ascending=False, kind="stable").index)

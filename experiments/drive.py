@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from experiments import closed_loop, files
 from experiments.chain import Endpoints
+from experiments.load import postponed
 from experiments.parameters import Parameters
 from experiments.planning import plan_of
-from experiments.schedule import NS_PER_MS, NS_PER_S
+from experiments.schedule import NS_PER_S
 from pipeline import lifecycle
 from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
@@ -21,10 +23,6 @@ from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
 from pipeline.topics import Topics
 
-# Between writing the plan and its first send: time to start the sender and read it.
-LEAD_S = 4.0
-# A large plan takes longer to write, to read, and to make requests of.
-LEAD_PER_REACTION_MS = 0.01
 # Windows that a slow chain may still need after the load has ended before the rest counts as lost.
 DRAIN_TRIGGERS = 5
 # The load is long over by then; whatever holds it up will not end.
@@ -57,10 +55,13 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: their own message stands above")
-        sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
-        stack.callback(_end, sender)
-        if sender.wait() != 0:
-            raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
+        if parameters.loop == "closed":
+            closed_loop.run(parameters, endpoints.ingest, run_dir, step)
+        else:
+            sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
+            stack.callback(_end, sender)
+            if sender.wait() != 0:
+                raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
         step("waiting for the last window", parameters.load_s)
         patience_s = DRAIN_TRIGGERS * parameters.trigger_s
         # The buffer's last flush comes first.
@@ -102,11 +103,8 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
 def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
     """Write the plan, send it, tell how far it is; return the process when it has ended."""
     asked_ns = time.time_ns()
-    plan = plan_of(parameters, asked_ns)
-    # Moved by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
-    lead_ms = round((time.time_ns() - asked_ns) / NS_PER_MS + LEAD_S * 1000 + len(plan) * LEAD_PER_REACTION_MS)
-    plan["t_intended_ns"] += lead_ms * NS_PER_MS
-    plan.to_parquet(run_dir / "plan.parquet", index=False)
+    plan = postponed(plan_of(parameters, asked_ns), asked_ns)
+    files.to_parquet(plan, run_dir / "plan.parquet")
     places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
     sender = subprocess.Popen(
         [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],

@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "windows": (
         *("epoch", "window", "trigger_ns", "emitted_ns", "total", "malformed"),
-        *("offsets", "reactions"),
+        *("offsets", "reactions", "carried"),
     ),
     "clients": ("client_id", "cluster", "subscriber", "joined_ns", "left_ns"),
     "deliveries": (

@@ -16,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -24,13 +25,17 @@ import pandas as pd
 import uvloop
 from numpy.typing import NDArray
 
-from experiments.schedule import NS_PER_S
+from experiments import files
+from experiments.schedule import NS_PER_MS, NS_PER_S
 from experiments.sending import CONNECTIONS_MAX, send
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
 
-# What one process sends in the busiest second with a quarter of a core; one more costs the chain CPU.
-PER_PROCESS_S = 10_000
+# What one process sends in the busiest second with a third of a core; another one costs the chain CPU.
+PER_PROCESS_S = 15_000
+# Time to start, to read the plan and to make requests of it, on a machine at work.
+START_S = 4.0
+PER_REACTION_S = 0.00001
 # Descriptors that are no connection.
 OTHER_FILES = 64
 
@@ -43,13 +48,25 @@ def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
     return max(1, min(cores, math.ceil(busiest / PER_PROCESS_S)))
 
 
+def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
+    """Return `plan`, which was made for a start at `asked_ns`, moved so that there is time to start its senders.
+
+    It moves by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
+    """
+    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
+    # Several senders start only after the process that deals out the rows.
+    starts = 1 if processes_for(due_ns, os.cpu_count() or 1) == 1 else 2
+    lead_ns = time.time_ns() - asked_ns + (starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S
+    return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
+
+
 def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
     """Send every `parts`-th row of the file `plan`, from the `part`-th on, and write `sent`."""
     rows = pd.read_parquet(plan).iloc[part::parts]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
-    _write(uvloop.run(_until_signal(rows, url, connections)), sent)
+    files.to_parquet(uvloop.run(_until_signal(rows, url, connections)), sent)
 
 
 async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
@@ -89,18 +106,11 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
     statuses = [worker.wait() for worker in workers]
     frames = [pd.read_parquet(place) for place in places if place.exists()]
     if frames:
-        _write(pd.concat(frames).sort_values("seq"), sent)
+        files.to_parquet(pd.concat(frames).sort_values("seq"), sent)
     for place in places:
         place.unlink(missing_ok=True)
     if any(statuses) and not stopped:
         raise EmoStreamError(f"the {parts} senders ended with status {statuses}: their own messages stand above")
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    """Write whole or not at all."""
-    half = path.with_name(f".{path.name}")
-    frame.to_parquet(half, index=False)
-    half.replace(path)
 
 
 def main() -> None:

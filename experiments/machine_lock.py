@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,11 +49,13 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
 def foreign_load() -> bool:
     """Whether a load generator runs on this machine that this process did not start: of another user, say."""
     ours = {child.pid for child in psutil.Process().children(recursive=True)}
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if process.pid not in ours and any(word in _LOAD for word in words[1:4]):
-            return True
-    return False
+    commands = {one.pid: one.info["cmdline"] or [] for one in psutil.process_iter(["pid", "cmdline"])}
+    return bool(loads(commands) - ours)
+
+
+def loads(commands: Mapping[int, Sequence[str]]) -> set[int]:
+    """Return which processes (id -> command line) are load generators."""
+    return {pid for pid, words in commands.items() if any(word in _LOAD for word in words[1:4])}
 
 
 def _holder(text: str) -> tuple[int, str]:

@@ -15,6 +15,7 @@ import papermill
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
+from experiments import files
 from pipeline.errors import EmoStreamError, SettingError
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
@@ -102,4 +103,4 @@ def note_source(notebook: Path, run_dir: Path) -> None:
     record = run_dir / "manifest.json"
     about = json.loads(record.read_text())
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
-    record.write_text(json.dumps(about, indent=1) + "\n")
+    files.write_text(record, json.dumps(about, indent=1) + "\n")

@@ -19,6 +19,7 @@ import aiohttp
 import pandas as pd
 import uvloop
 
+from experiments import files
 from pipeline.delivering.sse import SseParser
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
@@ -160,12 +161,11 @@ def main() -> None:
     line.add_argument("out", type=Path, help="directory for clients.parquet and deliveries.parquet")
     options = line.parse_args()
     try:
-        clients = uvloop.run(audience(options.registry, options.clients))
+        joined, deliveries = frames(uvloop.run(audience(options.registry, options.clients)))
+        files.to_parquet(joined, options.out / "clients.parquet")
+        files.to_parquet(deliveries, options.out / "deliveries.parquet")
     except EmoStreamError as error:
         sys.exit(f"experiments.receivers: {error}")
-    joined, deliveries = frames(clients)
-    joined.to_parquet(options.out / "clients.parquet", index=False)
-    deliveries.to_parquet(options.out / "deliveries.parquet", index=False)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,19 @@ files.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments import figures, svg
+from experiments import figures, files, page, svg
 from experiments.analysis import Analysis, analyse
 from experiments.audit import FAULTS
-from experiments.wording import findings, seconds
+from experiments.page import plain, records, write_json
+from experiments.statistics import hdr
+from experiments.wording import findings
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _NAMED_ROWS = 50  # a page lists so many faults; the CSV has them all
 
 
@@ -40,15 +38,16 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
     summary_dir.mkdir(parents=True, exist_ok=True)
     drawings = draw(analysis)
     for name, (text, data) in drawings.items():
-        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
+        files.write_text(summary_dir / f"{name}.svg", text)
+        files.to_csv(data, summary_dir / f"{name}.csv")
     for name, data in tables(analysis).items():
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
-    _write_json(run_dir / "summary.json", analysis.summary)
-    _write_json(run_dir / "verdict.json", analysis.verdict.to_json())
-    page = run_dir / "report.html"
-    page.write_text(render(analysis, drawings, parameters, manifest), encoding="utf-8")
-    return page
+        files.to_csv(data, summary_dir / f"{name}.csv")
+    files.write_text(summary_dir / "latency.hdr", hdr.encode(analysis.end_to_end.histogram) + "\n")
+    write_json(run_dir / "summary.json", analysis.summary)
+    write_json(run_dir / "verdict.json", analysis.verdict.to_json())
+    path = run_dir / "report.html"
+    files.write_text(path, render(analysis, drawings, parameters, manifest))
+    return path
 
 
 def draw(analysis: Analysis) -> dict[str, figures.Drawing]:
@@ -66,6 +65,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Return the tables that have no figure, by the name of their CSV."""
     return {
         "percentiles": analysis.percentiles,
+        "lag": analysis.lags,
         "cells": analysis.cells,
         "types": figures.types_table(analysis.cells, analysis.conditions.group_size, most=10_000),
         "problems": analysis.conservation.problems,
@@ -82,37 +82,28 @@ def render(
     manifest: Mapping[str, Any],
 ) -> str:
     """Return the page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"seconds": seconds, "ms": _ms, "share": _share, "whole": _whole, "plain": _plain}
     types = figures.types_table(analysis.cells, analysis.conditions.group_size)
     by_subscriber = analysis.audit.groupby(["cluster", "subscriber"], as_index=False).agg(
         clients=("client_id", "size"), **{name: (name, "sum") for name in ("due", "received", *FAULTS)}
     )
     hidden = {"clock_samples", "parameters", "other_run", "regenerate", "run", "started"}
-    return environment.get_template("report.html").render(
+    return page.render(
+        "report.html",
         a=analysis,
         s=analysis.summary,
         verdict=analysis.verdict,
         findings=findings(analysis.summary, parameters),
         figures={name: svg.inline(text) for name, (text, _) in drawings.items()},
-        light=svg.LIGHT,
-        dark=svg.DARK,
-        percentiles=_records(analysis.percentiles),
-        hops=_records(analysis.hops),
-        types=_records(types),
+        percentiles=records(analysis.percentiles),
+        hops=records(analysis.hops),
+        types=records(types),
         most=max(types["stand_for"].max(), types["count"].max()) if len(types) else 1,
         kinds=int(analysis.cells["emoji_type"].nunique()),
-        problems=_records(analysis.conservation.problems.head(_NAMED_ROWS)),
-        differing=_records(analysis.oracle.differing.head(_NAMED_ROWS)),
-        breaks=_records(analysis.offset_breaks.head(_NAMED_ROWS)),
+        problems=records(analysis.conservation.problems.head(_NAMED_ROWS)),
+        differing=records(analysis.oracle.differing.head(_NAMED_ROWS)),
+        breaks=records(analysis.offset_breaks.head(_NAMED_ROWS)),
         named_rows=_NAMED_ROWS,
-        audit=_records(by_subscriber),
+        audit=records(by_subscriber),
         faults=FAULTS,
         parameters=_flat(parameters),
         facts=_flat({key: value for key, value in manifest.items() if key not in hidden}),
@@ -122,57 +113,11 @@ def render(
     )
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key} · ")
         else:
-            flat[f"{prefix}{key}"] = _plain(value)
+            flat[f"{prefix}{key}"] = plain(value)
     return flat
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _ms(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def _share(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    # 99.98 % must not be rounded into a perfect score.
-    return (
-        f"{math.floor(value * 1000) / 10:.1f} %" if 0.99 < value < 1 else f"{value * 100:.1f} %".replace("100.0", "100")
-    )
-
-
-def _whole(value: int) -> str:
-    return f"{value:,}"
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _strict(value: Any) -> Any:
-    """Return the value as strict JSON has it: NaN (not measured) as null, +inf (never arrived) as "inf"."""
-    if isinstance(value, Mapping):
-        return {key: _strict(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_strict(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value

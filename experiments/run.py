@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import chain, ledger, machine_lock, manifest, topic, usage
+from experiments import chain, files, ledger, machine_lock, manifest, topic, usage
 from experiments.analysis import Analysis, analyse
 from experiments.drive import Steps, drive
 from experiments.parameters import Parameters
@@ -68,12 +68,12 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
         about["clock_samples"] = clock.samples
         about["other_run"] |= machine_lock.foreign_load()
-        watch.frame().to_parquet(run_dir / "usage.parquet", index=False)
+        files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         steps("reading Kafka back", parameters.load_s)
         frames = _collect(bus, names, since, run_dir)
-    (run_dir / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+    files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
     analysis = analyse(frames, asdict(parameters), about)
-    analysis.reactions.to_parquet(run_dir / "reactions.parquet", index=False)
+    files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
     report = write(run_dir, analysis, asdict(parameters), about)
     return Result(run_dir, report, analysis, endpoints.ready_s)
 
@@ -92,7 +92,7 @@ def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run
         "progress": topic.progress(progress),
     }
     for name, frame in frames.items():
-        frame.to_parquet(run_dir / f"{name}.parquet", index=False)
+        files.to_parquet(frame, run_dir / f"{name}.parquet")
     written = (name for name in ledger.COLUMNS if name not in frames)
     return {**frames, **{name: pd.read_parquet(run_dir / f"{name}.parquet") for name in written}}
 

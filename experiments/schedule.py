@@ -95,6 +95,8 @@ def poisson_plan(
     """
     _check(users, rate_per_s, trigger_s, warm_up_triggers, measured_triggers, emojis)
     shares = popularity(weights, len(emojis)) if isinstance(weights, str) else _shares(weights, len(emojis))
+    if activity not in ("uniform", "zipf"):
+        raise SettingError(f"activity is {activity!r}: choose 'uniform' or 'zipf'.")
     of_users = popularity(activity, len(users))
     peak_per_s = rate_per_s * (BURST_FACTOR if bursts else 1)
     if peak_per_s * of_users.max() > 0.01 * NS_PER_S / NS_PER_US:

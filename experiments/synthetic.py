@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from experiments.latency import NS_PER_MS
 from experiments.ledger import COLUMNS
 from experiments.schedule import NS_PER_S, NS_PER_US, poisson_plan, user_names
+from spark.policies import represent
 
 START_NS = 1_795_426_200 * NS_PER_S  # 2026-11-23T09:30:00Z
 EPOCH = "5f0c2b9e-synthetic"
+GROUP_SIZE = 10
 SEQ_BASE = 120  # offsets do not begin at zero: earlier traffic filled the topic
 
 
@@ -44,6 +47,7 @@ def make_run(
     flush_ms: int = 500,
     flush_lead_ms: int = 50,
     partitions: int = 2,
+    policy: str = "ceil",
     seed: int = 1,
 ) -> Run:
     """Return a faultless run of an aligned chain: every reaction counted once, each window at each client."""
@@ -75,7 +79,7 @@ def make_run(
     batch_ns = (rng.lognormal(np.log(260), 0.12, len(triggers)) * NS_PER_MS).astype(np.int64)
     batch_ns[:1] = 3900 * NS_PER_MS  # a cold JVM
     emitted = triggers + batch_ns
-    windows = _windows(plan, topic, window, triggers, emitted, partitions)
+    windows = _windows(plan, topic, window, triggers, emitted, partitions, policy)
     people, deliveries = _deliveries(rng, windows, clients, intended.min() - 20 * NS_PER_S)
     progress = _progress(rng, windows, batch_ns)
     usage = _usage(int(intended.min()), int(windows["emitted_ns"].max()))
@@ -92,7 +96,8 @@ def make_run(
         "flush_ms": flush_ms,
         "flush_phase": "aligned",
         "flush_lead_ms": flush_lead_ms,
-        "group_size": 10,
+        "group_size": GROUP_SIZE,
+        "policy": policy,
         "warm_up_triggers": warm_up_triggers,
         "measured_triggers": measured_triggers,
         "seed": seed,
@@ -157,6 +162,7 @@ def _windows(
     triggers: NDArray[np.int64],
     emitted: NDArray[np.int64],
     partitions: int,
+    policy: str,
 ) -> pd.DataFrame:
     topic["window"] = np.searchsorted(triggers, topic["appended_ns"].to_numpy(dtype=np.int64), "left")
     ranges = topic.groupby(["window", "partition"])["offset"].agg(["min", "max"])
@@ -164,13 +170,13 @@ def _windows(
     counts = pd.DataFrame({"window": window, "emoji_type": plan["emoji_type"]}).value_counts().sort_index()
     malformed = topic[topic["emoji_type"].isna()].groupby("window").size()
     rows = []
+    carried: Mapping[str, int] = {}
     for number in range(len(triggers)):
         of_type = counts[counts.index.get_level_values("window") == number].droplevel("window")
         of_type = of_type.sort_values(ascending=False, kind="stable")
-        cells = [
-            {"emoji_type": kind, "count": int(count), "representatives": -(-int(count) // 10)}
-            for kind, count in of_type.items()
-        ]
+        said = {str(kind): int(count) for kind, count in of_type.items()}
+        shown, carried = represent(policy, said, GROUP_SIZE, epoch=EPOCH, window=number, carried=carried)
+        cells = [{"emoji_type": kind, "count": count, "representatives": shown[kind]} for kind, count in said.items()]
         offsets = {f"emoji-events-{p}": edges[(number, p)] for p in range(partitions) if (number, p) in edges}
         rows.append(
             {
@@ -182,6 +188,7 @@ def _windows(
                 "malformed": int(malformed.get(number, 0)),
                 "offsets": json.dumps(offsets),
                 "reactions": json.dumps(cells, ensure_ascii=False),
+                "carried": json.dumps(carried, ensure_ascii=False),
             }
         )
     return pd.DataFrame(rows)

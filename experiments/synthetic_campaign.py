@@ -200,7 +200,7 @@ def _write_run(
     (run_dir / "summary").mkdir(parents=True, exist_ok=True)
     _write_json(run_dir / "summary.json", {key: _written(value) for key, value in summary.items()})
     _write_json(run_dir / "verdict.json", judged.to_json())
-    manifest = {"run": name, "started": started, "commit": "synthetic", "dirty": False}
+    manifest = {"run": name, "started": started, "commit": "synthetic", "dirty": False, "cores": 2}
     _write_json(run_dir / "manifest.json", {**manifest, "parameters": planned["parameters"]})
     return {
         **{key: planned[key] for key in ("index", "block", "level", "factors")},

@@ -60,6 +60,7 @@ def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame
                 *(window.epoch, window.window, window.trigger_ns, window.emitted_ns),
                 *(window.total, window.malformed),
                 *(encode(window.offsets).decode(), encode(window.reactions).decode()),
+                encode(window.carried or {}).decode(),
             )
         )
     return pd.DataFrame(rows, columns=list(COLUMNS["windows"]))

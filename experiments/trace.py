@@ -50,7 +50,6 @@ def read(path: Path) -> pd.DataFrame:
             )
     if frame.empty:
         raise SettingError(f"trace {path} has no row below its first line: there is nothing to replay")
-    frame = frame[list(COLUMNS)].fillna("")  # a row cut short
     whole = frame["offset_ms"].str.fullmatch(r"[0-9]{1,18}").to_numpy(dtype=bool)
     _refuse(path, frame, "offset_ms", ~whole, "give whole milliseconds from 0 on")
     offsets = frame["offset_ms"].to_numpy().astype(np.int64)

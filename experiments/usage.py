@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -95,12 +95,17 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
     return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
 
 
-def _stage(words: list[str]) -> str | None:
-    """Return the stage that a command line such as `python -m spark.job` starts, None for any other."""
-    for flag, module in pairwise(words):
-        if flag == "-m":
-            return _STAGES.get(module)
-    return None
+def _stage(command: Sequence[str]) -> str | None:
+    """Return the stage that a command line such as `python -m spark.job` starts, None for any other.
+
+    Servers rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `circusd`.
+    """
+    words = " ".join(command).split()
+    if words[:1] == ["circusd"]:
+        return "supervisor"
+    if words[:1] == ["granian"]:
+        return next((_STAGES[word] for word in words if word in _STAGES), None)
+    return next((_STAGES.get(module) for flag, module in pairwise(words) if flag == "-m"), None)
 
 
 def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,8 @@ def seconds(value: float | None) -> str:
 def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
     """Return the sentences of the first paragraph, from the flat `summary` and the run's parameters."""
     return [
-        _load(summary),
+        *_invalid(summary),
+        *_load(summary, parameters),
         *_latency(summary, parameters),
         _counts(summary),
         _deliveries(summary),
@@ -43,7 +45,16 @@ def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
     ]
 
 
-def _load(summary: Mapping[str, Any]) -> str:
+def _invalid(summary: Mapping[str, Any]) -> list[str]:
+    """Return what speaks against the run, each reason up to its figures and its remedy."""
+    if not summary["reasons"]:
+        return []
+    reasons = [re.split(r"[:(]", reason)[0].strip() for reason in summary["reasons"]]
+    named = "; ".join(reason[0].lower() + reason[1:] for reason in reasons).rstrip(".")
+    return [f"This run is INVALID, and its figures are not to be quoted: {named}."]
+
+
+def _load(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
     fans = count(summary["users"], "simulated fan")
     planned, accepted = summary["planned"], summary["accepted"]
     text = f"{fans[0].upper()}{fans[1:]} planned {count(planned, 'reaction')}"
@@ -51,7 +62,26 @@ def _load(summary: Mapping[str, Any]) -> str:
         text = text.replace(" planned ", " sent ")
     else:
         text += f", of which {number(accepted)} {'was' if accepted == 1 else 'were'} accepted"
-    return f"{text}, and {count(summary['clients'], 'client')} watched."
+    sentences = [f"{text}, and {count(summary['clients'], 'client')} watched."]
+    if summary["loop"] == "closed":
+        sentences.append(_closed_loop(summary, parameters))
+    return sentences
+
+
+def _closed_loop(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    """Return what sets a closed loop apart: who waits for answers asks less of a slow chain."""
+    text = (
+        f"This was a closed loop: each fan waited for its answer and then {seconds(float(parameters['think_s']))} on "
+        "average before the next reaction, so latency counts from the actual send and is not comparable with that of "
+        f"an open loop. Ingest accepted {summary['throughput_per_s']:,.0f} reactions a second"
+    )
+    for key, words in (
+        ("answer_p50_ms", ", and answered half of them within"),
+        ("answer_p99_ms", ", 99 in 100 within"),
+    ):
+        if not math.isnan(summary[key]):
+            text += f"{words} {seconds(summary[key] / 1000)}"
+    return f"{text}."
 
 
 def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
@@ -114,7 +144,9 @@ def _deliveries(summary: Mapping[str, Any]) -> str:
     names |= {"late": "late", "unknown": "of unknown windows"}
     faults = [f"{summary[f'deliveries_{key}']:,} {word}" for key, word in names.items() if summary[f"deliveries_{key}"]]
     if faults:
-        return f"Of {summary['deliveries_due']:,} deliveries due, " + ", ".join(faults) + "."
+        places = summary["subscribers_at_fault"]
+        where = f" (at subscriber{'s' if ',' in places else ''} {places})"
+        return f"Of {summary['deliveries_due']:,} deliveries due, " + ", ".join(faults) + where + "."
     if not summary["deliveries_due"]:
         return "No client stayed long enough to be owed a window."
     return f"Each of the {summary['deliveries_due']:,} deliveries due arrived once and in order."

@@ -13,17 +13,24 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import uvloop
 
 from experiments import manifest
+from experiments.bench.analysis import analysis
 from experiments.bench.hammer import hammer
 from experiments.http1 import get, post
+from experiments.latency import rank_quantile
+from experiments.load import postponed, processes_for
 from experiments.parameters import Parameters
 from experiments.run import measure
-from experiments.schedule import POPULAR_EMOJIS, timestamp_of
+from experiments.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
+from experiments.verdict import SEND_DELAY_P99_MS
 from pipeline import lifecycle
 from pipeline.broker import EmbeddedKafka
 from pipeline.buses.kafka_bus import KafkaBus
@@ -37,10 +44,15 @@ ROUND_S = 6.0
 CONNECTIONS = 100
 SERVER_START_S = 30.0
 
+# The load generator: its promise at the first rate, and how far it goes.
+LOAD_RATES_PER_S = (2_000, 4_000, 8_000, 12_000)
+LOAD_S = 30
+LOAD_RUNG_S = 10
+
 
 def run(suite: str, out: Path) -> None:
-    """Run `suite` ("chain" or "ingest"); print its figures and write them to `out`/<suite>.json."""
-    figures = {"chain": chain, "ingest": ingest}[suite]()
+    """Run `suite`, one of SUITES; print its figures and write them to `out`/<suite>.json."""
+    figures = SUITES[suite]()
     about = manifest.manifest({})
     figures["machine"] = {name: about[name] for name in ("cpu", "cores", "kernel", "commit")}
     text = json.dumps(figures, indent=1)
@@ -103,6 +115,60 @@ def ingest() -> dict[str, Any]:
     }
 
 
+def load() -> dict[str, Any]:
+    """Measure how well the generator keeps to its plan beside a stub server, and up to which rate."""
+    rungs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
+        for rate_per_s in LOAD_RATES_PER_S:
+            rungs.append(_keeping(rate_per_s, LOAD_RUNG_S if rungs else LOAD_S, Path(scratch)))
+            if not rungs[-1]["kept"]:
+                break
+    highest = max((rung["rate_per_s"] for rung in rungs if rung["kept"]), default=0)
+    return {**rungs[0], "highest_kept_per_s": highest, "higher": rungs[1:]}
+
+
+def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
+    """Send a plan to a stub server; return how late the reactions went out."""
+    asked_ns = time.time_ns()
+    plan = poisson_plan(
+        user_names(rate_per_s),
+        rate_per_s,
+        asked_ns,
+        trigger_s=1.0,
+        warm_up_triggers=0,
+        measured_triggers=length_s,
+        seed=1,
+    )
+    plan = postponed(plan, asked_ns)
+    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
+    places = scratch / "plan.parquet", scratch / "sent.parquet"
+    plan.to_parquet(places[0], index=False)
+    stub = [sys.executable, "-m", "experiments.bench.stub_server"]
+    with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            command = [sys.executable, "-m", "experiments.load", *map(str, places), url]
+            if (status := subprocess.run(command, check=False).returncode) != 0:
+                raise EmoStreamError(f"the load ended with status {status}: its own message stands above")
+        finally:
+            server.terminate()
+    sent = pd.read_parquet(places[1])
+    delay_ms = (plan.merge(sent, on="seq")["t_sent_ns"].to_numpy() - due_ns[sent["seq"]]) / 1e6
+    p50_ms, p99_ms = (rank_quantile(delay_ms, share) for share in (0.5, 0.99))
+    return {
+        "rate_per_s": rate_per_s,
+        "planned": len(plan),
+        "sent": len(sent),
+        "answered_202": int((sent["status"] == 202).sum()),
+        "p50_ms": round(p50_ms, 2),
+        "p99_ms": round(p99_ms, 2),
+        "max_ms": round(float(delay_ms.max()), 2),
+        "processes": processes_for(due_ns, os.cpu_count() or 1),
+        "kept": len(sent) == len(plan) and p99_ms < SEND_DELAY_P99_MS,
+    }
+
+
 async def _rounds(port: int) -> list[tuple[float, float, Counter[int]]]:
     """Return each round's hello rate, accept rate and the statuses of its posts."""
     # Enough users that none is over the rate limit, which is in force as it is for everyone.
@@ -135,3 +201,6 @@ def _await_health(settings: Settings, server: subprocess.Popen[bytes]) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: its log stands above")
+
+
+SUITES: dict[str, Callable[[], dict[str, Any]]] = {"chain": chain, "ingest": ingest, "load": load, "analysis": analysis}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import accuracy, ledger, synthetic
-from pipeline.errors import SettingError
 
 RUN = synthetic.make_run(rate_per_s=15.0)
 PLAN = RUN.frames["plan"]
@@ -186,38 +183,3 @@ def test_gaps_and_overlaps_are_named():
         [2, 1, "gap", 3],
         [4, 3, "overlap", 2],
     ]
-
-
-def windows_of(*cells):
-    """Return one window with cells (type, count, representatives)."""
-    text = json.dumps([{"emoji_type": t, "count": c, "representatives": r} for t, c, r in cells])
-    return WINDOWS.head(1).assign(reactions=text)
-
-
-def test_representation_by_hand():
-    """Error, bound and distance of a window small enough to compute on paper."""
-    result = accuracy.representation(windows_of(("a", 15, 2), ("b", 5, 1)))
-    assert result.error == pytest.approx((5 + 5) / 20)
-    assert result.bound == pytest.approx(18 / 20)
-    assert result.tv_distance == pytest.approx(abs(15 / 20 - 2 / 3))
-    assert result.over_bound.empty
-
-
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=12), st.integers(1, 30))
-@settings(deadline=None)
-def test_ceil_is_always_within_its_bound(counts, group):
-    """Whatever the counts, ceil stays within group - 1 a cell; one representative fewer or more does not."""
-    right = [(str(i), count, -(-count // group)) for i, count in enumerate(counts)]
-    result = accuracy.representation(windows_of(*right), group_size=group)
-    assert result.over_bound.empty
-    assert result.error <= result.bound + 1e-12
-    for by in (-1, 1):
-        wrong = [(kind, count, shown + by) for kind, count, shown in right]
-        assert len(accuracy.representation(windows_of(*wrong), group_size=group).over_bound) == len(counts)
-
-
-def test_representation_of_nothing_and_of_an_unknown_policy():
-    """No counts give NaN; a policy that does not exist is refused."""
-    assert math.isnan(accuracy.representation(windows_of()).error)
-    with pytest.raises(SettingError, match="'nearest'"):
-        accuracy.representation(WINDOWS, policy="nearest")

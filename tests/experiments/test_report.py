@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -10,7 +11,7 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-from experiments import analysis, report, svg, synthetic, wording
+from experiments import analysis, page, report, svg, synthetic, wording
 from experiments.ledger import COLUMNS, LedgerError
 from pipeline.errors import SettingError
 
@@ -226,12 +227,46 @@ def test_numbers_in_words():
 
 def test_shares_are_never_rounded_up_to_perfect():
     """99.99 % does not read as 100 %."""
-    assert report._share(0.9999) == "99.9 %"
-    assert report._share(1.0) == "100 %"
-    assert report._share(None) == "–"
+    assert page.share(0.9999) == "99.9 %"
+    assert page.share(1.0) == "100 %"
+    assert page.share(None) == "–"
 
 
 def test_null_integers_survive_the_page():
     """Nullable integers from parquet are written as a dash."""
-    assert report._plain(pd.NA) == "–"
-    assert report._plain(True) == "yes"
+    assert page.plain(pd.NA) == "–"
+    assert page.plain(True) == "yes"
+
+
+def test_a_closed_loop_says_so_everywhere(tmp_path):
+    """A closed loop is told apart in the first paragraph, beside the title, and where latency is explained."""
+    about = RUN.manifest | {"run": "closed"}
+    path = report.write_report(tmp_path, RUN.frames, RUN.parameters | {"loop": "closed", "think_s": 1.5}, about)
+    page = html.unescape(re.sub(r"\s+", " ", path.read_text(encoding="utf-8")))
+    assert "waited for its answer and then 1.50 s on average" in page
+    assert "counts from the actual send and is not comparable with that of an open loop" in page
+    assert '<span class="badge">Closed loop</span>' in page
+    assert "<em>actually</em> sent" in page
+    assert "<em>planned</em>" not in page
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["loop"] == "closed"
+    sent = RUN.frames["sent"][RUN.frames["plan"]["phase"] == "measured"]
+    took_ms = (sent["t_answered_ns"] - sent["t_sent_ns"]) / 1e6
+    assert summary["throughput_per_s"] == pytest.approx(len(sent) / 54)
+    assert summary["answer_p50_ms"] == pytest.approx(took_ms.median(), rel=0.02)
+    assert summary["answer_p99_ms"] == pytest.approx(took_ms.quantile(0.99), rel=0.1)
+
+
+def test_an_open_loop_is_not_called_closed(good):
+    """Nothing of that stands in the report of an open loop."""
+    _, page, summary = good
+    assert summary["loop"] == "open"
+    assert "losed loop" not in page
+
+
+def test_an_answer_that_never_came_is_infinitely_late():
+    """Requests without an answer count in the percentiles of the answer time."""
+    sent = RUN.frames["sent"].copy()
+    sent.loc[:, ["t_answered_ns", "status"]] = 0
+    frames = RUN.frames | {"sent": sent}
+    assert analysis.analyse(frames, RUN.parameters, RUN.manifest).summary["answer_p99_ms"] == math.inf

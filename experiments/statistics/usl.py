@@ -1,0 +1,106 @@
+"""The Universal Scalability Law, X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1)).
+
+Source: N. J. Gunther, Guerrilla Capacity Planning, Springer 2007. lambda is the throughput of one, sigma the
+share of work that waits for others (contention), kappa the price of agreeing with them (coherency). N is the
+number of users of a closed loop, or of processors, and X the throughput they reach: only closed-loop throughput or
+capacity against resources may be fitted, never open-loop points, whose X is what was offered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+
+from pipeline.errors import SettingError
+
+FEWEST_LEVELS = 4
+RESAMPLES = 400
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Usl:
+    """The fitted law: its parameters, their 95 % `intervals` by name, where X is greatest (`peak_n`, inf without
+    coherency, and `peak_x` there) and the share `r2` of the throughput's variance that it explains.
+    """
+
+    lambda_: float
+    sigma: float
+    kappa: float
+    intervals: dict[str, tuple[float, float]]
+    peak_n: float
+    peak_x: float
+    r2: float
+
+
+def throughput(n: Floats, lambda_: float, sigma: float, kappa: float) -> Floats:
+    """Return X(N)."""
+    return np.asarray(lambda_ * n / (1 + sigma * (n - 1) + kappa * n * (n - 1)), dtype=np.float64)
+
+
+def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) -> Usl:
+    """Return the law that fits the throughput `measured` at each run's `concurrency`, all parameters >= 0.
+
+    Deviations count in relation to the throughput. Intervals are percentiles over fits to resampled relative
+    residuals, each made as wide as its degrees of freedom ask. Raises SettingError with fewer than FEWEST_LEVELS
+    distinct levels: three parameters always fit three points.
+    """
+    n = np.asarray(concurrency, dtype=np.float64)
+    x = np.asarray(measured, dtype=np.float64)
+    _check(n, x)
+    found = _fit(n, x)
+    fitted = throughput(n, *found)
+    residuals = (x / fitted - 1) * math.sqrt(len(n) / (len(n) - 3))
+    rng = np.random.default_rng(seed)
+    names = ("lambda_", "sigma", "kappa")
+    again = np.array(
+        [_fit(n, fitted * np.maximum(1 + rng.choice(residuals, len(n)), 0.01), found) for _ in range(RESAMPLES)]
+    )
+    low, high = np.quantile(again, [0.025, 0.975], axis=0)
+    lambda_, sigma, kappa = (float(value) for value in found)
+    peak_n, peak_x = _peak(lambda_, sigma, kappa)
+    scatter = float(((x - x.mean()) ** 2).sum())
+    return Usl(
+        lambda_,
+        sigma,
+        kappa,
+        {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)},
+        peak_n,
+        peak_x,
+        1 - float(((x - fitted) ** 2).sum()) / scatter if scatter else 1.0,
+    )
+
+
+def _fit(n: Floats, x: Floats, start: Floats | None = None) -> Floats:
+    first = (float((x / n).max()), 0.05, 1e-4) if start is None else tuple(np.maximum(start, 1e-12))
+    found, _ = curve_fit(
+        throughput, n, x, first, sigma=x, bounds=(0, np.inf), x_scale=(first[0], 0.1, 1e-3), max_nfev=5_000
+    )
+    return np.asarray(found, dtype=np.float64)
+
+
+def _peak(lambda_: float, sigma: float, kappa: float) -> tuple[float, float]:
+    if kappa > 1e-12:
+        peak = max(math.sqrt(max(1 - sigma, 0) / kappa), 1.0)
+        return peak, float(throughput(np.array([peak]), lambda_, sigma, kappa)[0])
+    return math.inf, lambda_ / sigma if sigma > 1e-12 else math.inf
+
+
+def _check(n: Floats, x: Floats) -> None:
+    if len(n) != len(x):
+        raise SettingError(f"{len(n)} levels of concurrency and {len(x)} throughputs: give one of each a run")
+    for name, values in (("concurrency", n), ("throughput", x)):
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise SettingError(f"{name} has {values.tolist()}: a fit needs finite values above 0")
+    levels = sorted(set(n.tolist()))
+    if len(levels) < FEWEST_LEVELS:
+        shown = ", ".join(f"{level:g}" for level in levels)
+        raise SettingError(
+            f"concurrency has {len(levels)} distinct levels ({shown}): a fit of three parameters needs "
+            f"{FEWEST_LEVELS} or more"
+        )

@@ -1,0 +1,102 @@
+"""A capacity campaign on disk becomes an interval, a limiting stage in words, and a staircase."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import capacity_result, synthetic_campaign
+from experiments.figures_capacity import staircase_figure
+from experiments.statistics.capacity import Probe, Search, capacity, next_load
+from pipeline.errors import SettingError
+
+SEARCH = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15}
+
+
+def chain(factors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a chain that Spark limits to 3,000 reactions a second."""
+    over = factors["rate_per_s"] > 3000
+    return {"shift_s": 5.0 if over else 0.0, "cpu_share_spark": 1.3 if over else 0.6}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The campaign of a whole search, made probe by probe as a sweep makes it."""
+    place, search = tmp_path_factory.mktemp("capacity"), Search(**SEARCH)
+    levels: list[dict[str, Any]] = []
+    probes: list[Probe] = []
+    while (load := next_load(search, probes)) is not None:
+        levels.append({"rate_per_s": load})
+        known = synthetic_campaign.write_synthetic(place, levels=levels, search=SEARCH, truth=chain, noise=0.001)
+        probes = [Probe(run["factors"]["rate_per_s"], run["passed"], run["valid"]) for run in known["runs"]]
+    return place
+
+
+def test_a_search_on_disk_is_an_interval_with_its_limiting_stage(searched: Path):
+    """The true capacity is inside the interval, confirmed, and Spark is named with its cores."""
+    found = capacity_result.result(searched)
+    assert found.capacity.highest_pass is not None
+    assert found.capacity.lowest_fail is not None
+    assert found.capacity.highest_pass <= 3000 < found.capacity.lowest_fail
+    assert found.capacity.confirmed
+    assert found.evidence[0].stage == "spark"
+    words = " ".join(found.sentences())
+    assert re.search(r"The capacity lies between rate_per_s \d+ \(passes\) and \d+ \(fails\)", words)
+    assert "It is confirmed" in words
+    assert "What limits it is spark. The machine is full: 2.0" in words
+    assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
+
+
+def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
+    """INVALID probes bound the capacity from below, and the instrument is named."""
+    faults = {3: {"reasons": ["The generator stalled."]}, 4: {"reasons": ["The generator stalled."]}}
+    levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 4096)]
+    synthetic_campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
+    found = capacity_result.result(tmp_path)
+    assert found.capacity.highest_pass == 2560
+    assert not found.capacity.bounded_above
+    assert found.evidence[0].stage == "load"
+    assert "INVALID (The generator stalled.)" in " ".join(found.sentences())
+
+
+def test_a_campaign_without_a_search_says_so(tmp_path: Path):
+    """Given the directory of another campaign, the error names it and the remedy."""
+    synthetic_campaign.write_synthetic(tmp_path, blocks=1)
+    with pytest.raises(SettingError, match=r"is no search for a capacity.*designs/capacity\.yaml"):
+        capacity_result.result(tmp_path)
+
+
+def test_a_search_with_an_unknown_field_or_a_manifest_cut_off_is_named(searched: Path, tmp_path: Path):
+    """Damaged input is an error that names file and field."""
+    place = shutil.copytree(searched, tmp_path / "damaged")
+    for manifest in place.glob("runs/*/manifest.json"):
+        manifest.write_text('{"cores": ')
+    with pytest.raises(SettingError, match=r"manifest\.json does not say how many cores"):
+        capacity_result.result(place)
+    known = json.loads((place / "campaign.json").read_text())
+    known["design"]["search"]["colour"] = "red"
+    (place / "campaign.json").write_text(json.dumps(known))
+    with pytest.raises(SettingError, match=r"campaign\.json: search is .*colour.*give factor"):
+        capacity_result.result(place)
+
+
+def test_the_staircase_has_a_row_a_probe_and_says_the_interval(searched: Path):
+    """The figure's data are the probes in order; the picture names highest pass and lowest fail; it is the same
+    twice, and drawn with nothing probed too.
+    """
+    found = capacity_result.result(searched)
+    text, data = staircase_figure(found.search, found.probes, found.capacity)
+    assert list(data["load"]) == [probe.load for probe in found.probes]
+    assert set(data["outcome"]) == {"pass", "fail"}
+    for words in ("highest pass", "lowest fail", "rate_per_s (log)", 'aria-label="The probes'):
+        assert words in text
+    assert staircase_figure(found.search, found.probes, found.capacity)[0] == text
+    empty, rows = staircase_figure(found.search, [], capacity(found.search, []))
+    assert "No load was probed yet" in empty
+    assert rows.empty
