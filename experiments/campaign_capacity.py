@@ -53,9 +53,8 @@ class Found:
         if self.capacity.confirmed:
             told.append("Both ends were measured again.")
         if self.evidence:
-            told.append(
-                f"What limits it is {_stage(self.evidence[0].stage)}. {self.evidence[0].reason}".rstrip(".") + "."
-            )
+            strongest = self.evidence[0]
+            told.append(f"The limiting stage is {_stage(strongest.stage)} ({strongest.reason.rstrip('.')}).")
         elif high is not None:
             told.append("The figures name no stage that limits it.")
         return told
