@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -22,18 +24,40 @@ CHECKED = "nbval-check-output"
 SHORT = {"users": 10, "rate_per_s": 40.0, "clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
 
 
-@pytest.mark.timeout(240)
-def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
-    """Every cell of run.ipynb executes under nbval, and the cells that are checked give what they should."""
-    short = tmp_path / "run.ipynb"
-    parameters = {**SHORT, "attach": str(ready_file), "run_dir": str(tmp_path / "run")}
+def checked_by_nbval(name: str, parameters: dict[str, object], folder: Path) -> None:
+    """Run a notebook with these parameters under nbval; its report has to be there afterwards."""
+    short = folder / name
+    given = {**parameters, "run_dir": str(folder / "run")}
     papermill.execute_notebook(
-        NOTEBOOKS / "run.ipynb", short, parameters, prepare_only=True, progress_bar=False, kernel_name="python3"
+        NOTEBOOKS / name, short, given, prepare_only=True, progress_bar=False, kernel_name="python3"
     )
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", str(short)]
     checked = subprocess.run([*command, "-c", "/dev/null"], capture_output=True, text=True, timeout=220, check=False)
     assert checked.returncode == 0, checked.stdout
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (folder / "run" / "report.html").exists()
+
+
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
+    """Every cell of run.ipynb executes under nbval, and the cells that are checked give what they should."""
+    checked_by_nbval("run.ipynb", {**SHORT, "attach": str(ready_file)}, tmp_path)
+
+
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_a_short_trace(ready_file: Path, tmp_path: Path) -> None:
+    """Every cell of trace.ipynb executes under nbval on a small recording, which is sent and counted whole."""
+    recording = tmp_path / "recorded.csv"
+    # One at a time and three at once, until well beyond the eight seconds that are replayed of it.
+    rows = [
+        f"{ms},user-{ms % 9},{'🎉❤😂'[ms % 3]}" for ms in range(0, 20_000, 70) for _ in range(1 + 2 * (ms % 4 == 0))
+    ]
+    recording.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows, ""]), encoding="utf-8")
+    short = {name: SHORT[name] for name in ("clients", "warm_up_triggers", "measured_triggers")}
+    parameters = {**short, "trace": str(recording), "speed": 2.0, "attach": str(ready_file)}
+    checked_by_nbval("trace.ipynb", parameters, tmp_path)
+    plan, topic = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("plan", "topic"))
+    assert len(plan) == sum(int(row.split(",")[0]) < 16_000 for row in rows)
+    assert Counter(topic["user_id"]) == Counter(plan["user_id"])
 
 
 def test_an_unknown_parameter_is_named() -> None:
