@@ -53,9 +53,8 @@ class Found:
         if self.capacity.confirmed:
             told.append("Both ends were measured again.")
         if self.evidence:
-            told.append(
-                f"What limits it is {_stage(self.evidence[0].stage)}. {self.evidence[0].reason}".rstrip(".") + "."
-            )
+            strongest = self.evidence[0]
+            told.append(f"The limiting stage is {_stage(strongest.stage)} ({strongest.reason.rstrip('.')}).")
         elif high is not None:
             told.append("The figures name no stage that limits it.")
         return told
@@ -78,7 +77,8 @@ def found(about: Mapping[str, Any], runs: pd.DataFrame, cores: int | None) -> Fo
     result = capacity(search, probes)
     passing = _run_at(rows, search.factor, result.highest_pass, passed=True)
     failing = _run_at(rows, search.factor, result.lowest_fail, passed=False)
-    evidence = tuple(limits(passing, failing, cores or _UNKNOWN_CORES)) if failing else ()
+    decisive = failing if failing is not None else _given_up(rows, search.factor, result.highest_pass)
+    evidence = tuple(limits(passing, decisive, cores or _UNKNOWN_CORES)) if decisive else ()
     return Found(search, probes, result, evidence, tuple(_missed(failing)) if failing else ())
 
 
@@ -92,6 +92,12 @@ def _run_at(rows: list[dict[str, Any]], factor: str, load: float | None, *, pass
         if row["valid"] and bool(row["passed"]) is passed and abs(row[f"factor_{factor}"] / load - 1) < 1e-3
     ]
     return ours[-1] if ours else None
+
+
+def _given_up(rows: list[dict[str, Any]], factor: str, highest: float | None) -> dict[str, Any] | None:
+    """The last run of the lowest load above the highest pass that was INVALID: where no fail bounds the capacity."""
+    beyond = [row for row in rows if not row["valid"] and row[f"factor_{factor}"] > (highest or 0)]
+    return min(reversed(beyond), key=lambda row: float(row[f"factor_{factor}"]), default=None)
 
 
 def _missed(row: Mapping[str, Any]) -> list[str]:

@@ -100,7 +100,7 @@ def by_level(objectives: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
 
     It is passed where every valid run met it; `worst` is NaN if any run did not measure it.
     """
-    valid = objectives[objectives["valid"]]
+    valid = objectives[objectives["valid"].astype(bool)]
     rows = []
     for key, of_key in valid.groupby("key", sort=False):
         first = of_key.iloc[0]

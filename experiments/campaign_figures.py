@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from experiments.batches import Drift
 from experiments.campaign_levels import FEW_RUNS, Layout, estimates, of_level
@@ -33,7 +34,7 @@ from experiments.svg import (
 )
 from pipeline.errors import SettingError
 
-_NAMED = 8  # levels that an axis of quantities names one by one
+_LABEL_SHARE = 0.06  # of an axis: what the name of a level takes at the least
 
 
 def excess_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
@@ -200,7 +201,7 @@ def _levels(axes: Axes, plan: Layout, *, named: bool = True) -> None:
         axes.set_xscale("log")
         room = max((x.max() / x.min()) ** 0.06, 1.1)
         axes.set_xlim(x.min() / room, x.max() * room)
-        if len(x) > _NAMED:
+        if _crowded(np.log(x)):
             label_log(axes, "x")
         else:
             axes.minorticks_off()
@@ -208,7 +209,7 @@ def _levels(axes: Axes, plan: Layout, *, named: bool = True) -> None:
     else:
         room = max(0.06 * float(np.ptp(x)), 0.5 if not plan.numeric else 0.1 * max(abs(float(x.max())), 1.0))
         axes.set_xlim(x.min() - room, x.max() + room)
-        if not plan.numeric or len(x) <= _NAMED:
+        if not plan.numeric or not _crowded(x):
             axes.set_xticks(x, [stacked(label) for label in plan.levels["label"]])
     axes.grid(visible=False, axis="x")
     if named:
@@ -232,6 +233,11 @@ def _beside(axes: Axes, level: float, text: str, colour: str) -> None:
 def _legend(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, labelcolor=INK,
                 borderaxespad=0.1, handletextpad=0.3)  # fmt: skip
+
+
+def _crowded(x: NDArray[np.float64]) -> bool:
+    """Whether levels lie so close that their names would run into each other: round numbers then stand there."""
+    return len(x) > 1 and bool(np.diff(np.sort(x)).min() < _LABEL_SHARE * np.ptp(x))
 
 
 def stacked(label: str) -> str:

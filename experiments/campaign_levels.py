@@ -25,14 +25,14 @@ FACTORS: dict[str, tuple[str, str]] = {
     "clients": ("clients", "{} clients"),
     "trigger_s": ("trigger interval T, s", "T = {} s"),
     "flush_ms": ("flush interval, ms", "flush {} ms"),
-    "flush_phase": ("phase of the flush", "{}"),
-    "ack": ("acknowledgement", "{}"),
-    "policy": ("policy of the representatives", "{}"),
+    "flush_phase": ("flush phase", "{} phase"),
+    "ack": ("acknowledgement", "{} answers"),
+    "policy": ("policy", "policy {}"),
     "clusters": ("clusters", "{} clusters"),
     "subscribers": ("subscribers a cluster", "{} subscribers a cluster"),
-    "arrivals": ("arrivals", "{}"),
-    "activity": ("activity of the users", "{} users"),
-    "popularity": ("popularity of the emoji", "{} emoji"),
+    "arrivals": ("arrivals", "{} arrivals"),
+    "activity": ("users' activity", "{} activity"),
+    "popularity": ("emoji's popularity", "{} popularity"),
     "speed": ("speed of the trace", "{}× speed"),
     "ingest_workers": ("ingest workers", "{} ingest workers"),
     "group_size": ("group size", "groups of {}"),
@@ -155,6 +155,11 @@ def derived(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(
         accepted_share=share, faults=runs[parts].sum(axis=1) + runs["oracle_cells"] - runs["oracle_equal"]
     )
+
+
+def believed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the valid runs: the only ones that enter a summary."""
+    return runs[runs["valid"].astype(bool)]
 
 
 def estimates(valid: pd.DataFrame, levels: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:

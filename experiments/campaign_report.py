@@ -27,11 +27,12 @@ from experiments import (
     svg,
 )
 from experiments.batches import Drift, drift
-from experiments.campaign_levels import FEW_RUNS, Layout
+from experiments.campaign_levels import FEW_RUNS, Layout, believed
 from experiments.campaign_spectra import spectra
 from experiments.figures import Drawing
 from experiments.figures_capacity import staircase_figure
 from experiments.schedule import NS_PER_S
+from pipeline.errors import SettingError
 
 KEYS = (
     "e2e_p50_s",
@@ -61,7 +62,7 @@ def write(campaign_dir: Path) -> Path:
     about = campaign_data.about(campaign_dir)
     runs = campaign_levels.derived(campaign_data.runs(campaign_dir))
     plan = campaign_levels.layout(about)
-    valid = runs[runs["valid"].astype(bool)] if len(runs) else runs
+    valid = believed(runs)
     facts = campaign_facts.facts(campaign_dir, runs)
     objectives = campaign_facts.by_level(campaign_facts.objectives(campaign_dir, runs), plan.levels)
     levels = campaign_levels.estimates(valid, plan.levels, KEYS)
@@ -147,14 +148,14 @@ def render(
 ) -> str:
     """Return the page as text."""
     design = about["design"]
-    valid = runs[runs["valid"].astype(bool)] if len(runs) else runs
+    valid = believed(runs)
     return page.render(
         "campaign.html",
         title=str(about["campaign"]),
         about=about,
         design=design,
         plan=plan,
-        findings=campaign_wording.findings(about, plan, runs, objectives, found.sentences() if found else ()),
+        findings=sentences(about, plan, runs, objectives, found),
         warnings=[*campaign_wording.warnings(about, runs, plan), *facts.warnings],
         tiles=campaign_tables.tiles(plan, valid, levels),
         levels=campaign_tables.level_rows(plan, runs, levels, objectives),
@@ -172,6 +173,25 @@ def render(
         closed=closed_loop(about),
         regenerate=_regenerate(about),
     )
+
+
+def sentences(
+    about: Mapping[str, Any],
+    plan: Layout,
+    runs: pd.DataFrame,
+    objectives: pd.DataFrame,
+    found: campaign_capacity.Found | None,
+) -> list[str]:
+    """Return the findings, those of a search or a closed loop among them."""
+    valid = believed(runs)
+    closed: list[str] = []
+    if closed_loop(about) and plan.numeric and len(valid):
+        try:
+            law = campaign_figures.fitted(valid, plan)
+        except SettingError:
+            law = None  # the figure says why
+        closed = campaign_wording.throughput(valid, plan, law)
+    return campaign_wording.findings(about, plan, runs, objectives, found.sentences() if found else (), closed)
 
 
 def _span(about: Mapping[str, Any]) -> str:

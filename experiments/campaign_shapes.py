@@ -55,7 +55,9 @@ def spectrum_figure(spectra: pd.DataFrame, plan: Layout) -> Drawing:
     lost = False
     if same:
         rows = spectra[spectra["level"] == last.idxmax()]
-        above.plot(-np.log10(1 - rows["quantile"]), rows["floor_s"], color=GREY, dashes=(4, 2), lw=1.4, label="floor")
+        above.plot(
+            -np.log10(1 - rows["quantile"]), rows["floor_s"], color=GREY, dashes=(4, 2), lw=1.4, label="latency floor"
+        )
     for number, level in enumerate(shown):
         rows = spectra[spectra["level"] == level]
         x = -np.log10(1 - rows["quantile"].to_numpy(dtype=np.float64))

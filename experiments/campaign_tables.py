@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments import campaign_forms as forms
 from experiments import campaign_levels, page
-from experiments.campaign_levels import FEW_RUNS, Layout
+from experiments.campaign_levels import FEW_RUNS, Layout, believed
 from experiments.wording import NBSP, seconds
 
 Form = Callable[[float], str]
@@ -21,15 +21,14 @@ def tiles(plan: Layout, valid: pd.DataFrame, levels: pd.DataFrame) -> list[tuple
     """Return the key figures of the level that the findings quote: (figure, what it is, its interval)."""
     if not len(valid[valid["level"] == plan.main] if len(valid) else valid):
         return []
-    main = levels[levels["level"] == plan.main].set_index("key")
+    main = {row["key"]: row for row in levels[levels["level"] == plan.main].to_dict("records")}
     rows = []
     for key, words, form in (
         ("e2e_excess_p50_s", "median above the floor", seconds),
         ("e2e_excess_p99_s", "p99 above the floor", seconds),
         ("headroom", "micro-batch over interval, p95", forms.percent),
     ):
-        row = main.loc[key]
-        rows.append((form(row["median"]), words, _interval(row, form)))
+        rows.append((form(main[key]["median"]), words, _interval(main[key], form) or "too few runs for an interval"))
     rows.append(
         (page.whole(int(valid["counted"].sum())), "reactions counted", f"of {int(valid['accepted'].sum()):,} accepted")
     )
@@ -46,8 +45,8 @@ def level_rows(
     """Return a row a level for the table of levels: texts, each figure with its interval."""
     rows = []
     for level in plan.levels.to_dict("records"):
-        ours = runs[runs["level"] == level["level"]] if len(runs) else runs
-        valid = ours[ours["valid"].astype(bool)] if len(ours) else ours
+        ours = runs[runs["level"] == level["level"]]
+        valid = believed(ours)
         figures = levels[levels["level"] == level["level"]].set_index("key")
         judged = objectives[objectives["level"] == level["level"]]
         cells = [
@@ -85,7 +84,7 @@ def _cell(row: Any, form: Form, *, worst: bool = False, least: bool = False) -> 
 
 def _interval(row: Any, form: Form) -> str:
     if row["runs"] < FEW_RUNS or not math.isfinite(row["high"]):
-        return "no interval" if row["runs"] else ""
+        return ""
     low, high = form(row["low"]), form(row["high"])
     return forms.between(low, high, form(row["median"])).replace(" to ", "–")
 

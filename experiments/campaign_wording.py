@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from experiments.campaign_forms import between, percent, slo_figure, spread
-from experiments.campaign_levels import FEW_RUNS, Layout, Trend, estimates, of_level, phrase, trend
+from experiments.campaign_levels import FEW_RUNS, Layout, Trend, believed, estimates, of_level, phrase, trend
+from experiments.statistics.usl import Usl
 from experiments.wording import NBSP, count, number
 
 TRENDS = {
-    "e2e_excess_p50_s": "the median's excess",
-    "e2e_excess_p99_s": "the p99's excess",
+    "e2e_excess_p50_s": "the median’s excess",
+    "e2e_excess_p99_s": "the p99’s excess",
     "batch_p95_s": "micro-batch time",
 }
 _STEPS = {"trigger_s": "second of the interval", "flush_ms": "millisecond of the interval", "speed": "step of speed"}
@@ -26,22 +27,24 @@ def findings(
     runs: pd.DataFrame,
     objectives: pd.DataFrame,
     capacity: Sequence[str] = (),
+    throughput: Sequence[str] = (),
 ) -> list[str]:
     """Return the sentences of the first paragraph.
 
     `runs` is campaign_levels.derived of all finished runs, `objectives` campaign_facts.by_level. `capacity` are
-    the sentences of a search, which come first of the results.
+    the sentences of a search and `throughput` those of a closed loop, which come first of the results.
     """
-    valid = runs[runs["valid"]] if len(runs) else runs
+    valid = believed(runs)
     sentences = [progress(about, runs)]
     if len(valid):
         sentences += [
             *capacity,
+            *throughput,
             *_objectives(objectives, plan, searched=bool(capacity)),
             *_latency(valid, plan),
-            *_growth(valid, plan),
+            *_growth(valid, plan, searched=bool(capacity)),
             counts(valid),
-            *_shown(valid, plan),
+            *([] if capacity else _shown(valid, plan)),
         ]
     return sentences
 
@@ -114,10 +117,10 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
         text += f", 99 in 100 {spread(p99)}"
     if p50["runs"] < FEW_RUNS:
         return [f"{text}; {count(int(p50['runs']), 'run')} carr{'ies' if p50['runs'] == 1 else 'y'} no interval."]
-    return [f"{text} (in brackets: 95{NBSP}% intervals over {count(int(p50['runs']), 'run')})."]
+    return [f"{text}; in brackets, 95{NBSP}% intervals over {count(int(p50['runs']), 'run')}."]
 
 
-def _growth(valid: pd.DataFrame, plan: Layout) -> list[str]:
+def _growth(valid: pd.DataFrame, plan: Layout, *, searched: bool) -> list[str]:
     """What the load (or another quantity) does to latency, and what the runs do not say."""
     trends = [trend(valid, plan, key) for key in TRENDS]
     known = [one for one in trends if math.isfinite(one.slope)]
@@ -127,6 +130,8 @@ def _growth(valid: pd.DataFrame, plan: Layout) -> list[str]:
     step = "each tenfold" if plan.log else f"each further {_STEPS.get(plan.factor, phrase(plan.factor, 1))}"
     told = [_told(one) for one in known if one.supported]
     silent = [TRENDS[one.key] for one in known if not one.supported]
+    if not told and searched:
+        return []
     if not told:
         return [f"{ends} no trend of {_list(silent)} stands out from the scatter of the runs."]
     text = f"{ends} {_list(told)} for {step}"
@@ -203,7 +208,7 @@ def warnings(about: Mapping[str, Any], runs: pd.DataFrame, plan: Layout) -> list
         return []
     if about["design"].get("search"):
         return ["A search probes most loads once or twice: only its interval is repeated, not the figures of a load."]
-    have = runs[runs["valid"].astype(bool)].groupby("level").size()
+    have = believed(runs).groupby("level").size()
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEW_RUNS]
     if not few:
         return []
@@ -230,3 +235,22 @@ def _upper(text: str) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def throughput(valid: pd.DataFrame, plan: Layout, law: Usl | None) -> list[str]:
+    """Return what a closed loop's users reach, and the law fitted to it (None: too few levels)."""
+    rows = estimates(valid, plan.levels, ["accepted_per_s"])
+    rows = rows[rows["runs"] > 0]
+    if rows.empty:
+        return []
+    parts = [f"{row['median']:,.0f} with {plan.words(row['level'])}" for row in rows.to_dict("records")]
+    first = f"Users who each wait for their answer get {parts[0].replace(' with', ' reactions/s through with', 1)}"
+    text = first + (f" and {parts[-1]}." if len(parts) > 1 else ".")
+    if law is None:
+        return [text]
+    low, high = law.intervals["sigma"]
+    told = f"{percent(law.sigma)} of the work waits for others ({between(percent(low), percent(high), percent(high))})"
+    seen = plan.levels.loc[plan.levels["level"].isin(rows["level"]), "x"]
+    if law.peak_n <= seen.max():
+        told += f", and throughput is greatest at {law.peak_n:,.0f} users"
+    return [text, f"By the Universal Scalability Law {told}."]

@@ -39,7 +39,17 @@ def staircase_figure(search: Search, probes: Sequence[Probe], found: Capacity) -
         rows = data[data["outcome"] == outcome]
         if len(rows):
             face = colour if filled else PAPER
-            axes.plot(rows["probe"], rows["load"], marker, color=colour, mfc=face, ms=6.5, label=outcome, ls="none")
+            axes.plot(
+                rows["probe"],
+                rows["load"],
+                marker,
+                color=colour,
+                mfc=face,
+                ms=6.5,
+                label=outcome,
+                ls="none",
+                zorder=3,  # the interval's lines pass behind
+            )
     low, high = found.highest_pass, found.lowest_fail
     if low is not None and high is not None:
         axes.axhspan(low, high, color=BLUE, alpha=0.14, lw=0)

@@ -30,13 +30,13 @@ def empty() -> HdrHistogram:
 def encode(histogram: Histogram) -> str:
     """Return the delivered latencies of `histogram` as the base64 text of an HdrHistogram (V2, compressed).
 
-    A bin of 1 ms is recorded just below its upper edge, the value that Histogram.quantile_s reports. A negative
+    A bin of 1 ms is recorded at its upper edge, the value that Histogram.quantile_s reports. A negative
     latency is recorded as 0 and one above an hour as an hour; how many were negative, and how many never came,
     is in the run's summary.
     """
     result = empty()
     for number in np.flatnonzero(histogram.counts):
-        edge_us = (histogram.first_ms + int(number) + 1) * 1000 - 1
+        edge_us = (histogram.first_ms + int(number) + 1) * 1000
         result.record_value(min(max(edge_us, 0), HIGHEST_US), int(histogram.counts[number]))
     return str(result.encode().decode("ascii"))
 
@@ -69,8 +69,8 @@ def quantile_s(latencies: HdrHistogram, undelivered: int, q: float) -> float:
     rank = min(max(math.ceil(q * n - 1e-9), 1), n)
     if rank > delivered:
         return math.inf
-    value_us = int(latencies.get_value_at_percentile(100 * rank / delivered)) + 1
-    return value_us // 1000 / 1000
+    # The library reports the highest value that it cannot tell from the recorded one: rounding down undoes that.
+    return int(latencies.get_value_at_percentile(100 * rank / delivered)) // 1000 / 1000
 
 
 def _refusal(position: int, text: str, error: Exception) -> str:

@@ -57,6 +57,9 @@ def test_the_threshold_of_a_step_is_inside_the_interval(
         assert found.bounded_above
         assert threshold < found.lowest_fail
         assert found.lowest_fail <= found.highest_pass * (1 + resolution) * 1.001
+        above = 1.1 * found.highest_pass
+        tried = [probe for probe in results if abs(probe.load / above - 1) <= 0.021]
+        assert above > 20_000 or any(not probe.passed for probe in tried), "1.1 C was not tried"
 
 
 def test_a_search_as_designed_takes_a_dozen_probes():

@@ -13,6 +13,11 @@ from pipeline.errors import SettingError
 LEVELS = np.repeat([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0], 3)
 
 
+def test_the_law_is_gunthers():
+    """By hand: ten users of 40 a second each, at 3 % contention and 0.02 % coherency, reach 400 / 1.288."""
+    assert throughput(np.array([1.0, 10.0]), 40.0, 0.03, 0.0002) == pytest.approx([40.0, 400 / 1.288])
+
+
 def test_exact_points_give_back_their_parameters():
     """Without noise the fit is the law itself: parameters, peak and all."""
     found = fit(LEVELS, throughput(LEVELS, 40.0, 0.03, 0.0002))
