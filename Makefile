@@ -47,6 +47,10 @@ lab: jars ## Open the notebooks in JupyterLab
 up: jars ## Start the whole chain, until Ctrl-C
 	@$(BIN)/python -m pipeline up
 
+.PHONY: airflow
+airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to look
+	@$(BIN)/python -m experiments.standalone
+
 .PHONY: bench
 bench: jars ## Measure: SUITE=chain, ingest, load or analysis, into reports/bench/
 	@$(BIN)/python -m experiments bench $(SUITE)

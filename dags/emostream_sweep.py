@@ -33,7 +33,7 @@ class CampaignRun(PapermillOperator):
         """Execute the notebook."""
         with orchestration.carried_out(self.design, self.campaign, self.index) as run_dir:
             self.output_nb = str(run_dir / "executed.ipynb")
-            self.parameters = {**self.parameters, "run_dir": str(run_dir)}
+            self.parameters = {**(self.parameters or {}), "run_dir": str(run_dir)}
             super().execute(context)
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import SettingError
 @dataclass(frozen=True)
 class Facts:
     """Commits and machines of the finished runs, each with its number of runs; `dirty` and `runs` are numbers of
-    runs. `versions` are those of the last run.
+    runs. `versions` and `cores` are those of the last run, `cores` None where it does not say.
     """
 
     runs: int
@@ -27,6 +27,7 @@ class Facts:
     dirty: int
     machines: dict[str, int]
     versions: dict[str, str]
+    cores: int | None
 
     @property
     def warnings(self) -> list[str]:
@@ -52,6 +53,7 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
     machines: Counter[str] = Counter()
     dirty = 0
     versions: dict[str, str] = {}
+    cores: int | None = None
     for run in runs["run"]:
         about = _read(campaign_dir / "runs" / run / "manifest.json")
         commits[str(about.get("commit") or "no commit known")] += 1
@@ -59,7 +61,8 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
         parts = (about.get("cpu"), about.get("cores") and f"{about['cores']} cores", about.get("kernel"))
         machines[", ".join(str(part) for part in parts if part) or "a machine not named"] += 1
         versions = {name: str(version) for name, version in about.get("versions", {}).items()} or versions
-    return Facts(len(runs), dict(commits), dirty, dict(machines), versions)
+        cores = about.get("cores") or cores
+    return Facts(len(runs), dict(commits), dirty, dict(machines), versions, cores)
 
 
 def objectives(campaign_dir: Path, runs: pd.DataFrame) -> pd.DataFrame:

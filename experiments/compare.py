@@ -123,9 +123,9 @@ def multiple(table: pd.DataFrame) -> str:
     does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
     text = (
         f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {chance} of their 95 % intervals would "
-        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it also "
-        "stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), and a "
-        "hint otherwise."
+        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it "
+        "also stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), "
+        "and a hint otherwise."
     )
     if fewest < 5:
         text += (

@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import psutil
 
@@ -32,7 +33,8 @@ PORT = 8085
 HOME = ROOT / "run" / "airflow"
 PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 DAGS = ("emostream_sweep", "emostream_nightly")
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+API = "api-server"
+OTHERS = ("scheduler", "dag-processor", "triggerer")
 START_TIMEOUT_S = 180.0
 # A chain takes itself down, ingest flushing first, and the notebook is saved.
 RUN_END_S = 90.0
@@ -83,9 +85,14 @@ class Standalone:
         self._once("db", "migrate")
         self._once("pools", "set", orchestration.POOL, "1", "One measured run at a time")
         try:
-            for name in COMPONENTS:
+            self._start(API)
+            # A task that starts before the API answers fails at once: of a sweep that was cut off there may be one due.
+            self._await(stop, lambda: [part for part in unready(self._url) if part == API])
+            for name in OTHERS:
                 self._start(name)
-            self._await_ready(stop)
+            self._await(stop, lambda: unready(self._url))
+            if not stop.is_set():
+                self._say()
             while not stop.wait(POLL_S):
                 self._look()
         finally:
@@ -116,17 +123,20 @@ class Standalone:
             if process.poll() is not None:
                 raise EmoStreamError(f"Airflow's {name} ended: see {self._logs / name}.log")
 
-    def _await_ready(self, stop: Event) -> None:
+    def _await(self, stop: Event, lacking: Callable[[], list[str]]) -> None:
+        """Return once nothing is `lacking` any more, or `stop` is set."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while lacking := unready(self._url):
+        while left := lacking():
             self._look()
-            if stop.wait(1.0):
+            if stop.wait(POLL_S):
                 return
             if time.monotonic() > deadline_s:
                 raise EmoStreamError(
-                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (still to come: {', '.join(lacking)}): "
+                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (still to come: {', '.join(left)}): "
                     f"see {self._logs}"
                 )
+
+    def _say(self) -> None:
         print(
             f"Airflow is ready: {self._url}\n"
             f"  carry out a design:  {self._url}/dags/emostream_sweep (Trigger)\n"
@@ -143,28 +153,30 @@ class Standalone:
         if scheduler is not None and scheduler.poll() is None:
             # From here on it starts nothing, and waits for what it has started.
             scheduler.terminate()
-            interrupt_kernels(scheduler.pid)
-            with suppress(subprocess.TimeoutExpired):
-                scheduler.wait(RUN_END_S)
+            deadline_s = time.monotonic() + RUN_END_S
+            interrupted: set[int] = set()
+            while scheduler.poll() is None and time.monotonic() < deadline_s:
+                interrupted |= interrupt_kernels(scheduler.pid, interrupted)
+                time.sleep(POLL_S)
             family |= _family(self._running.values())
         for process in self._running.values():
             if process.poll() is None:
                 process.terminate()
         _, left = psutil.wait_procs(family, timeout=END_S)
-        for process in left:
+        for one in left:
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                one.kill()
         psutil.wait_procs(left, timeout=END_S)
 
 
 def unready(url: str) -> list[str]:
-    """Return what the Airflow at `url` still lacks of its parts and of our DAGs; empty: it is ready."""
+    """Return what the Airflow at `url` still lacks: its API before all, its parts, our DAGs; empty: it is ready."""
     try:
         health = _get(f"{url}/api/v2/monitor/health")
         lacking = [part for part in PARTS if (health.get(part) or {}).get("status") != "healthy"]
         known = {dag["dag_id"] for dag in _get(f"{url}/api/v2/dags")["dags"]}
     except (OSError, ValueError):
-        return ["an answer"]
+        return [API]
     return lacking + [f"DAG {name}" for name in DAGS if name not in known]
 
 
@@ -174,12 +186,19 @@ def _get(url: str) -> dict[str, Any]:
         return said
 
 
-def interrupt_kernels(pid: int) -> None:
-    """Interrupt the notebooks that process `pid` or one of its offspring executes."""
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if any("ipykernel" in word for word in child.cmdline()):
-                child.send_signal(signal.SIGINT)
+def interrupt_kernels(pid: int, but: Set[int] = frozenset()) -> set[int]:
+    """Interrupt the notebooks' kernels below process `pid`, except those of the ids in `but`; return their ids.
+
+    Once each: a second interrupt would disturb a run that takes its chain down.
+    """
+    found = set()
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.pid not in but and any("ipykernel" in word for word in child.cmdline()):
+                    child.send_signal(signal.SIGINT)
+                    found.add(child.pid)
+    return found
 
 
 def _airflow(*words: str) -> list[str]:

@@ -10,11 +10,13 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 
-from experiments import campaign_levels, campaign_report, campaign_wording, synthetic_campaign
+from experiments import campaign_levels, campaign_report, campaign_wording, notebook, synthetic_campaign
 from experiments.campaign_spectra import merged
 from experiments.statistics import hdr
 from experiments.wording import NBSP
@@ -395,3 +397,31 @@ def test_trend_is_zero_without_one_and_needs_an_axis():
 def test_shares_in_words_are_never_rounded_to_perfection(value, text):
     """99.96 % is not 100 %, and 0.04 % is not nothing."""
     assert campaign_wording.percent(value).replace(NBSP, " ") == text
+
+
+def test_reports_readme_names_every_file_of_a_campaign(whole):
+    """Each file below summary/ is told of, with where it comes from."""
+    readme = (Path(__file__).resolve().parents[2] / "reports" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## The files of a campaign")[2].partition("\n## ")[0]
+    names = [path.name for path in (whole[0] / "summary").iterdir()]
+    names += ["capacity.json", "staircase.svg", "scalability.svg"]
+    assert [name for name in names if not re.search(rf"[`/]{re.escape(name)}`", section)] == []
+
+
+def test_notebook_shows_findings_levels_and_figures(whole, tmp_path):
+    """notebooks/sweep.ipynb, executed by papermill on a campaign, says what the page says."""
+    source = Path(__file__).resolve().parents[2] / "notebooks" / "sweep.ipynb"
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        str(source),
+        str(executed),
+        {"campaign": str(whole[0])},
+        cwd=str(source.parent.parent),
+        progress_bar=False,
+        kernel_name="python3",
+        kernel_manager_class=notebook.LocalKernel,
+    )
+    shown = str([cell.get("outputs") for cell in nbformat.read(executed, as_version=4).cells])
+    assert "one is invalid and left out of every figure" in shown
+    assert shown.count("<svg role=") == len(FIGURES)
+    assert notebook.checked(source, {"campaign": "x"}) == {"campaign": "x"}

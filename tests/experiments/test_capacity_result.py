@@ -40,16 +40,17 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_search_on_disk_is_an_interval_with_its_limiting_stage(searched: Path):
     """The true capacity is inside the interval, confirmed, and Spark is named with its cores."""
-    found = capacity_result.result(searched)
+    found = capacity_result.read(searched)
     assert found.capacity.highest_pass is not None
     assert found.capacity.lowest_fail is not None
     assert found.capacity.highest_pass <= 3000 < found.capacity.lowest_fail
     assert found.capacity.confirmed
     assert found.evidence[0].stage == "spark"
+    assert "spark" in found.evidence[0].reason
+    assert re.search(r"The machine is full: 2\.0\d of 2 cores", found.evidence[0].reason)
     words = " ".join(found.sentences())
-    assert re.search(r"The capacity lies between rate_per_s \d+ \(passes\) and \d+ \(fails\)", words)
-    assert "It is confirmed" in words
-    assert "What limits it is spark. The machine is full: 2.0" in words
+    assert f"{found.capacity.highest_pass:,g}\u00a0reactions/s" in words
+    assert "Spark" in words
     assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
 
 
@@ -58,39 +59,42 @@ def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
     faults = {3: {"reasons": ["The generator stalled."]}, 4: {"reasons": ["The generator stalled."]}}
     levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 4096)]
     synthetic_campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
-    found = capacity_result.result(tmp_path)
+    found = capacity_result.read(tmp_path)
     assert found.capacity.highest_pass == 2560
     assert not found.capacity.bounded_above
     assert found.evidence[0].stage == "load"
     assert "INVALID (The generator stalled.)" in " ".join(found.sentences())
+    assert found.missed == ()
 
 
 def test_a_campaign_without_a_search_says_so(tmp_path: Path):
     """Given the directory of another campaign, the error names it and the remedy."""
     synthetic_campaign.write_synthetic(tmp_path, blocks=1)
     with pytest.raises(SettingError, match=r"is no search for a capacity.*designs/capacity\.yaml"):
-        capacity_result.result(tmp_path)
+        capacity_result.read(tmp_path)
 
 
 def test_a_search_with_an_unknown_field_or_a_manifest_cut_off_is_named(searched: Path, tmp_path: Path):
     """Damaged input is an error that names file and field."""
     place = shutil.copytree(searched, tmp_path / "damaged")
-    for manifest in place.glob("runs/*/manifest.json"):
-        manifest.write_text('{"cores": ')
-    with pytest.raises(SettingError, match=r"manifest\.json does not say how many cores"):
-        capacity_result.result(place)
+    manifest = next(place.glob("runs/*/manifest.json"))
+    whole = manifest.read_text()
+    manifest.write_text(whole[:20])
+    with pytest.raises(SettingError, match=r"manifest\.json is missing, cut off or damaged"):
+        capacity_result.read(place)
+    manifest.write_text(whole)
     known = json.loads((place / "campaign.json").read_text())
     known["design"]["search"]["colour"] = "red"
     (place / "campaign.json").write_text(json.dumps(known))
     with pytest.raises(SettingError, match=r"campaign\.json: search is .*colour.*give factor"):
-        capacity_result.result(place)
+        capacity_result.read(place)
 
 
 def test_the_staircase_has_a_row_a_probe_and_says_the_interval(searched: Path):
     """The figure's data are the probes in order; the picture names highest pass and lowest fail; it is the same
     twice, and drawn with nothing probed too.
     """
-    found = capacity_result.result(searched)
+    found = capacity_result.read(searched)
     text, data = staircase_figure(found.search, found.probes, found.capacity)
     assert list(data["load"]) == [probe.load for probe in found.probes]
     assert set(data["outcome"]) == {"pass", "fail"}

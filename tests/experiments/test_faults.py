@@ -17,10 +17,11 @@ from experiments.analysis import analyse
 from experiments.schedule import timestamp_of
 from experiments.wording import findings
 
-RUN = synthetic.make_run()
+# Long enough for the growth of the lag to be told.
+RUN = synthetic.make_run(measured_triggers=12)
 PLAN, TOPIC, WINDOWS = (RUN.frames[name] for name in ("plan", "topic", "windows"))
 NS_PER_MS = 1_000_000
-CASUALTY = 500  # seq of the reaction that something happens to
+CASUALTY = 1000  # seq of the reaction that something happens to
 VICTIM = PLAN.loc[CASUALTY, "user_id"]
 
 
@@ -59,9 +60,9 @@ def test_a_faultless_run_is_valid_and_passes():
 def test_a_stalled_generator():
     """A second in which nothing went out makes the run INVALID, with the reaction that waited longest."""
     sent = RUN.frames["sent"]
-    start_ns = int(PLAN.loc[CASUALTY, "t_intended_ns"])
-    held = (sent["t_sent_ns"] >= start_ns) & (sent["t_sent_ns"] < start_ns + 1000 * NS_PER_MS)
-    result, words = examined({"sent": sent.assign(t_sent_ns=sent["t_sent_ns"].mask(held, start_ns + 1000 * NS_PER_MS))})
+    until_ns = int(PLAN.loc[CASUALTY, "t_intended_ns"]) + 1000 * NS_PER_MS
+    held = (PLAN["seq"] >= CASUALTY) & (PLAN["t_intended_ns"] < until_ns)
+    result, words = examined({"sent": sent.assign(t_sent_ns=sent["t_sent_ns"].mask(held, until_ns))})
     assert not result.verdict.valid
     assert any(f"The generator stalled: seq {CASUALTY}, due" in reason for reason in result.verdict.reasons)
     assert "INVALID" in words

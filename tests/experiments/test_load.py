@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,9 @@ from experiments.sending import bodies, send
 from pipeline.errors import SettingError
 
 ANSWER = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"accepted":1}'
+
+
+Result = TypeVar("Result")
 
 
 class Server:
@@ -76,6 +80,11 @@ async def serving(script: Callable[[Server, int], object] = lambda server, numbe
         await asyncio.sleep(0.01)
 
 
+def ended(body: Coroutine[Any, Any, Result]) -> Result:
+    """Run `body` on the loop that the load uses; what hangs is an error."""
+    return uvloop.run(asyncio.wait_for(body, 40))
+
+
 def planned(count: int, gap_ms: float = 1.0, lead_ms: float = 50.0) -> pd.DataFrame:
     """Return a plan of `count` reactions, `gap_ms` apart, that begins soon."""
     due_ns = time.time_ns() + ((lead_ms + gap_ms * np.arange(count)) * 1e6).astype(np.int64)
@@ -120,7 +129,7 @@ def test_each_reaction_is_posted_once_and_not_before_its_time() -> None:
             # Connections stay open.
             assert server.connections <= sending.OPEN_AT_START
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_each_status_is_recorded_for_its_reaction() -> None:
@@ -140,7 +149,7 @@ def test_each_status_is_recorded_for_its_reaction() -> None:
             numbers = plan["user_id"].str[4:].astype(int)
             assert list(sent["status"]) == [statuses[number % 4] for number in numbers]
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_a_server_that_holds_its_answers_holds_up_no_reaction() -> None:
@@ -164,7 +173,7 @@ def test_a_server_that_holds_its_answers_holds_up_no_reaction() -> None:
             assert len(sent) == len(plan)
             assert (sent["status"] == 202).all()
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_beyond_the_bound_a_reaction_waits_and_its_delay_shows() -> None:
@@ -193,7 +202,7 @@ def test_beyond_the_bound_a_reaction_waits_and_its_delay_shows() -> None:
             assert list(sent["t_sent_ns"] > released_ns) == [False] * 5 + [True] * 15
             assert seen(server) == wanted(plan)
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_a_connection_that_is_cut_costs_its_own_reaction_only() -> None:
@@ -208,7 +217,7 @@ def test_a_connection_that_is_cut_costs_its_own_reaction_only() -> None:
             assert (sent["t_sent_ns"] > 0).all()
             assert (sent.loc[sent["status"] == 0, "t_answered_ns"] == 0).all()
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_half_an_answer_is_none() -> None:
@@ -227,7 +236,7 @@ def test_half_an_answer_is_none() -> None:
         listening.close()
         assert list(sent["status"]) == [0] * 6
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_a_connection_announced_as_closing_is_not_used_again() -> None:
@@ -240,7 +249,7 @@ def test_a_connection_announced_as_closing_is_not_used_again() -> None:
             assert (sent["status"] == 202).all()
             assert server.connections >= 30
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_a_connection_idle_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +263,7 @@ def test_a_connection_idle_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch)
             # The last of them each needed a new one.
             assert server.connections >= 4
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_an_answer_that_takes_too_long_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,13 +280,13 @@ def test_an_answer_that_takes_too_long_counts_as_none(monkeypatch: pytest.Monkey
             sent = await send(planned(5, gap_ms=5.0), server.url)
             assert sorted(sent["status"]) == [0, 202, 202, 202, 202]
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_no_server_leaves_every_reaction_without_an_answer() -> None:
     """Where nothing listens each reaction is an attempt with status 0: that is the chain's failure, and shows."""
     plan = planned(20)
-    sent = uvloop.run(send(plan, "http://127.0.0.1:9"))
+    sent = ended(send(plan, "http://127.0.0.1:9"))
     assert list(sent["seq"]) == list(plan["seq"])
     assert (sent["status"] == 0).all()
     assert (sent["t_answered_ns"] == 0).all()
@@ -301,19 +310,19 @@ def test_stop_keeps_what_was_sent() -> None:
             assert list(sent["seq"]) == list(plan["seq"][: len(sent)])
             assert len(server.bodies) == len(sent)
 
-    uvloop.run(run())
+    ended(run())
 
 
 def test_a_plan_of_nothing_sends_nothing() -> None:
     """An empty part of a plan is no error."""
-    assert uvloop.run(send(planned(0), "http://127.0.0.1:9")).empty
+    assert ended(send(planned(0), "http://127.0.0.1:9")).empty
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "https://127.0.0.1:8000", "http://"])
 def test_a_url_that_is_none_is_named(url: str) -> None:
     """The base URL is checked before anything is sent."""
     with pytest.raises(SettingError, match=r"give http://host:port"):
-        uvloop.run(send(planned(1), url))
+        ended(send(planned(1), url))
 
 
 @given(st.lists(st.integers(0, 4_000_000_000 * NS_PER_S), min_size=1, max_size=20))
@@ -418,7 +427,7 @@ def test_sigterm_keeps_what_was_sent(tmp_path: Path, processes: int) -> None:
             _, errors = await asyncio.to_thread(load.communicate, timeout=60)
             return load.returncode, errors, server
 
-    status, errors, server = asyncio.run(run())
+    status, errors, server = ended(run())
     assert (status, errors) == (0, b"")
     sent = pd.read_parquet(tmp_path / "sent.parquet")
     assert 300 < len(sent) < 6_000

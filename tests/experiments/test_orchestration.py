@@ -116,7 +116,7 @@ def test_a_run_that_is_not_due_is_refused(reports: Path) -> None:
     """To clear the task of a finished run harms nothing: the run is refused, its directory stays as it is."""
     due()
     carry_out(0)
-    with pytest.raises(EmoStreamError, match="run 1 of .* is not due"):
+    with pytest.raises(EmoStreamError, match=r"run 1 of .* is not due"):
         carry_out(0)
     assert len(list((reports / "tiny" / "runs").iterdir())) == 1
 
@@ -142,10 +142,15 @@ def test_an_interrupted_run_has_not_failed(reports: Path, error: BaseException) 
 
 def test_a_run_that_fails_after_its_verdict_is_finished(reports: Path) -> None:
     """What was measured is kept even if a later cell fails; the task fails nevertheless."""
+
+    def judged_then_failed() -> None:
+        with orchestration.carried_out("tiny", "", 0) as run_dir:
+            leave(run_dir, passed=False)
+            raise failure("AssertionError")
+
     due()
-    with pytest.raises(PapermillExecutionError), orchestration.carried_out("tiny", "", 0) as run_dir:
-        leave(run_dir, passed=False)
-        raise failure("AssertionError")
+    with pytest.raises(PapermillExecutionError):
+        judged_then_failed()
     assert [run["passed"] for run in noted(reports)["runs"]] == [False]
     assert noted(reports)["abandoned"] == []
 
@@ -153,13 +158,12 @@ def test_a_run_that_fails_after_its_verdict_is_finished(reports: Path) -> None:
 def test_a_run_that_was_killed_is_made_again(reports: Path) -> None:
     """A kill says nothing; the next plan finds the run under way, notes it as cut off, and has it due."""
     due()
-    with pytest.raises(GeneratorExit), orchestration.carried_out("tiny", "", 0) as run_dir:
-        killed = (reports / "tiny" / "campaign.json").read_text()
-        raise GeneratorExit
-    (reports / "tiny" / "campaign.json").write_text(killed)
+    killed = orchestration.carried_out("tiny", "", 0)
+    first = killed.__enter__()
     assert due() == [0, 1]
+    assert noted(reports)["abandoned"][0]["run"] == first.name
     assert "cut off" in noted(reports)["abandoned"][0]["why"]
-    assert carry_out(0) != run_dir
+    assert carry_out(0) != first
 
 
 def test_a_good_campaign_is_reduced_to_its_page(reports: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import standalone
 
-HEALTH = dict.fromkeys(standalone.PARTS, {"status": "healthy"})
+HEALTH = {part: {"status": "healthy"} for part in standalone.PARTS}
 KNOWN = {"dags": [{"dag_id": name} for name in standalone.DAGS]}
 
 
@@ -58,11 +58,11 @@ def test_a_dag_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_nobody_there_is_not_ready() -> None:
     """A refused connection is no error while it starts."""
-    assert standalone.unready("http://127.0.0.1:9") == ["an answer"]
+    assert standalone.unready("http://127.0.0.1:9") == [standalone.API]
 
 
 def test_kernels_below_a_process_are_interrupted() -> None:
-    """Only a notebook's kernel gets the Ctrl-C, and gets it as a Ctrl-C."""
+    """Only a notebook's kernel gets the Ctrl-C, and gets it as a Ctrl-C, once."""
     waits = (
         "import time\ntry:\n print(1, flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('interrupted')"
     )
@@ -78,7 +78,9 @@ def test_kernels_below_a_process_are_interrupted() -> None:
     with subprocess.Popen([sys.executable, "-c", starts, waits], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "both\n"
-        standalone.interrupt_kernels(parent.pid)
+        interrupted = standalone.interrupt_kernels(parent.pid)
+        assert len(interrupted) == 1
+        assert standalone.interrupt_kernels(parent.pid, interrupted) == set()
         assert parent.stdout.readline() == "interrupted None\n"
 
 

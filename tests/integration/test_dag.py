@@ -118,10 +118,10 @@ def test_airflows_scheduler_starts_the_runs_in_their_order(airflow_env: dict[str
     assert told(ORDER, airflow_env, tmp_path, 100) == [[index] for index in range(12)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_tiny_sweep_drives_the_chain(airflow_env: dict[str, str], tmp_path: Path) -> None:
     """Plan, two runs on real chains, and the report: everything ends well, and the campaign says so."""
-    assert told(WHOLE, airflow_env, tmp_path, 280) == {
+    assert told(WHOLE, airflow_env, tmp_path, 380) == {
         "plan-1": "success",
         "run0": "success",
         "run1": "success",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -16,22 +18,46 @@ from pipeline.errors import SettingError
 pytestmark = pytest.mark.integration
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+# The tag of a cell whose output is compared; it also needs `keep_output`, which nbstripout goes by.
+CHECKED = "nbval-check-output"
 # What makes a run short enough to be checked; everything else stays as people find it.
 SHORT = {"users": 10, "rate_per_s": 40.0, "clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
+
+
+def checked_by_nbval(name: str, parameters: dict[str, object], folder: Path) -> None:
+    """Run a notebook with these parameters under nbval; its report has to be there afterwards."""
+    short = folder / name
+    given = {**parameters, "run_dir": str(folder / "run")}
+    papermill.execute_notebook(
+        NOTEBOOKS / name, short, given, prepare_only=True, progress_bar=False, kernel_name="python3"
+    )
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", str(short)]
+    checked = subprocess.run([*command, "-c", "/dev/null"], capture_output=True, text=True, timeout=220, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert (folder / "run" / "report.html").exists()
 
 
 @pytest.mark.timeout(240)
 def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
     """Every cell of run.ipynb executes under nbval, and the cells that are checked give what they should."""
-    short = tmp_path / "run.ipynb"
-    parameters = {**SHORT, "attach": str(ready_file), "run_dir": str(tmp_path / "run")}
-    papermill.execute_notebook(
-        NOTEBOOKS / "run.ipynb", short, parameters, prepare_only=True, progress_bar=False, kernel_name="python3"
-    )
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", str(short)]
-    checked = subprocess.run([*command, "-c", "/dev/null"], capture_output=True, text=True, timeout=220, check=False)
-    assert checked.returncode == 0, checked.stdout
-    assert (tmp_path / "run" / "report.html").exists()
+    checked_by_nbval("run.ipynb", {**SHORT, "attach": str(ready_file)}, tmp_path)
+
+
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_a_short_trace(ready_file: Path, tmp_path: Path) -> None:
+    """Every cell of trace.ipynb executes under nbval on a small recording, which is sent and counted whole."""
+    recording = tmp_path / "recorded.csv"
+    # One at a time and three at once, until well beyond the eight seconds that are replayed of it.
+    rows = [
+        f"{ms},user-{ms % 9},{'🎉❤😂'[ms % 3]}" for ms in range(0, 20_000, 70) for _ in range(1 + 2 * (ms % 4 == 0))
+    ]
+    recording.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows, ""]), encoding="utf-8")
+    short = {name: SHORT[name] for name in ("clients", "warm_up_triggers", "measured_triggers")}
+    parameters = {**short, "trace": str(recording), "speed": 2.0, "attach": str(ready_file)}
+    checked_by_nbval("trace.ipynb", parameters, tmp_path)
+    plan, topic = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("plan", "topic"))
+    assert len(plan) == sum(int(row.split(",")[0]) < 16_000 for row in rows)
+    assert Counter(topic["user_id"]) == Counter(plan["user_id"])
 
 
 def test_an_unknown_parameter_is_named() -> None:
@@ -46,8 +72,44 @@ def test_a_parameter_of_the_wrong_type_is_named() -> None:
         notebook.checked(NOTEBOOKS / "run.ipynb", {"users": "many"})
 
 
-def test_notebooks_hold_no_outputs() -> None:
-    """What is committed has no outputs, so that a diff shows what somebody changed."""
+@pytest.mark.timeout(240)
+def test_nbval_passes_on_the_policies() -> None:
+    """representatives.ipynb needs no chain, and gives the very tables and findings that are committed with it."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", "-c", "/dev/null"]
+    checked = subprocess.run(
+        [*command, str(NOTEBOOKS / "representatives.ipynb")], capture_output=True, text=True, timeout=220, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> None:
+    """Given a recording, the notebook says how many of its entries are no emoji, and keeps its figures."""
+    trace = tmp_path / "trace.csv"
+    typed = ["😂", "❤", "👍🏽", "🇫🇷", "boo", "👨‍👩‍👧"] * 5
+    rows = [f"{700 * number},fan,{emoji}" for number, emoji in enumerate(typed)]
+    trace.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows]) + "\n", encoding="utf-8")
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / "representatives.ipynb",
+        executed,
+        {"trace": str(trace), "run_dir": str(tmp_path)},
+        progress_bar=False,
+        kernel_name="python3",
+        kernel_manager_class=notebook.LocalKernel,
+        cwd=str(tmp_path),
+    )
+    said = executed.read_text(encoding="utf-8")
+    assert "5 entries are not one emoji" in said
+    assert "The recorded crowd has 25 reactions of five types" in said
+    assert (tmp_path / "course.svg").read_text().startswith("<svg")
+    assert {"policies.csv", "course.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_notebooks_hold_no_outputs_but_checked_ones() -> None:
+    """What is committed has outputs where nbval compares them, and nowhere else: a diff shows what somebody changed."""
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
-            assert not cell.get("outputs"), f"{path.name}: clear its outputs (nbstripout)"
+            checked = CHECKED in cell.metadata.get("tags", [])
+            assert checked or not cell.get("outputs"), f"{path.name} {cell.id}: clear its outputs (nbstripout)"
+            assert not checked or cell.get("outputs"), f"{path.name} {cell.id}: there is nothing to compare"

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments import synthetic
+from experiments.ledger import COLUMNS
 from experiments.schedule import NS_PER_S
 from experiments.statistics import lag
 
@@ -38,7 +39,7 @@ def chain(rate_per_s: float, triggers: int, seed: int, read: list[tuple[int, int
         rows.append(("e", number, trigger_ns, trigger_ns + NS_PER_S // 3, beyond - first, 0, offsets, "[]"))
         first = beyond
     names = ["epoch", "window", "trigger_ns", "emitted_ns", "total", "malformed", "offsets", "reactions"]
-    return topic, pd.DataFrame(rows, columns=names)
+    return topic, pd.DataFrame(rows, columns=names).reindex(columns=list(COLUMNS["windows"]))
 
 
 def upper_share(rate_per_s: float, *of_chain, **options) -> float:
@@ -93,7 +94,7 @@ def test_lag_counts_each_record_at_the_triggers_it_waited_for():
             "trigger_ns": [6 * NS_PER_S, 15 * NS_PER_S, 24 * NS_PER_S],
             "offsets": ['{"emoji-events-0": [0, 0]}', '{"emoji-events-0": [1, 2]}', "{}"],
         }
-    ).reindex(columns=["epoch", "window", "trigger_ns", "emitted_ns", "total", "malformed", "offsets", "reactions"])
+    ).reindex(columns=list(COLUMNS["windows"]))
     found = lag.lags(topic, windows, T_S, windows)
     assert list(found["due_ns"] // NS_PER_S) == [6, 12, 18, 24]
     assert list(found["lag"]) == [0, 1, 1, 1]

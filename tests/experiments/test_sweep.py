@@ -1,0 +1,113 @@
+"""The sweep's decisions, with runs that only leave a verdict: what is repeated, what stops it, how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments import __main__ as command_line
+from experiments import sweep as module
+from experiments.design import Design, Planned
+from pipeline.errors import EmoStreamError
+
+TEXT = """\
+name: tiny
+about: Two levels.
+seed: 3
+levels: [{users: 10}, {users: 50}]
+slos: {lost: 0}
+"""
+Run = Callable[[Planned, int], str]
+
+
+@pytest.fixture
+def design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a small design; the report is left out and the machine's lock is a private one."""
+    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(module.campaign_report, "write", lambda directory: directory / "index.html")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, ends: Run) -> list[int]:
+    """Let each run end as `ends(run, which try)` says; return the list that their indices go to."""
+    made: list[int] = []
+
+    def execute(design: Design, run: Planned, run_dir: Path) -> None:
+        made.append(run.index)
+        end = ends(run, made.count(run.index))
+        if end == "error":
+            raise EmoStreamError("the chain did not start")
+        valid, passed = end != "invalid", end == "passed"
+        verdict = {"verdict": "VALID" if valid else "INVALID", "passed": passed, "reasons": [] if valid else ["late"]}
+        (run_dir / "verdict.json").write_text(json.dumps(verdict))
+
+    monkeypatch.setattr(module, "execute", execute)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("ends", "made", "status"),
+    [
+        (lambda run, attempt: "passed", 2, 0),
+        (lambda run, attempt: "missed" if run.index else "passed", 2, 3),
+        (lambda run, attempt: "invalid" if run.index and attempt == 1 else "passed", 3, 0),
+        (lambda run, attempt: "invalid" if run.index else "passed", 3, 4),
+        (lambda run, attempt: "error" if run.index and attempt == 1 else "passed", 3, 0),
+    ],
+    ids=["all passed", "one missed", "INVALID once", "INVALID twice", "failed once"],
+)
+def test_the_exit_status_comes_from_the_verdicts(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Run, made: int, status: int
+) -> None:
+    """0: all met, 3: an objective missed, 4: a level without a valid run; a bad moment gets a second chance."""
+    runs = pretend(monkeypatch, ends)
+    outcome = module.sweep(design, tmp_path / "reports")
+    assert (len(runs), outcome.status) == (made, status)
+
+
+def test_a_run_that_fails_twice_ends_the_sweep(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its level and its own words; what was finished stays and is not made again."""
+    made = pretend(monkeypatch, lambda run, attempt: "error" if run.index else "passed")
+    with pytest.raises(EmoStreamError, match=r"run 2 \(users=\d+\) failed twice: the chain did not start"):
+        module.sweep(design, tmp_path / "reports")
+    assert made == [0, 1, 1]
+    assert module.sweep(design, tmp_path / "reports").status == 4
+    assert made == [0, 1, 1]
+
+
+def test_a_finished_sweep_runs_nothing(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again it only writes its page anew."""
+    made = pretend(monkeypatch, lambda run, attempt: "passed")
+    module.sweep(design, tmp_path / "reports")
+    assert module.sweep(design, tmp_path / "reports").finished == len(made) == 2
+
+
+def test_a_second_sweep_is_refused(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two never overlap: the second is told who is at work, and leaves nothing behind."""
+    pretend(monkeypatch, lambda run, attempt: "passed")
+    monkeypatch.setattr(module.machine_lock.psutil.Process, "parents", lambda self: [])
+    monkeypatch.setattr(module.machine_lock.os, "getpid", lambda: 1)
+    with module.machine_lock.alone("The sweep of other.yaml"):
+        monkeypatch.setattr(module.machine_lock.os, "getpid", lambda: 2)
+        with pytest.raises(EmoStreamError, match=r"The sweep of other\.yaml \(process 1\) is measuring"):
+            module.sweep(design, tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
+def test_the_command_prints_the_page_and_exits_with_the_status(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's path is all that goes to standard output; the design's error is one line and status 1."""
+    pretend(monkeypatch, lambda run, attempt: "missed")
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["sweep", str(design), "--reports", str(tmp_path / "reports"), "--campaign", "first"])
+    assert ended.value.code == 3
+    assert capsys.readouterr().out == f"{tmp_path / 'reports' / 'first' / 'index.html'}\n"
+    design.write_text(TEXT.replace("users: 10", "usres: 10"))
+    with pytest.raises(SystemExit, match=r"^experiments sweep: .*tiny\.yaml, line 4, field levels\[0\]\.usres"):
+        command_line.main(["sweep", str(design), "--reports", str(tmp_path / "reports")])
