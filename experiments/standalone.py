@@ -84,6 +84,8 @@ class Standalone:
         print("Airflow starts; its database is made or brought up to date first.", file=sys.stderr)
         self._once("db", "migrate")
         self._once("pools", "set", orchestration.POOL, "1", "One measured run at a time")
+        if stop.is_set():
+            return
         try:
             self._start(API)
             # A task that starts before the API answers fails at once: of a sweep that was cut off there may be one due.
@@ -99,7 +101,16 @@ class Standalone:
             self._end()
 
     def _once(self, *words: str) -> None:
-        done = subprocess.run(_airflow(*words), env=self._env, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            _airflow(*words),
+            env=self._env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            # A database half migrated would be worse than the seconds until a Ctrl-C is heeded.
+            start_new_session=True,
+        )
         if done.returncode:
             raise EmoStreamError(f"`airflow {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()[-2000:]}")
 
