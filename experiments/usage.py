@@ -98,10 +98,10 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
 def _stage(command: Sequence[str]) -> str | None:
     """Return the stage that a command line such as `python -m spark.job` starts, None for any other.
 
-    Servers rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `circusd`.
+    Some rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `up` to `emostream`.
     """
     words = " ".join(command).split()
-    if words[:1] == ["circusd"]:
+    if words[:1] == ["emostream"]:
         return "supervisor"
     if words[:1] == ["granian"]:
         return next((_STAGES[word] for word in words if word in _STAGES), None)

@@ -43,7 +43,7 @@ def test_a_stage_that_was_restarted_has_no_negative_share() -> None:
         ("python -m locust -f x", "load"),
         ("granian wsgi 127.0.0.1:8000 pipeline.ingest worker-1", "ingest"),
         ("granian wsgi 127.0.0.1:9000 somebody.else", None),
-        ("circusd", "supervisor"),
+        ("emostream", "supervisor"),
         ("python -m http.server", None),
         ("java -cp x kafka.Kafka", None),
     ],

@@ -1,0 +1,147 @@
+"""The reference campaigns: every run kept adds up, and README quotes what they found.
+
+`python -m tests.test_reference` writes README's findings anew from reports/reference/.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from experiments import campaign_data, campaign_levels, capacity_result
+from experiments.campaign_levels import FEW_RUNS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = REPOSITORY / "README.md"
+REFERENCE = REPOSITORY / "reports" / "reference"
+BLOCK = re.compile(r"(<!-- reference:.*?-->\n).*?(<!-- /reference -->)", re.DOTALL)
+# The end-to-end latency is binned by the millisecond, so its mean is known to half of one.
+RESOLUTION_S = 0.001
+SIZE_MAX = 5_000_000
+
+CAMPAIGNS = sorted(path.parent for path in REFERENCE.glob("*/campaign.json"))
+RUNS = [path / "runs" / run["run"] for path in CAMPAIGNS for run in campaign_data.about(path)["runs"]]
+
+FIGURES = (
+    ("e2e_excess_p50_s", "median above the floor", "{:.2f} s"),
+    ("e2e_excess_p99_s", "p99 above the floor", "{:.2f} s"),
+    ("headroom", "micro-batch over interval, p95", "{:.1%}"),
+    ("representation_error", "representation error", "{:.0%}"),
+    ("tv_distance", "mix shown against counted", "{:.3f}"),
+)
+"""What README quotes of each level; the last two where the policy varies, the first three elsewhere."""
+
+
+def findings() -> str:
+    """Return README's findings of the reference campaigns."""
+    parts = []
+    for place in CAMPAIGNS:
+        about = campaign_data.about(place)
+        command = f"`python -m experiments sweep experiments/designs/{about['design']['name']}.yaml`"
+        runs = campaign_data.runs(place)
+        valid = int(runs["valid"].sum())
+        whole = "" if about.get("ended") else ", not finished"
+        head = f"{command}: {about['design']['about']} {len(runs)} runs, {valid} of them VALID{whole}; "
+        head += (
+            f"commit {', '.join(sorted(_commits(place, runs)))}. [Report](reports/reference/{place.name}/index.html)"
+        )
+        body = _capacity(place) if about["design"].get("search") else _levels(about, runs)
+        parts.append(f"{head}\n\n{body}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _commits(place: Path, runs: pd.DataFrame) -> set[str]:
+    manifests = [json.loads((place / "runs" / run / "manifest.json").read_text()) for run in runs["run"]]
+    return {str(one["commit"])[:7] + (" with changes" if one["dirty"] else "") for one in manifests}
+
+
+def _capacity(place: Path) -> str:
+    return "\n".join(f"- {sentence}" for sentence in capacity_result.read(place).sentences())
+
+
+def _levels(about: dict[str, Any], runs: pd.DataFrame) -> str:
+    levels = campaign_levels.layout(about).levels
+    figures = (
+        FIGURES[3:] if "policy" in {name for level in about["design"]["levels"] for name in level} else FIGURES[:3]
+    )
+    table = campaign_levels.estimates(campaign_levels.believed(runs), levels, [key for key, _, _ in figures])
+    rows = ["| " + " | ".join(["level", "runs", *(words for _, words, _ in figures)]) + " |"]
+    rows.append("| --- |" + " --- |" * (len(figures) + 1))
+    for level, words in zip(levels["level"], levels["words"], strict=True):
+        ours = table[table["level"] == level].set_index("key")
+        cells = [_cell(ours.loc[key], form) for key, _, form in figures]
+        rows.append("| " + " | ".join([words, str(int(ours["runs"].max())), *cells]) + " |")
+    return "\n".join(rows)
+
+
+def _cell(row: pd.Series[Any], form: str) -> str:
+    if row["runs"] == 0:
+        return "–"
+    if row["runs"] < FEW_RUNS or math.isnan(row["low"]):
+        return form.format(row["median"])
+    return f"{form.format(row['median'])} ({form.format(row['low'])} to {form.format(row['high'])})"
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """Return a run's flat figures."""
+    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))
+
+
+def test_there_is_a_reference() -> None:
+    """Nothing below is vacuous."""
+    assert RUNS
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
+def test_hops_add_up_to_the_end_to_end_latency(run: Path) -> None:
+    """The mean of each hop, added up, is the mean latency that the histogram has, to its resolution."""
+    figures = summary(run)
+    hops = [value for name, value in figures.items() if re.fullmatch(r"hop_.*_mean_ms", name)]
+    assert len(hops) == 10
+    assert sum(hops) / 1000 == pytest.approx(figures["e2e_mean_s"], abs=RESOLUTION_S)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
+def test_every_accepted_reaction_was_counted_once(run: Path) -> None:
+    """Conservation is exact, in integers."""
+    figures = summary(run)
+    assert figures["counted"] == figures["accepted"] > 0
+    assert not any(figures[name] for name in ("lost", "duplicated", "altered", "foreign", "unexplained"))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
+def test_every_count_agrees_with_the_oracle(run: Path) -> None:
+    """Each cell of each window is what the topic holds, and each representative what the policy says."""
+    figures = summary(run)
+    assert figures["oracle_equal"] == figures["oracle_cells"] > 0
+    assert figures["offset_breaks"] == figures["representatives_wrong"] == 0
+
+
+def test_the_reference_is_small() -> None:
+    """No rows, no logs: a clone stays quick."""
+    assert sum(path.stat().st_size for path in kept()) < SIZE_MAX
+
+
+def kept() -> list[Path]:
+    """Return the files of the reference that git keeps: a campaign made here has its rows beside them."""
+    named = ("manifest.json", "verdict.json", "summary.json", "latency.hdr")
+    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
+    return [path for path in files if "runs" not in path.relative_to(REFERENCE).parts or path.name in named]
+
+
+def test_readme_quotes_the_reference() -> None:
+    """README's findings are those of the files: `python -m tests.test_reference` writes them anew."""
+    found = BLOCK.search(README.read_text(encoding="utf-8"))
+    assert found is not None
+    assert found.group(0) == f"{found.group(1)}{findings()}{found.group(2)}"
+
+
+if __name__ == "__main__":
+    text = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda found: f"{found.group(1)}{findings()}{found.group(2)}", text), encoding="utf-8")
