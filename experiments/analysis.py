@@ -16,7 +16,7 @@ from experiments.batches import Drift
 from experiments.floor import Waits, spectrum
 from experiments.representation import Representation, representation, representatives_wrong
 from experiments.schedule import NS_PER_S
-from experiments.statistics import lag
+from experiments.statistics import lag, warm_up
 from pipeline.errors import SettingError
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -123,6 +123,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
+    steadiness = warm_up.warm_up(whole.windows["after_trigger_s"].to_list())
     lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         **_latency_keys(percentiles),
@@ -133,6 +134,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        "warm_up_steady": steadiness.steady,
+        "warm_up_why": steadiness.why,
+        "warm_up_needed_windows": steadiness.needed_windows,
         "loop": str(parameters.get("loop", "open")),
         **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
         **_answers(reactions),

@@ -112,8 +112,5 @@ def _why(row: Mapping[str, Any]) -> str:
 
 
 def _stage(stage: str) -> str:
-    own = {
-        "load": "the load generator, which is the instrument's",
-        "receivers": "the receivers, which are the instrument's",
-    }
+    own = {"load": "the instrument's load generator", "receivers": "the instrument's receivers"}
     return own.get(stage, stage.capitalize() if stage in ("kafka", "spark") else f"the {stage.replace('-', ' ')}")

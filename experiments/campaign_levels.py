@@ -222,6 +222,8 @@ def trend(valid: pd.DataFrame, plan: Layout, key: str) -> Trend:
     x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
     if not plan.numeric or len(np.unique(x)) < 2 or len(x) < 2 * FEW_RUNS:
         return Trend(key, *[math.nan] * 5)
-    slope, _, low, high = stats.theilslopes(y, x, 0.95)
+    # Runs that are mostly alike tie so often that the slope's variance has no value: then there is no interval.
+    with np.errstate(invalid="ignore"):
+        slope, _, low, high = stats.theilslopes(y, x, 0.95)
     ends = float(np.median(y[x == x.min()])), float(np.median(y[x == x.max()]))
     return Trend(key, float(slope), float(low), float(high), *ends)

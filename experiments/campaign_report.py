@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from experiments import (
     campaign_shapes,
     campaign_tables,
     campaign_wording,
+    files,
     page,
     svg,
 )
 from experiments.batches import Drift, drift
-from experiments.campaign_levels import FEW_RUNS, Layout, believed
+from experiments.campaign_levels import Layout, believed
 from experiments.campaign_spectra import spectra
 from experiments.figures import Drawing
 from experiments.figures_capacity import staircase_figure
@@ -54,8 +56,46 @@ KEYS = (
 DRIFTS = ("e2e_excess_p50_s", "batch_p95_s")
 
 
-def write(campaign_dir: Path) -> Path:
-    """Write the report of the campaign in `campaign_dir` and return the path of index.html.
+@dataclass(frozen=True)
+class Summary:
+    """A campaign read back and summed up: what its page says, and a notebook shows.
+
+    `about` is campaign.json, `runs` every finished run (campaign_levels.derived), `levels` each of KEYS by level over
+    valid runs (campaign_levels.estimates), `objectives` campaign_facts.by_level, `drawings` the figures in the order
+    shown, `found` what a search came to.
+    """
+
+    about: Mapping[str, Any]
+    plan: Layout
+    runs: pd.DataFrame
+    facts: campaign_facts.Facts
+    levels: pd.DataFrame
+    objectives: pd.DataFrame
+    found: campaign_capacity.Found | None
+    drawings: dict[str, Drawing]
+
+    @property
+    def findings(self) -> list[str]:
+        """The sentences of the first paragraph."""
+        valid = believed(self.runs)
+        closed: list[str] = []
+        if closed_loop(self.about) and self.plan.numeric and len(valid):
+            try:
+                law = campaign_figures.fitted(valid, self.plan)
+            except SettingError:
+                law = None  # the figure says why
+            closed = campaign_wording.throughput(valid, self.plan, law)
+        searched = self.found.sentences() if self.found else ()
+        return campaign_wording.findings(self.about, self.plan, self.runs, self.objectives, searched, closed)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the statistics."""
+        return [*campaign_wording.warnings(self.about, self.runs, self.plan), *self.facts.warnings]
+
+
+def read(campaign_dir: Path) -> Summary:
+    """Return the summary of the campaign in `campaign_dir`, finished or not.
 
     Raises SettingError naming the file and the remedy where campaign.json or a finished run is damaged.
     """
@@ -64,29 +104,45 @@ def write(campaign_dir: Path) -> Path:
     plan = campaign_levels.layout(about)
     valid = believed(runs)
     facts = campaign_facts.facts(campaign_dir, runs)
-    objectives = campaign_facts.by_level(campaign_facts.objectives(campaign_dir, runs), plan.levels)
-    levels = campaign_levels.estimates(valid, plan.levels, KEYS)
     found = campaign_capacity.found(about, runs, facts.cores)
-    drawings = draw(campaign_dir, about, plan, valid, found)
+    return Summary(
+        about,
+        plan,
+        runs,
+        facts,
+        levels=campaign_levels.estimates(valid, plan.levels, KEYS),
+        objectives=campaign_facts.by_level(campaign_facts.objectives(campaign_dir, runs), plan.levels),
+        found=found,
+        drawings=draw(campaign_dir, about, plan, valid, found),
+    )
+
+
+def write(campaign_dir: Path) -> Path:
+    """Write the report of the campaign in `campaign_dir` and return the path of index.html; raises as `read` does."""
+    return save(campaign_dir, read(campaign_dir))
+
+
+def save(campaign_dir: Path, summary: Summary) -> Path:
+    """Write the report of a summary that was read already; return the path of index.html."""
     summary_dir = campaign_dir / "summary"
     summary_dir.mkdir(exist_ok=True)
-    for name, (text, data) in drawings.items():
-        (summary_dir / f"{name}.svg").write_text(text, encoding="utf-8")
-        data.to_csv(summary_dir / f"{name}.csv", index=False)
-    if found is not None:
-        page.write_json(summary_dir / "capacity.json", found.to_json())
-    levels.to_csv(summary_dir / "levels.csv", index=False)
-    objectives.to_csv(summary_dir / "objectives.csv", index=False)
+    for name, (text, data) in summary.drawings.items():
+        files.write_text(summary_dir / f"{name}.svg", text)
+        files.to_csv(data, summary_dir / f"{name}.csv")
+    if summary.found is not None:
+        page.write_json(summary_dir / "capacity.json", summary.found.to_json())
+    files.to_csv(summary.levels, summary_dir / "levels.csv")
+    files.to_csv(summary.objectives, summary_dir / "objectives.csv")
+    runs = summary.runs
     flat = runs.drop(columns=[name for name in ("slos",) if name in runs]).assign(
         reasons=["; ".join(reasons) for reasons in runs["reasons"]]
     )
-    flat.to_csv(summary_dir / "runs.csv", index=False)
+    files.to_csv(flat, summary_dir / "runs.csv")
     # A factor may be text at one level and a number at another: Parquet wants one type a column.
     mixed = [name for name in flat.columns if flat[name].dtype == object]
-    flat.astype(dict.fromkeys(mixed, "string")).to_parquet(summary_dir / "runs.parquet", index=False)
+    files.to_parquet(flat.astype(dict.fromkeys(mixed, "string")), summary_dir / "runs.parquet")
     path = campaign_dir / "index.html"
-    text = render(campaign_dir, about, plan, runs, levels, objectives, facts, found, drawings)
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, render(campaign_dir, summary))
     return path
 
 
@@ -135,63 +191,34 @@ def in_order(valid: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Drift]]:
     return rows, {key: drift(minutes, rows[key] / 1000) for key in DRIFTS}
 
 
-def render(
-    campaign_dir: Path,
-    about: Mapping[str, Any],
-    plan: Layout,
-    runs: pd.DataFrame,
-    levels: pd.DataFrame,
-    objectives: pd.DataFrame,
-    facts: campaign_facts.Facts,
-    found: campaign_capacity.Found | None,
-    drawings: Mapping[str, Drawing],
-) -> str:
+def render(campaign_dir: Path, summary: Summary) -> str:
     """Return the page as text."""
-    design = about["design"]
+    plan, runs, objectives = summary.plan, summary.runs, summary.objectives
     valid = believed(runs)
     return page.render(
         "campaign.html",
-        title=str(about["campaign"]),
-        about=about,
-        design=design,
+        title=str(summary.about["campaign"]),
+        about=summary.about,
+        design=summary.about["design"],
         plan=plan,
-        findings=sentences(about, plan, runs, objectives, found),
-        warnings=[*campaign_wording.warnings(about, runs, plan), *facts.warnings],
-        tiles=campaign_tables.tiles(plan, valid, levels),
-        levels=campaign_tables.level_rows(plan, runs, levels, objectives),
+        findings=summary.findings,
+        warnings=summary.warnings,
+        tiles=campaign_tables.tiles(plan, valid, summary.levels),
+        levels=campaign_tables.level_rows(plan, runs, summary.levels, objectives),
         slos=campaign_tables.slo_columns(objectives),
         slo_rows=campaign_tables.slo_rows(plan, objectives),
-        figures={name: svg.inline(text) for name, (text, _) in drawings.items()},
-        order=campaign_tables.order_rows(campaign_dir, about),
+        figures={name: svg.inline(text) for name, (text, _) in summary.drawings.items()},
+        order=campaign_tables.order_rows(campaign_dir, summary.about),
         finished=len(runs),
+        done=runs["index"].nunique(),
         valid=len(valid),
-        missed=sorted(set(objectives.loc[~objectives["passed"], "key"])),
-        facts=facts,
-        span=_span(about),
-        few=FEW_RUNS,
+        missed=sorted(set(objectives.loc[~objectives["passed"].astype(bool), "key"])),
+        facts=summary.facts,
+        span=_span(summary.about),
         undelivered=int(valid["undelivered"].sum()) if len(valid) else 0,
-        closed=closed_loop(about),
-        regenerate=_regenerate(about),
+        closed=closed_loop(summary.about),
+        regenerate=_regenerate(summary.about),
     )
-
-
-def sentences(
-    about: Mapping[str, Any],
-    plan: Layout,
-    runs: pd.DataFrame,
-    objectives: pd.DataFrame,
-    found: campaign_capacity.Found | None,
-) -> list[str]:
-    """Return the findings, those of a search or a closed loop among them."""
-    valid = believed(runs)
-    closed: list[str] = []
-    if closed_loop(about) and plan.numeric and len(valid):
-        try:
-            law = campaign_figures.fitted(valid, plan)
-        except SettingError:
-            law = None  # the figure says why
-        closed = campaign_wording.throughput(valid, plan, law)
-    return campaign_wording.findings(about, plan, runs, objectives, found.sentences() if found else (), closed)
 
 
 def _span(about: Mapping[str, Any]) -> str:
@@ -207,10 +234,11 @@ def closed_loop(about: Mapping[str, Any]) -> bool:
 
 def _regenerate(about: Mapping[str, Any]) -> str:
     name = about["design"].get("name", "DESIGN")
+    path = about.get("design_path") or f"experiments/designs/{name}.yaml"
+    own = f" --campaign {about['campaign']}" if about["campaign"] != name else ""
     return (
         "# this page, from the files beside it\n"
-        f'python -c "from pathlib import Path; from experiments import campaign_report as r; '
-        f"print(r.write(Path('reports/{about['campaign']}')))\"\n\n"
-        "# the measurement itself, with the same loads; a campaign cut short goes on where it was\n"
-        f"python -m experiments sweep experiments/designs/{name}.yaml"
+        f"python -m experiments report reports/{about['campaign']}\n\n"
+        "# the measurement, with the same loads; a campaign that was cut off goes on\n"
+        f"python -m experiments sweep {path}{own}"
     )

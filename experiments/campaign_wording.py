@@ -60,7 +60,8 @@ def progress(about: Mapping[str, Any], runs: pd.DataFrame) -> str:
     elif searching:
         start = f"The search goes on: {count(done, 'run')} {'is' if done == 1 else 'are'} finished so far"
     else:
-        start = f"{count(done, 'run')} of {number(planned)} {'is' if done == 1 else 'are'} finished so far"
+        made = runs["index"].nunique()  # an invalid run is made again
+        start = f"{number(made)} of {number(planned)} planned runs {'is' if made == 1 else 'are'} finished so far"
     bad = int((~runs["valid"].astype(bool)).sum())
     if not bad:
         return _upper(start) + (", and valid." if done == 1 else ", all of them valid.")
@@ -212,7 +213,10 @@ def warnings(about: Mapping[str, Any], runs: pd.DataFrame, plan: Layout) -> list
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEW_RUNS]
     if not few:
         return []
-    parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
+    every = len(few) == len(plan.levels) > 1 and len({n for _, n in few}) == 1
+    parts = f"every level ({number(few[0][1])})"
+    if not every:
+        parts = _list([f"{plan.words(level)} ({number(n)})" for level, n in few])
     return [
         f"Fewer than {number(FEW_RUNS)} valid runs stand behind: {parts}. No interval is given there, and a median of "
         "so few may be chance."

@@ -6,7 +6,6 @@ is not comparable with the open loop's.
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 import time
@@ -14,17 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from experiments import files
 from experiments.parameters import Parameters
 from experiments.schedule import NS_PER_S
 from pipeline.errors import EmoStreamError
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-# Time for Locust to start and to let every user in.
-LEAD_S = 6.0
-# A user whose answer is under way may wait so long for it before it is given up.
+# From Locust's start until all users are there.
+SPAWN_S = 2.0
+# How long a user whose answer is under way at the end may wait for it before it is given up.
 STOP_S = 30
 OVERTIME_S = 60.0
 
@@ -36,41 +33,47 @@ def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[
     a whole number of triggers. `step(what, seconds of load done)` is told how far it is. Raises EmoStreamError naming
     Locust's log if it fails.
     """
-    offset_s = np.random.default_rng(parameters.seed).uniform(0, parameters.trigger_s)
-    start_ns = time.time_ns() + round((LEAD_S + offset_s) * NS_PER_S)
-    measured_ns = start_ns + round(parameters.warm_up_triggers * parameters.trigger_s * NS_PER_S)
-    end_ns = start_ns + round(parameters.load_s * NS_PER_S)
+    offset_s = float(np.random.default_rng(parameters.seed).uniform(0, parameters.trigger_s))
     log_path = out_dir / "locust.log"
     with log_path.open("wb") as log:
         locust = subprocess.Popen(
-            command(parameters, ingest_url, out_dir, start_ns, end_ns), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command(parameters, ingest_url, out_dir, SPAWN_S + offset_s),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
         )
-    try:
-        while locust.poll() is None:
-            now_ns = time.time_ns()
-            step("warming up" if now_ns < measured_ns else "measuring", max(0.0, (now_ns - start_ns) / NS_PER_S))
-            if now_ns > end_ns + OVERTIME_S * NS_PER_S:
-                raise EmoStreamError(f"Locust did not end {OVERTIME_S:g} s after the load should have: see {log_path}")
-            time.sleep(0.5)
-    finally:
-        if locust.poll() is None:
-            locust.terminate()
-            locust.wait(10)
-    plan_path = out_dir / "plan.parquet"
-    if locust.returncode != 0 or not plan_path.exists():
+        try:
+            _follow(locust, parameters, step)
+        finally:
+            if locust.poll() is None:
+                locust.terminate()
+            # What is left of its output is the table of its statistics.
+            log.write(locust.communicate(timeout=STOP_S + 10)[0])
+    if locust.returncode != 0 or not (out_dir / "plan.parquet").exists():
         raise EmoStreamError(f"the closed-loop load failed with status {locust.returncode}: see {log_path}")
-    files.to_parquet(phased(pd.read_parquet(plan_path), measured_ns), plan_path)
 
 
-def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_ns: int, end_ns: int) -> list[str]:
-    """Return Locust's command line for a load from `start_ns` until `end_ns`."""
-    # Users stop by themselves at the end; the run time only ends the process, once they have.
-    run_s = math.ceil((end_ns - time.time_ns()) / NS_PER_S) + 1
+def _follow(locust: subprocess.Popen[bytes], parameters: Parameters, step: Callable[[str, float], None]) -> None:
+    """Tell how far Locust is until it has ended; raise EmoStreamError if it does not."""
+    assert locust.stdout is not None
+    word, _, start_ns = locust.stdout.readline().partition(b" ")
+    if word != b"start":
+        return
+    warm_up_s = parameters.warm_up_triggers * parameters.trigger_s
+    while locust.poll() is None:
+        done_s = (time.time_ns() - int(start_ns)) / NS_PER_S
+        step("warming up" if done_s < warm_up_s else "measuring", max(0.0, done_s))
+        if done_s > parameters.load_s + OVERTIME_S:
+            raise EmoStreamError(f"Locust did not end {OVERTIME_S:g} s after the load should have")
+        time.sleep(0.5)
+
+
+def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_s: float) -> list[str]:
+    """Return Locust's command line for the load of a run."""
     options = {
         "--users": parameters.users,
         # All within a second; each then waits for the start.
         "--spawn-rate": parameters.users,
-        "--run-time": f"{run_s}s",
         "--stop-timeout": STOP_S,
         "--host": ingest_url,
         "--loglevel": "WARNING",
@@ -80,14 +83,9 @@ def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_ns: in
         "--popularity": parameters.popularity,
         "--seed": parameters.seed,
         "--ledger": out_dir,
-        "--start-ns": start_ns,
-        "--end-ns": end_ns,
+        "--start-after-s": start_after_s,
+        "--warm-up-s": parameters.warm_up_triggers * parameters.trigger_s,
+        "--load-s": parameters.load_s,
     }
     words = [str(word) for option in options.items() for word in option]
     return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *words]
-
-
-def phased(plan: pd.DataFrame, measured_ns: int) -> pd.DataFrame:
-    """Return the plan with all that went out before `measured_ns` marked as warm-up."""
-    phases = np.where(plan["t_intended_ns"] < measured_ns, "warm-up", "measured")
-    return plan.assign(phase=phases.astype(object))

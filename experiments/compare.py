@@ -1,169 +1,222 @@
-"""Two campaigns side by side: which differences their runs support, and which they do not.
-
-A difference counts as supported where two things hold: the 95 % bootstrap interval of the difference of the medians
-over runs leaves zero out, and the comparison's p-value stays under 5 % when corrected for the number of comparisons
-made (Holm, 1979: the chance of even one false finding among all of them is at most 5 %). With an interval that
-leaves zero out and no more it is a hint. p is Welch's, on the runs; where runs are infinite (never arrived) or do
-not vary, it is the rank sum's (Mann and Whitney), which few runs cannot bring under 5 %.
-"""
+"""What a comparison of two campaigns reads like: on the terminal, and as a page that needs nothing from elsewhere."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
-from experiments import campaign_data, campaign_levels
-from experiments.campaign_facts import Facts, facts
-from experiments.campaign_levels import FEW_RUNS, Layout, believed, of_level
-from experiments.statistics.bootstrap import difference
+from experiments import files, page, svg
+from experiments.campaign_forms import between, slo_figure
+from experiments.campaign_levels import FEW_RUNS
+from experiments.differences import FIGURES, compare, context
+from experiments.figures import Drawing
+from experiments.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
+from experiments.wording import NBSP, count, number
 
-FIGURES: dict[str, tuple[str, str]] = {
-    "e2e_excess_p50_s": ("median latency above the floor", "s"),
-    "e2e_excess_p99_s": ("p99 latency above the floor", "s"),
-    "batch_p95_s": ("p95 of the micro-batch time", "s"),
-    "accepted_per_s": ("throughput", "reactions/s"),
-    "cores_used": ("processor use", "cores"),
-    "representation_error": ("representation error", "share"),
-    "tv_distance": ("distance of the mix shown", "share"),
-    "faults": ("faults a run", ""),
-}
-"""What is compared: the figure's key, its name and its unit. `cores_used` is the sum of all cpu_share_*, `faults`
-that of campaign_levels.derived."""
-ALPHA = 0.05
-VERDICTS = ("supported", "hint", "not supported", "too few runs")
-COLUMNS = [
-    *(
-        "level",
-        "words",
-        "key",
-        "name",
-        "unit",
-        "runs_a",
-        "runs_b",
-        "a",
-        "b",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-    ),
-    "verdict",
-]
+_MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few runs": "·"}
 
 
-def compare(a_dir: Path, b_dir: Path) -> pd.DataFrame:
-    """Return a row per level that both campaigns have and figure that both measured: COLUMNS.
+def main_text(a_dir: Path, b_dir: Path) -> str:
+    """Return the comparison as text for a terminal; raises SettingError for what is no campaign."""
+    table = compare(a_dir, b_dir)
+    lines = [f"A  {_path(a_dir)}", f"B  {_path(b_dir)}", ""]
+    lines += [f"! {sentence}" for sentence in context(a_dir, b_dir)]
+    lines += ["", *findings(table), ""]
+    for level, rows in table.groupby("words", sort=False):
+        lines.append(str(level))
+        for row in rows.to_dict("records"):
+            change = f"{_change(row['difference'], row['unit'], signed=True)} ({_range(row)})"
+            lines.append(
+                f"  {_MARKS[row['verdict']]} {row['name']:<32}{_figure(row['a'], row['unit']):>18}"
+                f"{_figure(row['b'], row['unit']):>18}   {change}"
+            )
+    legend = "   ".join(f"{mark} {verdict}" for verdict, mark in _MARKS.items())
+    lines += ["", f"Columns: A, B, B - A (95 % interval over runs). {legend}", "", multiple(table)]
+    return "\n".join(lines).replace(NBSP, " ")
 
-    `a` and `b` are medians over valid runs, `difference` is b - a with its interval `low` to `high`; `p_holm` is
-    `p` corrected for all rows that have one. `verdict` is one of VERDICTS. Raises SettingError for a directory that
-    is no campaign or is damaged.
+
+def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
+    """Write the comparison as a page, its data as CSV beside it; return the page's path.
+
+    `out` is that path, or a directory in which the page is called after both campaigns.
     """
-    (plan, first), (_, second) = _read(a_dir), _read(b_dir)
-    rows = []
-    for level in plan.levels["level"]:
-        for key, (name, unit) in FIGURES.items():
-            a, b = of_level(first, level, key), of_level(second, level, key)
-            if not len(a) or not len(b):
-                continue
-            found = difference(a.tolist(), b.tolist())
-            medians = float(np.median(a)), float(np.median(b))
-            p = p_value(a, b) if found.n >= FEW_RUNS else math.nan
-            rows.append((level, plan.words(level), key, name, unit, len(a), len(b), *medians, found.estimate, found.low,
-                         found.high, p))  # fmt: skip
-    table = pd.DataFrame(rows, columns=COLUMNS[:-2])
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
-    return table[COLUMNS]
-
-
-def p_value(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return how likely runs as far apart as these are if both campaigns are the same."""
-    if len(np.unique(np.concatenate([a, b]))) == 1:
-        return 1.0
-    if np.isfinite(a).all() and np.isfinite(b).all() and (np.ptp(a) > 0 or np.ptp(b) > 0):
-        return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
-    return float(stats.mannwhitneyu(a, b, method="exact").pvalue)
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number (Holm's step-down); NaN stays NaN and is not counted."""
-    result = np.full(len(p), math.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    result[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return result
-
-
-def context(a_dir: Path, b_dir: Path) -> list[str]:
-    """Return in sentences what else differs between the two: levels, designs, commits and machines."""
-    one, two = campaign_data.about(a_dir), campaign_data.about(b_dir)
-    levels = [campaign_levels.layout(about) for about in (one, two)]
-    said = []
-    for which, ours, theirs in (("A", *levels), ("B", *levels[::-1])):
-        only = [ours.words(level) for level in ours.levels["level"] if level not in set(theirs.levels["level"])]
-        if only:
-            said.append(f"Only {which} has the level{'s' if len(only) > 1 else ''} {'; '.join(only)}.")
-    for which, about in (("A", one), ("B", two)):
-        if not about.get("ended"):
-            said.append(f"{which} is not finished: {len(about['runs'])} of {len(about['order'])} runs.")
-        bad = sum(not run["valid"] for run in about["runs"])
-        if bad:
-            said.append(f"{bad} of {which}'s {len(about['runs'])} runs are invalid and left out.")
-    said += _designs(one["design"], two["design"])
-    return said + _made(*(facts(place, campaign_data.runs(place)) for place in (a_dir, b_dir)))
-
-
-def _designs(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
-    changed = []
-    for name in sorted({*one, *two} - {"name", "about", "levels", "seed", "blocks", "parameters"}):
-        if one.get(name) != two.get(name):
-            changed.append(f"{name} {one.get(name)} and {two.get(name)}")
-    first, second = one.get("parameters", {}), two.get("parameters", {})
-    for name in sorted({*first, *second}):
-        if first.get(name) != second.get(name):
-            changed.append(f"{name} {first.get(name, 'default')} and {second.get(name, 'default')}")
-    return [f"The designs differ (A and B): {'; '.join(changed)}."] if changed else []
-
-
-def _made(one: Facts, two: Facts) -> list[str]:
-    said = []
-    if set(one.commits) != set(two.commits):
-        names = [", ".join(commit[:12] for commit in each.commits) or "none" for each in (one, two)]
-        said.append(f"They are of different commits: A {names[0]}, B {names[1]}.")
-    for which, each in (("A", one), ("B", two)):
-        if each.dirty:
-            said.append(f"{each.dirty} of {which}'s {each.runs} runs were made with changes that were not committed.")
-    if set(one.machines) != set(two.machines):
-        names = ["; ".join(each.machines) or "none" for each in (one, two)]
-        said.append(
-            f"They are of different machines, which alone can explain any difference: A {names[0]}, B {names[1]}."
-        )
-    changed = [
-        f"{name} {one.versions.get(name, 'none')} and {two.versions.get(name, 'none')}"
-        for name in sorted({*one.versions, *two.versions})
-        if one.versions.get(name) != two.versions.get(name)
+    if out.is_dir():
+        out = out / f"compare-{a_dir.name}-{b_dir.name}.html"
+    table = compare(a_dir, b_dir)
+    drawing, data = differences_figure(table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.to_csv(data, out.with_suffix(".csv"))
+    rows = [
+        {
+            "name": name,
+            "rows": [
+                {
+                    **row,
+                    "a": _figure(row["a"], row["unit"]),
+                    "b": _figure(row["b"], row["unit"]),
+                    "difference": _change(row["difference"], row["unit"], signed=True),
+                    "range": _range(row),
+                    "mark": _MARKS[row["verdict"]],
+                }
+                for row in page.records(table[table["key"] == key])
+            ],
+        }
+        for key, (name, _) in FIGURES.items()
+        if (table["key"] == key).any()
     ]
-    return said + ([f"Versions differ (A and B): {'; '.join(changed)}."] if changed else [])
+    text = page.render(
+        "compare.html",
+        title=f"{a_dir.name} against {b_dir.name}",
+        a=_path(a_dir),
+        b=_path(b_dir),
+        findings=findings(table),
+        context=context(a_dir, b_dir),
+        multiple=multiple(table),
+        figures=rows,
+        drawing=svg.inline(drawing),
+        csv=out.with_suffix(".csv").name,
+    )
+    files.write_text(out, text)
+    return out
 
 
-def _read(place: Path) -> tuple[Layout, pd.DataFrame]:
-    plan = campaign_levels.layout(campaign_data.about(place))
-    valid = believed(campaign_levels.derived(campaign_data.runs(place)))
-    shares = [name for name in valid.columns if str(name).startswith("cpu_share_")]
-    return plan, valid.assign(cores_used=valid[shares].sum(axis=1, min_count=1)) if shares else valid
+def findings(table: pd.DataFrame) -> list[str]:
+    """Return in sentences which differences the runs support, hint at, and do not support."""
+    if table.empty:
+        return ["There is nothing to compare: no level has valid runs in both campaigns."]
+    told = [
+        f"The {_difference(FIGURES[str(key)][0], rows)}."
+        for key, rows in table[table["verdict"] == "supported"].groupby("key", sort=False)
+    ]
+    if not told:
+        told = ["No difference is supported."]
+    hints = [
+        f"{FIGURES[str(key)][0]} with {', '.join(rows['words'])}"
+        for key, rows in table[table["verdict"] == "hint"].groupby("key", sort=False)
+    ]
+    if hints:
+        told.append(f"A hint of a difference, no more: {'; '.join(hints)}.")
+    for verdict, start in (("not supported", "No difference is supported in"), ("alike", "Alike in every run")):
+        names = [name for key, (name, _) in FIGURES.items() if _all(table, key, verdict)]
+        if names and (verdict == "alike" or len(told) > 1 or told[0] != "No difference is supported."):
+            told.append(f"{start}: {', '.join(names)}.")
+    few = table.loc[table["verdict"] == "too few runs", "words"].drop_duplicates()
+    if len(few):
+        told.append(f"Too few valid runs to tell (fewer than {number(FEW_RUNS)} on a side): {'; '.join(few)}.")
+    return told
 
 
-def _verdict(row: dict[str, Any]) -> str:
-    if min(row["runs_a"], row["runs_b"]) < FEW_RUNS:
-        return "too few runs"
-    if row["low"] > 0 or row["high"] < 0:
-        return "supported" if row["p_holm"] < ALPHA else "hint"
-    return "not supported"
+def multiple(table: pd.DataFrame) -> str:
+    """Return how the number of comparisons is dealt with; nothing where none was made."""
+    made = int(table["p"].notna().sum())
+    if not made:
+        return ""
+    excluded = int(table["verdict"].isin(["supported", "hint"]).sum())
+    fewest = int(table.loc[table["p"].notna(), ["runs_a", "runs_b"]].to_numpy().min())
+    were = f"{count(made, 'comparison')} {'was' if made == 1 else 'were'} made"
+    chance = max(round(made * 0.05), 1)
+    does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
+    text = (
+        f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {chance} of their 95 % intervals would "
+        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it "
+        "also stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), "
+        "and a hint otherwise."
+    )
+    if fewest < 5:
+        text += (
+            f" With {number(fewest)} runs on a side only what is large against the scatter of the runs can stand out."
+        )
+    return text
+
+
+def differences_figure(table: pd.DataFrame) -> Drawing:
+    """Draw each difference with its interval in per cent of A's median, filled where it is supported."""
+    a, change = (table[name].astype("float64") for name in ("a", "difference"))
+    shown = table[np.isfinite(change) & np.isfinite(a) & (a != 0)]
+    if shown.empty:
+        return nothing("differences", "No difference to draw"), table
+    keys = [key for key in FIGURES if (shown.loc[shown["verdict"] != "alike", "key"] == key).any()]
+    if not keys:
+        return nothing("differences", "Every figure is alike in every run"), table
+    levels = list(shown["words"].drop_duplicates())
+    heights = [0.62 + 0.22 * len(levels)] * len(keys)
+    figure, panels = canvas(sum(heights) + 0.3, len(keys), heights, share_x=True)
+    for axes, key in zip(panels, keys, strict=True):
+        for row in shown[shown["key"] == key].to_dict("records"):
+            at, scale = levels.index(row["words"]), 100 / abs(row["a"])
+            sure = row["verdict"] == "supported"
+            colour = BLUE if row["verdict"] in ("supported", "hint") else GREY
+            if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+                axes.plot([row["low"] * scale, row["high"] * scale], [at, at], color=colour, lw=2.2, alpha=0.6)
+            axes.plot([row["difference"] * scale], [at], "o", color=colour, mfc=colour if sure else PAPER, ms=6)
+        axes.axvline(0, color=MUTED, lw=1)
+        axes.set_yticks(range(len(levels)), levels)
+        axes.set_ylim(len(levels) - 0.5, -0.5)
+        axes.set_title(FIGURES[key][0], loc="left", fontsize=9)
+        axes.grid(visible=False, axis="y")
+    panels[-1].set_xlabel("B above (right) or below (left) A, % of A's median")
+    return render(figure, "differences", "Differences of B to A in per cent of A, with intervals"), table
+
+
+def _difference(name: str, rows: pd.DataFrame) -> str:
+    """Say by how much the figure differs, level by level, those of one direction together."""
+    parts = []
+    for higher in (True, False):
+        ours = [row for row in rows.to_dict("records") if (row["difference"] > 0) is higher]
+        if ours:
+            levels = ", ".join(f"with {row['words']} by {_size(row)}" for row in ours)
+            parts.append(f"{'higher' if higher else 'lower'} in B {levels}")
+    return f"{name} is {'; '.join(parts)}"
+
+
+def _size(row: Mapping[Any, Any]) -> str:
+    low, high = sorted((abs(row["low"]), abs(row["high"])))
+    size = _change(abs(row["difference"]), row["unit"])
+    relative = f", {abs(row['difference'] / row['a']) * 100:.0f}{NBSP}%" if row["a"] and row["unit"] != "share" else ""
+    return f"{size} ({between(_change(low, row['unit']), _change(high, row['unit']), size)}{relative})"
+
+
+def _range(row: Mapping[Any, Any]) -> str:
+    if not math.isfinite(row["low"]) and not math.isfinite(row["high"]):
+        return "no interval"
+    low, high = (_change(row[name], row["unit"], signed=True) for name in ("low", "high"))
+    return between(low, high, low)
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit in ("s", "share", ""):
+        return slo_figure(value, unit)
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}{NBSP}{unit}" if value >= 100 else f"{value:.3g}{NBSP}{unit}"
+
+
+def _change(value: float, unit: str, *, signed: bool = False) -> str:
+    """A difference: seconds in ms, so that both ends of an interval have one unit, and shares in points."""
+    sign = "−" if value < 0 else "+" if signed and value > 0 else ""
+    size = abs(value)
+    if math.isinf(size) or math.isnan(size):
+        return f"{sign}∞" if math.isinf(size) else "–"
+    if unit == "s":
+        return f"{sign}{size * 1000:,.0f}{NBSP}ms"
+    if unit == "share":
+        return f"{sign}{size * 100:.1f}{NBSP}points"
+    if unit == "":
+        return f"{sign}{size:g}"
+    return f"{sign}{size:,.0f}{NBSP}{unit}" if size >= 100 else f"{sign}{size:.3g}{NBSP}{unit}"
+
+
+def _path(place: Path) -> str:
+    """A directory as one would type it here."""
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
+
+def _all(judged: pd.DataFrame, key: str, verdict: str) -> bool:
+    rows = judged[judged["key"] == key]
+    return len(rows) > 0 and bool((rows["verdict"] == verdict).all())

@@ -33,8 +33,9 @@ from pipeline.errors import EmoStreamError
 
 # What one process sends in the busiest second with a third of a core; another one costs the chain CPU.
 PER_PROCESS_S = 15_000
-# Time to start, to read the plan and to make requests of it, on a machine at work.
-START_S = 4.0
+# Time to start, to read the plan and to make requests of it. A machine too busy for that starts late and catches up
+# while the chain warms up.
+START_S = 6.0
 PER_REACTION_S = 0.00001
 # Descriptors that are no connection.
 OTHER_FILES = 64

@@ -1,8 +1,9 @@
 """A closed-loop load by Locust: fans who each wait for their answer, think, and react again.
 
 By itself, with its web page at http://127.0.0.1:8089:
-`locust -f experiments/locustfile.py --host http://127.0.0.1:8000`. With `--ledger DIR` it leaves `plan.parquet` and
-`sent.parquet` as an open-loop run does, where a reaction's intended moment is that of its send: nothing is planned.
+`locust -f experiments/locustfile.py --host http://127.0.0.1:8000`. With `--ledger DIR` it prints `start <ns>` when the
+load begins, and leaves `plan.parquet` and `sent.parquet` as an open-loop run does, where a reaction's intended moment
+is that of its send: nothing is planned.
 
 Locust patches its process for gevent, which Kafka clients do not survive: nothing here may import one.
 """
@@ -22,6 +23,7 @@ from typing import Any
 if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import gevent  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 from locust import FastHttpUser, events, task
@@ -40,7 +42,16 @@ class Ledger:
     """Every request of this process, in the order in which they went out; one that got no answer has status 0."""
 
     def __init__(self) -> None:
+        self.start_ns = 0
+        self.end_ns = 0
+        self._measured_ns = 0
         self._rows: list[list[Any]] = []
+
+    def begin(self, start_ns: int, warm_up_s: float, load_s: float) -> None:
+        """Let the load last from `start_ns` for `load_s` (0: until stopped), of which the first `warm_up_s` warm up."""
+        self.start_ns = start_ns
+        self._measured_ns = start_ns + round(warm_up_s * NS_PER_S)
+        self.end_ns = start_ns + round(load_s * NS_PER_S) if load_s else 0
 
     def sent(self, user_id: str, emoji_type: str, t_sent_ns: int) -> int:
         """Note a request that goes out now; return its `seq`."""
@@ -52,15 +63,16 @@ class Ledger:
         self._rows[seq][3:] = [t_answered_ns, status]
 
     def plan(self) -> pd.DataFrame:
-        """Return the `plan` frame; all of it counts as measured until somebody says what was warm-up."""
-        user_id, emoji_type, t_sent_ns = self._columns(0, 1, 2)
+        """Return the `plan` frame."""
+        user_id, emoji_type, sends = self._columns(0, 1, 2)
+        t_sent_ns = np.asarray(sends, dtype=np.int64)
         return pd.DataFrame(
             {
                 "seq": np.arange(len(self._rows), dtype=np.int64),
                 "user_id": np.asarray(user_id, dtype=object),
                 "emoji_type": np.asarray(emoji_type, dtype=object),
-                "t_intended_ns": np.asarray(t_sent_ns, dtype=np.int64),
-                "phase": np.full(len(self._rows), "measured", dtype=object),
+                "t_intended_ns": t_sent_ns,
+                "phase": np.where(t_sent_ns < self._measured_ns, "warm-up", "measured").astype(object),
             }
         )
 
@@ -90,8 +102,9 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--popularity", default="zipf", choices=("zipf", "uniform"), help="of the emoji")
     group.add_argument("--seed", type=int, default=1, help="of the choice of emoji and the waits")
     group.add_argument("--ledger", default="", help="directory for plan.parquet and sent.parquet, written at the end")
-    group.add_argument("--start-ns", type=int, default=0, help="no reaction before; ns since 1970")
-    group.add_argument("--end-ns", type=int, default=0, help="no reaction from then on; 0: until stopped")
+    group.add_argument("--start-after-s", type=float, default=0.0, help="wait so long before the first reactions")
+    group.add_argument("--warm-up-s", type=float, default=0.0, help="how much of the load is warm-up in the ledger")
+    group.add_argument("--load-s", type=float, default=0.0, help="end after so long; 0: when stopped")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -107,6 +120,24 @@ def _begin(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, LocalRunner):
         sys.exit("locustfile: --ledger is written by one process: leave out --master, --worker and --processes")
     environment.events.quit.add_listener(lambda **_: ledger.write(place))  # type: ignore[no-untyped-call]
+
+
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def _start(environment: Environment, **_: Any) -> None:
+    options = _of(environment)
+    ledger.begin(time.time_ns() + round(options.start_after_s * NS_PER_S), options.warm_up_s, options.load_s)
+    if options.ledger:
+        print(f"start {ledger.start_ns}", flush=True)
+    if options.load_s:
+        gevent.spawn(_stop, environment)
+
+
+def _stop(environment: Environment) -> None:
+    """Stop when the load has lasted; Locust's own run time counts from its start, however long that took."""
+    while time.time_ns() < ledger.end_ns:
+        time.sleep(0.1)
+    assert environment.runner is not None
+    environment.runner.quit()
 
 
 def _of(environment: Environment) -> Any:
@@ -129,7 +160,7 @@ class Fan(FastHttpUser):
         self._shares = popularity(options.popularity, len(POPULAR_EMOJIS)).cumsum().tolist()
         self._last_us = 0
         # Locust has made this sleep one that lets the other fans go on.
-        time.sleep(max(0.0, options.start_ns / NS_PER_S - time.time()) + self.wait_time())
+        time.sleep(max(0.0, ledger.start_ns / NS_PER_S - time.time()) + self.wait_time())
 
     def wait_time(self) -> float:
         """Return how long to think, seconds: exponential, so that users are independent of one another."""
@@ -138,10 +169,9 @@ class Fan(FastHttpUser):
     @task
     def react(self) -> None:
         """Post one reaction; anything but a 202 is a failure, by its name."""
-        end_ns = _of(self.environment).end_ns
         # Even when the clock goes back, no two reactions of a user share a microsecond: it names them.
         sent_ns = max(time.time_ns(), (self._last_us + 1) * NS_PER_US)
-        if end_ns and sent_ns >= end_ns:
+        if ledger.end_ns and sent_ns >= ledger.end_ns:
             raise StopUser
         self._last_us = sent_ns // NS_PER_US
         emoji_type = self._random.choices(POPULAR_EMOJIS, cum_weights=self._shares)[0]

@@ -38,11 +38,11 @@ def test_windows_begin_at_multiples_of_the_trigger():
 
 def test_what_is_not_one_emoji_is_counted_and_named():
     """Spellings of one emoji count together; words, two at once and nothing are told apart from them."""
-    typed = pd.Series(["❤", "❤️", "👍🏽", "👨‍👩‍👧", "🇫🇷", "boo", "😂😂", "boo", ""])
+    typed = pd.Series(["❤", "❤️", "👍🏽", "👨‍👩‍👧", "🇫🇷", "boo", "😂😂", "boo", "", None])
     spelled, refused = representatives.recognised(typed)
     assert spelled.dropna().tolist() == ["❤️", "❤️", "👍🏽", "👨‍👩‍👧", "🇫🇷"]
     assert refused.to_numpy().tolist()[0] == ["boo", 2]
-    assert set(refused["emoji_type"]) == {"boo", "😂😂", ""}
+    assert set(refused["emoji_type"]) == {"boo", "😂😂", "", None}
 
 
 @pytest.mark.parametrize(
