@@ -5,17 +5,17 @@ It triggers `emostream_sweep` and fails if that does. It is paused until somebod
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, CronTriggerTimetable
 
 with DAG(
     dag_id="emostream_nightly",
     description="The design smoke, every night",
     doc_md=__doc__,
-    schedule="0 3 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    # Switched on, it waits for the next night: with a start date, or without the zero, it would measure at once.
+    schedule=CronTriggerTimetable("0 3 * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=True,

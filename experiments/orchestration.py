@@ -5,6 +5,7 @@ The heavy imports are in the steps: a scheduler reads this module again and agai
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,4 +137,8 @@ def _complaints(campaign: Campaign) -> Iterator[str]:
             failed = "; ".join(f"{one.run} failed: {one.why}" for one in state.abandoned if one.index == run.index)
             yield f"run {run.index + 1} ({run.level}) has no valid verdict: {left or failed or 'it did not begin'}"
         elif not valid.passed:
-            yield f"run {run.index + 1} ({run.level}), {valid.run}, missed an objective: see its verdict.json"
+            verdict = json.loads((campaign.directory / "runs" / valid.run / "verdict.json").read_text("utf-8"))
+            missed = (
+                f"{slo['name']}: {slo['figure']}, limit {slo['limit']}" for slo in verdict["slos"] if not slo["passed"]
+            )
+            yield f"run {run.index + 1} ({run.level}), {valid.run}, missed: {'; '.join(missed)}"

@@ -20,10 +20,16 @@ DAGS = Path(__file__).parents[2] / "dags"
 READ = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import timezone
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import TimeRestriction
 
 bag = DagBag(sys.argv[1], bundle_path=None)
+night = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags["emostream_nightly"]))
+bounds = TimeRestriction(night.start_date, night.end_date, night.catchup)
+first = night.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=bounds).run_after
 print(json.dumps({
+    "first_night_in_s": (first - timezone.utcnow()).total_seconds(),
     "errors": bag.import_errors,
     "warnings": bag.captured_warnings,
     "heavy": [name for name in ("pandas", "pyspark", "matplotlib", "kafka") if name in sys.modules],
@@ -128,11 +134,12 @@ def test_the_form_says_what_its_fields_are(read: dict[str, Any]) -> None:
 
 
 def test_a_sweep_waits_for_somebody_and_the_night_for_being_switched_on(read: dict[str, Any]) -> None:
-    """A sweep has no schedule and can be triggered at once; the nightly one is paused, and catches nothing up."""
+    """A sweep has no schedule and can be triggered at once; the nightly one, once switched on, waits for the night."""
     sweep, nightly = (read["dags"][name] for name in standalone.DAGS)
     assert sweep["timetable"]["__type"].endswith("NullTimetable")
     assert sweep["is_paused_upon_creation"] is False
     night = nightly["timetable"]["__var"]
+    assert 0 <= read["first_night_in_s"] <= 24 * 3600
     assert (night["expression"], night["timezone"]) == ("0 3 * * *", "UTC")
     assert nightly["is_paused_upon_creation"] is True
     assert nightly["catchup"] is False

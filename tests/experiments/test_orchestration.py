@@ -46,6 +46,10 @@ def leave(run_dir: Path, *, valid: bool = True, passed: bool = True) -> None:
         "verdict": "VALID" if valid else "INVALID",
         "passed": passed and valid,
         "reasons": [] if valid else ["The clock stepped."],
+        "slos": [
+            {"name": "Reactions lost", "figure": 0 if passed else 3, "limit": 0, "passed": passed},
+            {"name": "Deliveries missing", "figure": 0, "limit": 0, "passed": True},
+        ],
     }
     (run_dir / "manifest.json").write_text("{}")
     (run_dir / "verdict.json").write_text(json.dumps(verdict))
@@ -177,7 +181,7 @@ def test_a_good_campaign_is_reduced_to_its_page(reports: Path) -> None:
 @pytest.mark.parametrize(
     ("ends", "complaint"),
     [
-        ({"passed": False}, r"run 2 \(users=.*missed an objective"),
+        ({"passed": False}, r"run 2 \(users=.*missed: Reactions lost: 3, limit 0$"),
         ({"valid": False}, r"run 2 \(users=.*INVALID: The clock stepped\."),
         (None, r"run 2 \(users=.*it did not begin"),
     ],
