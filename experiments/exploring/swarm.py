@@ -1,0 +1,86 @@
+"""Where each emoji of a window stands on screen: a function of the window alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from pipeline.messages import TypeCount
+
+WIDTH, HEIGHT = 720, 300
+MOST = 240
+"""Emoji drawn at most; of more, every type keeps its share."""
+
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+_LARGEST, _SMALLEST = 46.0, 13.0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One emoji on a field of WIDTH x HEIGHT: its centre and its size."""
+
+    emoji_type: str
+    x: float
+    y: float
+    size: float
+
+
+def shown(reactions: Sequence[TypeCount], most: int = MOST) -> dict[str, int]:
+    """Return how many emoji of each type are drawn, the most frequent first: its representatives, or a share of `most`.
+
+    A type that has representatives never vanishes, so that more than `most` are drawn where there are as many types.
+    """
+    ranked = sorted(reactions, key=lambda reaction: (-reaction.representatives, reaction.emoji_type))
+    total = sum(reaction.representatives for reaction in ranked)
+    share = min(1.0, most / total) if total else 0.0
+    return {
+        reaction.emoji_type: max(1, math.floor(reaction.representatives * share))
+        for reaction in ranked
+        if reaction.representatives > 0
+    }
+
+
+def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
+    """Place every emoji of a window: the most frequent types towards the middle and larger, `seed` deciding the rest.
+
+    The places are a sunflower's: even at any number, so that nothing hides behind anything else.
+    """
+    numbers = shown(reactions)
+    total = sum(numbers.values())
+    if not total:
+        return []
+    rng = random.Random(seed)
+    first = next(iter(numbers.values()))
+    crowd = [
+        (rank + rng.uniform(0, 2.5), kind, math.sqrt(number / first))
+        for rank, (kind, number) in enumerate(numbers.items())
+        for _ in range(number)
+    ]
+    crowd.sort(key=lambda one: one[0])
+    room = math.sqrt(WIDTH * HEIGHT / total)
+    largest = max(_SMALLEST, min(_LARGEST, 0.62 * room))
+    turn = rng.uniform(0, 2 * math.pi)
+    placed = []
+    for index, (_, kind, weight) in enumerate(crowd):
+        distance, angle = math.sqrt((index + 0.5) / total), turn + index * _GOLDEN_ANGLE
+        size = largest * (0.65 + 0.35 * weight)
+        x = WIDTH / 2 + distance * math.cos(angle) * (WIDTH - largest * 1.3) / 2
+        y = HEIGHT / 2 + distance * math.sin(angle) * (HEIGHT - largest * 1.3) / 2
+        placed.append(Placed(kind, round(x, 1), round(y, 1), round(size, 1)))
+    return placed
+
+
+def draw(reactions: Sequence[TypeCount], seed: str) -> str:
+    """Return the swarm as SVG; what a screen reader says of it are the types and their representatives."""
+    said = ", ".join(f"{r.emoji_type} {r.representatives}" for r in reactions if r.representatives)
+    marks = "".join(
+        f'<text x="{one.x}" y="{one.y}" font-size="{one.size}">{escape(one.emoji_type)}</text>'
+        for one in layout(reactions, seed)
+    )
+    return (
+        f'<svg class="swarm" role="img" aria-label="On screen: {escape(said or "nothing")}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" text-anchor="middle" dominant-baseline="central">{marks}</svg>'
+    )
