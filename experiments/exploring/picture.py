@@ -29,6 +29,9 @@ _STYLE = (
     "font-variant-numeric:tabular-nums}"
     ".emostream .bars i{display:block;height:12px;border-radius:0 3px 3px 0;background:var(--series-1)}"
     ".emostream .bars span:nth-child(3n){text-align:right;color:var(--muted)}"
+    # The page's own font has some emoji in black and white, and would come first.
+    ".emostream .swarm,.emostream .bars span:nth-child(3n+1)"
+    "{font-family:'Apple Color Emoji','Segoe UI Emoji','Noto Color Emoji',sans-serif}"
     ".emostream .swarm text{animation:emostream-in .5s ease-out backwards}"
     "@keyframes emostream-in{from{opacity:0}}"
     "@media(prefers-reduced-motion:reduce){.emostream .swarm text{animation:none}}"
@@ -45,8 +48,7 @@ def picture(state: State) -> str:
         f'<div class="tiles">{"".join(_tile(*tile) for tile in _tiles(state))}</div>',
         "<h4>From tap to screen, window by window</h4>",
         inline(chart(state)),
-        f'<p class="note">Dashed: the floor, what flush and trigger alone take. A window holds {_waits(state)} of '
-        "reactions, so its first has waited longest.</p>",
+        f'<p class="note">{_about_floor(state)}</p>',
         f"<h4>On screen: the last window&rsquo;s {_number(last.representatives, 'representative')}</h4>",
         swarm.draw(last.reactions, last.event_id),
         _fewer(last),
@@ -87,7 +89,7 @@ def chart(state: State) -> str:
     axes.set_ylabel("latency, s")
     axes.grid(visible=False, axis="x")
     axes.tick_params(colors=MUTED, color=GREY, length=3)
-    said = f"Latency of the last {len(windows)} windows: median {windows[-1].median_s:.2f} s in the last"
+    said = f"Latency of the last {_number(len(windows), 'window')}; median of the last: {_seconds(windows[-1].median_s)}"
     return render(figure, "explore", said)
 
 
@@ -142,8 +144,12 @@ def _awaited(state: State) -> str:
     }[state.phase]
 
 
-def _waits(state: State) -> str:
-    return f"{state.parameters.trigger_s:g} s"
+def _about_floor(state: State) -> str:
+    words = (
+        "Dashed: the floor, which flush and trigger alone take. A window holds "
+        f"{state.parameters.trigger_s:g} s of reactions, and its first has waited longest."
+    )
+    return f"{words} The window in which the load began is not full, and may lie below." if state.arrived <= KEPT else words
 
 
 def _seconds(value: float) -> str:

@@ -15,7 +15,7 @@ MOST = 240
 """Emoji drawn at most; of more, every type keeps its share."""
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-_LARGEST, _SMALLEST = 46.0, 13.0
+_LARGEST, _SMALLEST = 56.0, 13.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
     ]
     crowd.sort(key=lambda one: one[0])
     room = math.sqrt(WIDTH * HEIGHT / total)
-    largest = max(_SMALLEST, min(_LARGEST, 0.62 * room))
+    largest = max(_SMALLEST, min(_LARGEST, 0.68 * room))
     turn = rng.uniform(0, 2 * math.pi)
     placed = []
     for index, (_, kind, weight) in enumerate(crowd):
