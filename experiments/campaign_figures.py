@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from experiments.batches import Drift
@@ -209,7 +209,9 @@ def _levels(axes: Axes, plan: Layout, *, named: bool = True) -> None:
     else:
         room = max(0.06 * float(np.ptp(x)), 0.5 if not plan.numeric else 0.1 * max(abs(float(x.max())), 1.0))
         axes.set_xlim(x.min() - room, x.max() + room)
-        if not plan.numeric or not _crowded(x):
+        if plan.numeric and _crowded(x):
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+        else:
             axes.set_xticks(x, [stacked(label) for label in plan.levels["label"]])
     axes.grid(visible=False, axis="x")
     if named:

@@ -119,7 +119,11 @@ def read(campaign_dir: Path) -> Summary:
 
 def write(campaign_dir: Path) -> Path:
     """Write the report of the campaign in `campaign_dir` and return the path of index.html; raises as `read` does."""
-    summary = read(campaign_dir)
+    return save(campaign_dir, read(campaign_dir))
+
+
+def save(campaign_dir: Path, summary: Summary) -> Path:
+    """Write the report of a summary that was read already; return the path of index.html."""
     summary_dir = campaign_dir / "summary"
     summary_dir.mkdir(exist_ok=True)
     for name, (text, data) in summary.drawings.items():

@@ -89,7 +89,9 @@ def chart(state: State) -> str:
     axes.set_ylabel("latency, s")
     axes.grid(visible=False, axis="x")
     axes.tick_params(colors=MUTED, color=GREY, length=3)
-    said = f"Latency of the last {_number(len(windows), 'window')}; median of the last: {_seconds(windows[-1].median_s)}"
+    said = (
+        f"Latency of the last {_number(len(windows), 'window')}; median of the last: {_seconds(windows[-1].median_s)}"
+    )
     return render(figure, "explore", said)
 
 
@@ -146,10 +148,14 @@ def _awaited(state: State) -> str:
 
 def _about_floor(state: State) -> str:
     words = (
-        "Dashed: the floor, which flush and trigger alone take. A window holds "
+        "Dashed: the floor, what flush and trigger alone take. A window holds "
         f"{state.parameters.trigger_s:g} s of reactions, and its first has waited longest."
     )
-    return f"{words} The window in which the load began is not full, and may lie below." if state.arrived <= KEPT else words
+    return (
+        f"{words} The window in which the load began is not full, and may lie below."
+        if state.arrived <= KEPT
+        else words
+    )
 
 
 def _seconds(value: float) -> str:

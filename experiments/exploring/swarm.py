@@ -55,22 +55,39 @@ def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
     rng = random.Random(seed)
     first = next(iter(numbers.values()))
     crowd = [
-        (rank + rng.uniform(0, 2.5), kind, math.sqrt(number / first))
+        (rank + rng.uniform(0, 2.5), kind, number / first)
         for rank, (kind, number) in enumerate(numbers.items())
         for _ in range(number)
     ]
     crowd.sort(key=lambda one: one[0])
-    room = math.sqrt(WIDTH * HEIGHT / total)
-    largest = max(_SMALLEST, min(_LARGEST, 0.68 * room))
-    turn = rng.uniform(0, 2 * math.pi)
-    placed = []
-    for index, (_, kind, weight) in enumerate(crowd):
-        distance, angle = math.sqrt((index + 0.5) / total), turn + index * _GOLDEN_ANGLE
-        size = largest * (0.65 + 0.35 * weight)
-        x = WIDTH / 2 + distance * math.cos(angle) * (WIDTH - largest * 1.3) / 2
-        y = HEIGHT / 2 + distance * math.sin(angle) * (HEIGHT - largest * 1.3) / 2
-        placed.append(Placed(kind, round(x, 1), round(y, 1), round(size, 1)))
-    return placed
+    largest = max(_SMALLEST, min(_LARGEST, 0.68 * math.sqrt(WIDTH * HEIGHT / total)))
+    margin = 0.65 * largest
+    places = _sunflower(total, WIDTH / 2 - margin, HEIGHT / 2 - margin, rng.uniform(0, 2 * math.pi))
+    return [
+        Placed(
+            kind,
+            round(WIDTH / 2 + x, 1),
+            round(HEIGHT / 2 + y, 1),
+            round(largest * (0.65 + 0.35 * math.sqrt(share)), 1),
+        )
+        for (x, y), (_, kind, share) in zip(places, crowd, strict=True)
+    ]
+
+
+def _sunflower(count: int, across: float, down: float, turn: float) -> list[tuple[float, float]]:
+    """Return `count` places in an ellipse of these half axes about (0, 0), from the middle outwards.
+
+    They are cut from a round sunflower rather than stretched from one, which would draw neighbours together.
+    """
+    apart = math.sqrt(across * down / count)
+    distances = (apart * math.sqrt(index + 0.5) for index in range(math.ceil((across / apart) ** 2) + count))
+    seeds = [
+        (r * math.cos(turn + i * _GOLDEN_ANGLE), r * math.sin(turn + i * _GOLDEN_ANGLE))
+        for i, r in enumerate(distances)
+    ]
+    ranked = sorted((math.hypot(x / across, y / down), x, y) for x, y in seeds)[:count]
+    furthest = max(1.0, ranked[-1][0])
+    return [(x / furthest, y / furthest) for _, x, y in ranked]
 
 
 def draw(reactions: Sequence[TypeCount], seed: str) -> str:

@@ -423,5 +423,5 @@ def test_notebook_shows_findings_levels_and_figures(whole, tmp_path):
     )
     shown = str([cell.get("outputs") for cell in nbformat.read(executed, as_version=4).cells])
     assert "one is invalid and left out of every figure" in shown
-    assert shown.count("<svg role=") == len(FIGURES)
+    assert shown.count("image/svg+xml") == len(FIGURES)
     assert notebook.checked(source, {"campaign": "x"}) == {"campaign": "x"}
