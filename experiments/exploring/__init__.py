@@ -1,0 +1,1 @@
+"""A chain to play with in a notebook: for looking, not for quoting."""
