@@ -6,7 +6,7 @@ import math
 from html import escape
 
 from experiments.exploring import swarm
-from experiments.exploring.session import KEPT, State
+from experiments.exploring.state import KEPT, State
 from experiments.exploring.windows import Seen, quantile_s
 from experiments.svg import BLUE, DARK, GREY, LIGHT, MUTED, ORANGE, canvas, inline, render
 

@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -19,8 +19,8 @@ import aiohttp
 from experiments import chain, machine_lock
 from experiments.chain import Endpoints
 from experiments.exploring.load import LiveLoad, user_names
+from experiments.exploring.state import KEPT, State
 from experiments.exploring.windows import Ledger, Seen, seen
-from experiments.floor import Waits
 from experiments.parameters import Parameters
 from experiments.receivers import CONNECT_S, Client, listen, register
 from pipeline.buses.bus import Reader
@@ -29,44 +29,10 @@ from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
 from pipeline.topics import topics
 
-KEPT = 30
-"""Windows that are remembered."""
-
 DRAIN_TRIGGERS = 5
 LOOK_S = 0.05
 # The seed of emoji and moments; a session is not repeatable, since a hand moves the rate.
 SEED = 1
-
-
-@dataclass(frozen=True)
-class State:
-    """What is to be seen of a session at one moment. `phase`: idle | starting | running | draining | ended | failed.
-
-    `counted` are reactions of ours in windows that arrived; the last KEPT of those `windows` are kept.
-    """
-
-    phase: str = "idle"
-    rate_per_s: float = 0.0
-    bursting: bool = False
-    sent: int = 0
-    accepted: int = 0
-    refused: int = 0
-    counted: int = 0
-    arrived: int = 0
-    windows: tuple[Seen, ...] = ()
-    parameters: Parameters = field(default_factory=Parameters)
-    error: str = ""
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing runs."""
-        return self.phase in ("idle", "ended", "failed")
-
-    @property
-    def waits(self) -> Waits:
-        """What sets the floor of this chain."""
-        given = self.parameters
-        return Waits(given.trigger_s, given.flush_ms / 1000, given.flush_phase, given.flush_lead_ms / 1000)
 
 
 class Session:

@@ -9,7 +9,8 @@ import threading
 import ipywidgets as widgets
 
 from experiments.exploring.picture import picture
-from experiments.exploring.session import Session, State
+from experiments.exploring.session import Session
+from experiments.exploring.state import State
 
 FOLLOW_S = 0.5
 

@@ -16,7 +16,8 @@ from aiohttp import web
 from experiments.exploring import swarm
 from experiments.exploring.load import LiveLoad, arrivals, user_names
 from experiments.exploring.picture import picture
-from experiments.exploring.session import Session, State
+from experiments.exploring.session import Session
+from experiments.exploring.state import State
 from experiments.exploring.view import View, status
 from experiments.exploring.windows import Ledger, Seen, quantile_s, seen
 from experiments.parameters import Parameters
