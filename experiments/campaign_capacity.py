@@ -54,7 +54,7 @@ class Found:
             told.append("Both ends were measured again.")
         if self.evidence:
             strongest = self.evidence[0]
-            told.append(f"The limiting stage is {_stage(strongest.stage)} ({strongest.reason.rstrip('.')}).")
+            told.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")
         elif high is not None:
             told.append("The figures name no stage that limits it.")
         return told

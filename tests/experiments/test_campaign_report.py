@@ -285,7 +285,7 @@ def test_a_level_whose_blocks_differ_keeps_the_order_of_the_design(tmp_path):
     """The `blocks` of a level in a design is no factor of it."""
     levels = [{"policy": "floor"}, {"policy": "ceil"}]
     about = synthetic_campaign.write_synthetic(tmp_path, levels=levels)
-    about["design"]["levels"] = [{"policy": "floor"}, {"policy": "ceil", "blocks": 5}]
+    about["design"]["levels"] = [{"policy": "floor", "blocks": 5}, {"policy": "ceil"}]
     assert list(campaign_levels.layout(about).levels["label"]) == ["floor", "ceil"]
 
 
