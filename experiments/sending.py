@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from experiments import http1
-from experiments.schedule import NS_PER_S, NS_PER_US
+from experiments.schedule import NS_PER_S, bodies
 from pipeline.errors import EmoStreamError, SettingError
-from pipeline.messages import encode
 
 CONNECTIONS_MAX = 2_000
 """Connections of one process. At 2,000 reactions a second they are all busy when an answer takes a second."""
@@ -38,18 +37,6 @@ TOGETHER = 64
 # uvloop's timers count milliseconds, and one below that would be a busy wait for cores that the chain needs.
 TICK_S = 0.001
 LOOK_S = 1.0
-
-
-def bodies(plan: pd.DataFrame) -> list[bytes]:
-    """Return each row's request body; prepared before the run, so that nothing but sending is timed.
-
-    The timestamp is `schedule.timestamp_of` the intended time.
-    """
-    moments = np.datetime_as_string((plan["t_intended_ns"].to_numpy(dtype=np.int64) // NS_PER_US).view("M8[us]"))
-    return [
-        encode({"user_id": user_id, "emoji_type": emoji_type, "timestamp": f"{moment}Z"})
-        for user_id, emoji_type, moment in zip(plan["user_id"], plan["emoji_type"], moments, strict=True)
-    ]
 
 
 async def send(

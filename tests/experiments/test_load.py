@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from experiments import http1, sending
 from experiments.load import PER_PROCESS_S, postponed, processes_for
-from experiments.schedule import NS_PER_S, poisson_plan, timestamp_of, user_names
-from experiments.sending import bodies, send
+from experiments.schedule import NS_PER_S, bodies, poisson_plan, timestamp_of, user_names
+from experiments.sending import send
 from pipeline.errors import SettingError
 
 ANSWER = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"accepted":1}'
