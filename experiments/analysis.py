@@ -228,6 +228,7 @@ def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[s
     return {
         "offered_per_s": offered_per_s,
         "accepted_per_s": accepted_per_s,
+        "accepted_share": accepted_per_s / offered_per_s if offered_per_s else math.nan,
         # The name that the closed loop's users ask for: what they got through, at their number and think time.
         "throughput_per_s": accepted_per_s,
         "lag_slope_per_s": slope.per_s,

@@ -118,6 +118,7 @@ SLOS = {
         Slo("Micro-batch time, p95", "batch_p95_s", 0.6, "s"),
         Slo("Micro-batch time over trigger interval, p95", "headroom", 0.8, "share"),
         Slo("Growth of the consumer lag over the load, upper 95 % limit", "lag_slope_upper_share", 0.01, "share"),
+        Slo("Reactions accepted of those offered", "accepted_share", 0.99, "share", at_least=True),
         Slo("Reactions lost", "lost", 0, ""),
         Slo("Reactions counted twice", "duplicated", 0, ""),
         Slo("Counts that agree with the oracle", "oracle_share", 1.0, "share", at_least=True),
