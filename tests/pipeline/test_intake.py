@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import load
-from experiments.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
+from experiments.schedule import POPULAR_EMOJIS, bodies, poisson_plan, timestamp_of, user_names
 from pipeline.collecting import intake
 from pipeline.collecting.intake import Refusal, close_record, read, records
 from pipeline.collecting.rate import NS, RateLimit
@@ -236,9 +235,9 @@ def test_the_loads_bodies_are_accepted_and_joinable() -> None:
     plan: pd.DataFrame = poisson_plan(
         user_names(5), 40.0, start_ns, trigger_s=1.0, warm_up_triggers=1, measured_triggers=4, seed=1
     )
-    bodies = load.bodies(plan)
-    assert len(bodies) == len(plan) > 100
-    events = [decode_event(close_record(records(read(body, ARRAY_MAX), 1)[0], 2)) for body in bodies]
+    sent = bodies(plan)
+    assert len(sent) == len(plan) > 100
+    events = [decode_event(close_record(records(read(body, ARRAY_MAX), 1)[0], 2)) for body in sent]
     assert [event.emoji_type for event in events] == list(plan["emoji_type"])
     keys = [(event.user_id, event.timestamp) for event in events]
     assert keys == list(zip(plan["user_id"], map(timestamp_of, plan["t_intended_ns"]), strict=True))
