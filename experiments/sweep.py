@@ -81,8 +81,7 @@ def outcome(campaign: Campaign) -> Outcome:
 class Bar:
     """The progress of a sweep: a bar over seconds of load and overhead, with the time left."""
 
-    def __init__(self, campaign: Campaign, bar: tqdm[NoReturn]) -> None:
-        self._campaign = campaign
+    def __init__(self, bar: tqdm[NoReturn]) -> None:
         self._bar = bar
         self._base_s = 0.0
         self._began_s = 0.0
@@ -116,10 +115,12 @@ class Bar:
         self._thread.join()
 
     def _tick(self) -> None:
-        while not self._stop.wait(1.0):
+        # Where nobody watches, a line a minute will do.
+        while not self._stop.wait(1.0 if sys.stderr.isatty() else 60.0):
             # Never past what was expected of this run: the bar waits for a slow one.
             spent_s = min(time.monotonic() - self._began_s, self._expected_s) if self._expected_s else 0.0
-            self._bar.n = round(self._base_s + spent_s)
+            # Runs that are made again are more than was planned.
+            self._bar.n = min(round(self._base_s + spent_s), self._bar.total)
             self._bar.refresh()
 
 
@@ -130,11 +131,9 @@ def _progress(campaign: Campaign) -> Iterator[Bar]:
     with tqdm(
         total=round(total_s),
         file=sys.stderr,
-        # Where nobody watches, a line a minute will do.
-        mininterval=0.5 if sys.stderr.isatty() else 60.0,
         bar_format="{desc} {bar} {percentage:3.0f} %, {elapsed} in all, {remaining} left",
     ) as line:
-        bar = Bar(campaign, line)
+        bar = Bar(line)
         try:
             yield bar
         finally:
