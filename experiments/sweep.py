@@ -81,8 +81,9 @@ def outcome(campaign: Campaign) -> Outcome:
 class Bar:
     """The progress of a sweep: a bar over seconds of load and overhead, with the time left."""
 
-    def __init__(self, bar: tqdm[NoReturn]) -> None:
+    def __init__(self, bar: tqdm[NoReturn], total_s: int) -> None:
         self._bar = bar
+        self._total_s = total_s
         self._base_s = 0.0
         self._began_s = 0.0
         self._expected_s = 0.0
@@ -120,20 +121,21 @@ class Bar:
             # Never past what was expected of this run: the bar waits for a slow one.
             spent_s = min(time.monotonic() - self._began_s, self._expected_s) if self._expected_s else 0.0
             # Runs that are made again are more than was planned.
-            self._bar.n = min(round(self._base_s + spent_s), self._bar.total)
+            self._bar.n = min(round(self._base_s + spent_s), self._total_s)
             self._bar.refresh()
 
 
 @contextmanager
 def _progress(campaign: Campaign) -> Iterator[Bar]:
     pending = campaign.pending()
-    total_s = sum(expected_s(run) for run in pending) * (SEARCH_RUNS if campaign.state.design.search else 1)
+    runs = SEARCH_RUNS if campaign.state.design.search else 1
+    total_s = round(sum(expected_s(run) for run in pending) * runs)
     with tqdm(
-        total=round(total_s),
+        total=total_s,
         file=sys.stderr,
         bar_format="{desc} {bar} {percentage:3.0f} %, {elapsed} in all, {remaining} left",
     ) as line:
-        bar = Bar(line)
+        bar = Bar(line, total_s)
         try:
             yield bar
         finally:
