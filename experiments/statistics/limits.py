@@ -3,7 +3,7 @@
 The rules, strongest first; each that holds gives its evidence:
 
 1. The run at the fail is INVALID: the instrument gave up, and the chain is not known to have.
-2. The machine is full (mean cores used by all processes >= 90 % of those there are): the process that takes most.
+2. The machine is full (mean cores in use >= 90 % of those there are): the process that takes most.
 3. Reactions were refused (accepted below 99.9 % of offered): ingest.
 4. Micro-batches ran out of time (headroom or lag objective failed): Spark.
 5. A hop takes longer at the fail than at the pass, by 50 ms and 10 % or more: the stage of the hop that grew
@@ -78,7 +78,9 @@ def _full(failing: Mapping[str, Any], cores: int) -> Evidence | None:
         for key in failing
         if key.startswith(_CPU) and (figure := _figure(failing, key)) is not None
     }
-    total = sum(shares.values())
+    # What is nobody's, the system's network among it, fills the machine as well, but is no stage.
+    shares.pop("others", None)
+    total = shares.pop("machine", sum(shares.values()))
     if not shares or total < FULL_SHARE * cores:
         return None
     stage = max(shares, key=lambda name: shares[name])

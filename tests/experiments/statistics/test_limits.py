@@ -49,6 +49,14 @@ def test_a_full_machine_names_its_greatest_consumer_with_its_cores():
     assert limits(summary(), summary(cpu_share_spark=1.2), 2) == []
 
 
+def test_the_machines_own_sum_decides_and_what_is_nobodys_is_no_stage():
+    """`machine` is all that was in use, `others` what belongs to no stage: neither is added up or named."""
+    busy = summary(cpu_share_machine=1.9, cpu_share_others=1.05)
+    assert stages(summary(), busy) == ["spark"]
+    assert "1.90 of 2 cores are in use" in limits(None, busy, 2)[0].reason
+    assert stages(summary(), summary(cpu_share_machine=1.7, cpu_share_others=0.85)) == []
+
+
 def test_refused_reactions_name_ingest():
     """Accepted below offered is ingest's doing, with both figures; a thousandth is not refusal."""
     found = limits(summary(), summary(accepted_per_s=930.0), 2)
