@@ -35,8 +35,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "tv_distance": ("distance of the mix shown", "share"),
     "faults": ("faults a run", ""),
 }
-"""What is compared: the figure's key, its name and its unit. `cores_used` is the sum of all cpu_share_*, `faults`
-that of campaign_levels.derived."""
+"""What is compared: the figure's key, its name and its unit. `cores_used` is what the stages and the instrument
+used together, `faults` that of campaign_levels.derived."""
 ALPHA = 0.05
 VERDICTS = ("supported", "hint", "not supported", "alike", "too few runs")
 COLUMNS = [
@@ -161,7 +161,9 @@ def _made(one: Facts, two: Facts) -> list[str]:
 def _read(place: Path) -> tuple[Layout, pd.DataFrame]:
     plan = campaign_levels.layout(campaign_data.about(place))
     valid = believed(campaign_levels.derived(campaign_data.runs(place)))
-    shares = [name for name in valid.columns if str(name).startswith("cpu_share_")]
+    # What the machine did besides is no figure of the chain's, and its sum is none of a stage.
+    apart = ("cpu_share_machine", "cpu_share_others")
+    shares = [name for name in valid.columns if str(name).startswith("cpu_share_") and name not in apart]
     return plan, valid.assign(cores_used=valid[shares].sum(axis=1, min_count=1)) if shares else valid
 
 

@@ -35,6 +35,8 @@ from pipeline.topics import TopicSpec, topics
 pytestmark = pytest.mark.integration
 
 STALL_S = 1.5
+# The run writes its plan when its clients are connected; after that long it will not.
+PLAN_S = 60.0
 # Longer than a delivery may take and a trigger together, and shorter than `silent_s`, after which a subscriber is out.
 SLOW_S = 4.5
 DROPPED, DOUBLED = 150, 200
@@ -84,9 +86,11 @@ def careless(ingest: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def hold(pid: int, words: Sequence[str], for_s: float) -> None:
@@ -109,9 +113,12 @@ def _says(process: psutil.Process, words: Sequence[str]) -> bool:
 
 def do_harm(chain_pid: int, run_dir: Path) -> None:
     """Wait for the plan; while it is being measured hold up the generator, then a subscriber."""
+    end_s = time.monotonic() + PLAN_S
     while not (run_dir / "plan.parquet").exists():
+        if time.monotonic() > end_s:
+            # The run failed before: its own error is the one to read.
+            return
         time.sleep(0.1)
-    time.sleep(0.5)
     plan = pd.read_parquet(run_dir / "plan.parquet")
     measured_ns = int(plan.loc[plan["phase"] == "measured", "t_intended_ns"].iloc[0])
     time.sleep(max(0.0, measured_ns / 1e9 + 1 - time.time()))
@@ -136,8 +143,10 @@ def spoiled(chain_up: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> tu
         )
         harm = threading.Thread(target=do_harm, args=(chain_up.pid, place / "run"))
         harm.start()
-        result = measure(parameters, place / "run")
-        harm.join()
+        try:
+            result = measure(parameters, place / "run")
+        finally:
+            harm.join()
     return result, seen
 
 
