@@ -163,7 +163,7 @@ def identified(plan: pd.DataFrame, topic: pd.DataFrame) -> pd.DataFrame:
         row = plan.loc[twice.to_numpy()].iloc[0]
         raise LedgerError(
             f"The plan has seq {row['seq']} in the same microsecond as another reaction of {row['user_id']}: "
-            "make the plan with schedule.poisson_plan, which keeps them apart."
+            "make the plan with planning.plan_of, which keeps them apart."
         )
     records = topic[topic["emoji_type"].notna()]
     return records.assign(us=_microseconds(records["timestamp"])).merge(
