@@ -27,9 +27,11 @@ CONNECTIONS_MAX = 2_000
 
 # An answer that takes longer counts as none; the chain has its own, shorter deadlines.
 ANSWER_S = 30.0
-# Opened before the first reaction is due, so that no ordinary one waits for a handshake; all take turns, as many
-# people's connections would, so that every worker of ingest gets its share.
+# Opened before the first reaction is due, so that no ordinary one waits for a handshake: as many as are busy when an
+# answer takes ANSWER_EXPECTED_S, and up to OPEN_AT_START in any case. All take turns, as many people's connections
+# would, so that every worker of ingest gets its share.
 OPEN_AT_START = 100
+ANSWER_EXPECTED_S = 0.25
 # A connection idle for longer is not used again: the server may be about to close it.
 IDLE_S = 10.0
 # Written before answers are looked at again; bounds how far one reaction holds up the next.
@@ -110,7 +112,8 @@ class _Sender:
         due_ns = self._due_ns
         length_s = (due_ns[-1] - due_ns[0]) / NS_PER_S if due_ns else 0.0
         per_s = len(due_ns) / max(length_s, 1.0)
-        for _ in range(min(OPEN_AT_START, self._most, math.ceil(per_s))):
+        at_start = max(min(OPEN_AT_START, math.ceil(per_s)), math.ceil(per_s * ANSWER_EXPECTED_S))
+        for _ in range(min(at_start, self._most)):
             self._open()
         looking = asyncio.create_task(self._give_up_late())
         try:
@@ -135,11 +138,11 @@ class _Sender:
 
     async def close(self) -> None:
         """Drop every connection."""
+        self._waiting.clear()
         tasks = list(self._opening)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._waiting.clear()
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -221,7 +224,13 @@ class _Sender:
     def _open(self) -> None:
         task = asyncio.create_task(self._connect())
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        # A connection takes the first that waits as soon as it stands, a little before its task is done. One that
+        # began to wait in between counted on this task, so it is looked after now.
+        self._opening.discard(task)
+        self._grow()
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()

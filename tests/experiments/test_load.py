@@ -176,6 +176,38 @@ def test_a_server_that_holds_its_answers_holds_up_no_reaction() -> None:
     ended(run())
 
 
+def test_a_reaction_that_counted_on_a_connection_already_taken_gets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection's task may end later than the connection stands; no reaction is left waiting for it."""
+    connect = sending._Sender._connect
+
+    async def late(sender: sending._Sender) -> None:
+        await connect(sender)
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(sending._Sender, "_connect", late)
+    # An answer that never comes would free a connection after this, and hide the fault.
+    monkeypatch.setattr(sending, "ANSWER_S", 3600.0)
+    monkeypatch.setattr(sending, "OPEN_AT_START", 1)
+    monkeypatch.setattr(sending, "ANSWER_EXPECTED_S", 0.0)
+
+    async def run() -> None:
+        release = asyncio.Event()
+
+        async def hold() -> bytes:
+            await release.wait()
+            return ANSWER
+
+        async with serving(lambda server, number: hold()) as server:
+            plan = planned(20)
+            sending_all = asyncio.create_task(send(plan, server.url))
+            while len(server.bodies) < len(plan):
+                await asyncio.sleep(0.01)
+            release.set()
+            assert (await sending_all)["status"].eq(202).all()
+
+    ended(run())
+
+
 def test_beyond_the_bound_a_reaction_waits_and_its_delay_shows() -> None:
     """With every connection busy a reaction is sent when one is free, is stamped then, and none is left out."""
 
