@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import chain, files, ledger, machine_lock, manifest, topic, usage
+from experiments import chain, files, ledger, load, machine_lock, manifest, topic, usage
 from experiments.analysis import Analysis, analyse
 from experiments.drive import Steps, drive
 from experiments.parameters import Parameters
@@ -44,6 +44,7 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
         "run": run_dir.name,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "regenerate": parameters.command(),
+        "generator_scheduling": load.scheduling(),
     }
     with ExitStack() as stack:
         stack.enter_context(machine_lock.alone(f"The run {run_dir}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import http1, sending
-from experiments.load import PER_PROCESS_S, postponed, processes_for
+from experiments.load import PER_PROCESS_S, postponed, processes_for, scheduling
 from experiments.schedule import NS_PER_S, bodies, poisson_plan, timestamp_of, user_names
 from experiments.sending import send
 from pipeline.errors import SettingError
@@ -415,6 +416,23 @@ def stub() -> Iterator[str]:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.terminate()
+
+
+def test_a_sender_is_scheduled_as_the_manifest_will_say(tmp_path: Path) -> None:
+    """Where the system allows it a sender comes before every ordinary process; asking for that changes nothing here."""
+    own = os.sched_getscheduler(0)
+    said = scheduling()
+    assert os.sched_getscheduler(0) == own
+    with stub() as url, started(tmp_path, planned(1, lead_ms=60_000.0), url, 1) as sender:
+        try:
+            wanted = {"real-time": os.SCHED_RR, "ordinary": os.SCHED_OTHER}[said]
+            deadline = time.monotonic() + 30
+            while os.sched_getscheduler(sender.pid) != wanted:
+                assert sender.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            sender.terminate()
 
 
 def started(folder: Path, plan: pd.DataFrame, url: str, processes: int) -> subprocess.Popen[bytes]:
