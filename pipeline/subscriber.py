@@ -13,10 +13,10 @@ from aiohttp import web
 from pipeline import lifecycle, logs, settings
 from pipeline.buses.bus import Bus, Record, Writer
 from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.delivering.delivery_app import PATIENCE_S, create_app
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
 from pipeline.delivering.hosting import fastest_loop, raise_file_limit
-from pipeline.delivering.streams import PATIENCE_S, create_app
 from pipeline.delivering.tokens import Tokens
 from pipeline.enrolling.roster import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
@@ -111,7 +111,7 @@ class Subscriber:
             "registered": len(self.tokens),
             "last_event_id": None if newest is None else str(newest),
             "feed_offset": self._feed_offset,
-            "cut_off": self.fanout.cut,
+            "cut_off": self.fanout.cut.total(),
         }
 
 

@@ -9,13 +9,13 @@ it runs in one event loop and none of it awaits.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from itertools import islice
 from typing import Protocol
 
 from pipeline import logs
-from pipeline.delivering.frames import EventId, Missed, Wire, wire
-from pipeline.delivering.sse import encode_event
+from pipeline.delivering import frames
+from pipeline.delivering.frames import EventId, Missed, Wire
 from pipeline.messages import Window, encode
 
 log = logs.get(__name__)
@@ -32,6 +32,9 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Cut the connection without sending what waits."""
+
+    def stuck_s(self, now_s: float) -> float:
+        """How long bytes have waited of which the client took none, seconds on the clock of `now_s`."""
 
 
 class Stream:
@@ -75,7 +78,7 @@ class Fanout:
         self._streams: dict[str, Stream] = {}
         self._grown: set[asyncio.Future[None]] = set()
         self.head = 0
-        self.cut = 0
+        self.cut: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -90,7 +93,7 @@ class Fanout:
     def publish(self, window: Window) -> None:
         """Encode `window` once; give it to every stream that is up to date; others find it in the ring."""
         event_id = EventId(window.epoch, window.window)
-        data = wire(encode_event(str(event_id), "window", encode(window)))
+        data = frames.event(str(event_id), "window", encode(window))
         self._ring.append((event_id, data))
         position, self.head = self.head, self.head + 1
         lagging = []
@@ -125,6 +128,12 @@ class Fanout:
         for stream in islice(self._streams.values(), slot, None, slots):
             if not stream.sink.is_full():
                 stream.sink.write(data)
+
+    def cut_stuck(self, now_s: float, most_s: float) -> None:
+        """Cut off every stream whose client has taken none of what waits for it for `most_s`."""
+        for stream in list(self._streams.values()):
+            if stream.sink.stuck_s(now_s) > most_s:
+                self._cut(stream, "stuck")
 
     # streams
 
@@ -206,10 +215,14 @@ class Fanout:
         waiting = self.head - max(stream.cursor, stream.joined)
         if waiting <= self._queue_max and stream.cursor >= self._oldest:
             return False
-        log.warning("cut off a slow client", client_id=stream.client_id, waiting=self.head - stream.cursor)
-        self.cut += 1
+        self._cut(stream, "slow")
+        return True
+
+    def _cut(self, stream: Stream, reason: str) -> None:
+        waiting = self.head - stream.cursor
+        log.warning("cut off a client", client_id=stream.client_id, reason=reason, waiting=waiting)
+        self.cut[reason] += 1
         self.leave(stream)
-        stream.ended = "slow"
+        stream.ended = reason
         stream.sink.abort()
         stream.wake()
-        return True
