@@ -69,11 +69,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from experiments import campaign_report, reanalyse
+    from experiments import reanalyse
 
     directory = options.directory.resolve()
     campaign = (directory / "campaign.json").exists()
-    print(campaign_report.write(directory) if campaign else reanalyse.run(directory))
+    print(reanalyse.whole_campaign(directory) if campaign else reanalyse.run(directory))
     return 0
 
 

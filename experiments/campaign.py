@@ -192,6 +192,25 @@ class Campaign:
         files.write_text(self.directory / "campaign.json", text + "\n")
 
 
+def judge_anew(directory: Path) -> None:
+    """Have the campaign in `directory` say of each finished run what its verdict.json says now.
+
+    Raises EmoStreamError naming the file that cannot be read; campaign.json is then as it was.
+    """
+    campaign = Campaign(directory, _read(directory / "campaign.json"))
+    said = [(run, _verdict(directory / "runs" / run.run)) for run in campaign.state.runs]
+    campaign._set(runs=[_judged(run, verdict) for run, verdict in said])
+
+
+def _judged(run: Finished, verdict: dict[str, Any]) -> Finished:
+    return msgspec.structs.replace(
+        run,
+        valid=verdict["verdict"] == "VALID",
+        passed=bool(verdict["passed"]),
+        reasons=list(verdict["reasons"]),
+    )
+
+
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:
     """Return the finished runs of a search as it needs them."""
     return [Probe(float(run.factors[search.factor]), run.passed, run.valid, "; ".join(run.reasons)) for run in runs]
