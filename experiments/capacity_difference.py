@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments import campaign_data, capacity_result
 from experiments.campaign_capacity import Found
-from experiments.campaign_levels import phrase
+from experiments.campaign_levels import phrase, plain
 from experiments.statistics.capacity import Capacity
 
 COLUMNS = ["campaign", "factor", "highest_pass", "lowest_fail", "confirmed", "runs", "words"]
@@ -60,8 +60,8 @@ def _verdict(found: Mapping[str, Found]) -> str:
         if above > below:
             by = f"{phrase(factor, above - below)} ({(above / below - 1) * 100:.0f}\u00a0%)"
             return (
-                f"{more} carries more than {less}, by at least {by}: it passes at {phrase(factor, above)}, and {less} "
-                f"fails at {phrase(factor, below)}."
+                f"{more} carries more than {less}, by at least {by}: {more} passes at {phrase(factor, above)}, "
+                f"and {less} fails at {phrase(factor, below)}."
             )
         if above == below:
             return (
@@ -79,7 +79,7 @@ def _ends(capacity: Capacity) -> tuple[float, float]:
 def _interval(found: Found) -> str:
     low, high, factor = found.capacity.highest_pass, found.capacity.lowest_fail, found.search.factor
     if low is not None and high is not None:
-        return f"lies between {low:,g} and {phrase(factor, high)}"
+        return f"lies between {plain(low)} and {phrase(factor, high)}"
     if low is not None:
         return f"is at least {phrase(factor, low)}, as no load failed"
     if high is not None:

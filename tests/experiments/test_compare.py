@@ -190,17 +190,17 @@ def search(place, limit, **options):
         (
             1500,
             5000,
-            "B carries more than A, by at least 2,000 reactions/s (100 %): it passes at 4,000 reactions/s, and ",
+            "B carries more than A, by at least 2,000 reactions/s (100 %): B passes at 4,000 reactions/s, and ",
         ),
         (
             1500,
             9000,
-            "B carries more than A, by at least 6,000 reactions/s (300 %): it passes at 8,000 reactions/s, and ",
+            "B carries more than A, by at least 6,000 reactions/s (300 %): B passes at 8,000 reactions/s, and ",
         ),
         (
             500,
             5000,
-            "B carries more than A, by at least 3,000 reactions/s (300 %): it passes at 4,000 reactions/s, and ",
+            "B carries more than A, by at least 3,000 reactions/s (300 %): B passes at 4,000 reactions/s, and ",
         ),
         (1500, 3000, "A hint of a difference, no more: at 2,000 reactions/s B passes and A fails"),
         (3000, 3000, "No difference is supported: the intervals of the capacities overlap."),
