@@ -34,7 +34,9 @@ class Played:
 
     async def lead(self, request: web.Request) -> web.Response:
         """Lead a client to its subscriber."""
-        return web.Response(status=307, headers={"Location": f"/held/{request.match_info['name']}"})
+        return web.Response(
+            status=307, headers={"Location": f"http://{request.host}/held/{request.match_info['name']}"}
+        )
 
     async def hold(self, request: web.Request) -> web.StreamResponse:
         """Send one window, and hold the stream."""
