@@ -108,9 +108,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     plan, sent, topic, windows = (frames[name] for name in ("plan", "sent", "topic", "windows"))
     clients, deliveries = frames["clients"], frames["deliveries"]
     reactions = ledger.join(plan, sent, topic, windows)
-    stay = {"grace_s": conditions.grace_s, "last_ns": latency.last_counted_ns(reactions, windows)}
-    due = latency.receipts(windows, clients, deliveries, **stay)
-    whole = latency.end_to_end(reactions, due, clients, **stay)
+    grace_s, last_ns = conditions.grace_s, latency.last_counted_ns(reactions, windows)
+    due = latency.receipts(windows, clients, deliveries, grace_s=grace_s, last_ns=last_ns)
+    whole = latency.end_to_end(reactions, due, clients, grace_s=grace_s, last_ns=last_ns)
     times = batches.batch_times(frames["progress"], windows, whole.windows)
     batch = batches.summarise(times, conditions.waits.trigger_s)
     trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])

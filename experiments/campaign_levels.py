@@ -200,11 +200,11 @@ class Trend:
     """
 
     key: str
-    slope: float
-    low: float
-    high: float
-    first: float
-    last: float
+    slope: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    first: float = math.nan
+    last: float = math.nan
     infinite: tuple[str, ...] = ()
 
     @property
@@ -222,10 +222,10 @@ def trend(valid: pd.DataFrame, plan: Layout, key: str) -> Trend:
     ]
     x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
     if not plan.numeric or len(np.unique(x)) < 2 or len(x) < 2 * FEW_RUNS:
-        return Trend(key, *[math.nan] * 5)
+        return Trend(key)
     infinite = tuple(level for level in plan.levels["level"] if np.isinf(of_level(valid, level, key)).any())
     if infinite:
-        return Trend(key, *[math.nan] * 5, infinite)
+        return Trend(key, infinite=infinite)
     # Runs that are mostly alike tie so often that the slope's variance has no value: then there is no interval.
     with np.errstate(invalid="ignore"):
         slope, _, low, high = stats.theilslopes(y, x, 0.95)
