@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.errors import EmoStreamError
 
 DISK_FULL = "the disk is full"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,8 +36,7 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def unwritten(path: Path | str, error: OSError) -> EmoStreamError:
     """Return the error to raise where `path` could not be written: it names the path, the cause and what to do."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = f"{DISK_FULL}: make room" if full else f"{error.strerror or error}: mend that"
+    remedy = f"{DISK_FULL}: make room" if error.errno in FULL else f"{error.strerror or error}: mend that"
     return EmoStreamError(f"{path} could not be written: {remedy} and run it again")
 
 
