@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import notebook
+from experiments import files, notebook
 from pipeline.errors import EmoStreamError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(COMMANDS[options.command](options))
     except EmoStreamError as error:
         sys.exit(f"experiments {options.command}: {error}")
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        sys.exit(f"experiments {options.command}: {files.unwritten(error.filename or 'a file', error)}")
     except KeyboardInterrupt:
         sys.exit(f"experiments {options.command}: interrupted; what was recorded so far is kept")
 
@@ -69,11 +73,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from experiments import campaign_report, reanalyse
+    from experiments import reanalyse
 
     directory = options.directory.resolve()
     campaign = (directory / "campaign.json").exists()
-    print(campaign_report.write(directory) if campaign else reanalyse.run(directory))
+    print(reanalyse.whole_campaign(directory) if campaign else reanalyse.run(directory))
     return 0
 
 

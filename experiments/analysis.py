@@ -108,8 +108,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     plan, sent, topic, windows = (frames[name] for name in ("plan", "sent", "topic", "windows"))
     clients, deliveries = frames["clients"], frames["deliveries"]
     reactions = ledger.join(plan, sent, topic, windows)
-    due = latency.receipts(windows, clients, deliveries, grace_s=conditions.grace_s)
-    whole = latency.end_to_end(reactions, due, clients, grace_s=conditions.grace_s)
+    grace_s, last_ns = conditions.grace_s, latency.last_counted_ns(reactions, windows)
+    due = latency.receipts(windows, clients, deliveries, grace_s=grace_s, last_ns=last_ns)
+    whole = latency.end_to_end(reactions, due, clients, grace_s=grace_s, last_ns=last_ns)
     times = batches.batch_times(frames["progress"], windows, whole.windows)
     batch = batches.summarise(times, conditions.waits.trigger_s)
     trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])
@@ -161,6 +162,8 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     reasons = verdict.reasons_against(
         plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
     )
+    if summary["loop"] == "closed":
+        reasons += verdict.reasons_against_crowd(summary.get("cpu_share_load", math.nan))
     judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
     summary = {
         **summary,

@@ -83,13 +83,17 @@ class Campaign:
     def open(cls, design_path: Path, reports: Path, name: str = "") -> Campaign:
         """Begin the campaign `name` (default: the design's) below `reports`, or go on with the one that is there.
 
-        Raises SettingError if the design is wrong, or is not the one that the campaign was begun with.
+        Raises SettingError if the design is wrong, or is not the one that the campaign was begun with, EmoStreamError
+        if its directory cannot be made.
         """
         design = design_file.load(design_path)
         directory = reports / (name or design.name)
         path = directory / "campaign.json"
         if not path.exists():
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise files.unwritten(directory, error) from error
             campaign = cls(
                 directory,
                 State(
@@ -173,14 +177,14 @@ class Campaign:
 
     def _searching(self, design: Design) -> list[Planned]:
         assert design.search is not None
-        failed = [run for run in self._state.abandoned if run.failed]
-        if len(failed) >= TRIES:
+        # Each probe follows from those before it; what failed and was made again well is forgiven.
+        index = len(self._state.runs)
+        if sum(run.failed for run in self._state.abandoned if run.index == index) >= TRIES:
             return []
         search = Search(**msgspec.structs.asdict(design.search))
         load = next_load(search, probes(search, self._state.runs))
         if load is None:
             return []
-        index = len(self._state.runs)
         return [planned(design, index, index + 1, {design.search.factor: load})]
 
     def _set(self, **changes: Any) -> None:
@@ -190,6 +194,25 @@ class Campaign:
     def _save(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self._state), indent=1).decode()
         files.write_text(self.directory / "campaign.json", text + "\n")
+
+
+def judge_anew(directory: Path) -> None:
+    """Have the campaign in `directory` say of each finished run what its verdict.json says now.
+
+    Raises EmoStreamError naming the file that cannot be read; campaign.json is then as it was.
+    """
+    campaign = Campaign(directory, _read(directory / "campaign.json"))
+    said = [(run, _verdict(directory / "runs" / run.run)) for run in campaign.state.runs]
+    campaign._set(runs=[_judged(run, verdict) for run, verdict in said])
+
+
+def _judged(run: Finished, verdict: dict[str, Any]) -> Finished:
+    return msgspec.structs.replace(
+        run,
+        valid=verdict["verdict"] == "VALID",
+        passed=bool(verdict["passed"]),
+        reasons=list(verdict["reasons"]),
+    )
 
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:

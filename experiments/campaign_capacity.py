@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,7 +52,15 @@ class Found:
         rest = self.capacity.why.partition(". ")[2]
         told = [first + "."] + ([rest] if rest else [])
         if self.capacity.confirmed:
-            told.append("Both ends were measured again.")
+            # A search may end with a fail that was probed once, or with none.
+            again = [
+                probe for probe in self.probes if probe.valid and high and math.isclose(probe.load, high, rel_tol=1e-3)
+            ]
+            told.append(
+                "Both ends were measured again."
+                if len(again) > 1
+                else "The highest load that passed was measured again."
+            )
         if self.evidence:
             strongest = self.evidence[0]
             told.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")

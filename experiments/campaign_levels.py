@@ -194,16 +194,18 @@ def _range(values: Floats) -> tuple[float, float]:
 class Trend:
     """How a figure goes with the axis: Theil-Sen slope over the runs, per tenfold (log axis) or per unit.
 
-    `slope`, `low`, `high`: with its 95 % interval, NaN where there is no axis or there are too few runs.
+    `slope`, `low`, `high`: with its 95 % interval, NaN where there is no axis, there are too few runs, or some are
+    infinite (never arrived): those of the levels `infinite`, without which a slope would tell of the others only.
     `first`, `last`: the medians at either end.
     """
 
     key: str
-    slope: float
-    low: float
-    high: float
-    first: float
-    last: float
+    slope: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    first: float = math.nan
+    last: float = math.nan
+    infinite: tuple[str, ...] = ()
 
     @property
     def supported(self) -> bool:
@@ -212,16 +214,18 @@ class Trend:
 
 
 def trend(valid: pd.DataFrame, plan: Layout, key: str) -> Trend:
-    """Return the trend of a figure along the axis, over every valid run in which it was measured and finite."""
+    """Return the trend of a figure along the axis, over every valid run in which it was measured."""
     points = [
         (math.log10(x) if plan.log else x, value)
         for level, x in zip(plan.levels["level"], plan.levels["x"], strict=True)
         for value in of_level(valid, level, key)
-        if math.isfinite(value)
     ]
     x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
     if not plan.numeric or len(np.unique(x)) < 2 or len(x) < 2 * FEW_RUNS:
-        return Trend(key, *[math.nan] * 5)
+        return Trend(key)
+    infinite = tuple(level for level in plan.levels["level"] if np.isinf(of_level(valid, level, key)).any())
+    if infinite:
+        return Trend(key, infinite=infinite)
     # Runs that are mostly alike tie so often that the slope's variance has no value: then there is no interval.
     with np.errstate(invalid="ignore"):
         slope, _, low, high = stats.theilslopes(y, x, 0.95)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,10 @@ class Summary:
         valid = believed(self.runs)
         closed: list[str] = []
         if closed_loop(self.about) and self.plan.numeric and len(valid):
-            try:
-                law = campaign_figures.fitted(valid, self.plan)
-            except SettingError:
-                law = None  # the figure says why
+            law = None
+            if _concurrent(self.about, self.plan):
+                with suppress(SettingError):  # the figure says why
+                    law = campaign_figures.fitted(valid, self.plan)
             closed = campaign_wording.throughput(valid, self.plan, law)
         searched = self.found.sentences() if self.found else ()
         return campaign_wording.findings(self.about, self.plan, self.runs, self.objectives, searched, closed)
@@ -159,7 +160,7 @@ def draw(
     first: dict[str, Drawing] = {}
     if found is not None:
         first["staircase"] = staircase_figure(found.search, found.probes, found.capacity)
-    if closed_loop(about) and plan.numeric:
+    if _concurrent(about, plan):
         first["scalability"] = campaign_figures.scalability_figure(valid, plan)
     return {
         **first,
@@ -230,6 +231,11 @@ def closed_loop(about: Mapping[str, Any]) -> bool:
     """Return whether the campaign's users wait for their answers."""
     given = [row.get("parameters", {}).get("loop") for row in about["order"]]
     return "closed" in given or about["design"].get("parameters", {}).get("loop") == "closed"
+
+
+def _concurrent(about: Mapping[str, Any], plan: Layout) -> bool:
+    """Whether the axis is concurrency, the only one along which the Universal Scalability Law holds."""
+    return closed_loop(about) and plan.numeric and plan.factor == "users"
 
 
 def _regenerate(about: Mapping[str, Any]) -> str:

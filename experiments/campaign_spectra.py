@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.analysis import Conditions
@@ -47,16 +46,10 @@ def merged(paths: list[Path], runs: pd.DataFrame) -> Histogram:
             whole.add(hdr.merged([path.read_text(encoding="ascii", errors="replace")]))
         except SettingError as error:
             raise SettingError(f"{path}: {error}") from error
-    recorded = whole.get_recorded_iterator()
-    values = [(int(at.value_iterated_to) // 1000, int(at.count_added_in_this_iter_step)) for at in recorded]
-    bins, numbers = np.array(values, dtype=np.int64).reshape(-1, 2).T
-    first = int(bins.min()) if len(bins) else 0
-    counts = np.zeros(int(bins.max()) - first + 1 if len(bins) else 0, dtype=np.int64)
-    np.add.at(counts, bins - first, numbers)
     negative, undelivered, reactions = (
         int(runs[key].sum()) for key in ("negative", "undelivered", "reactions_measured")
     )
-    return Histogram(first, counts, undelivered, negative, reactions)
+    return hdr.decoded(whole, undelivered=undelivered, negative=negative, reactions=reactions)
 
 
 def _all(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.campaign_forms import between, percent, slo_figure, spread
 from experiments.campaign_levels import FEW_RUNS, Layout, Trend, believed, estimates, of_level, phrase, trend
+from experiments.differences import ALPHA, holm, p_value
+from experiments.statistics.bootstrap import ENOUGH_RUNS, coverage
 from experiments.statistics.usl import Usl
 from experiments.wording import NBSP, count, number
 
@@ -116,29 +120,43 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
     text = f"{start} of the reactions are on screen {spread(p50)} later than flush and trigger impose"
     if p99["runs"]:
         text += f", 99 in 100 {spread(p99)}"
-    if p50["runs"] < FEW_RUNS:
-        return [f"{text}; {count(int(p50['runs']), 'run')} carr{'ies' if p50['runs'] == 1 else 'y'} no interval."]
-    return [f"{text}; in brackets, 95{NBSP}% intervals over {count(int(p50['runs']), 'run')}."]
+    runs = int(p50["runs"])
+    if runs < FEW_RUNS:
+        return [f"{text}; {count(runs, 'run')} carr{'ies' if runs == 1 else 'y'} no interval."]
+    if runs < ENOUGH_RUNS:
+        return [
+            f"{text}; in brackets, intervals over {count(runs, 'run')}, too few for 95{NBSP}%: they hold the true "
+            f"median in {percent(coverage(runs))} of cases."
+        ]
+    return [f"{text}; in brackets, 95{NBSP}% intervals over {count(runs, 'run')}."]
 
 
 def _growth(valid: pd.DataFrame, plan: Layout, *, searched: bool) -> list[str]:
     """What the load (or another quantity) does to latency, and what the runs do not say."""
     trends = [trend(valid, plan, key) for key in TRENDS]
     known = [one for one in trends if math.isfinite(one.slope)]
-    if not known or len(plan.levels) < 2:
-        return []
+    endless = [one for one in trends if one.infinite]
     ends = f"From {plan.words(plan.levels['level'].iloc[0])} to {plan.words(plan.levels['level'].iloc[-1])}"
     step = "each tenfold" if plan.log else f"each further {_STEPS.get(plan.factor, phrase(plan.factor, 1))}"
     told = [_told(one) for one in known if one.supported]
     silent = [TRENDS[one.key] for one in known if not one.supported]
     if not told and searched:
         return []
-    if not told:
-        return [f"{ends} no trend of {_list(silent)} stands out from the scatter of the runs."]
-    text = f"{ends} {_list(told)} for {step}"
-    if silent:
-        text += f"; that {_list(silent)} change{'s' if len(silent) == 1 else ''} is not supported"
-    return [text + "."]
+    said = []
+    if told:
+        said = [f"{ends} {_list(told)} for {step}"]
+        if silent:
+            said[0] += f"; that {_list(silent)} change{'s' if len(silent) == 1 else ''} is not supported"
+        said[0] += "."
+    elif silent:
+        said = [f"{ends} no trend of {_list(silent)} stands out from the scatter of the runs."]
+    if endless:
+        where = [
+            f"{TRENDS[one.key]} (infinite in runs with {_list([plan.words(level) for level in one.infinite])})"
+            for one in endless
+        ]
+        said.append(f"No trend is given of {_list(where)}.")
+    return said
 
 
 def _told(one: Trend) -> str:
@@ -178,25 +196,39 @@ def counts(valid: pd.DataFrame) -> str:
 
 
 def _shown(valid: pd.DataFrame, plan: Layout) -> list[str]:
-    """How far what people see is from what was counted, by level where the intervals tell levels apart."""
+    """How far what people see is from what was counted, and with which levels least and most if runs tell them apart.
+
+    They do where the two differ after Holm's correction for all pairs of levels: the two ends were picked from them.
+    """
     rows = estimates(valid, plan.levels, ["representation_error"])
     rows = rows[rows["runs"] > 0]
     if rows.empty:
         return []
     by_error = sorted(rows.to_dict("records"), key=lambda row: float(row["median"]))
     least, most = by_error[0], by_error[-1]
-    if not least["high"] < most["low"]:
+    if not _apart(valid, [str(row["level"]) for row in by_error], "representation_error"):
         row = next((row for row in by_error if row["level"] == plan.main), least)
         text = f"What is shown is {percent(row['median'])} off the counts"
         if len(by_error) == 1:
             return [text + ": the price of rounding to representatives."]
-        return [f"{text} with {plan.words(row['level'])}; the intervals do not tell the levels apart."]
+        return [f"{text} with {plan.words(row['level'])}; the runs do not tell the levels apart."]
     moved = [percent(_median(of_level(valid, row["level"], "tv_distance"))) for row in (least, most)]
     return [
         f"Rounding to representatives puts what is shown {percent(least['median'])} off the counts with "
         f"{plan.words(least['level'])} and {percent(most['median'])} with {plan.words(most['level'])}, and moves "
         f"{moved[0]} and {moved[1]} of the mix between types."
     ]
+
+
+def _apart(valid: pd.DataFrame, levels: Sequence[str], key: str) -> bool:
+    """Whether the first and the last of `levels` differ in a figure, as one of all pairs that might have."""
+    values = {level: of_level(valid, level, key) for level in levels}
+    pairs = list(combinations(levels, 2))
+    p = [
+        p_value(values[a], values[b]) if min(len(values[a]), len(values[b])) >= FEW_RUNS else math.nan for a, b in pairs
+    ]
+    corrected = dict(zip(pairs, holm(np.array(p, dtype=np.float64)), strict=True))
+    return bool(len(levels) > 1 and corrected[levels[0], levels[-1]] < ALPHA)
 
 
 def _median(values: Any) -> float:
@@ -242,7 +274,7 @@ def _lower(text: str) -> str:
 
 
 def throughput(valid: pd.DataFrame, plan: Layout, law: Usl | None) -> list[str]:
-    """Return what a closed loop's users reach, and the law fitted to it (None: too few levels)."""
+    """Return what a closed loop's users reach, and the law fitted to it (None: too few levels, or no axis of users)."""
     rows = estimates(valid, plan.levels, ["accepted_per_s"])
     rows = rows[rows["runs"] > 0]
     if rows.empty:

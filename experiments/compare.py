@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import files, page, svg
+from experiments import capacity_difference, files, page, svg
+from experiments.campaign_capacity import Found
 from experiments.campaign_forms import between, slo_figure
 from experiments.campaign_levels import FEW_RUNS
 from experiments.differences import FIGURES, compare, context
@@ -23,9 +24,12 @@ _MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=
 
 def main_text(a_dir: Path, b_dir: Path) -> str:
     """Return the comparison as text for a terminal; raises SettingError for what is no campaign."""
-    table = compare(a_dir, b_dir)
     lines = [f"A  {_path(a_dir)}", f"B  {_path(b_dir)}", ""]
     lines += [f"! {sentence}" for sentence in context(a_dir, b_dir)]
+    found = capacity_difference.searches(a_dir, b_dir)
+    if found is not None:
+        return "\n".join([*lines, "", *capacity_difference.findings(found)]).replace(NBSP, " ")
+    table = compare(a_dir, b_dir)
     lines += ["", *findings(table), ""]
     for level, rows in table.groupby("words", sort=False):
         lines.append(str(level))
@@ -47,10 +51,26 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
     """
     if out.is_dir():
         out = out / f"compare-{a_dir.name}-{b_dir.name}.html"
-    table = compare(a_dir, b_dir)
-    drawing, data = differences_figure(table)
     out.parent.mkdir(parents=True, exist_ok=True)
+    found = capacity_difference.searches(a_dir, b_dir)
+    data, shown = _levels(compare(a_dir, b_dir)) if found is None else _capacities(found)
     files.to_csv(data, out.with_suffix(".csv"))
+    text = page.render(
+        "compare.html",
+        title=f"{a_dir.name} against {b_dir.name}",
+        a=_path(a_dir),
+        b=_path(b_dir),
+        context=context(a_dir, b_dir),
+        csv=out.with_suffix(".csv").name,
+        **shown,
+    )
+    files.write_text(out, text)
+    return out
+
+
+def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The data of a comparison level by level, and what its page shows of them."""
+    drawing, data = differences_figure(table)
     rows = [
         {
             "name": name,
@@ -69,20 +89,18 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
         for key, (name, _) in FIGURES.items()
         if (table["key"] == key).any()
     ]
-    text = page.render(
-        "compare.html",
-        title=f"{a_dir.name} against {b_dir.name}",
-        a=_path(a_dir),
-        b=_path(b_dir),
-        findings=findings(table),
-        context=context(a_dir, b_dir),
-        multiple=multiple(table),
-        figures=rows,
-        drawing=svg.inline(drawing),
-        csv=out.with_suffix(".csv").name,
-    )
-    files.write_text(out, text)
-    return out
+    return data, {
+        "findings": findings(table),
+        "multiple": multiple(table),
+        "figures": rows,
+        "drawing": svg.inline(drawing),
+    }
+
+
+def _capacities(found: Mapping[str, Found]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The data of a comparison of two searches, and what its page shows of them."""
+    data = capacity_difference.table(found)
+    return data, {"findings": capacity_difference.findings(found), "capacities": page.records(data)}
 
 
 def findings(table: pd.DataFrame) -> list[str]:

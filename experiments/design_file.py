@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
-from experiments import notebook, parameters, verdict
+from experiments import notebook, parameters, planning, verdict
 from experiments.design import Design, Value, level_name
+from experiments.parameters import Parameters
+from experiments.schedule import BURST_NS, NS_PER_S
 from pipeline.errors import SettingError
 from pipeline.settings import build
 
 FOLDER = Path(__file__).parent / "designs"
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+# Of a long plan so much is rehearsed, of each phase.
+REHEARSED_REACTIONS = 50_000
+REHEARSED_S = BURST_NS / NS_PER_S
 
 
 def named() -> list[str]:
@@ -124,7 +131,9 @@ def _refuse_twice(lines: _Lines, node: yaml.Node, path: tuple[str | int, ...] = 
 
 
 def _check(design: Design, lines: _Lines) -> None:
-    """Check what the types do not say: names of parameters and objectives, and that every run could be made."""
+    """Check what the types do not say: names of parameters and objectives, and that every run could be made and has a
+    load that can be planned.
+    """
     known = set(parameters.PARAMETERS) - {"warm_up_triggers", "measured_triggers", "seed", "slos", "attach"}
     for path, name in _names(design):
         if name not in known:
@@ -152,7 +161,8 @@ def _check(design: Design, lines: _Lines) -> None:
             raise lines.error(("levels", index), f"it lacks {', '.join(missing)}: every level names every factor")
         _check_run(design, lines, factors, ("levels", index))
     if design.search is not None:
-        _check_run(design, lines, {design.search.factor: design.search.start}, ("search", "start"))
+        for end in ("start", "most"):
+            _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
 
 
 def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -164,15 +174,37 @@ def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _check_run(design: Design, lines: _Lines, factors: Mapping[str, Value], path: tuple[str | int, ...]) -> None:
-    """Make the parameters and the settings of a run, and cast them as the notebook will, as a rehearsal."""
+    """Make the parameters, the settings and the plan of a run, and cast them as the notebook will, as a rehearsal."""
     given = design.given(factors, design.seed)
+    names = list(given)
     try:
         notebook.checked(notebook_path(design), {name: str(value) for name, value in given.items()})
-        build(parameters.checked(given).of_chain())
+        run = parameters.checked(given)
+        build(run.of_chain())
+        # Each value may stand for itself; where they do not go together, it is the level's own that are to change.
+        names = [*factors, *given]
+        if run.loop == "open":
+            planning.plan_of(_rehearsed(run), 0)
     except SettingError as error:
-        culprit = next((name for name in given if f" {name} " in f" {error} "), "")
+        culprit = next((name for name in names if f" {name} " in f" {error} "), "")
         if culprit in factors and design.search is None:
             path = (*path, culprit)
         elif culprit in design.parameters:
             path = ("parameters", culprit)
         raise lines.error(path, str(error)) from error
+
+
+def _rehearsed(run: Parameters) -> Parameters:
+    """Return `run` as its plan is rehearsed: shorter where it would be long, and with the path that the notebook opens.
+
+    A recording is looked at as a whole. For any other load length matters only where hardly a reaction comes in it, or
+    no burst fits.
+    """
+    if run.arrivals == "trace":
+        return replace(run, trace=str(ROOT / run.trace))
+    enough = math.ceil(max(REHEARSED_S, REHEARSED_REACTIONS / run.rate_per_s) / run.trigger_s)
+    return replace(
+        run,
+        warm_up_triggers=min(run.warm_up_triggers, enough),
+        measured_triggers=min(run.measured_triggers, enough),
+    )

@@ -12,6 +12,9 @@ import pandas as pd
 
 from pipeline.errors import EmoStreamError
 
+DISK_FULL = "the disk is full"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically. Raises EmoStreamError naming the path if it cannot be written."""
@@ -31,6 +34,12 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
         frame.to_csv(beside, index=False)
 
 
+def unwritten(path: Path | str, error: OSError) -> EmoStreamError:
+    """Return the error to raise where `path` could not be written: it names the path, the cause and what to do."""
+    remedy = f"{DISK_FULL}: make room" if error.errno in FULL else f"{error.strerror or error}: mend that"
+    return EmoStreamError(f"{path} could not be written: {remedy} and run it again")
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Yield a place beside `path` to write to, which takes its name once it is whole."""
@@ -39,9 +48,7 @@ def _whole(path: Path) -> Iterator[Path]:
         yield beside
         beside.replace(path)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "the disk is full: make room" if full else f"{error.strerror or error}: mend that"
-        raise EmoStreamError(f"{path} could not be written: {remedy} and run it again") from error
+        raise unwritten(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -109,18 +109,28 @@ class Histogram:
 EMPTY = Histogram(0, np.zeros(0, dtype=np.int64), 0, 0, 0)
 
 
-def receipts(windows: pd.DataFrame, clients: pd.DataFrame, deliveries: pd.DataFrame, *, grace_s: float) -> pd.DataFrame:
+def last_counted_ns(reactions: pd.DataFrame, windows: pd.DataFrame) -> int:
+    """Return when the last window that counts a reaction of the ledger was emitted; 0 if none does."""
+    counting = reactions.loc[reactions["window"].notna(), WINDOW_KEY].drop_duplicates()
+    emitted = unique_windows(windows).merge(counting, on=WINDOW_KEY)["emitted_ns"]
+    return int(emitted.max()) if len(emitted) else 0
+
+
+def receipts(
+    windows: pd.DataFrame, clients: pd.DataFrame, deliveries: pd.DataFrame, *, grace_s: float, last_ns: int = 0
+) -> pd.DataFrame:
     """Return one row per (window, client that should have it): the delivery's first receipt, null where none
     came.
 
     A client should have a window if it was there from before the window was emitted until at least `grace_s`
-    after: joined_ns <= emitted_ns <= left_ns - grace_s. A null left_ns means it never left. Columns: `epoch,
-    window, client_id, cluster, subscriber, trigger_ns, emitted_ns`, the window's `total` and the delivery's
-    stamps (Int64).
+    after: joined_ns <= emitted_ns <= left_ns - grace_s. A null left_ns means it never left. A run's audience waits for
+    the window emitted at `last_ns` (`last_counted_ns`) and leaves as soon as it has it: who left after that should have
+    every window up to it. Columns: `epoch, window, client_id, cluster, subscriber, trigger_ns, emitted_ns`, the
+    window's `total` and the delivery's stamps (Int64).
     """
     require("clients", clients)
     require("deliveries", deliveries)
-    stay = clients.assign(until_ns=_until_ns(clients, grace_s))
+    stay = clients.assign(until_ns=_until_ns(clients, grace_s, last_ns))
     known = unique_windows(windows)[[*WINDOW_KEY, "trigger_ns", "emitted_ns", "total"]]
     pairs = known.merge(stay[["client_id", "cluster", "subscriber", "joined_ns", "until_ns"]], how="cross")
     pairs = pairs[(pairs["joined_ns"] <= pairs["emitted_ns"]) & (pairs["emitted_ns"] <= pairs["until_ns"])]
@@ -131,9 +141,10 @@ def receipts(windows: pd.DataFrame, clients: pd.DataFrame, deliveries: pd.DataFr
     return due.merge(first, on=["client_id", *WINDOW_KEY], how="left").astype(dict.fromkeys(stamps, "Int64"))
 
 
-def _until_ns(clients: pd.DataFrame, grace_s: float) -> Ints:
+def _until_ns(clients: pd.DataFrame, grace_s: float, last_ns: int) -> Ints:
     left = clients["left_ns"].astype("Int64").fillna(np.iinfo(np.int64).max).to_numpy(dtype=np.int64)
-    return np.asarray(left - round(grace_s * NS_PER_S), dtype=np.int64)
+    until = left - round(grace_s * NS_PER_S)
+    return np.where(left >= last_ns, np.maximum(until, last_ns), until)
 
 
 @dataclass(frozen=True)
@@ -154,14 +165,16 @@ def measured(reactions: pd.DataFrame) -> pd.DataFrame:
     return reactions[accepted(reactions) & (reactions["phase"] == "measured").to_numpy()]
 
 
-def end_to_end(reactions: pd.DataFrame, due: pd.DataFrame, clients: pd.DataFrame, *, grace_s: float) -> EndToEnd:
+def end_to_end(
+    reactions: pd.DataFrame, due: pd.DataFrame, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0
+) -> EndToEnd:
     """Return the latency of every (measured accepted reaction, client that should have it), from the ledger
     and the `receipts`.
 
     Latency = received_ns - t_intended_ns. All reactions of a window reach a client in one event, so the pairs
     of a window are an outer difference, counted straight into bins: a million reactions to a hundred clients
     need seconds and tens of megabytes. An accepted reaction that is in no window is undelivered to every
-    client that was there at its intended send and `grace_s` after.
+    client that was there at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
     """
     ours = measured(reactions)
     total = EMPTY
@@ -183,7 +196,7 @@ def end_to_end(reactions: pd.DataFrame, due: pd.DataFrame, clients: pd.DataFrame
             )
         )
     lost = ours.loc[ours["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
-    missed = _owed(lost, clients, grace_s)
+    missed = _owed(lost, clients, _until_ns(clients, grace_s, last_ns))
     total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]
     return EndToEnd(total, pd.DataFrame(rows, columns=names).sort_values("trigger_ns", ignore_index=True))
@@ -204,9 +217,8 @@ def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
     return Histogram(first_ms, counts, undelivered, negative, len(sends))
 
 
-def _owed(lost_ns: Ints, clients: pd.DataFrame, grace_s: float) -> int:
+def _owed(lost_ns: Ints, clients: pd.DataFrame, until: Ints) -> int:
     joined = clients["joined_ns"].to_numpy(dtype=np.int64)
-    until = _until_ns(clients, grace_s)
     stayed = joined <= until
     there = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
     gone = np.searchsorted(np.sort(until[stayed]), lost_ns, "left")

@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import psutil
 
+from experiments import files
 from pipeline.errors import EmoStreamError
 from pipeline.jars import default_cache_dir
 
@@ -22,12 +24,11 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
     """Hold the machine for `what` (text for whoever comes second); the system lets go when the process ends.
 
     A sweep holds it for all its runs: a run that one of this process's ancestors started goes on under the
-    ancestor's hold. Raises EmoStreamError naming the holder if somebody else has it. `folder` is where the lock
-    lies, by default the user's cache.
+    ancestor's hold. Raises EmoStreamError naming the holder if somebody else has it, or the lock if it cannot be
+    written. `folder` is where the lock lies, by default the user's cache.
     """
     path = (folder or default_cache_dir(os.environ)) / "measuring.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
+    with _opened(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,25 +41,53 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
                 ) from None
             yield
         else:
-            handle.truncate(0)
-            handle.write(json.dumps({"pid": os.getpid(), "what": what}))
-            handle.flush()
+            try:
+                handle.truncate(0)
+                handle.write(json.dumps({"pid": os.getpid(), "what": what}).encode())
+            except OSError as error:
+                raise files.unwritten(path, error) from error
             yield
 
 
 def foreign_load() -> bool:
     """Whether a load generator runs on this machine that this process did not start: of another user, say."""
-    ours = {child.pid for child in psutil.Process().children(recursive=True)}
     commands = {one.pid: one.info["cmdline"] or [] for one in psutil.process_iter(["pid", "cmdline"])}
-    return bool(loads(commands) - ours)
+    return any(_is_foreign(pid) for pid in loads(commands))
 
 
 def loads(commands: Mapping[int, Sequence[str]]) -> set[int]:
-    """Return which processes (id -> command line) are load generators."""
-    return {pid for pid, words in commands.items() if any(word in _LOAD for word in words[1:4])}
+    """Return which processes (id -> command line) are load generators.
+
+    Locust's own command is a script: the system runs it as `python /…/bin/locust`.
+    """
+    return {pid for pid, words in commands.items() if _is_python(words) and any(map(_is_load, words[1:4]))}
 
 
-def _holder(text: str) -> tuple[int, str]:
+def _is_foreign(pid: int) -> bool:
+    try:
+        return os.getpid() not in {parent.pid for parent in psutil.Process(pid).parents()}
+    except psutil.Error:
+        # It ended between being listed and being looked at; one of ours does so in every run.
+        return False
+
+
+def _is_python(words: Sequence[str]) -> bool:
+    return bool(words) and Path(words[0]).name.lower().startswith("python")
+
+
+def _is_load(word: str) -> bool:
+    return Path(word).name in _LOAD
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab+", buffering=0)
+    except OSError as error:
+        raise files.unwritten(path, error) from error
+
+
+def _holder(text: bytes) -> tuple[int, str]:
     try:
         said = json.loads(text)
         return int(said["pid"]), str(said["what"])

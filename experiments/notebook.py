@@ -30,7 +30,10 @@ class LocalKernel(AsyncKernelManager):
 
 
 def new_run(campaign_dir: Path) -> Path:
-    """Return a new, empty run directory below `campaign_dir`, named by the moment."""
+    """Return a new, empty run directory below `campaign_dir`, named by the moment.
+
+    Raises EmoStreamError naming it if it cannot be made.
+    """
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         run_dir = campaign_dir / "runs" / f"{name}{suffix}"
@@ -38,6 +41,8 @@ def new_run(campaign_dir: Path) -> Path:
             run_dir.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise files.unwritten(run_dir, error) from error
         return run_dir
     raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this very second: remove some")
 
@@ -77,7 +82,8 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
     Its progress and warnings go to `stderr`, by default this process's. The executed notebook is saved as
-    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error.
+    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error, or naming what
+    could not be written.
     """
     parameters = checked(notebook, given)
     executed = run_dir / "executed.ipynb"
@@ -94,6 +100,9 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
         )
     except PapermillExecutionError as error:
         raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
+    except OSError as error:
+        # A write that fails, unlike an open, does not say of what; papermill writes nothing else.
+        raise files.unwritten(error.filename or executed, error) from error
     note_source(notebook, run_dir)
     return run_dir / "report.html"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
     """
     if parameters.arrivals == "trace":
         plan = trace.trace_plan(
-            trace.read(Path(parameters.trace)),
+            _recorded(Path(parameters.trace)),
             parameters.speed,
             start_ns,
             trigger_s=parameters.trigger_s,
@@ -47,3 +48,13 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
             "or raise the load"
         )
     return plan
+
+
+def _recorded(path: Path) -> pd.DataFrame:
+    """Return what `trace.read` does, read once for the many plans that a design makes of one recording."""
+    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, changed_ns: int) -> pd.DataFrame:
+    return trace.read(path)

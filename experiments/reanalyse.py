@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from experiments import ledger, report
+from experiments import campaign, campaign_data, campaign_report, ledger, report
 from experiments.analysis import Analysis, analyse
 from pipeline.errors import EmoStreamError
 
@@ -18,22 +18,27 @@ class RunDirectoryError(EmoStreamError):
     """A run's directory lacks a file, or has one that cannot be read."""
 
 
-def run(directory: Path) -> Path:
-    """Write the report of a run, or the reports of a campaign's finished runs, anew; return the (last) report's path.
+def run(run_dir: Path) -> Path:
+    """Write the report of a run anew; return its path.
 
     Raises RunDirectoryError naming the file that is missing or cut off, before anything of that run is written.
     """
-    if not (directory / "campaign.json").exists():
-        return _one(directory)
-    done = [_one(directory / "runs" / one["run"]) for one in _json(directory / "campaign.json").get("runs", ())]
-    if not done:
-        raise RunDirectoryError(f"{directory} is a campaign without a finished run: run its sweep first")
-    return done[-1]
-
-
-def _one(run_dir: Path) -> Path:
     result, about = analysed(run_dir)
     return report.write(run_dir, result, about["parameters"], about)
+
+
+def whole_campaign(directory: Path) -> Path:
+    """Analyse a campaign's finished runs again, judge them anew, and write its report; return that report's path.
+
+    A run whose frames are not kept, as those of reports/reference in a checkout, stands as it was analysed. Raises
+    RunDirectoryError as `run` does, and SettingError or EmoStreamError for a campaign.json that is damaged.
+    """
+    for row in campaign_data.about(directory)["runs"]:
+        run_dir = directory / "runs" / row["run"]
+        if any((run_dir / f"{name}.parquet").exists() for name in ledger.COLUMNS):
+            run(run_dir)
+    campaign.judge_anew(directory)
+    return campaign_report.write(directory)
 
 
 def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:

@@ -58,7 +58,10 @@ async def register(session: aiohttp.ClientSession, registry: str) -> Client:
 
 
 async def listen(session: aiohttp.ClientSession, client: Client) -> None:
-    """Open the client's stream and note each window's arrival until cancelled or the stream ends."""
+    """Open the client's stream and note each window's arrival until cancelled or the stream ends.
+
+    A stream that the chain ends is no leaving: what the client then does not get, it misses.
+    """
     headers = {"Authorization": f"Bearer {client.token}"}
     # aiohttp drops the token at a redirect to another port, so the redirect is followed by hand.
     async with session.get(client.stream_url, headers=headers, allow_redirects=False) as answer:
@@ -69,17 +72,14 @@ async def listen(session: aiohttp.ClientSession, client: Client) -> None:
     async with session.get(place, headers=headers) as stream:
         if stream.status != 200:
             raise EmoStreamError(f"{place} answered {stream.status}: {(await stream.text())[:200]}")
-        try:
-            async for chunk in stream.content.iter_any():
-                now_ns = time.time_ns()
-                if not client.joined.is_set():
-                    client.joined_ns = now_ns
-                    client.joined.set()
-                for event in parser.feed(chunk):
-                    if event.event == "window":
-                        client.received.append((now_ns, event.id or "", event.data))
-        finally:
-            client.left_ns = time.time_ns()
+        async for chunk in stream.content.iter_any():
+            now_ns = time.time_ns()
+            if not client.joined.is_set():
+                client.joined_ns = now_ns
+                client.joined.set()
+            for event in parser.feed(chunk):
+                if event.event == "window":
+                    client.received.append((now_ns, event.id or "", event.data))
 
 
 async def audience(registry: str, count: int) -> Sequence[Client]:
@@ -101,9 +101,20 @@ async def audience(registry: str, count: int) -> Sequence[Client]:
         deadline_s = time.monotonic() + patience_s
         while time.monotonic() < deadline_s and not all(_has(client, event_id) for client in clients):
             await asyncio.sleep(0.05)
+        left_ns = time.time_ns()
+        ended = [client for client, task in zip(clients, listening, strict=True) if task.done()]
         for task in listening:
             task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        outcomes = await asyncio.gather(*listening, return_exceptions=True)
+        for client in clients:
+            client.left_ns = left_ns
+        if ended:
+            errors = (outcome for outcome in outcomes if isinstance(outcome, Exception))
+            print(
+                f"experiments.receivers: {len(ended)} of {count} streams ended before the run did, the first at "
+                f"subscriber {ended[0].cluster}/{ended[0].subscriber} ({next(errors, 'its end was regular')})",
+                file=sys.stderr,
+            )
         return clients
 
 

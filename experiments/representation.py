@@ -41,14 +41,23 @@ def representation(windows: pd.DataFrame, *, group_size: int = 10, policy: str =
     if total == 0:
         return Representation(math.nan, math.nan, math.nan, seen.iloc[:0])
     by_type = seen.groupby("emoji_type")[["count", "representatives"]].sum()
-    shown = max(int(by_type["representatives"].sum()), 1)
-    distance = (by_type["count"] / total - by_type["representatives"] / shown).abs().sum() / 2
     return Representation(
         error=float(signed.abs().sum() / total),
         bound=max(high, -low) * len(seen) / total,
-        tv_distance=float(distance),
+        tv_distance=tv_distance(by_type["count"], by_type["representatives"]),
         over_bound=seen[(signed < low) | (signed > high)].reset_index(drop=True),
     )
+
+
+def tv_distance(counted: pd.Series[int], shown: pd.Series[int]) -> float:
+    """Return the total-variation distance, 0 to 1, between the types' shares of `counted` and of `shown`.
+
+    1 where nothing is shown of what was counted, NaN where nothing was counted.
+    """
+    total, stood = int(counted.sum()), int(shown.sum())
+    if not total:
+        return math.nan
+    return float((counted / total - shown / stood).abs().sum()) / 2 if stood else 1.0
 
 
 WRONG_COLUMNS = (

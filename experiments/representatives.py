@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from experiments.representation import tv_distance
 from experiments.schedule import NS_PER_MS, poisson_plan, user_names
 from pipeline.emojis import canonical
 from pipeline.errors import SettingError
@@ -122,7 +123,6 @@ def _errors_of(cells: pd.DataFrame, policy: str, group_size: int) -> dict[str, A
     counted, stood = int(cells["count"].sum()), int(cells["representatives"].sum())
     whole = counted or np.nan
     off = ((signed < low) | (signed > high)).sum() + ((sums < edges[:, 0]) | (sums > edges[:, 1])).sum()
-    distance = (types["count"] / whole - types["representatives"] / stood).abs().sum() / 2 if stood else 1.0
     return {
         "cells": len(cells),
         "types": len(types),
@@ -134,7 +134,7 @@ def _errors_of(cells: pd.DataFrame, policy: str, group_size: int) -> dict[str, A
         "in_total": np.abs(sums).sum() / whole,
         "in_total_bound": np.abs(edges).max(axis=1, initial=0).sum() / whole,
         "bias": group_size * stood / whole - 1,
-        "tv_distance": distance if counted else np.nan,
+        "tv_distance": tv_distance(types["count"], types["representatives"]),
         "hidden_cells": (cells["representatives"] == 0).sum() / (len(cells) or np.nan),
         "hidden_types": (types["representatives"] == 0).sum() / (len(types) or np.nan),
         "over_bound": int(off),

@@ -64,11 +64,10 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
         names = topics(chain.settings_of(endpoints))
         # On a chain that is up, only what this run adds is its own.
         since = {name: bus.ends(name) for name in _read_back(names)}
-        about["other_run"] = machine_lock.foreign_load()
         with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
         about["clock_samples"] = clock.samples
-        about["other_run"] |= machine_lock.foreign_load()
+        about["other_run"] = watch.other_run
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         steps("reading Kafka back", parameters.load_s)
         frames = _collect(bus, names, since, run_dir)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from experiments import campaign_report, design_file, machine_lock, notebook
+from experiments import campaign_report, design_file, files, machine_lock, notebook
 from experiments.campaign import Campaign, Finished
 from experiments.design import Design, Planned
 from experiments.parameters import checked
@@ -40,7 +40,7 @@ class Outcome:
         """The exit status: 0 if every run is valid and met its objectives, 3 if one missed some, 4 if some level
         was left without a valid run.
 
-        A search must miss its objectives somewhere: it only has to have come to an end.
+        A search must miss its objectives somewhere: it only has to have come to an end, and to have measured anything.
         """
         if self.unfinished:
             return 4
@@ -51,7 +51,7 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
     """Carry out the design at `design_path`; return the outcome with the report's path.
 
     Finished runs of an earlier, cut-off sweep are kept. Raises SettingError for a wrong design, EmoStreamError if
-    somebody else is measuring on this machine or a run failed twice; what is finished stays.
+    somebody else is measuring on this machine, a run failed twice or the disk is full; what is finished stays.
     """
     design_file.load(design_path)
     with machine_lock.alone(f"The sweep of {design_path}"):
@@ -74,7 +74,8 @@ def outcome(campaign: Campaign) -> Outcome:
         finished=len(state.runs),
         invalid=len(state.runs) - len(valid),
         missed=0 if searching else sum(not run.passed for run in valid),
-        unfinished=sum(run.index not in settled for run in state.order) + (not searching and not state.order),
+        # A search none of whose probes is valid has found nothing, however it ended.
+        unfinished=sum(run.index not in settled for run in state.order) + (not valid if searching else not state.order),
     )
 
 
@@ -154,7 +155,12 @@ def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
         execute(campaign.state.design, run, run_dir)
         finished = campaign.finish(run, run_dir)
     except EmoStreamError as error:
-        campaign.abandon(str(error))
+        # Of an error in the notebook only the words get here. A full disk says nothing against the run: it is still due
+        # when the sweep is started again.
+        full = files.DISK_FULL in str(error)
+        campaign.abandon(str(error), failed=not full)
+        if full:
+            raise
         if not any(planned.index == run.index for planned in campaign.pending()):
             raise EmoStreamError(
                 f"run {run.index + 1} ({run.level}) failed twice: {error}. What is finished is kept in "
@@ -166,7 +172,14 @@ def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
 
 
 def execute(design: Design, run: Planned, run_dir: Path) -> Path:
-    """Carry out one run in a papermill execution of its design's notebook; its own progress goes to `run.log`."""
+    """Carry out one run in a papermill execution of its design's notebook; its own progress goes to `run.log`.
+
+    Raises EmoStreamError if the run failed, or something could not be written.
+    """
     given = {name: str(value) for name, value in run.parameters.items()}
-    with (run_dir / "run.log").open("w") as log:
-        return notebook.execute(design_file.notebook_path(design), given, run_dir, log)
+    path = run_dir / "run.log"
+    try:
+        with path.open("w") as log:
+            return notebook.execute(design_file.notebook_path(design), given, run_dir, log)
+    except OSError as error:
+        raise files.unwritten(error.filename or path, error) from error

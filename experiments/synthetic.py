@@ -204,7 +204,8 @@ def _deliveries(
             "cluster": (numbers % 2 + 1).astype(str),
             "subscriber": (numbers // 2 % 2 + 1).astype(str),
             "joined_ns": joined_ns,
-            "left_ns": int(windows["emitted_ns"].max()) + 10 * NS_PER_S,
+            # As a run's audience does: it leaves as soon as it has the last window.
+            "left_ns": int(windows["emitted_ns"].max()) + NS_PER_S // 10,
         }
     )
     rows = people[["client_id", "cluster"]].merge(windows, how="cross")

@@ -12,6 +12,7 @@ from itertools import pairwise
 import pandas as pd
 import psutil
 
+from experiments import machine_lock
 from experiments.ledger import COLUMNS
 from experiments.schedule import NS_PER_S
 
@@ -37,9 +38,11 @@ class UsageWatch:
 
     A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
     subscribers together are one stage. The stage `machine` is all that the machine did, whoever did it.
+    `other_run` is whether somebody else's load generator was seen on the machine, however briefly it stayed.
     """
 
     def __init__(self, roots: Iterable[int]) -> None:
+        self.other_run = False
         self._roots = (os.getpid(), *roots)
         self._rows: list[tuple[int, str, float, int]] = []
         self._stop = threading.Event()
@@ -60,6 +63,7 @@ class UsageWatch:
     def _run(self) -> None:
         while True:
             self._rows += _sample(self._roots)
+            self.other_run |= machine_lock.foreign_load()
             if self._stop.wait(SAMPLE_S):
                 return
 

@@ -18,6 +18,8 @@ SEND_DELAY_P99_MS = 50.0
 SEND_STALL_MS = 500.0
 SENT_SHARE = 0.99
 CLOCK_STEP_MS = 5.0
+# Of one core: what a closed loop's users, who are one process, may take before its figures are their own.
+CROWD_CPU_SHARE = 0.9
 
 
 def reasons_against(
@@ -62,6 +64,20 @@ def reasons_against(
             "Look for what held the machine up."
         )
     return reasons + _clock(clock_samples)
+
+
+def reasons_against_crowd(cpu_share: float) -> list[str]:
+    """Return why a closed loop is INVALID, empty if it is VALID; `cpu_share` is its users' CPU time, of one core.
+
+    Its plan is what was sent, so no delay can show that the users were held up. They are one process: where that has no
+    core left, its limit would be taken for the chain's. NaN (not sampled) speaks against nothing.
+    """
+    if not cpu_share >= CROWD_CPU_SHARE:
+        return []
+    return [
+        f"The users were busy themselves: their one process took {cpu_share:.2f} of a core (less than "
+        f"{CROWD_CPU_SHARE} is needed). Take fewer users, or a longer think_s."
+    ]
 
 
 def _clock(samples: Sequence[tuple[int, int]]) -> list[str]:
@@ -121,17 +137,27 @@ SLOS = {
         Slo("Reactions accepted of those offered", "accepted_share", 0.99, "share", at_least=True),
         Slo("Reactions lost", "lost", 0, ""),
         Slo("Reactions counted twice", "duplicated", 0, ""),
+        Slo("Reactions altered", "altered", 0, ""),
         Slo("Counts that agree with the oracle", "oracle_share", 1.0, "share", at_least=True),
+        Slo("Representatives that differ from the policy's", "representatives_wrong", 0, ""),
         Slo("Deliveries missing", "deliveries_missing", 0, ""),
         Slo("Deliveries doubled", "deliveries_duplicate", 0, ""),
+        Slo("Deliveries out of order", "deliveries_out_of_order", 0, ""),
+        Slo("Deliveries altered", "deliveries_altered", 0, ""),
         Slo("Deliveries late", "deliveries_late", 0, ""),
     )
 }
 """Every objective by the summary key of its figure, with the limit that holds where a design sets none."""
 
+INTEGRITY = (
+    *("accepted_share", "lost", "duplicated", "altered", "oracle_share", "representatives_wrong"),
+    *("deliveries_missing", "deliveries_duplicate", "deliveries_out_of_order", "deliveries_altered"),
+)
+"""Objectives that hold in every run, named by its design or not: figures of a chain that errs mean nothing."""
+
 
 def objectives(limits: Mapping[str, float] | None = None, trigger_s: float = 6.0) -> tuple[Slo, ...]:
-    """Return the objectives of a run: those of `limits` (summary key -> limit), or if there are none, all.
+    """Return the objectives of a run: those of `limits` (summary key -> limit) and INTEGRITY; without limits, all.
 
     Raises SettingError for a key that is no objective.
     """
@@ -139,7 +165,8 @@ def objectives(limits: Mapping[str, float] | None = None, trigger_s: float = 6.0
         if key not in SLOS:
             raise SettingError(f"slos names {key!r}, which is no objective: use one of {', '.join(SLOS)}")
     if limits:
-        return tuple(replace(SLOS[key], limit=limit) for key, limit in limits.items())
+        chosen = {key: SLOS[key].limit for key in INTEGRITY} | dict(limits)
+        return tuple(replace(slo, limit=chosen[slo.key]) for slo in SLOS.values() if slo.key in chosen)
     # A trigger under 0.75 s leaves less than the usual limit.
     return tuple(
         replace(slo, limit=min(slo.limit, 0.8 * trigger_s)) if slo.key == "batch_p95_s" else slo

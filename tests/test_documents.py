@@ -52,7 +52,8 @@ def figures_table(run_dir: Path) -> str:
         raise SystemExit(f"{run_dir} is INVALID: its figures are not to be quoted")
     given = about["parameters"]
     defaults = dataclasses.asdict(parameters.Parameters())
-    changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name])
+    # Objectives only judge what was measured.
+    changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name] != "")
     missed = [name for name, met in summary["slos"].items() if not met]
     rows = [
         f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions a second, "

@@ -2,13 +2,12 @@
 
 Values are in microseconds, tracked from 1 ms to an hour with four significant figures: a value up to 16 s is
 told from its neighbours by 0.5 ms, a later one by 0.01 %. What never arrived has no place in an HdrHistogram; its
-number travels beside it, and quantiles are +inf where they fall into it.
+number travels beside it.
 """
 
 from __future__ import annotations
 
 import binascii
-import math
 import zlib
 from collections.abc import Iterable
 
@@ -57,20 +56,22 @@ def merged(texts: Iterable[str]) -> HdrHistogram:
     return result
 
 
-def quantile_s(latencies: HdrHistogram, undelivered: int, q: float) -> float:
-    """Return the value of rank ceil(q n) in seconds, n including the `undelivered`; inf: among those, NaN: n = 0.
+def decoded(latencies: HdrHistogram, *, undelivered: int, negative: int, reactions: int) -> Histogram:
+    """Return the histogram that `encode` was given, or the sum of several: up to 16 s it is the same to the bin.
 
-    Up to 16 s this is to the millisecond what Histogram.quantile_s says of the histograms merged.
+    What an HdrHistogram has no place for is given beside it, out of the runs' summaries.
     """
-    delivered = int(latencies.get_total_count())
-    n = delivered + undelivered
-    if n == 0:
-        return math.nan
-    rank = min(max(math.ceil(q * n - 1e-9), 1), n)
-    if rank > delivered:
-        return math.inf
-    # The library reports the highest value that it cannot tell from the recorded one: rounding down undoes that.
-    return int(latencies.get_value_at_percentile(100 * rank / delivered)) // 1000 / 1000
+    # The library names the highest value that it cannot tell from the recorded one: rounding down undoes that. What
+    # was recorded is a bin's upper edge, and so that of the bin before.
+    values = [
+        (int(at.value_iterated_to) // 1000 - 1, int(at.count_added_in_this_iter_step))
+        for at in latencies.get_recorded_iterator()
+    ]
+    bins, numbers = np.array(values, dtype=np.int64).reshape(-1, 2).T
+    first = int(bins.min()) if len(bins) else 0
+    counts = np.zeros(int(bins.max()) - first + 1 if len(bins) else 0, dtype=np.int64)
+    np.add.at(counts, bins - first, numbers)
+    return Histogram(first, counts, undelivered, negative, reactions)
 
 
 def _refusal(position: int, text: str, error: Exception) -> str:

@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Usl:
-    """The fitted law: its parameters, their 95 % `intervals` by name, where X is greatest (`peak_n`, inf without
-    coherency, and `peak_x` there) and the share `r2` of the throughput's variance that it explains.
+    """The fitted law: its parameters, their 95 % `intervals` by name, and the N of the greatest X (`peak_n`, inf
+    without coherency).
     """
 
     lambda_: float
@@ -34,8 +34,6 @@ class Usl:
     kappa: float
     intervals: dict[str, tuple[float, float]]
     peak_n: float
-    peak_x: float
-    r2: float
 
 
 def throughput(n: Floats, lambda_: float, sigma: float, kappa: float) -> Floats:
@@ -63,16 +61,12 @@ def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) 
     )
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
     lambda_, sigma, kappa = (float(value) for value in found)
-    peak_n, peak_x = _peak(lambda_, sigma, kappa)
-    scatter = float(((x - x.mean()) ** 2).sum())
     return Usl(
         lambda_,
         sigma,
         kappa,
         {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)},
-        peak_n,
-        peak_x,
-        1 - float(((x - fitted) ** 2).sum()) / scatter if scatter else 1.0,
+        _peak(sigma, kappa),
     )
 
 
@@ -84,11 +78,8 @@ def _fit(n: Floats, x: Floats, start: Floats | None = None) -> Floats:
     return np.asarray(found, dtype=np.float64)
 
 
-def _peak(lambda_: float, sigma: float, kappa: float) -> tuple[float, float]:
-    if kappa > 1e-12:
-        peak = max(math.sqrt(max(1 - sigma, 0) / kappa), 1.0)
-        return peak, float(throughput(np.array([peak]), lambda_, sigma, kappa)[0])
-    return math.inf, lambda_ / sigma if sigma > 1e-12 else math.inf
+def _peak(sigma: float, kappa: float) -> float:
+    return max(math.sqrt(max(1 - sigma, 0) / kappa), 1.0) if kappa > 1e-12 else math.inf
 
 
 def _check(n: Floats, x: Floats) -> None:

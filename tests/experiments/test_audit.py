@@ -9,13 +9,14 @@ from experiments import audit, latency, synthetic
 
 RUN = synthetic.make_run(rate_per_s=10.0)
 DELIVERIES = RUN.frames["deliveries"]
+LAST_NS = int(RUN.frames["windows"]["emitted_ns"].max())
 NOTHING = dict.fromkeys(audit.FAULTS, 0)
 
 
 def audited(deliveries):
     """Return the audit of the synthetic run with these deliveries, one row per client."""
     frames = RUN.frames
-    due = latency.receipts(frames["windows"], frames["clients"], deliveries, grace_s=2.0)
+    due = latency.receipts(frames["windows"], frames["clients"], deliveries, grace_s=2.0, last_ns=LAST_NS)
     return audit.audit(frames["windows"], due, deliveries, frames["clients"], late_s=2.0)
 
 
@@ -110,7 +111,7 @@ def test_a_client_that_was_owed_nothing_is_still_listed():
     clients = RUN.frames["clients"].copy()
     clients.loc[2, "joined_ns"] = clients.loc[2, "left_ns"]
     frames = RUN.frames
-    due = latency.receipts(frames["windows"], clients, DELIVERIES, grace_s=2.0)
+    due = latency.receipts(frames["windows"], clients, DELIVERIES, grace_s=2.0, last_ns=LAST_NS)
     result = audit.audit(frames["windows"], due, DELIVERIES, clients).set_index("client_id")
     assert len(result) == 6
     assert (result.loc["client-002", "due"], result.loc["client-002", "missing"]) == (0, 0)

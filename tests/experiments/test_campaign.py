@@ -160,6 +160,33 @@ def test_a_full_disk_is_named_and_harms_no_finished_run(
     assert path.read_bytes() == before
 
 
+def test_a_search_counts_the_failures_of_the_probe_at_hand(design: Path, tmp_path: Path) -> None:
+    """A start that failed and was made again well is forgiven: only the same probe failing twice ends the search."""
+    design.write_text(SEARCH)
+    campaign = Campaign.open(design, tmp_path)
+    for _ in range(3):
+        campaign.begin(campaign.pending()[0])
+        campaign.abandon("the chain did not start")
+        carry_out(campaign)
+    assert len(campaign.state.abandoned) == len(campaign.state.runs) == 3
+    for _ in range(2):
+        assert campaign.pending()[0].index == 3
+        campaign.begin(campaign.pending()[0])
+        campaign.abandon("the chain did not start")
+    assert not campaign.pending()
+
+
+def test_a_directory_that_cannot_be_made_is_named(design: Path, tmp_path: Path) -> None:
+    """Of the campaign, and of a run; what is there stays."""
+    campaign = Campaign.open(design, tmp_path)
+    (campaign.directory / "runs").write_text("a file in the way")
+    with pytest.raises(EmoStreamError, match=r"tiny/runs/\S+ could not be written: Not a directory: mend that"):
+        campaign.begin(campaign.pending()[0])
+    with pytest.raises(EmoStreamError, match=r"tiny/runs/tiny could not be written: Not a directory"):
+        Campaign.open(design, campaign.directory / "runs")
+    assert (campaign.directory / "runs").read_text() == "a file in the way"
+
+
 def test_a_search_goes_where_its_results_lead(design: Path, tmp_path: Path) -> None:
     """The next load depends on the verdicts; it ends with the threshold between a pass and a failure."""
     design.write_text(SEARCH)

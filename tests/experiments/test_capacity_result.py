@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments import capacity_result, synthetic_campaign
+from experiments import campaign_capacity, capacity_result, synthetic_campaign
 from experiments.figures_capacity import staircase_figure
 from experiments.statistics.capacity import Probe, Search, capacity, next_load
 from pipeline.errors import SettingError
@@ -65,6 +65,25 @@ def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
     assert found.evidence[0].stage == "load"
     assert "INVALID (The generator stalled.)" in " ".join(found.sentences())
     assert found.missed == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "words"),
+    [
+        (3000, 20000, "Both ends were measured again."),
+        (1900, 2000, "The highest load that passed was measured again."),  # 2,000 failed, and once
+        (9000, 2000, "The highest load that passed was measured again."),  # nothing failed
+    ],
+)
+def test_both_ends_are_said_to_be_measured_again_only_if_both_were(limit: int, most: int, words: str):
+    """A confirmed search tells of the fail what was done: probed twice, once, or never met."""
+    search = Search(**SEARCH | {"growth": 2, "most": most})
+    probes: list[Probe] = []
+    while (load := next_load(search, probes)) is not None:
+        probes.append(Probe(load, load <= limit))
+    found = campaign_capacity.Found(search, tuple(probes), capacity(search, probes), (), ())
+    assert found.capacity.confirmed
+    assert [told for told in found.sentences() if "measured again" in told] == [words]
 
 
 def test_a_campaign_without_a_search_says_so(tmp_path: Path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import compare, differences, synthetic_campaign
+from experiments import capacity_difference, compare, differences, synthetic_campaign
 from experiments.wording import NBSP
 from pipeline.errors import SettingError
 
@@ -136,6 +136,11 @@ def test_what_never_arrived_is_compared_by_rank():
     assert math.isnan(differences.p_value(np.ones(3), np.ones(3)))
 
 
+def test_a_side_that_does_not_vary_is_compared_by_the_other():
+    """By hand: three runs of 1 against 1, 2, 3 are t = sqrt(3) with two degrees of freedom, and no warning."""
+    assert differences.p_value(np.ones(3), np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - math.sqrt(3 / 5))
+
+
 def test_nothing_in_common_is_said_and_is_no_error(tmp_path, shifted):
     """Campaigns without a common level give an empty table and a sentence."""
     other = campaign(tmp_path / "other", levels=[{"policy": "ceil"}, {"policy": "floor"}])
@@ -163,3 +168,82 @@ def test_a_directory_that_is_no_campaign_is_refused(tmp_path, shifted):
     """The error names the directory and how to make a campaign."""
     with pytest.raises(SettingError, match=r"is no campaign.*experiments sweep"):
         compare.main_text(shifted[0], tmp_path)
+
+
+SEARCH = {"factor": "rate_per_s", "start": 1000, "growth": 2, "most": 8000, "resolution": 0.5}
+
+
+def search(place, limit, **options):
+    """Write a search that probed 1, 2, 4 and 8 thousand reactions/s once each, of a chain that carries `limit`."""
+
+    def truth(factors):
+        return {"headroom": 0.2 if factors["rate_per_s"] <= limit else 0.95}
+
+    levels = [{"rate_per_s": 1000 * 2**step} for step in range(4)]
+    synthetic_campaign.write_synthetic(place, levels=levels, truth=truth, noise=0.001, search=SEARCH, **options)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (
+            1500,
+            5000,
+            "B carries more than A, by at least 2,000 reactions/s (100 %): B passes at 4,000 reactions/s, and ",
+        ),
+        (
+            1500,
+            9000,
+            "B carries more than A, by at least 6,000 reactions/s (300 %): B passes at 8,000 reactions/s, and ",
+        ),
+        (
+            500,
+            5000,
+            "B carries more than A, by at least 3,000 reactions/s (300 %): B passes at 4,000 reactions/s, and ",
+        ),
+        (1500, 3000, "A hint of a difference, no more: at 2,000 reactions/s B passes and A fails"),
+        (3000, 3000, "No difference is supported: the intervals of the capacities overlap."),
+        (9000, 9000, "No difference is supported: the intervals of the capacities overlap."),
+        (500, 500, "No difference is supported: the intervals of the capacities overlap."),
+    ],
+)
+def test_two_searches_are_compared_by_their_intervals(tmp_path, a, b, words):
+    """Apart: which carries more and by how much at least; open ends are no ends; else no difference, and both ways."""
+    places = search(tmp_path / "a", a), search(tmp_path / "b", b)
+    assert words in compare.main_text(*places)
+    turned = words.translate(str.maketrans("AB", "BA")).replace("B hint", "A hint")
+    assert turned in compare.main_text(*places[::-1])
+
+
+def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_path):
+    """Each interval, what bounds it and that a search is not at its end; probes are not compared one by one."""
+    a, b = search(tmp_path / "a", 1500), search(tmp_path / "b", 9000, faults={0: {"reasons": ["no"]}})
+    text = compare.main_text(a, b)
+    assert "A’s capacity lies between 1,000 and 2,000 reactions/s." in text
+    assert "B’s capacity is at least 8,000 reactions/s, as no load failed." in text
+    assert "Of A: The search is not at its end." in text
+    assert "Of B: That is the most the search was allowed (8000)" in text
+    assert "1 of B's 4 runs is invalid" in text
+    assert "Too few valid runs" not in text
+    assert "has the level" not in text
+    page = compare.write(a, b, tmp_path).read_text(encoding="utf-8")
+    assert "B carries more than A" in page
+    assert "How much each carries" in page
+    assert "Level by level" not in page
+    data = pd.read_csv(tmp_path / "compare-a-b.csv")
+    assert list(data.columns) == capacity_difference.COLUMNS
+    assert data["highest_pass"].tolist() == [1000, 8000]
+    assert math.isnan(data["lowest_fail"][1])
+
+
+def test_searches_that_have_nothing_in_common_are_said_to(tmp_path):
+    """Nothing measured, or another factor: no verdict; a search beside another campaign goes level by level."""
+    a = search(tmp_path / "a", 1500)
+    nothing = search(tmp_path / "b", 1500, faults={index: {"reasons": ["no"]} for index in range(4)})
+    assert "There is nothing to compare: no load could be measured in B." in compare.main_text(a, nothing)
+    users = SEARCH | {"factor": "users"}
+    levels = [{"users": 1000}]
+    synthetic_campaign.write_synthetic(tmp_path / "c", levels=levels, search=users)
+    assert "A seeks the highest rate_per_s, B the highest users" in compare.main_text(a, tmp_path / "c")
+    assert capacity_difference.searches(a, campaign(tmp_path / "d", blocks=1)) is None

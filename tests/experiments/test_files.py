@@ -7,7 +7,7 @@ import errno
 import pandas as pd
 import pytest
 
-from experiments import files
+from experiments import __main__, files
 from pipeline.errors import EmoStreamError
 
 WRITERS = {
@@ -85,3 +85,16 @@ def test_a_folder_that_is_not_there_is_named(write, tmp_path):
     """A path that cannot exist is an error of ours, not a traceback."""
     with pytest.raises(EmoStreamError, match="absent/some could not be written"):
         write(tmp_path / "absent" / "some")
+
+
+def test_a_full_disk_anywhere_is_one_line(monkeypatch):
+    """What was not written by way of these functions, such as a new folder, is told of no worse."""
+
+    def fail(options):
+        raise OSError(errno.ENOSPC, "No space left on device", "reports/mine/summary")
+
+    monkeypatch.setitem(__main__.COMMANDS, "report", fail)
+    with pytest.raises(
+        SystemExit, match="experiments report: reports/mine/summary could not be written: the disk is full"
+    ):
+        __main__.main(["report", "reports/mine"])

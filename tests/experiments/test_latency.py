@@ -20,8 +20,9 @@ GRACE = {"grace_s": 2.0}
 def analysed(frames):
     """Return ledger, receipts and end-to-end of a run's frames."""
     reactions = ledger.join(frames["plan"], frames["sent"], frames["topic"], frames["windows"])
-    due = latency.receipts(frames["windows"], frames["clients"], frames["deliveries"], **GRACE)
-    return reactions, due, latency.end_to_end(reactions, due, frames["clients"], **GRACE)
+    stay = {**GRACE, "last_ns": latency.last_counted_ns(reactions, frames["windows"])}
+    due = latency.receipts(frames["windows"], frames["clients"], frames["deliveries"], **stay)
+    return reactions, due, latency.end_to_end(reactions, due, frames["clients"], **stay)
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=60), st.floats(0, 1))
@@ -145,13 +146,32 @@ def test_lost_reaction_is_infinite_for_every_client():
     assert whole.histogram.samples == analysed(RUN.frames)[2].histogram.samples
 
 
+def test_the_last_window_counts_although_its_clients_leave_at_once():
+    """An audience that leaves when it has all it waited for is owed the last window too: no reaction is left out."""
+    reactions, due, whole = analysed(RUN.frames)
+    clients, windows = RUN.frames["clients"], RUN.frames["windows"]
+    assert (clients["left_ns"] < windows["emitted_ns"].max() + 2 * 10**9).all()
+    assert len(due) == len(clients) * windows["window"].nunique()
+    assert whole.histogram.reactions == len(latency.measured(reactions))
+    assert whole.histogram.samples == len(latency.measured(reactions)) * len(clients)
+
+
+def test_one_that_left_before_the_end_is_not_owed_the_last_window():
+    """The wait for the last window is that of who stayed; the others are owed what was out for grace_s."""
+    clients = RUN.frames["clients"]
+    last_ns = int(RUN.frames["windows"]["emitted_ns"].max())
+    clients = clients.assign(left_ns=[last_ns - 1, *[last_ns] * (len(clients) - 1)])
+    _, due, _ = analysed(RUN.frames | {"clients": clients})
+    of_last = due[due["emitted_ns"] == last_ns]
+    assert set(of_last["client_id"]) == set(clients["client_id"][1:])
+
+
 def test_only_clients_that_were_there_are_owed_a_window():
     """A client that came after a window, or left within the grace, is not owed it; one still there is."""
-    clients = RUN.frames["clients"].astype({"left_ns": "Int64"})
+    clients = RUN.frames["clients"].assign(left_ns=pd.array([pd.NA] * len(RUN.frames["clients"]), dtype="Int64"))
     emitted = RUN.frames["windows"].set_index("window")["emitted_ns"]
     clients.loc[0, "joined_ns"] = emitted[3] + 1
     clients.loc[1, "left_ns"] = emitted[3] + 2 * 10**9 - 1
-    clients.loc[2, "left_ns"] = pd.NA
     due = latency.receipts(RUN.frames["windows"], clients, RUN.frames["deliveries"], **GRACE)
     owed = due.groupby("client_id")["window"].apply(set)
     everything = set(emitted.index)

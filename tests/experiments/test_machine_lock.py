@@ -53,16 +53,29 @@ def test_a_run_goes_on_under_the_sweep_that_started_it(tmp_path: Path) -> None:
     assert inner.stdout == "in\n"
 
 
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A file where its folder should be, say."""
+    (tmp_path / "cache").write_text("")
+    with (
+        pytest.raises(EmoStreamError, match=r"cache/measuring\.lock could not be written: File exists: mend that"),
+        machine_lock.alone("a run", tmp_path / "cache"),
+    ):
+        pytest.fail("measured without a lock")
+
+
 def test_a_load_generator_is_known_by_its_command() -> None:
-    """A load of ours or Locust, started as a module; a file of that name being edited is none."""
+    """A load of ours or Locust, as a module or by its console script; a file of that name being looked at is none."""
     commands = {
         1: ["python", "-m", "experiments.load", "plan.parquet"],
         2: ["python", "-m", "locust", "-f", "x.py"],
         3: ["vi", "experiments/load.py"],
         4: ["python", "-m", "http.server"],
         5: [],
+        6: ["/opt/venv/bin/python3.11", "/opt/venv/bin/locust", "-f", "experiments/locustfile.py"],
+        7: ["tail", "-f", "/var/log/locust"],
+        8: ["python", "/opt/venv/bin/locust-plugins"],
     }
-    assert machine_lock.loads(commands) == {1, 2}
+    assert machine_lock.loads(commands) == {1, 2, 6}
 
 
 def test_a_load_of_ones_own_is_not_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +85,9 @@ def test_a_load_of_ones_own_is_not_foreign(monkeypatch: pytest.MonkeyPatch) -> N
         listed = [one for one in machine_lock.psutil.process_iter(["pid", "cmdline"]) if one.pid == ours.pid]
         monkeypatch.setattr(machine_lock.psutil, "process_iter", lambda _: listed)
         assert machine_lock.foreign_load() is False
-        monkeypatch.setattr(machine_lock.psutil.Process, "children", lambda *_, **__: [])
+        monkeypatch.setattr(machine_lock.psutil.Process, "parents", lambda _: [])
         assert machine_lock.foreign_load() is True
         assert ours.stdin is not None
         ours.stdin.close()
+    # It is still listed, and gone.
+    assert machine_lock.foreign_load() is False

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from experiments import files, ledger, reanalyse, synthetic
 from experiments.bench import analysis as bench
+from experiments.campaign import Campaign
 from experiments.report import write_report
 from pipeline.errors import EmoStreamError
 
@@ -49,16 +51,55 @@ def test_the_files_alone_give_the_same_report(run_dir):
     assert state(run_dir)[run_dir / "summary.json"] == before[run_dir / "summary.json"]
 
 
-def test_a_campaign_is_all_its_finished_runs(run_dir, tmp_path):
-    """Given a campaign, each run that it finished gets its report anew; one that it abandoned is left alone."""
-    (tmp_path / "runs" / "broken").mkdir()
-    (tmp_path / "campaign.json").write_text(json.dumps({"runs": [{"run": run_dir.name}]}))
-    (run_dir / "report.html").unlink()
-    assert reanalyse.run(tmp_path) == run_dir / "report.html"
-    assert (run_dir / "report.html").exists()
-    (tmp_path / "campaign.json").write_text("{}")
-    with pytest.raises(reanalyse.RunDirectoryError, match="without a finished run"):
-        reanalyse.run(tmp_path)
+DESIGN = """\
+name: tiny
+about: One level.
+seed: 3
+blocks: 1
+levels: [{users: 100}]
+slos: {lost: 0}
+"""
+
+
+@pytest.fixture
+def campaign(finished, tmp_path):
+    """A campaign whose one run is finished."""
+    (tmp_path / "tiny.yaml").write_text(DESIGN)
+    begun = Campaign.open(tmp_path / "tiny.yaml", tmp_path)
+    run = begun.pending()[0]
+    place = begun.begin(run)
+    shutil.copytree(finished, place, dirs_exist_ok=True)
+    parameters = RUN.parameters | {"slos": json.dumps({"lost": 0})}
+    files.write_text(place / "manifest.json", json.dumps(RUN.manifest | {"parameters": parameters}))
+    reanalyse.run(place)
+    begun.finish(run, place)
+    return begun
+
+
+def test_a_campaign_is_analysed_and_judged_anew(campaign):
+    """Each finished run's figures and verdict are written anew, and campaign.json says what they say."""
+    assert campaign.state.runs[0].passed
+    run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
+    before = (run_dir / "summary.json").read_bytes()
+    (run_dir / "summary.json").unlink()
+    deliveries = pd.read_parquet(run_dir / "deliveries.parquet")
+    page = reanalyse.whole_campaign(campaign.directory)
+    assert page == campaign.directory / "index.html"
+    assert page.exists()
+    assert (run_dir / "summary.json").read_bytes() == before
+    files.to_parquet(deliveries.iloc[1:], run_dir / "deliveries.parquet")
+    reanalyse.whole_campaign(campaign.directory)
+    assert json.loads((campaign.directory / "campaign.json").read_text())["runs"][0]["passed"] is False
+
+
+def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
+    """What a checkout keeps of the reference is enough for its report, and is not changed."""
+    run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
+    for name in ledger.COLUMNS:
+        (run_dir / f"{name}.parquet").unlink()
+    before = state(run_dir)
+    reanalyse.whole_campaign(campaign.directory)
+    assert state(run_dir) == before
 
 
 @pytest.mark.parametrize("name", [*(f"{name}.parquet" for name in ledger.COLUMNS), "manifest.json"])

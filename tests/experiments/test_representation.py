@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from experiments import analysis, synthetic
 from experiments.ledger import LedgerError, cells
-from experiments.representation import representation, representatives_wrong
+from experiments.representation import representation, representatives_wrong, tv_distance
 from pipeline.errors import SettingError
 from spark.policies import POLICIES, represent
 
@@ -33,6 +33,15 @@ def test_representation_by_hand():
     assert result.bound == pytest.approx(18 / 20)
     assert result.tv_distance == pytest.approx(abs(15 / 20 - 2 / 3))
     assert result.over_bound.empty
+
+
+def test_showing_nothing_is_as_far_off_as_can_be():
+    """Where no type has a representative nothing of the mix is shown: the distance is 1, not half of it."""
+    assert representation(windows_of(("a", 4, 0), ("b", 5, 0)), policy="floor").tv_distance == 1.0
+    counted = pd.Series([4, 5])
+    assert tv_distance(counted, pd.Series([0, 0])) == 1.0
+    assert tv_distance(counted, counted) == 0.0
+    assert math.isnan(tv_distance(counted * 0, counted * 0))
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=12), st.integers(1, 30))

@@ -83,6 +83,7 @@ def test_errors_by_hand():
     assert [found[policy]["hidden_types"] for policy in ("ceil", "floor", "carry")] == [0, 0.5, 0]
     assert found["floor"]["tv_distance"] == pytest.approx(42 / 52)
     assert found["carry"]["tv_distance"] == pytest.approx(42 / 52 - 4 / 5)
+    assert by_policy(SMALL, group_size=100)["floor"]["tv_distance"] == 1, "nothing is shown"
 
 
 @given(COUNTS, st.integers(1, 20))

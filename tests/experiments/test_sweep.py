@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from papermill.iorw import LocalHandler
 
 from experiments import __main__ as command_line
 from experiments import sweep as module
@@ -18,6 +20,12 @@ name: tiny
 about: Two levels.
 seed: 3
 levels: [{users: 10}, {users: 50}]
+slos: {lost: 0}
+"""
+SEARCH = """\
+name: tiny
+about: A search.
+search: {factor: rate_per_s, start: 100, growth: 2, most: 1600, resolution: 0.5}
 slos: {lost: 0}
 """
 Run = Callable[[Planned, int], str]
@@ -68,6 +76,62 @@ def test_the_exit_status_comes_from_the_verdicts(
     runs = pretend(monkeypatch, ends)
     outcome = module.sweep(design, tmp_path / "reports")
     assert (len(runs), outcome.status) == (made, status)
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (lambda run, attempt: "passed" if run.factors["rate_per_s"] < 500 else "missed", 0),
+        (lambda run, attempt: "passed" if run.index == 0 else "invalid", 0),
+        (lambda run, attempt: "invalid", 4),
+    ],
+    ids=["a capacity", "one VALID", "none VALID"],
+)
+def test_a_search_has_to_have_measured_anything(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Run, status: int
+) -> None:
+    """Missing its objectives is its way; without a single valid probe it has found nothing."""
+    design.write_text(SEARCH)
+    pretend(monkeypatch, ends)
+    assert module.sweep(design, tmp_path / "reports").status == status
+
+
+def test_a_full_disk_ends_the_sweep_and_harms_no_finished_run(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Papermill cannot save the second run's notebook: it is named, and due again once there is room."""
+    execute = module.execute
+    made = pretend(monkeypatch, lambda run, attempt: "passed")
+    pretended = module.execute
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(LocalHandler, "write", full)
+        disk.setattr(module, "execute", lambda design, run, at: (execute if made else pretended)(design, run, at))
+        for _ in range(2):
+            with pytest.raises(EmoStreamError, match=r"/executed\.ipynb could not be written: the disk is full: make"):
+                module.sweep(design, tmp_path / "reports")
+    kept = sorted((tmp_path / "reports").rglob("verdict.json"))
+    assert (made, len(kept)) == ([0], 1)
+    assert module.sweep(design, tmp_path / "reports").status == 0
+    assert made == [0, 1]
+    assert kept[0].exists()
+
+
+def test_files_of_a_run_that_find_no_room_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full refuses every byte, as a full disk does: the executed notebook, and what a run says meanwhile."""
+    run = Planned(0, 1, "users=10", {"users": 10}, {"users": 10})
+    design = Design(name="tiny", about="One level.", slos={"lost": 0})
+    (tmp_path / "executed.ipynb").symlink_to("/dev/full")
+    with pytest.raises(EmoStreamError, match=r"executed\.ipynb could not be written: the disk is full"):
+        module.execute(design, run, tmp_path)
+    (tmp_path / "run.log").unlink()
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    monkeypatch.setattr(module.notebook, "execute", lambda source, given, run_dir, log: log.write("warming up\n"))
+    with pytest.raises(EmoStreamError, match=r"run\.log could not be written: the disk is full"):
+        module.execute(design, run, tmp_path)
 
 
 def test_a_run_that_fails_twice_ends_the_sweep(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -73,3 +75,33 @@ def test_a_real_process_is_sampled_with_its_children() -> None:
         finally:
             for one in usage.psutil.Process(process.pid).children():
                 one.kill()
+
+
+def test_another_load_that_comes_and_goes_meanwhile_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the begin nor the end of the watch has it: Locust by its console script, of somebody else."""
+    script = tmp_path / "locust"
+    script.write_text("import sys\nsys.stdin.read()\n")
+    monkeypatch.setattr(usage, "SAMPLE_S", 0.05)
+    monkeypatch.setattr(usage.machine_lock.psutil.Process, "parents", lambda _: [])
+    # What else runs on this machine is no matter here.
+    listed, others = usage.machine_lock.psutil.process_iter, set[int]()
+    monkeypatch.setattr(
+        usage.machine_lock.psutil, "process_iter", lambda names: (one for one in listed(names) if one.pid in others)
+    )
+    with usage.UsageWatch([]) as watch:
+        wait_until(lambda: len(watch.frame()) > 0)
+        assert not watch.other_run
+        with subprocess.Popen([sys.executable, str(script), "-f", "x.py"], stdin=subprocess.PIPE) as other:
+            others.add(other.pid)
+            wait_until(lambda: watch.other_run)
+            assert other.stdin is not None
+            other.stdin.close()
+    assert watch.other_run
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    """Wait until `there()` holds; fail if it does not within 20 s."""
+    deadline_s = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

@@ -55,6 +55,23 @@ def test_a_single_stall_is_a_reason_though_p99_does_not_see_it():
     assert f"seq {PLAN.loc[row, 'seq']}" in found[0]
 
 
+@pytest.mark.parametrize(("share", "bad"), [(0.89, False), (0.9, True), (1.0, True), (math.nan, False)])
+def test_users_that_are_busy_themselves_are_a_reason(share, bad):
+    """A closed loop's users are one process: with its core full its limit would be the chain's."""
+    found = verdict.reasons_against_crowd(share)
+    assert bool(found) == bad
+    assert all("Take fewer users" in reason for reason in found)
+
+
+def test_what_makes_figures_mean_nothing_is_judged_whatever_a_design_names():
+    """A design sets limits; a chain that errs passes under none."""
+    named = verdict.objectives({"e2e_excess_p99_s": 2.0, "lost": 3})
+    limits = {slo.key: slo.limit for slo in named}
+    assert set(limits) == {"e2e_excess_p99_s", *verdict.INTEGRITY}
+    assert (limits["e2e_excess_p99_s"], limits["lost"], limits["altered"]) == (2.0, 3, 0)
+    assert set(verdict.INTEGRITY) <= set(verdict.SLOS)
+
+
 @pytest.mark.parametrize("by_ms", [-3600_000, -6, 6, 3600_000])
 def test_a_clock_step_is_a_reason(by_ms):
     """A step either way above 5 ms is named with its size and time."""

@@ -57,10 +57,20 @@ def test_every_client_gets_every_window_once_and_in_order(result: Result) -> Non
     assert not faults.to_numpy().any()
 
 
+def test_every_measured_reaction_has_its_latency(result: Result) -> None:
+    """Each that was accepted, to each client that was there throughout: the last window's are not left out."""
+    summary = result.analysis.summary
+    measured = len(latency.measured(result.analysis.reactions))
+    assert summary["reactions_measured"] == measured > 0
+    assert summary["samples"] == measured * summary["clients"]
+
+
 def test_the_hops_add_up_to_the_journey(result: Result) -> None:
     """For every reaction and client the ten hops sum to receipt minus intended send, to the nanosecond."""
     frames = {name: _frame(result, name) for name in ("windows", "clients", "deliveries")}
-    due = latency.receipts(frames["windows"], frames["clients"], frames["deliveries"], grace_s=2.0)
+    reactions, windows = result.analysis.reactions, frames["windows"]
+    last_ns = latency.last_counted_ns(reactions, windows)
+    due = latency.receipts(windows, frames["clients"], frames["deliveries"], grace_s=2.0, last_ns=last_ns)
     journeys = hops.journeys(latency.measured(result.analysis.reactions), due)
     assert len(journeys) > 0
     assert (journeys[list(hops.HOPS)].sum(axis=1) == journeys["end_to_end"]).all()

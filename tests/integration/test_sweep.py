@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments import design_file
+from experiments import design_file, verdict
 
 pytestmark = pytest.mark.integration
 
@@ -70,9 +70,9 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(tm
 
     page = Path(again.stdout.strip())
     assert page == tmp_path / "smoke" / "index.html"
-    wanted = set(design_file.load(SMOKE).slos)
+    wanted = set(design_file.load(SMOKE).slos) | set(verdict.INTEGRITY)
     for run in campaign["runs"]:
-        verdict = json.loads((tmp_path / "smoke" / "runs" / run["run"] / "verdict.json").read_text())
-        assert {slo["key"] for slo in verdict["slos"]} == wanted
-        assert all(slo["figure"] is not None for slo in verdict["slos"])
+        judged = json.loads((tmp_path / "smoke" / "runs" / run["run"] / "verdict.json").read_text())
+        assert {slo["key"] for slo in judged["slos"]} == wanted
+        assert all(slo["figure"] is not None for slo in judged["slos"])
         assert run["run"] in page.read_text()
