@@ -37,3 +37,7 @@ class PortInUseError(EmoStreamError):
 
 class BufferFullError(EmoStreamError):
     """The bounded buffer has no room; nothing of the request was accepted."""
+
+
+class RegistryFullError(EmoStreamError):
+    """As many clients are registered as may be."""

@@ -18,7 +18,7 @@ from pipeline.delivering.following import ALL, Deliver, Follower
 from pipeline.delivering.hosting import fastest_loop, raise_file_limit
 from pipeline.delivering.streams import PATIENCE_S, create_app
 from pipeline.delivering.tokens import Tokens
-from pipeline.enrolling.roster import Place, base_url
+from pipeline.enrolling.places import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
 from pipeline.forwarding import HighWater
 from pipeline.messages import Announcement, Hop, decode_registration, decode_window, encode
@@ -37,6 +37,7 @@ OPTIONS = (
 RING_MAX = 600
 BACKLOG = 4096
 ANNOUNCE_S = 1.0
+HELD_SLOTS = 60
 STOP_POLL_S = 0.1
 # Descriptors that are no streams: Kafka's sockets, epoll, logs, requests being refused.
 SPARE_FILES = 200
@@ -54,6 +55,7 @@ class Subscriber:
         self._clock_ns = clock_ns
         self._marks = HighWater()
         self._feed_offset: int | None = None
+        self._announced = 0
 
     def take_feed(self, records: list[Record], received_ns: int) -> None:
         """Publish what is new in `records` of the cluster's feed."""
@@ -75,7 +77,7 @@ class Subscriber:
                 log.error("skipped a window that cannot be sent", offset=record.offset, reason=str(error))
 
     def take_registrations(self, records: list[Record], _received_ns: int = 0) -> None:
-        """Learn tokens; the stream of a client that was removed ends."""
+        """Learn tokens; the stream of a client that was removed, or has its place elsewhere now, ends."""
         for record in records:
             if record.key is None:
                 continue
@@ -85,13 +87,20 @@ class Subscriber:
                 self.fanout.end(client_id, "deleted")
                 continue
             try:
-                self.tokens.hear(client_id, decode_registration(record.value).token_sha256)
+                registration = decode_registration(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no registration", offset=record.offset, reason=str(error))
+                continue
+            self.tokens.hear(client_id, registration.token_sha256)
+            if (registration.cluster, registration.subscriber) != self.place:
+                self.fanout.end(client_id, "moved")
 
     def announcement(self) -> Announcement:
         """This subscriber's sign of life."""
         newest = self.fanout.last_event_id
+        self._announced += 1
+        # One slot of the clients each second: the registry hears of every one once a minute.
+        held = tuple(one for one in self.fanout.clients() if (hash(one) - self._announced) % HELD_SLOTS == 0)
         return Announcement(
             subscriber=self.place.subscriber,
             cluster=self.place.cluster,
@@ -99,6 +108,7 @@ class Subscriber:
             clients=len(self.fanout),
             announced_ns=self._clock_ns(),
             last_event_id=None if newest is None else str(newest),
+            held=held,
         )
 
     def health(self) -> dict[str, object]:
