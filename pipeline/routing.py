@@ -1,12 +1,13 @@
 """Which clusters the main publisher routes to: what the topic `clusters` says, how a cluster joins and leaves.
 
-A cluster's publisher joins by itself and never leaves by itself: one that is restarted misses nothing. Only whoever
-removes a cluster (`python -m pipeline scale`) says that it is gone.
+A cluster's publisher and subscribers join by themselves and never leave by themselves: what is restarted misses nothing.
+Only whoever removes a cluster (`python -m pipeline scale`) says that it is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 
 from pipeline import logs
 from pipeline.buses.bus import Bus, Record
@@ -33,29 +34,24 @@ def read(records: Iterable[Record]) -> dict[str, Route | None]:
     return said
 
 
-def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> None:
-    """Have windows routed to `clusters` from now on; those that are routed to already keep their place."""
+def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[Route]:
+    """Have windows routed to `clusters` from now on, and return how; those that are routed to already stay so."""
     bus.ensure(names.aggregates, names.clusters)
     said = read(bus.tail(names.clusters.name, ALL))
-    new = [cluster for cluster in clusters if said.get(cluster) is None]
-    if not new:
-        return
     from_offset = bus.ends(names.aggregates.name)[0]
-    writer = bus.writer()
-    try:
-        for cluster in new:
-            writer.send(names.clusters.name, encode(Route(cluster, from_offset)), cluster.encode())
-        writer.flush()
-    finally:
-        writer.close()
-    log.info("joined", clusters=new, from_offset=from_offset)
+    routes = [said.get(cluster) or Route(cluster, from_offset) for cluster in clusters]
+    new = [route for route in routes if said.get(route.cluster) is None]
+    if new:
+        with closing(bus.writer()) as writer:
+            for route in new:
+                writer.send(names.clusters.name, encode(route), route.cluster.encode())
+            writer.flush()
+        log.info("joined", clusters=[route.cluster for route in new], from_offset=from_offset)
+    return routes
 
 
 def leave(bus: Bus, names: Topics, cluster: str) -> None:
     """Have nothing routed to `cluster` any more."""
-    writer = bus.writer()
-    try:
+    with closing(bus.writer()) as writer:
         writer.send(names.clusters.name, None, cluster.encode())
         writer.flush()
-    finally:
-        writer.close()

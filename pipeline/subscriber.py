@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from pipeline import lifecycle, logs, settings
+from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.bus import Bus, Record, Writer
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.delivering.fanout import Fanout
@@ -46,7 +46,13 @@ SPARE_FILES = 200
 class Subscriber:
     """What a subscriber knows. Everything but `announcement` belongs to the event loop's thread."""
 
-    def __init__(self, values: settings.Settings, url: str, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        values: settings.Settings,
+        url: str,
+        clock_ns: Callable[[], int] = time.time_ns,
+        from_offset: int = 0,
+    ) -> None:
         self.place = Place(values.cluster, values.subscriber)
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
@@ -56,6 +62,7 @@ class Subscriber:
         self._marks = HighWater()
         self._feed_offset: int | None = None
         self._announced = 0
+        self._from_offset = from_offset
 
     def take_feed(self, records: list[Record], received_ns: int) -> None:
         """Publish what is new in `records` of the cluster's feed."""
@@ -65,6 +72,9 @@ class Subscriber:
                 window = decode_window(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no window", offset=record.offset, reason=str(error))
+                continue
+            # What came before the cluster was removed once and added again: between that and now lies a gap.
+            if window.hops and window.hops[0].offset < self._from_offset:
                 continue
             if not self._marks.is_new(window):
                 log.info("dropped a window already forwarded", id=window.event_id)
@@ -180,7 +190,9 @@ async def serve(
     if connections_max < values.connections_max:
         log.info("fewer streams than connections_max", connections_max=connections_max, open_files_max=files)
 
-    subscriber = Subscriber(values, base_url(values.subscriber_url, values.host, port))
+    (route,) = routing.join(bus, names, [values.cluster])
+    url = base_url(values.subscriber_url, values.host, port)
+    subscriber = Subscriber(values, url, from_offset=route.from_offset)
     feed = Follower(feed_bus, names.feed(values.cluster).name, failed)
     registrations = Follower(bus, names.clients.name, failed)
     leaving = threading.Event()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from pipeline import lifecycle
@@ -28,6 +29,7 @@ from pipeline.messages import (
     decode_window,
     encode,
 )
+from pipeline.routing import join
 from pipeline.settings import Settings
 from pipeline.subscriber import Subscriber, serve
 from pipeline.topics import topics
@@ -511,6 +513,31 @@ def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str])
             assert await again.ids(1) == ["e:2"]
 
     run(scenario)
+
+
+def test_what_lies_before_a_gap_is_not_replayed() -> None:
+    """A cluster that was removed and added again begins anew: who was there before is told so."""
+    bus = prepared()
+    bus.ensure(NAMES.aggregates)
+    writer = bus.writer()
+    for number in (1, 2):
+        writer.send(FEED, window(number))
+    # Those windows' first hop names offset 1.
+    for _ in range(2):
+        writer.send(NAMES.aggregates.name, b"")
+    join(bus, NAMES, ["1"])
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        later = decode_window(window(9))
+        first, *others = later.hops
+        hops = (msgspec.structs.replace(first, offset=2), *others)
+        live.writer.send(FEED, encode(msgspec.structs.replace(later, hops=hops)))
+        await live.until(lambda health: health["last_event_id"] == "e:9")
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as x:
+            assert (await x.next()).event == "reset"
+
+    run(scenario, bus)
 
 
 def test_every_client_it_holds_is_named_once_a_minute() -> None:
