@@ -1,6 +1,6 @@
 """Which clusters the main publisher routes to: what the topic `clusters` says, how a cluster joins and leaves.
 
-A cluster's publisher and subscribers join by themselves and never leave by themselves: what is restarted misses nothing.
+A cluster's publisher and subscribers join by themselves and never leave by themselves: who is restarted misses nothing.
 Only whoever removes a cluster (`python -m pipeline scale`) says that it is gone.
 """
 
