@@ -53,8 +53,8 @@ def tolerance(loads: Mapping[Place, Load], active: bool) -> int:
 def shifts(loads: Mapping[Place, Load], allowed: int, limit: int) -> list[Shift]:
     """Return moves of at most `limit` clients, each from a more to a less loaded place, the widest difference first.
 
-    A difference of `allowed`, 1 or more, is left alone. No place gives so much that another it gives to, or any that
-    it could have given to, may end up above it.
+    A difference of `allowed`, 1 or more, is left alone. No place gives so much that the one it gives to may end up
+    above it.
     """
     left = dict(loads)
     middle = mean(loads)

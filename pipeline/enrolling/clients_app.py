@@ -87,7 +87,7 @@ def new_client(request: flask.Request) -> NewClient | flask.Response:
         return _decode_new_client(body)
     except msgspec.ValidationError as error:
         return refuse(422, "Unusable registration", f"{error}: {USABLE}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return refuse(400, "Malformed JSON", f"the body is not JSON ({error}): {USABLE}")
 
 

@@ -159,7 +159,7 @@ class Roster:
         return self._assign(moved, target, now_ns)
 
     def forget(self, client_id: str) -> None:
-        """Take back a `register` or drop who is long gone; a record that comes all the same counts."""
+        """Take back a `register` that could not be kept; if its record comes all the same, it counts."""
         self._drop(client_id)
 
     def remove(self, client_id: str) -> Registration:

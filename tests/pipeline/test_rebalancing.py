@@ -30,6 +30,7 @@ class Crowd:
         self.open: dict[Place, set[str]] = {}
         self.coming: dict[str, tuple[Place, int]] = {}
         self.silent: set[Place] = set()
+        self.heard_ns: dict[Place, int] = {}
         self.moves: list[tuple[int, str, Place, Place]] = []
 
     def come(self, place: Place, clients: int, asked: str | None = None, watching: bool = True) -> None:
@@ -55,6 +56,7 @@ class Crowd:
                     place.subscriber, place.cluster, place.key, len(held), self.now_ns, "e:1", tuple(sorted(held))
                 )
                 self.roster.hear_announcement(place, said)
+                self.heard_ns[place] = self.now_ns
         moves = self.rebalancer.step(self.roster, self.now_ns)
         for registration in moves:
             target = Place(registration.cluster, registration.subscriber)
@@ -63,7 +65,7 @@ class Crowd:
                 self.open[source].remove(registration.client_id)
                 self.coming[registration.client_id] = (target, self.now_ns + self.lag_s * S)
                 self.moves.append((self.now_ns, registration.client_id, source, target))
-            assert target not in self.silent
+            assert self.now_ns - self.heard_ns[target] < 2.5 * S, "moved to a silent subscriber"
         return len(moves)
 
     def seconds(self, count: int) -> int:

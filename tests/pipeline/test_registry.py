@@ -128,6 +128,7 @@ def test_a_wanted_cluster_is_given_or_refused(chain: Chain) -> None:
     [
         (b"{", "application/json", 400),
         (b"\xff", "application/json", 400),
+        (b'{"x":' + b"[" * 4000, "application/json", 400),
         (b"[]", "application/json", 422),
         (b'{"cluster": 1}', "application/json", 422),
         (b'{"cluster": "a/b"}', "application/json", 422),

@@ -59,6 +59,8 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     """No chain, no such command, an impossible name."""
     monkeypatch.delenv("EMOSTREAM_RUN_DIR", raising=False)
+    # What is configured holds for the whole process.
+    monkeypatch.setattr(command.logs, "configure", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
         command.main([word.format(tmp_path) for word in arguments])
     assert said.format(tmp_path) in str(caught.value.code)
