@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline import lifecycle, logs, settings
+from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder
 from pipeline.messages import Window
@@ -35,7 +35,7 @@ def cluster_view(window: Window, cluster: str, top_n: int) -> Window:
 
 
 def run(values: settings.Settings) -> None:
-    """Forward `cluster-{c}` to `cluster-{c}-feed` until told to stop."""
+    """Have `cluster-{c}` routed to, and forward it to `cluster-{c}-feed`, until told to stop."""
     stop = lifecycle.stop_event()
     names = topics(values)
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
@@ -44,6 +44,7 @@ def run(values: settings.Settings) -> None:
     try:
         main_bus.ensure(source)
         feed_bus.ensure(feed)
+        routing.join(main_bus, names, [values.cluster])
         Forwarder(
             stage=f"cluster-publisher-{values.cluster}",
             source=main_bus,

@@ -46,6 +46,7 @@ class Forwarder:
     """Reads windows from one topic and writes each, seen through a view, to every output topic.
 
     `outputs` maps an output topic to the view its readers have of a window. `stage` names this stage in `hops`.
+    Nothing before the offset `start` of the input is forwarded.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Forwarder:
         sink: Bus,
         outputs: Mapping[str, View],
         clock_ns: Callable[[], int] = time.time_ns,
+        start: int = 0,
     ) -> None:
         self.stage = stage
+        self._start = start
         self._source = source
         self._source_topic = source_topic
         self._sink = sink
@@ -82,7 +85,7 @@ class Forwarder:
                 mark.raise_to(window)
                 position = max([position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)])
             positions.append(position)
-        return {0: min(positions)}
+        return {0: max(self._start, min(positions))}
 
     def run(self, stop: threading.Event) -> None:
         """Forward until `stop` is set."""

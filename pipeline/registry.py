@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from multiprocessing.util import Finalize
 
@@ -16,13 +17,13 @@ from pipeline import lifecycle, logs, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.enrolling.clients_app import create_app
 from pipeline.enrolling.enrolment import Enrolment
-from pipeline.enrolling.roster import base_url
+from pipeline.enrolling.places import base_url
 from pipeline.errors import EmoStreamError
 
 STAGE = "registry"
 OPTIONS = (
     "bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "registry_port", "registry_url", "silent_s",
-    "log_level",
+    "moves_per_s", "clients_max", "client_idle_s", "registrations_per_address_min", "proxies", "log_level",
 )  # fmt: skip
 
 THREADS = 8
@@ -52,8 +53,14 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
 
     # A multiprocessing worker runs finalizers and no atexit functions.
     Finalize(None, close, exitpriority=10)
+    threading.Thread(target=enrolment.keep, name="keep", daemon=True).start()
     logs.get(__name__).info("serving", clients=len(enrolment.roster), port=port)
-    return create_app(enrolment, base_url(values.registry_url, values.host, port))
+    return create_app(
+        enrolment,
+        base_url(values.registry_url, values.host, port),
+        values.registrations_per_address_min,
+        values.proxies,
+    )
 
 
 def run(values: settings.Settings) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from pipeline import lifecycle, logs, settings
+from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.bus import Bus, Record, Writer
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.delivering.delivery_app import PATIENCE_S, create_app
@@ -18,7 +18,7 @@ from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
 from pipeline.delivering.hosting import fastest_loop, raise_file_limit
 from pipeline.delivering.tokens import Tokens
-from pipeline.enrolling.roster import Place, base_url
+from pipeline.enrolling.places import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
 from pipeline.forwarding import HighWater
 from pipeline.messages import Announcement, Hop, decode_registration, decode_window, encode
@@ -37,6 +37,7 @@ OPTIONS = (
 RING_MAX = 600
 BACKLOG = 4096
 ANNOUNCE_S = 1.0
+HELD_SLOTS = 60
 STOP_POLL_S = 0.1
 # Descriptors that are no streams: Kafka's sockets, epoll, logs, requests being refused.
 SPARE_FILES = 200
@@ -45,7 +46,13 @@ SPARE_FILES = 200
 class Subscriber:
     """What a subscriber knows. Everything but `announcement` belongs to the event loop's thread."""
 
-    def __init__(self, values: settings.Settings, url: str, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        values: settings.Settings,
+        url: str,
+        clock_ns: Callable[[], int] = time.time_ns,
+        from_offset: int = 0,
+    ) -> None:
         self.place = Place(values.cluster, values.subscriber)
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
@@ -54,6 +61,8 @@ class Subscriber:
         self._clock_ns = clock_ns
         self._marks = HighWater()
         self._feed_offset: int | None = None
+        self._announced = 0
+        self._from_offset = from_offset
 
     def take_feed(self, records: list[Record], received_ns: int) -> None:
         """Publish what is new in `records` of the cluster's feed."""
@@ -63,6 +72,9 @@ class Subscriber:
                 window = decode_window(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no window", offset=record.offset, reason=str(error))
+                continue
+            # What came before the cluster was removed once and added again: between that and now lies a gap.
+            if window.hops and window.hops[0].offset < self._from_offset:
                 continue
             if not self._marks.is_new(window):
                 log.info("dropped a window already forwarded", id=window.event_id)
@@ -75,7 +87,7 @@ class Subscriber:
                 log.error("skipped a window that cannot be sent", offset=record.offset, reason=str(error))
 
     def take_registrations(self, records: list[Record], _received_ns: int = 0) -> None:
-        """Learn tokens; the stream of a client that was removed ends."""
+        """Learn tokens; the stream of a client that was removed, or has its place elsewhere now, ends."""
         for record in records:
             if record.key is None:
                 continue
@@ -85,13 +97,20 @@ class Subscriber:
                 self.fanout.end(client_id, "deleted")
                 continue
             try:
-                self.tokens.hear(client_id, decode_registration(record.value).token_sha256)
+                registration = decode_registration(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no registration", offset=record.offset, reason=str(error))
+                continue
+            self.tokens.hear(client_id, registration.token_sha256)
+            if (registration.cluster, registration.subscriber) != self.place:
+                self.fanout.end(client_id, "moved")
 
     def announcement(self) -> Announcement:
         """This subscriber's sign of life."""
         newest = self.fanout.last_event_id
+        self._announced += 1
+        # One slot of the clients each second: the registry hears of every one once a minute.
+        held = tuple(one for one in self.fanout.clients() if (hash(one) - self._announced) % HELD_SLOTS == 0)
         return Announcement(
             subscriber=self.place.subscriber,
             cluster=self.place.cluster,
@@ -99,6 +118,7 @@ class Subscriber:
             clients=len(self.fanout),
             announced_ns=self._clock_ns(),
             last_event_id=None if newest is None else str(newest),
+            held=held,
         )
 
     def health(self) -> dict[str, object]:
@@ -170,7 +190,9 @@ async def serve(
     if connections_max < values.connections_max:
         log.info("fewer streams than connections_max", connections_max=connections_max, open_files_max=files)
 
-    subscriber = Subscriber(values, base_url(values.subscriber_url, values.host, port))
+    (route,) = routing.join(bus, names, [values.cluster])
+    url = base_url(values.subscriber_url, values.host, port)
+    subscriber = Subscriber(values, url, from_offset=route.from_offset)
     feed = Follower(feed_bus, names.feed(values.cluster).name, failed)
     registrations = Follower(bus, names.clients.name, failed)
     leaving = threading.Event()

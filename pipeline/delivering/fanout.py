@@ -83,6 +83,10 @@ class Fanout:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def clients(self) -> list[str]:
+        """Whose streams are held; for any thread."""
+        return list(self._streams)
+
     @property
     def last_event_id(self) -> EventId | None:
         """The newest window's id."""

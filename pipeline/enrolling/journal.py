@@ -35,7 +35,7 @@ class Journal:
         self._thread.start()
 
     def post(self, key: bytes, value: bytes | None) -> Future[None]:
-        """Queue one record; the future tells when Kafka has it, or raises KafkaUnreachableError.
+        """Queue one record without waiting; the future tells when Kafka has it, or raises KafkaUnreachableError.
 
         Raises BufferFullError when 10,000 records wait already.
         """
@@ -48,10 +48,10 @@ class Journal:
             ) from None
         return acknowledged
 
-    def append(self, key: bytes, value: bytes | None) -> None:
-        """Queue one record and wait until Kafka has it. Raises KafkaUnreachableError or BufferFullError."""
+    def wait(self, acknowledged: Future[None]) -> None:
+        """Wait until Kafka has what was posted. Raises KafkaUnreachableError."""
         try:
-            self.post(key, value).result(2 * ACK_S)
+            acknowledged.result(2 * ACK_S)
         except TimeoutError:
             raise KafkaUnreachableError(
                 f"Kafka acknowledged no record of {self._topic!r} for {2 * ACK_S:g} s: check the broker, then try again"

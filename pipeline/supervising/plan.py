@@ -38,14 +38,35 @@ def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequen
         Stage("registry", "pipeline.registry"),
         Stage("main-publisher", "pipeline.main_publisher"),
     ]
-    for cluster in map(str, range(1, settings.clusters + 1)):
-        result.append(Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster)))
-        for subscriber in map(str, range(1, settings.subscribers + 1)):
-            result.append(
-                Stage(
-                    f"subscriber-{cluster}-{subscriber}",
-                    "pipeline.subscriber",
-                    ("--cluster", cluster, "--subscriber", subscriber),
-                )
-            )
+    for cluster in range(1, settings.clusters + 1):
+        result += cluster_stages(str(cluster), settings.subscribers)
     return result
+
+
+def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
+    """Return the processes of one cluster: its publisher, and its subscribers, named from 1 on; none for 0."""
+    if not subscribers:
+        return []
+    return [
+        Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster)),
+        *(
+            Stage(
+                f"subscriber-{cluster}-{subscriber}",
+                "pipeline.subscriber",
+                ("--cluster", cluster, "--subscriber", str(subscriber)),
+            )
+            for subscriber in range(1, subscribers + 1)
+        ),
+    ]
+
+
+def scaled(plan: Sequence[Stage], cluster: str, subscribers: int) -> tuple[list[Stage], list[Stage]]:
+    """Return what to start, in order, and what to stop, in order, so that `cluster` has so many subscribers.
+
+    A new cluster begins with its publisher, and one without subscribers ends with it.
+    """
+    wanted = cluster_stages(cluster, subscribers)
+    there = [stage for stage in plan if stage.arguments[:2] == ("--cluster", cluster)]
+    start = [stage for stage in wanted if stage not in there]
+    stop = [stage for stage in reversed(there) if stage not in wanted]
+    return start, stop

@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from pipeline import lifecycle
 from pipeline.buses.memory_bus import MemoryBus
+from pipeline.delivering.fanout import Stream
 from pipeline.delivering.hosting import fastest_loop
 from pipeline.delivering.sse import SseEvent, SseParser
 from pipeline.delivering.tokens import token_sha256
@@ -27,6 +29,7 @@ from pipeline.messages import (
     decode_window,
     encode,
 )
+from pipeline.routing import join
 from pipeline.settings import Settings
 from pipeline.subscriber import Subscriber, serve
 from pipeline.topics import topics
@@ -50,9 +53,9 @@ class Live:
         for number in numbers:
             self.writer.send(FEED, window(number, epoch, emoji))
 
-    def register(self, client_id: str) -> None:
+    def register(self, client_id: str, cluster: str = "1", subscriber: str = "1") -> None:
         """Put a registration into the topic; the token of `x` is `token-x`."""
-        record = Registration(client_id, token_sha256(f"token-{client_id}"), "1", "1", 1)
+        record = Registration(client_id, token_sha256(f"token-{client_id}"), cluster, subscriber, 1)
         self.writer.send(NAMES.clients.name, encode(record), client_id.encode())
 
     def unregister(self, client_id: str) -> None:
@@ -510,6 +513,80 @@ def test_it_announces_itself_with_its_load_and_leaves_with_a_tombstone() -> None
     assert bus.tail(NAMES.subscribers.name, 1)[0].value is None
     assert ends[0].done()
     assert ends[0].result() == []
+
+
+@pytest.mark.parametrize("place", [("1", "2"), ("2", "1")])
+def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str]) -> None:
+    """Its stream ends with all it was given; others go on, and it may come back if it has to."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        async with live.watch("x") as x, live.watch("y") as y:
+            await live.until(lambda health: health["clients"] == 2)
+            live.publish(1)
+            assert await x.ids(1) == await y.ids(1) == ["e:1"]
+            live.register("y")
+            live.register("x", *place)
+            assert await x.ended() == []
+            live.publish(2)
+            assert await y.ids(1) == ["e:2"]
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as again:
+            assert await again.ids(1) == ["e:2"]
+
+    run(scenario)
+
+
+def test_what_lies_before_a_gap_is_not_replayed() -> None:
+    """A cluster that was removed and added again begins anew: who was there before is told so."""
+    bus = prepared()
+    bus.ensure(NAMES.aggregates)
+    writer = bus.writer()
+    for number in (1, 2):
+        writer.send(FEED, window(number))
+    # Those windows' first hop names offset 1.
+    for _ in range(2):
+        writer.send(NAMES.aggregates.name, b"")
+    join(bus, NAMES, ["1"])
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        later = decode_window(window(9))
+        first, *others = later.hops
+        hops = (msgspec.structs.replace(first, offset=2), *others)
+        live.writer.send(FEED, encode(msgspec.structs.replace(later, hops=hops)))
+        await live.until(lambda health: health["last_event_id"] == "e:9")
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as x:
+            assert (await x.next()).event == "reset"
+
+    run(scenario, bus)
+
+
+def test_every_client_it_holds_is_named_once_a_minute() -> None:
+    """A part of them in each announcement, so that none grows with the crowd."""
+
+    class Nowhere:
+        def write(self, data: object) -> None:
+            """Drop it."""
+
+        def is_full(self) -> bool:
+            """Never."""
+            return False
+
+        def abort(self) -> None:
+            """Nothing is open."""
+
+        def stuck_s(self, now_s: float) -> float:
+            """Nothing waits."""
+            return 0.0
+
+    subscriber = Subscriber(Settings(), "http://s")
+    clients = {f"client-{n}" for n in range(600)}
+    for client_id in clients:
+        subscriber.fanout.join(Stream(client_id, Nowhere()), 0)
+    named = [subscriber.announcement().held for _ in range(60)]
+    assert sorted(one for held in named for one in held) == sorted(clients)
+    assert max(map(len, named)) < 100
 
 
 def test_a_reader_that_gives_up_ends_the_stage_with_its_error() -> None:
