@@ -17,6 +17,7 @@ from pipeline import logs
 from pipeline.buses.bus import Bus, Reader, Record, Writer
 from pipeline.errors import MessageError
 from pipeline.messages import Hop, Window, decode_window, encode
+from pipeline.metrics.windows import WindowMeters
 
 log = logs.get(__name__)
 
@@ -58,6 +59,7 @@ class Forwarder:
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.stage = stage
+        self.meters = WindowMeters(stage)
         self._source = source
         self._source_topic = source_topic
         self._sink = sink
@@ -84,6 +86,10 @@ class Forwarder:
             positions.append(position)
         return {0: min(positions)}
 
+    def health(self) -> dict[str, object]:
+        """What `GET /healthz` answers."""
+        return {"status": "starting" if self._reader is None else "ok", "stage": self.stage}
+
     def run(self, stop: threading.Event) -> None:
         """Forward until `stop` is set."""
         self._reader = self._source.reader(self._source_topic, self.resume())
@@ -105,8 +111,9 @@ class Forwarder:
             received_ns = self._clock_ns()
             window = _window_of(record, self._source_topic)
             if window is None:
+                self.meters.dropped("malformed")
                 continue
-            forwarded = []
+            forwarded: dict[str, int] = {}
             for topic, view in self._outputs.items():
                 if not self._marks[topic].is_new(window):
                     log.info("dropped a window already forwarded", id=window.event_id, topic=topic)
@@ -114,9 +121,12 @@ class Forwarder:
                 hop = Hop(self.stage, record.offset, received_ns, self._clock_ns())
                 seen = msgspec.structs.replace(view(window), hops=(*window.hops, hop))
                 self._writer.send(topic, encode(seen), key=window.epoch.encode())
-                forwarded.append(topic)
-            if forwarded:
-                self._writer.flush()
+                forwarded[topic] = hop.sent_ns
+            if not forwarded:
+                self.meters.dropped("duplicate")
+                continue
+            self._writer.flush()
+            self.meters.passed(window, max(forwarded.values()))
             # Marks rise only now: a window that Kafka did not take must not count as forwarded.
             for topic in forwarded:
                 self._marks[topic].raise_to(window)

@@ -8,10 +8,12 @@ from pipeline import lifecycle, logs, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder, View
 from pipeline.messages import Window
+from pipeline.metrics.exposition import registry
+from pipeline.metrics.server import serving
 from pipeline.topics import topics
 
 STAGE = "main-publisher"
-OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "clusters", "log_level")
+OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "clusters", "host", "metrics_port", "log_level")
 
 
 def for_clusters(window: Window) -> Window:
@@ -28,9 +30,11 @@ def run(values: settings.Settings) -> None:
     names = topics(values)
     outputs: dict[str, View] = {names.cluster(str(n)).name: for_clusters for n in range(1, values.clusters + 1)}
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    forwarder = Forwarder(STAGE, bus, names.aggregates.name, bus, outputs)
     try:
-        bus.ensure(names.aggregates, *(names.cluster(str(n)) for n in range(1, values.clusters + 1)))
-        Forwarder(STAGE, bus, names.aggregates.name, bus, outputs).run(stop)
+        with serving(values.host, values.metrics_port, registry(forwarder.meters), forwarder.health):
+            bus.ensure(names.aggregates, *(names.cluster(str(n)) for n in range(1, values.clusters + 1)))
+            forwarder.run(stop)
     finally:
         bus.close()
 

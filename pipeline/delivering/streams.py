@@ -185,6 +185,7 @@ class Streams:
         event_id = parse_event_id(last)
         found = await self._fanout.settle(event_id, self._patience_s)
         if isinstance(found, Missed):
+            self._fanout.resets += 1
             stream.sink.write(reset_event(event_id, found.reason, self._fanout.last_event_id))
             return self._fanout.head
         return found

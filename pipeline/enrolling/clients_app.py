@@ -199,6 +199,7 @@ def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
         allow = dict(error.get_headers()).get("Allow")
         return refuse(error.code or 500, error.name, detail, **({"Allow": allow} if allow is not None else {}))
 
+    enrolment.meters.attach(app)
     return app
 
 

@@ -12,6 +12,7 @@ from pipeline import logs, settings
 from pipeline.buses.bus import Bus, Record
 from pipeline.delivering.following import ALL, Follower
 from pipeline.enrolling.journal import Journal
+from pipeline.enrolling.metrics import RegistryMeters
 from pipeline.enrolling.roster import Place, Roster
 from pipeline.errors import BufferFullError, EmoStreamError, MessageError
 from pipeline.messages import Registration, decode_announcement, decode_registration, encode
@@ -46,6 +47,7 @@ class Enrolment:
         self._hear_clients(self._clients.history(ALL))
         self._hear_subscribers(self._subscribers.history(ANNOUNCEMENTS))
         self._journal = Journal(bus.writer(), names.clients.name)
+        self.meters = RegistryMeters(self.roster, self.lock, self._journal, clock_ns)
         self._clients.start(self._hear_clients)
         self._subscribers.start(self._hear_subscribers)
 
@@ -65,6 +67,7 @@ class Enrolment:
             with self.lock:
                 self.roster.remove(client_id)
             raise
+        self.meters.registrations.inc()
         return registration, token
 
     def stream_base(self, client_id: str) -> str | None:
@@ -78,6 +81,7 @@ class Enrolment:
         if seat is None:
             return None
         if seat.moved:
+            self.meters.moves.inc()
             log.debug("moved a client", client_id=client_id, to=seat.subscriber.url)
             try:
                 self._journal.post(client_id.encode(), encode(seat.registration))
@@ -99,6 +103,7 @@ class Enrolment:
             with self.lock:
                 self.roster.restore(registration)
             raise
+        self.meters.removals.inc()
 
     def close(self) -> None:
         """Write what is queued, stop following."""

@@ -48,6 +48,10 @@ class Journal:
             ) from None
         return acknowledged
 
+    def __len__(self) -> int:
+        """How many records wait to be written."""
+        return self._entries.qsize()
+
     def append(self, key: bytes, value: bytes | None) -> None:
         """Queue one record and wait until Kafka has it. Raises KafkaUnreachableError or BufferFullError."""
         try:

@@ -184,6 +184,13 @@ class Roster:
         ids: Iterable[str] = sorted(name for name in self._clients if name > after)
         return [self._clients[name] for name in islice(ids, limit)]
 
+    def registered(self) -> Counter[str]:
+        """How many clients are registered in each cluster."""
+        clusters: Counter[str] = Counter()
+        for place, count in self._registered.items():
+            clusters[place.cluster] += count
+        return clusters
+
     def subscribers(self) -> Iterator[Announcement]:
         """Every subscriber known, in order, live or silent."""
         return (self._subscribers[place] for place in sorted(self._subscribers))

@@ -103,7 +103,7 @@ def test_one_window_more_than_may_wait_cuts_a_stream_off() -> None:
     publish(fanout, 1, 2, 3)
     assert stream.ended is None
     publish(fanout, 4)
-    assert (stream.ended, sink.aborted, fanout.cut, len(fanout)) == ("slow", True, 1, 1)
+    assert (stream.ended, sink.aborted, fanout.cut["slow"], len(fanout)) == ("slow", True, 1, 1)
     assert quick.windows() == [1, 2, 3, 4]
 
 
