@@ -23,6 +23,9 @@ from pipeline.collecting.event_writer import EventWriter
 from pipeline.collecting.intake import Refusal
 from pipeline.collecting.rate import RateLimit
 from pipeline.errors import BufferFullError
+from pipeline.metrics import workers
+from pipeline.metrics.exposition import bare_registry
+from pipeline.metrics.routes import add_route
 from pipeline.problems import problem
 from pipeline.settings import Settings
 from pipeline.topics import topics
@@ -114,6 +117,7 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     @app.errorhandler(Refusal)
     def refused(refusal: Refusal) -> Response:
+        flusher.meters.refused(refusal.title)
         extra = {} if refusal.errors is None else {"errors": refusal.errors}
         body, content_type = problem(refusal.status, refusal.title, refusal.detail, **extra)
         response = Response(body, refusal.status, content_type=content_type)
@@ -129,6 +133,8 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
     def http_error(error: HTTPException) -> Response:
         return refused(Refusal(error.code or 500, error.name, error.description or error.name))
 
+    # CPU and memory of one worker of several, now this and now that one, would be misleading.
+    add_route(app, bare_registry(flusher.meters))
     return app
 
 
@@ -158,6 +164,7 @@ def worker_app(values: Settings) -> Flask:
     """Return the app of one worker process, with its own buffer, flusher and producer."""
     logs.configure(STAGE, values.log_level)
     lifecycle.follow_parent()
+    workers.join()
     buffer = Buffer(values.buffer_max, wake_at=values.flush_batch if values.flush_ms else 1)
     flusher = Flusher(
         buffer,
@@ -188,7 +195,7 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
     bus.close()
     lifecycle.follow_parent()
     log.info("serving", url=f"http://{values.host}:{port}", workers=values.ingest_workers, ack=values.ack)
-    Granian(
+    server = Granian(
         "pipeline.ingest",
         address=values.host,
         port=port,
@@ -202,7 +209,9 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
         workers_kill_timeout=15,
         log_enabled=False,
         websockets=False,
-    ).serve(target_loader=partial(load, values), wrap_loader=False)
+    )
+    with workers.together():
+        server.serve(target_loader=partial(load, values), wrap_loader=False)
 
 
 def main() -> None:

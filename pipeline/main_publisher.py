@@ -18,12 +18,15 @@ from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.delivering.following import ALL
 from pipeline.forwarding import POLL_S, Forwarder
 from pipeline.messages import Route, Window
+from pipeline.metrics.exposition import registry
+from pipeline.metrics.server import serving
+from pipeline.metrics.windows import WindowMeters
 from pipeline.topics import Topics, topics
 
 log = logs.get(__name__)
 
 STAGE = "main-publisher"
-OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "log_level")
+OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "metrics_port", "log_level")
 
 
 def for_clusters(window: Window) -> Window:
@@ -46,9 +49,17 @@ class Routes:
         self._names = names
         self._failed = failed
         self._running: dict[str, tuple[Route, threading.Event, threading.Thread]] = {}
+        self._ready = False
+        # Of all clusters together: a window that went to three is three.
+        self.meters = WindowMeters(STAGE)
+
+    def health(self) -> dict[str, object]:
+        """What `GET /healthz` answers."""
+        return {"status": "ok" if self._ready else "starting", "stage": STAGE, "clusters": sorted(self._running)}
 
     def hear(self, records: list[Record]) -> None:
         """Take what the topic says; a route that stands already goes on as it is."""
+        self._ready = True
         for cluster, route in routing.read(records).items():
             running = self._running.get(cluster)
             if route is not None and running is not None and running[0] == route:
@@ -85,7 +96,8 @@ class Routes:
         try:
             with closing(self._connect()) as bus:
                 bus.ensure(output)
-                Forwarder(STAGE, bus, source, bus, {output.name: for_clusters}, start=route.from_offset).run(stop)
+                outputs = {output.name: for_clusters}
+                Forwarder(STAGE, bus, source, bus, outputs, start=route.from_offset, meters=self.meters).run(stop)
         except Exception as error:
             self._failed(error)
 
@@ -106,7 +118,11 @@ def run(values: settings.Settings) -> None:
     def connect() -> KafkaBus:
         return KafkaBus(values.kafka, values.kafka_wait_s)
 
-    with closing(connect()) as bus, closing(Routes(connect, names, failed)) as routes:
+    with (
+        closing(connect()) as bus,
+        closing(Routes(connect, names, failed)) as routes,
+        serving(values.host, values.metrics_port, registry(routes.meters), routes.health),
+    ):
         bus.ensure(names.aggregates, names.clusters)
         follow(bus, names, routes, stop)
     if errors:

@@ -116,6 +116,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     proxies: Annotated[
         int, Meta(ge=0, le=10, description="proxies before the registry whose X-Forwarded-For is believed")
     ] = 0
+    metrics_port: Annotated[
+        Port,
+        described(
+            "port of /metrics and /healthz where a stage serves nothing else; 0 takes a free one. `up` gives it to "
+            "Spark, and those after it to the publishers"
+        ),
+    ] = 0
 
     run_dir: Annotated[str, described("where a run keeps Kafka's data, checkpoints and logs")] = "run"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], described("least severe line logged")] = "info"

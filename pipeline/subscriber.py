@@ -17,6 +17,7 @@ from pipeline.delivering.delivery_app import PATIENCE_S, create_app
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
 from pipeline.delivering.hosting import fastest_loop, raise_file_limit
+from pipeline.delivering.metrics import StreamMeters
 from pipeline.delivering.tokens import Tokens
 from pipeline.enrolling.places import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
@@ -58,33 +59,41 @@ class Subscriber:
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
         self.tokens = Tokens()
         self._stage = f"{STAGE}-{values.cluster}-{values.subscriber}"
+        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens)
         self._clock_ns = clock_ns
         self._marks = HighWater()
         self._feed_offset: int | None = None
         self._announced = 0
         self._from_offset = from_offset
 
-    def take_feed(self, records: list[Record], received_ns: int) -> None:
-        """Publish what is new in `records` of the cluster's feed."""
+    def take_feed(self, records: list[Record], received_ns: int, live: bool = True) -> None:
+        """Publish what is new in `records` of the cluster's feed; what is not `live` is history, and not measured."""
         for record in records:
             self._feed_offset = record.offset
             try:
                 window = decode_window(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no window", offset=record.offset, reason=str(error))
+                self.meters.windows.dropped("malformed")
                 continue
             # What came before the cluster was removed once and added again: between that and now lies a gap.
             if window.hops and window.hops[0].offset < self._from_offset:
                 continue
             if not self._marks.is_new(window):
                 log.info("dropped a window already forwarded", id=window.event_id)
+                self.meters.windows.dropped("duplicate")
                 continue
             self._marks.raise_to(window)
             hop = Hop(self._stage, record.offset, received_ns, self._clock_ns())
+            began_s = time.perf_counter()
             try:
                 self.fanout.publish(msgspec.structs.replace(window, hops=(*window.hops, hop)))
             except MessageError as error:
                 log.error("skipped a window that cannot be sent", offset=record.offset, reason=str(error))
+                self.meters.windows.dropped("unsendable")
+                continue
+            if live:
+                self.meters.published(window, hop.sent_ns, time.perf_counter() - began_s)
 
     def take_registrations(self, records: list[Record], _received_ns: int = 0) -> None:
         """Learn tokens; the stream of a client that was removed, or has its place elsewhere now, ends."""
@@ -210,12 +219,13 @@ async def serve(
         heartbeat_s=values.heartbeat_s,
         patience_s=patience_s,
     )
+    subscriber.meters.attach(app, connections_max)
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, keepalive_timeout=75.0, shutdown_timeout=1.0
     )
     try:
         # Both histories before the first connection: a client that resumes finds what it missed.
-        subscriber.take_feed(feed.history(RING_MAX), time.time_ns())
+        subscriber.take_feed(feed.history(RING_MAX), time.time_ns(), live=False)
         subscriber.take_registrations(registrations.history(ALL))
         await runner.setup()
         await web.TCPSite(runner, values.host, port, backlog=BACKLOG).start()

@@ -23,6 +23,7 @@ from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
+from pipeline.supervising import metering
 from pipeline.supervising.arbiter import ChainArbiter
 from pipeline.supervising.plan import Stage, stages
 from pipeline.supervising.readiness import await_first_window
@@ -55,6 +56,7 @@ class Supervisor:
         self._ready_timeout_s = ready_timeout_s
         self._stop = threading.Event()
         self._spawns: dict[str, deque[float]] = defaultdict(deque)
+        self._metered: dict[str, str] = {}
         self.failure: EmoStreamError | None = None
 
     def run(self) -> None:
@@ -69,7 +71,9 @@ class Supervisor:
             settings, broker_port = self._with_addresses(run_dir)
             sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
             try:
-                arbiter = self._arbiter(stages(settings, broker_port, str(run_dir / "kafka")), settings, sockets)
+                plan = stages(settings, broker_port, str(run_dir / "kafka"))
+                plan, self._metered = metering.with_ports(plan, self._given)
+                arbiter = self._arbiter(plan, settings, sockets)
                 ready = threading.Thread(
                     target=self._announce,
                     args=(arbiter, settings, started_s, sockets, mark),
@@ -92,6 +96,8 @@ class Supervisor:
         given = self._given
         changes: dict[str, object] = {
             "run_dir": str(run_dir),
+            # Each stage that needs one is told its own.
+            "metrics_port": 0,
             "ingest_port": lifecycle.claim_port(given.host, given.ingest_port, "ingest_port"),
             "registry_port": lifecycle.claim_port(given.host, given.registry_port, "registry_port"),
         }
@@ -177,7 +183,8 @@ class Supervisor:
             bus.close()
         if not said:
             return
-        line = json.dumps(_endpoints(settings, said, ingest, registry, sockets, time.monotonic() - started_s))
+        metrics = metering.addresses({"ingest": ingest, "registry": registry, **self._metered}, said)
+        line = json.dumps(_endpoints(settings, said, ingest, registry, metrics, sockets, time.monotonic() - started_s))
         mark.say(line)
         if self._ready_file is not None:
             _write_atomically(self._ready_file, line)
@@ -189,6 +196,7 @@ def _endpoints(
     said: Sequence[Announcement],
     ingest: str,
     registry: str,
+    metrics: dict[str, str],
     sockets: Path,
     ready_s: float,
 ) -> dict[str, Any]:
@@ -196,6 +204,7 @@ def _endpoints(
         "ingest": ingest,
         "registry": registry,
         "subscribers": [{"cluster": one.cluster, "subscriber": one.subscriber, "url": one.url} for one in said],
+        "metrics": metrics,
         "bootstrap_servers": settings.kafka,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,

@@ -129,6 +129,7 @@ class Admission:
         if not found.settled:
             detail = _unknown(event_id, found, field, newest)
             raise Refusal(refuse(409, f"Unknown {field}", detail), detail)
+        self._fanout.resets += 1
         return self._fanout.head, reset_event(event_id, found.reason, newest)
 
 

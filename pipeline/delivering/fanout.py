@@ -41,14 +41,15 @@ class Stream:
     """One client's place in the fan-out.
 
     `cursor` is the position of the next window it is given, counted from the first ever published;
-    `joined` is what that of the next one to be published was when it came.
+    `joined` is what that of the next one to be published was when it came. `transport` is `sse`, `websocket` or `poll`.
     """
 
-    __slots__ = ("_wake", "client_id", "cursor", "ended", "joined", "sink")
+    __slots__ = ("_wake", "client_id", "cursor", "ended", "joined", "sink", "transport")
 
-    def __init__(self, client_id: str, sink: Sink) -> None:
+    def __init__(self, client_id: str, sink: Sink, transport: str = "sse") -> None:
         self.client_id = client_id
         self.sink = sink
+        self.transport = transport
         self.cursor = 0
         self.joined = 0
         self.ended: str | None = None
@@ -78,7 +79,12 @@ class Fanout:
         self._streams: dict[str, Stream] = {}
         self._grown: set[asyncio.Future[None]] = set()
         self.head = 0
+        # Plain numbers, for who asks (pipeline.delivering.metrics): streams begun by transport, over by reason.
+        self.opened: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
+        self.sent = 0
+        self.resets = 0
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -91,6 +97,15 @@ class Fanout:
     def last_event_id(self) -> EventId | None:
         """The newest window's id."""
         return self._ring[-1][0] if self._ring else None
+
+    @property
+    def kept(self) -> int:
+        """How many windows can be replayed."""
+        return len(self._ring)
+
+    def transports(self) -> Counter[str]:
+        """How many streams each transport carries."""
+        return Counter(stream.transport for stream in self._streams.values())
 
     # windows
 
@@ -107,6 +122,7 @@ class Fanout:
                 stream.cursor = self.head
             else:
                 lagging.append(stream)
+        self.sent += len(self._streams) - len(lagging)
         for stream in lagging:
             if not self._cut_off(stream):
                 stream.wake()
@@ -123,6 +139,7 @@ class Fanout:
                 return
             stream.sink.write(data)
             stream.cursor += 1
+            self.sent += 1
 
     def beat(self, data: Wire, slot: int, slots: int) -> None:
         """Write `data` to every `slots`-th stream, beginning at `slot`: a heartbeat spread over time.
@@ -149,6 +166,7 @@ class Fanout:
         """
         self.end(stream.client_id, "replaced")
         self._streams[stream.client_id] = stream
+        self.opened[stream.transport] += 1
         stream.cursor, stream.joined = position, self.head
         self.catch_up(stream)
 
@@ -162,6 +180,7 @@ class Fanout:
         stream = self._streams.pop(client_id, None)
         if stream is None:
             return
+        self.ended[reason] += 1
         stream.ended = reason
         if stream.sink.is_full():
             stream.sink.abort()

@@ -56,7 +56,7 @@ async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> we
     except MessageError as error:
         raise Refusal(refuse(400, "Malformed after", str(error))) from error
     answer = Answer()
-    one = answer.stream = Stream(client_id, answer)
+    one = answer.stream = Stream(client_id, answer, "poll")
     if reset is not None:
         answer.write(reset)
     if admission.is_registered(client_id):

@@ -24,7 +24,7 @@ FIRST_S = 10.0
 CLOSE_S = 2.0
 # A close frame's reason, section 5.5: what is left of 125 bytes.
 REASON_MAX_BYTES = 123
-_ENDS = {"shutdown": WSCloseCode.GOING_AWAY}
+_ENDS = {"shutdown": WSCloseCode.GOING_AWAY, "moved": WSCloseCode.GOING_AWAY}
 
 
 class First(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +70,7 @@ async def _converse(
         return _Close(WSCloseCode.POLICY_VIOLATION, str(refusal))
     if not admission.is_registered(client_id):
         return _Close(WSCloseCode.OK, "deleted")
-    one = Stream(client_id, Connection(request, connection.FRAME))
+    one = Stream(client_id, Connection(request, connection.FRAME), "websocket")
     if reset is not None:
         one.sink.write(reset)
     fanout.join(one, position)

@@ -242,4 +242,5 @@ def create_app(enrolment: Enrolment, registry_url: str, per_address_min: int = 0
         allow = dict(error.get_headers()).get("Allow")
         return refuse(error.code or 500, error.name, detail, **({"Allow": allow} if allow is not None else {}))
 
+    enrolment.meters.attach(app)
     return app

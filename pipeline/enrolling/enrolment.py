@@ -12,6 +12,7 @@ from pipeline import logs, settings
 from pipeline.buses.bus import Bus, Record
 from pipeline.delivering.following import ALL, Follower
 from pipeline.enrolling.journal import Journal
+from pipeline.enrolling.metrics import RegistryMeters
 from pipeline.enrolling.places import Place
 from pipeline.enrolling.rebalancing import Rebalancer
 from pipeline.enrolling.roster import Roster
@@ -57,6 +58,7 @@ class Enrolment:
         self._hear_clients(self._clients.history(ALL))
         self._hear_subscribers(self._subscribers.history(ANNOUNCEMENTS))
         self._journal = Journal(bus.writer(), names.clients.name)
+        self.meters = RegistryMeters(self.roster, self.lock, self._journal, clock_ns)
         self._clients.start(self._hear_clients)
         self._subscribers.start(self._hear_subscribers)
 
@@ -82,6 +84,7 @@ class Enrolment:
             with self.lock:
                 self.roster.forget(client_id)
             raise
+        self.meters.registrations.inc()
         return registration, token
 
     def stream_base(self, client_id: str) -> str | None:
@@ -97,6 +100,7 @@ class Enrolment:
                 return None
             self._rebalancer.came(client_id, now_ns)
             if seat.moved:
+                self.meters.moves.inc()
                 log.debug("moved a client", client_id=client_id, to=seat.subscriber.url)
                 self._note(client_id, encode(seat.registration))
         return seat.subscriber.url
@@ -120,6 +124,7 @@ class Enrolment:
             with self.lock:
                 self.roster.restore(registration)
             raise
+        self.meters.removals.inc()
 
     def tick(self) -> None:
         """Do what is due every second: even the subscribers' loads out, forget clients that are long gone."""

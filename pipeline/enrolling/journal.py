@@ -48,6 +48,10 @@ class Journal:
             ) from None
         return acknowledged
 
+    def __len__(self) -> int:
+        """How many records wait to be written."""
+        return self._entries.qsize()
+
     def wait(self, acknowledged: Future[None]) -> None:
         """Wait until Kafka has what was posted. Raises KafkaUnreachableError."""
         try:

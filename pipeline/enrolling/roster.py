@@ -200,6 +200,10 @@ class Roster:
         ids: Iterable[str] = sorted(name for name in self._clients if name > after)
         return [self._clients[name] for name in islice(ids, limit)]
 
+    def by_cluster(self) -> Counter[str]:
+        """How many clients are registered in each cluster."""
+        return Counter(registration.cluster for registration in self._clients.values())
+
     def subscribers(self) -> Iterator[Announcement]:
         """Every subscriber known, in order, live or silent."""
         return (self._subscribers[place] for place in sorted(self._subscribers))

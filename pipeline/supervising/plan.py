@@ -20,6 +20,8 @@ class Stage:
     module: str
     arguments: tuple[str, ...] = ()
     rank: int = 1
+    metered: bool = False
+    """Whether it serves nothing but its metrics, and so needs a port for them."""
 
     @property
     def command(self) -> list[str]:
@@ -33,10 +35,10 @@ def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequen
     if broker_port is not None:
         result.append(Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2))
     result += [
-        Stage("spark", "spark.job"),
+        Stage("spark", "spark.job", metered=True),
         Stage("ingest", "pipeline.ingest", rank=0),
         Stage("registry", "pipeline.registry"),
-        Stage("main-publisher", "pipeline.main_publisher"),
+        Stage("main-publisher", "pipeline.main_publisher", metered=True),
     ]
     for cluster in range(1, settings.clusters + 1):
         result += cluster_stages(str(cluster), settings.subscribers)
@@ -48,7 +50,7 @@ def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
     if not subscribers:
         return []
     return [
-        Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster)),
+        Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster), metered=True),
         *(
             Stage(
                 f"subscriber-{cluster}-{subscriber}",

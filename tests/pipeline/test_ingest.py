@@ -27,6 +27,8 @@ DEADLINE_S = 20.0
 class Kafka:
     """A sink in memory that can be held, as a broker that is away holds a flush."""
 
+    lost = errors = 0
+
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.answers.set()
