@@ -23,6 +23,7 @@ from pipeline.collecting.event_writer import EventWriter
 from pipeline.collecting.intake import Refusal
 from pipeline.collecting.rate import RateLimit
 from pipeline.errors import BufferFullError
+from pipeline.origins import same_host
 from pipeline.problems import problem
 from pipeline.settings import Settings
 from pipeline.topics import topics
@@ -60,6 +61,13 @@ OPTIONS = (
 ASYNC_THREADS = 16
 # A durable answer holds its thread until Kafka has acknowledged, half a flush interval on average.
 DURABLE_THREADS = 128
+# What lets the registry's page send reactions from another port of this host.
+CORS = {
+    "Vary": "Origin",
+    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+}
 # Connections beyond these would wait silently, so both lie far above what one machine is asked to hold.
 BACKLOG = 8192
 BACKPRESSURE = 8192
@@ -128,6 +136,13 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         return refused(Refusal(error.code or 500, error.name, error.description or error.name))
+
+    @app.after_request
+    def admit_page(response: Response) -> Response:
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin and same_host(origin, request.environ.get("HTTP_HOST", "")):
+            response.headers.update({**CORS, "Access-Control-Allow-Origin": origin})
+        return response
 
     return app
 

@@ -100,6 +100,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     silent_s: Annotated[float, Meta(gt=0, description="a subscriber silent for so long is taken out, seconds")] = 5.0
     registry_port: Annotated[Port, described("port of the registry; 0 takes a free one")] = 8080
     registry_url: Annotated[str, described("how clients reach the registry; empty: http://host:port")] = ""
+    ingest_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[A-Za-z0-9._:\[\]/~%-]+)?\Z",
+            description="how the page reaches ingest; empty: at ingest_port of the page's own host",
+        ),
+    ] = ""
 
     run_dir: Annotated[str, described("where a run keeps Kafka's data, checkpoints and logs")] = "run"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], described("least severe line logged")] = "info"
