@@ -63,7 +63,8 @@ def create_pages(enrolment: Enrolment, observer: Observer, values: Settings, reg
         response = flask.Response(picker.document(), content_type="application/json")
         response.cache_control.max_age = 3600
         response.add_etag()
-        return response.make_conditional(flask.request)
+        response.make_conditional(flask.request)
+        return response
 
     @pages.get("/watching")
     def watching() -> flask.Response:
