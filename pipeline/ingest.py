@@ -26,6 +26,7 @@ from pipeline.errors import BufferFullError
 from pipeline.metrics import workers
 from pipeline.metrics.exposition import bare_registry
 from pipeline.metrics.routes import add_route
+from pipeline.origins import same_host
 from pipeline.problems import problem
 from pipeline.settings import Settings
 from pipeline.topics import topics
@@ -63,6 +64,13 @@ OPTIONS = (
 ASYNC_THREADS = 16
 # A durable answer holds its thread until Kafka has acknowledged, half a flush interval on average.
 DURABLE_THREADS = 128
+# What lets the registry's page send reactions from another port of this host.
+CORS = {
+    "Vary": "Origin",
+    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+}
 # Connections beyond these would wait silently, so both lie far above what one machine is asked to hold.
 BACKLOG = 8192
 BACKPRESSURE = 8192
@@ -135,6 +143,14 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     # CPU and memory of one worker of several, now this and now that one, would be misleading.
     add_route(app, bare_registry(flusher.meters))
+
+    @app.after_request
+    def admit_page(response: Response) -> Response:
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin and same_host(origin, request.environ.get("HTTP_HOST", "")):
+            response.headers.update({**CORS, "Access-Control-Allow-Origin": origin})
+        return response
+
     return app
 
 

@@ -123,6 +123,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Spark, and those after it to the publishers"
         ),
     ] = 0
+    ingest_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[A-Za-z0-9._:\[\]/~%-]+)?\Z",
+            description="how the page reaches ingest; empty: at ingest_port of the page's own host",
+        ),
+    ] = ""
 
     run_dir: Annotated[str, described("where a run keeps Kafka's data, checkpoints and logs")] = "run"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], described("least severe line logged")] = "info"
