@@ -18,9 +18,10 @@ import msgspec
 
 from experiments.bench.delivery_client import Client, Join, Received, Stream
 from experiments.bench.delivery_wire import Pool, request
-from experiments.schedule import NS_PER_S
 from pipeline.errors import EmoStreamError
 
+# Not experiments.schedule's: that would bring pandas into a process that has to be light.
+NS_PER_S = 1_000_000_000
 # What a subscriber asks for in its greeting.
 RETRY_S = 1.0
 # The registry answers 8 requests at a time; as many again wait on the wire.
@@ -44,7 +45,7 @@ class Audience:
         self.troubles: Counter[str] = Counter()
 
     async def register(self, count: int, cluster: str, epoch: str) -> list[str]:
-        """Register `count` clients who expect windows of `epoch`; return their homes."""
+        """Register `count` clients who expect windows of `epoch`; return their subscribers, `cluster/subscriber`."""
         clients = [Client(epoch.encode()) for _ in range(count)]
         self._clients += clients
         await asyncio.gather(*(self._register(client, cluster) for client in clients))
@@ -96,7 +97,7 @@ class Audience:
         if self._errands:
             await asyncio.wait(self._errands, timeout=OPEN_S)
         self._look_after()
-        return {"came": count, "left": count, "left_before_their_stream_opened": count - left}
+        return {"came": count, "left": count, "left_without_a_stream": count - left}
 
     async def results(self) -> tuple[list[Received], dict[str, int]]:
         """Return what every client got, in the order in which they were registered or came, and the troubles."""
@@ -146,13 +147,12 @@ class Audience:
 
     async def _one_stream(self, client: Client, due_ns: int) -> None:
         """Ask the registry where, connect there, stay until it ends."""
-        begun_ns = time.time_ns()
         answer = await self._pool.ask(request("GET", f"/clients/{client.client_id}/stream", *client.headers()))
         if answer.status != 307:
             self.troubles[f"the registry answered {answer.status}"] += 1
             return
         where = urlsplit(answer.header(b"location").decode())
-        join = Join(due_ns, begun_ns, time.time_ns(), 0, where.netloc)
+        join = Join(due_ns, time.time_ns(), 0, where.netloc)
         stream = Stream(client, request("GET", where.path, *client.headers()), join)
         await asyncio.get_running_loop().create_connection(lambda: stream, where.hostname, where.port)
         try:

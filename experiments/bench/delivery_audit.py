@@ -82,10 +82,12 @@ def last_s(received: Sequence[Received], sent_ns: Sequence[int], windows: range)
     return latest
 
 
-def first_bytes_s(received: Iterable[Received]) -> Seconds:
-    """Return how long after each was to connect its first byte was there, seconds, by way of the registry."""
-    joins = (one.joins[0] for one in received if one.joins)
-    return np.array([(join.opened_ns - join.due_ns) / NS_PER_S for join in joins], dtype=np.float64)
+def first_bytes_s(received: Iterable[Received]) -> tuple[Seconds, Seconds]:
+    """Return when each client's first byte was there, seconds from when it was to connect and from its redirect."""
+    joins = [one.joins[0] for one in received if one.joins]
+    from_due = [(join.opened_ns - join.due_ns) / NS_PER_S for join in joins]
+    from_redirect = [(join.opened_ns - join.sent_ns) / NS_PER_S for join in joins]
+    return np.array(from_due, dtype=np.float64), np.array(from_redirect, dtype=np.float64)
 
 
 def back_s(received: Iterable[Received], place: str, since_ns: int) -> tuple[Seconds, Seconds]:

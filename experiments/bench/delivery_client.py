@@ -12,10 +12,9 @@ from experiments.bench.delivery_wire import Event, EventReader
 
 
 class Join(NamedTuple):
-    """One connection of a client, epoch ns: when it was due, was begun, was sent to `place`, and had its first byte."""
+    """One connection of a client, epoch ns: when it was due, when it was sent to `place`, when its first byte came."""
 
     due_ns: int
-    begun_ns: int
     sent_ns: int
     opened_ns: int
     place: str
@@ -24,11 +23,9 @@ class Join(NamedTuple):
 class Received(NamedTuple):
     """What one client got: the windows' numbers in order of receipt and when each was there in whole, epoch ns.
 
-    `home` is the subscriber it was first given, `cluster/subscriber`; `strange` counts events that are no window of
-    its feed: resets, and ids of another epoch.
+    `strange` counts events that are no window of its feed: resets, and ids of another epoch.
     """
 
-    home: str
     joins: list[Join]
     numbers: array[int]
     received_ns: array[int]
@@ -68,7 +65,7 @@ class Client:
 
     def received(self) -> Received:
         """Return what it got."""
-        return Received(self.home, self.joins, self.numbers, self.got, self.strange)
+        return Received(self.joins, self.numbers, self.got, self.strange)
 
 
 class Stream(asyncio.Protocol):

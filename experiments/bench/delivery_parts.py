@@ -68,6 +68,7 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         received, troubles = crowd.ask("results")
     stages.await_clients(0)
     grown_mb = after_mb - before_mb
+    from_due_s, from_redirect_s = audit.first_bytes_s(received)
     return {
         "clients": sizes.clients,
         "clients_a_subscriber": {place: homes.count(place) for place in PAIR},
@@ -75,7 +76,8 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "window_bytes": feed.window_bytes(),
         "pace_s": sizes.pace_s,
         "connections_per_s": round(achieved_per_s, 1),
-        "first_byte": audit.quantiles(audit.first_bytes_s(received)),
+        "first_byte": audit.quantiles(from_due_s),
+        "first_byte_from_redirect": audit.quantiles(from_redirect_s),
         "publish_to_last": audit.quantiles(audit.last_s(received, feed.sent_ns, windows)),
         "publish_to_each": audit.quantiles(audit.pairs_s(received, feed.sent_ns, windows)[1]),
         "kb_per_connection": round(grown_mb * 1024 / sizes.clients, 1),
@@ -173,7 +175,7 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "troubles": troubles,
         "comers": {
             **moved,
-            "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[sizes.others :])),
+            "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[sizes.others :])[0]),
             **audit.tally(movers, feed.sent_ns, None)._asdict(),
             "troubles": troubles_of_others,
         },

@@ -116,7 +116,7 @@ def got(numbers: list[int], *opened_ns: int, received_ns: list[int] | None = Non
     joins = [
         Join(opened - 2, opened - 1, opened - 1, opened, "b" if at else "a") for at, opened in enumerate(opened_ns)
     ]
-    return Received("1/1", joins, array("q", numbers), array("q", received_ns or [0] * len(numbers)), strange)
+    return Received(joins, array("q", numbers), array("q", received_ns or [0] * len(numbers)), strange)
 
 
 def test_a_client_is_owed_what_was_sent_after_its_stream_opened() -> None:
@@ -152,7 +152,8 @@ def test_coming_back_counts_at_another_place_and_after_the_kill() -> None:
     assert opened_s.tolist() == pytest.approx([1.0, math.inf], abs=1e-6)
     assert served_s.tolist() == pytest.approx([2.0, math.inf], abs=1e-6)
     assert back_s([got([], 5, 10**9)], "b", 100)[0].tolist() == [math.inf]
-    assert first_bytes_s([back, got([])]).tolist() == pytest.approx([2e-9])
+    from_due_s, from_redirect_s = first_bytes_s([back, got([])])
+    assert (from_due_s.tolist(), from_redirect_s.tolist()) == ([2e-9], [1e-9])
 
 
 def test_a_promise_is_kept_by_a_figure_and_by_nothing_else() -> None:
@@ -301,7 +302,7 @@ def test_clients_note_every_window_and_go_on_elsewhere_when_their_subscriber_is_
 
     async def scenario(chain: Chain) -> None:
         audience = Audience(chain.registry)
-        assert await audience.register(6, "1", chain.feed.epoch) == ["1/1", "1/2"] * 3
+        assert sorted(await audience.register(6, "1", chain.feed.epoch)) == ["1/1"] * 3 + ["1/2"] * 3
         assert await audience.open(range(6), 1000.0) > 0
         assert await audience.settle(chain.feed.publish(3, 0)[-1], PATIENCE_S) == 0
         stopped_ns = time.time_ns()
@@ -312,7 +313,9 @@ def test_clients_note_every_window_and_go_on_elsewhere_when_their_subscriber_is_
         assert await audience.settle(chain.feed.publish(2, 0)[-1], PATIENCE_S) == 0
         received, troubles = await audience.results()
         assert tally(received, chain.feed.sent_ns, 6) == Tally(0, 0, 0, 0)
-        assert [len(one.joins) for one in received] == [2, 1] * 3
+        assert [len(one.joins) for one in received] == [
+            2 if one.joins[0].place == chain.place(0) else 1 for one in received
+        ]
         assert troubles["a stream ended"] == 3
         moved = [one for one in received if one.joins[0].place == chain.place(0)]
         assert len(moved) == 3
@@ -353,7 +356,7 @@ def test_a_crowd_in_a_process_of_its_own_does_what_it_is_told() -> None:
     async def scenario(chain: Chain) -> None:
         def hold() -> Any:
             with Crowd(chain.registry) as crowd:
-                assert crowd.ask("register", 4, "1", chain.feed.epoch) == ["1/1", "1/2"] * 2
+                assert sorted(crowd.ask("register", 4, "1", chain.feed.epoch)) == ["1/1"] * 2 + ["1/2"] * 2
                 crowd.tell("open", range(4), 500.0)
                 assert crowd.hear() > 0
                 assert crowd.ask("settle", chain.feed.publish(5, 0.01)[-1], PATIENCE_S) == 0
@@ -363,9 +366,10 @@ def test_a_crowd_in_a_process_of_its_own_does_what_it_is_told() -> None:
                 return crowd.ask("results")
 
         received, troubles = await asyncio.to_thread(hold)
-        assert tally(received, chain.feed.sent_ns, 4) == Tally(0, 0, 0, 0)
+        assert tally(received[:4], chain.feed.sent_ns, 4) == Tally(0, 0, 0, 0)
         assert troubles == {}
-        assert [list(one.numbers) for one in received] == [[0, 1, 2, 3, 4]] * 4
+        # The one that was refused is not forgotten: it got nothing.
+        assert [list(one.numbers) for one in received] == [[0, 1, 2, 3, 4]] * 4 + [[]]
 
     run(scenario)
 
