@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from experiments.bench import delivery_parts as parts
 from experiments.bench.delivery_chain import started
 from experiments.bench.delivery_feed import feeding
 
-PROMISES = (
+PROMISES: tuple[tuple[str, Callable[[Any, Any], Any], float], ...] = (
     ("first_byte_p99_s", operator.le, 2.0),
     ("publish_to_last_p99_s", operator.le, 0.4),
     ("kb_per_connection", operator.le, 30.0),

@@ -154,7 +154,7 @@ class Audience:
         where = urlsplit(answer.header(b"location").decode())
         join = Join(due_ns, time.time_ns(), 0, where.netloc)
         stream = Stream(client, request("GET", where.path, *client.headers()), join)
-        await asyncio.get_running_loop().create_connection(lambda: stream, where.hostname, where.port)
+        await asyncio.get_running_loop().create_connection(lambda: stream, where.hostname or "", where.port or 80)
         try:
             await stream.ended
         finally:
