@@ -52,7 +52,7 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 	@$(BIN)/python -m experiments.standalone
 
 .PHONY: bench
-bench: jars ## Measure: SUITE=chain, ingest, load or analysis, into reports/bench/
+bench: jars ## Measure: SUITE=chain, ingest, load, analysis or delivery, into reports/bench/
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock
