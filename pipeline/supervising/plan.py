@@ -69,6 +69,7 @@ def scaled(plan: Sequence[Stage], cluster: str, subscribers: int) -> tuple[list[
     """
     wanted = cluster_stages(cluster, subscribers)
     there = [stage for stage in plan if stage.arguments[:2] == ("--cluster", cluster)]
-    start = [stage for stage in wanted if stage not in there]
-    stop = [stage for stage in reversed(there) if stage not in wanted]
+    # By name: what runs has its port for metrics among its arguments.
+    start = [stage for stage in wanted if stage.name not in {one.name for one in there}]
+    stop = [stage for stage in reversed(there) if stage.name not in {one.name for one in wanted}]
     return start, stop
