@@ -37,12 +37,11 @@ def new_run(campaign_dir: Path) -> Path:
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         run_dir = campaign_dir / "runs" / f"{name}{suffix}"
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise files.unwritten(run_dir, error) from error
+        with files.writing(run_dir):
+            try:
+                run_dir.mkdir(parents=True)
+            except FileExistsError:
+                continue
         return run_dir
     raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this very second: remove some")
 
