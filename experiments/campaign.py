@@ -90,10 +90,8 @@ class Campaign:
         directory = reports / (name or design.name)
         path = directory / "campaign.json"
         if not path.exists():
-            try:
+            with files.writing(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise files.unwritten(directory, error) from error
             campaign = cls(
                 directory,
                 State(
@@ -139,7 +137,7 @@ class Campaign:
 
     def finish(self, run: Planned, run_dir: Path) -> Finished:
         """Note the verdict that `run` left in its directory. Raises EmoStreamError if it left none."""
-        verdict = _verdict(run_dir)
+        judged = _judged(run_dir)
         underway = self._state.underway
         finished = Finished(
             index=run.index,
@@ -149,9 +147,7 @@ class Campaign:
             factors=run.factors,
             started=underway.started if underway and underway.run == run_dir.name else _now(),
             ended=_now(),
-            valid=verdict["verdict"] == "VALID",
-            passed=bool(verdict["passed"]),
-            reasons=list(verdict["reasons"]),
+            **judged,
         )
         self._set(runs=[*self._state.runs, finished], underway=None)
         if not self.pending():
@@ -202,17 +198,8 @@ def judge_anew(directory: Path) -> None:
     Raises EmoStreamError naming the file that cannot be read; campaign.json is then as it was.
     """
     campaign = Campaign(directory, _read(directory / "campaign.json"))
-    said = [(run, _verdict(directory / "runs" / run.run)) for run in campaign.state.runs]
-    campaign._set(runs=[_judged(run, verdict) for run, verdict in said])
-
-
-def _judged(run: Finished, verdict: dict[str, Any]) -> Finished:
-    return msgspec.structs.replace(
-        run,
-        valid=verdict["verdict"] == "VALID",
-        passed=bool(verdict["passed"]),
-        reasons=list(verdict["reasons"]),
-    )
+    runs = [msgspec.structs.replace(run, **_judged(directory / "runs" / run.run)) for run in campaign.state.runs]
+    campaign._set(runs=runs)
 
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:
@@ -230,11 +217,16 @@ def _read(path: Path) -> State:
         ) from error
 
 
-def _verdict(run_dir: Path) -> dict[str, Any]:
+def _judged(run_dir: Path) -> dict[str, Any]:
+    """Return what the verdict in `run_dir` says, as Finished has it: `valid, passed, reasons`."""
     path = run_dir / "verdict.json"
     try:
         verdict = json.loads(path.read_text(encoding="utf-8"))
-        return {name: verdict[name] for name in ("verdict", "passed", "reasons")}
+        return {
+            "valid": verdict["verdict"] == "VALID",
+            "passed": bool(verdict["passed"]),
+            "reasons": list(verdict["reasons"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EmoStreamError(f"{path} holds no verdict ({error!r}): the run did not get to its end") from error
 

@@ -206,7 +206,7 @@ def render(campaign_dir: Path, summary: Summary) -> str:
         warnings=summary.warnings,
         tiles=campaign_tables.tiles(plan, valid, summary.levels),
         levels=campaign_tables.level_rows(plan, runs, summary.levels, objectives),
-        slos=campaign_tables.slo_columns(objectives),
+        slo_levels=campaign_tables.slo_levels(plan, objectives),
         slo_rows=campaign_tables.slo_rows(plan, objectives),
         figures={name: svg.inline(text) for name, (text, _) in summary.drawings.items()},
         order=campaign_tables.order_rows(campaign_dir, summary.about),

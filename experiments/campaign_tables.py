@@ -89,35 +89,37 @@ def _interval(row: Any, form: Form) -> str:
     return forms.between(low, high, form(row["median"])).replace(" to ", "–")
 
 
-def slo_columns(objectives: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the objectives with their limits as a table's heads."""
+def slo_levels(plan: Layout, objectives: pd.DataFrame) -> list[str]:
+    """Return the labels of the levels that were judged: the heads of `slo_rows`."""
+    return [label for _, label in _judged(plan, objectives)]
+
+
+def slo_rows(plan: Layout, objectives: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return an objective a row, as there are more of them than levels: name, limit, and a cell for each judged level.
+
+    A cell is the figure of the worst run and the median, and whether it was met; None where it was not judged.
+    """
+    levels = [objectives[objectives["level"] == level].set_index("key") for level, _ in _judged(plan, objectives)]
     return [
         {
             "name": first["name"].replace(" %", f"{NBSP}%"),
             "limit": ("≥ " if first["at_least"] else "≤ ") + forms.slo_figure(first["limit"], first["unit"]),
+            "cells": [_result(ours.loc[first["key"]]) if first["key"] in ours.index else None for ours in levels],
         }
         for first in objectives.drop_duplicates("key").to_dict("records")
     ]
 
 
-def slo_rows(plan: Layout, objectives: pd.DataFrame) -> list[tuple[str, list[dict[str, Any] | None]]]:
-    """Return (label, results) per level, a result for each of `slo_columns`: worst and median, and whether met."""
-    keys = list(objectives["key"].drop_duplicates())
-    rows = []
-    for level, label in zip(plan.levels["level"], plan.levels["label"], strict=True):
-        ours = objectives[objectives["level"] == level].set_index("key")
-        cells: list[dict[str, Any] | None] = []
-        for key in keys:
-            if key not in ours.index:
-                cells.append(None)
-                continue
-            row = ours.loc[key]
-            worst, median = (forms.slo_figure(row[name], row["unit"]) for name in ("worst", "median"))
-            cells.append({"worst": worst, "median": median, "passed": bool(row["passed"]), "missed": int(row["missed"]),
-                          "runs": int(row["runs"])})  # fmt: skip
-        if len(ours):
-            rows.append((label, cells))
-    return rows
+def _judged(plan: Layout, objectives: pd.DataFrame) -> list[tuple[str, str]]:
+    known = set(objectives["level"])
+    levels = zip(plan.levels["level"], plan.levels["label"], strict=True)
+    return [(level, label) for level, label in levels if level in known]
+
+
+def _result(row: Any) -> dict[str, Any]:
+    worst, median = (forms.slo_figure(row[name], row["unit"]) for name in ("worst", "median"))
+    passed, missed, runs = bool(row["passed"]), int(row["missed"]), int(row["runs"])
+    return {"worst": worst, "median": median, "passed": passed, "missed": missed, "runs": runs}
 
 
 def order_rows(campaign_dir: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:

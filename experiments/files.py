@@ -41,14 +41,22 @@ def unwritten(path: Path | str, error: OSError) -> EmoStreamError:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have what keeps the body from writing or making `path` raised as `unwritten`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(path, error) from error
+
+
+@contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Yield a place beside `path` to write to, which takes its name once it is whole."""
     beside = _beside(path)
     try:
-        yield beside
-        beside.replace(path)
-    except OSError as error:
-        raise unwritten(path, error) from error
+        with writing(path):
+            yield beside
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 
 import psutil
@@ -28,7 +27,11 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
     written. `folder` is where the lock lies, by default the user's cache.
     """
     path = (folder or default_cache_dir(os.environ)) / "measuring.lock"
-    with _opened(path) as handle:
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not buffered: a full disk is met where it is written.
+        opened = path.open("ab+", buffering=0)
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,11 +44,9 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
                 ) from None
             yield
         else:
-            try:
+            with files.writing(path):
                 handle.truncate(0)
                 handle.write(json.dumps({"pid": os.getpid(), "what": what}).encode())
-            except OSError as error:
-                raise files.unwritten(path, error) from error
             yield
 
 
@@ -77,14 +78,6 @@ def _is_python(words: Sequence[str]) -> bool:
 
 def _is_load(word: str) -> bool:
     return Path(word).name in _LOAD
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab+", buffering=0)
-    except OSError as error:
-        raise files.unwritten(path, error) from error
 
 
 def _holder(text: bytes) -> tuple[int, str]:

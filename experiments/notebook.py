@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import papermill
 from jupyter_client.manager import AsyncKernelManager
-from papermill.exceptions import PapermillExecutionError
 
 from experiments import files
 from pipeline.errors import EmoStreamError, SettingError
@@ -37,12 +35,11 @@ def new_run(campaign_dir: Path) -> Path:
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         run_dir = campaign_dir / "runs" / f"{name}{suffix}"
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise files.unwritten(run_dir, error) from error
+        with files.writing(run_dir):
+            try:
+                run_dir.mkdir(parents=True)
+            except FileExistsError:
+                continue
         return run_dir
     raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this very second: remove some")
 
@@ -53,6 +50,9 @@ def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     Raises SettingError for a name that the notebook's `parameters` cell does not have, or a value of the wrong
     type: papermill itself would add the name and run with the default.
     """
+    # Not at the top: it takes seconds to import, and the kernels it starts import this module for a path.
+    import papermill
+
     try:
         known = papermill.inspect_notebook(str(notebook))
     except FileNotFoundError as error:
@@ -85,6 +85,9 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error, or naming what
     could not be written.
     """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
     parameters = checked(notebook, given)
     executed = run_dir / "executed.ipynb"
     try:
