@@ -87,10 +87,22 @@ class OneWay(asyncio.Protocol):
     def __init__(self, protocol: asyncio.Protocol, stream: Stream) -> None:
         self._protocol = protocol
         self._stream = stream
-        self.pause_writing = protocol.pause_writing
-        self.resume_writing = protocol.resume_writing
-        self.connection_lost = protocol.connection_lost
-        self.eof_received = protocol.eof_received
+
+    def pause_writing(self) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        """Pass on (asyncio calls this)."""
+        return self._protocol.eof_received()
 
     def data_received(self, data: bytes) -> None:
         """End the stream (asyncio calls this)."""

@@ -56,7 +56,7 @@ class RegistryMeters:
         with self._lock:
             clients = self._roster.by_cluster()
             now_ns = self._clock_ns()
-            states = Tally(
+            states: Tally[tuple[str, ...]] = Tally(
                 (member.cluster, "live" if self._roster.is_live(member, now_ns) else "silent")
                 for member in self._roster.subscribers()
             )

@@ -141,10 +141,11 @@ class SocketConnection:
             ws = await session.ws_connect(place, headers=headers, timeout=timeout, max_msg_size=0)
         except aiohttp.WSServerHandshakeError as error:
             # aiohttp has dropped the answer's body: only the status tells why.
+            later = error.headers.get("Retry-After") if error.headers else None
             raise ClientError(
                 f"{place} answered {error.status} instead of a WebSocket",
                 status=error.status,
-                retry_after_s=retry_after_s((error.headers or {}).get("Retry-After"), time.time()),
+                retry_after_s=retry_after_s(later, time.time()),
             ) from error
         try:
             await ws.send_str(msgspec.json.encode({"after": after} if after else {}).decode())

@@ -81,7 +81,7 @@ def test_a_chunk_is_the_plain_bytes_framed() -> None:
     fanout = Fanout(10, 10)
     _, sink = joined(fanout, "a")
     publish(fanout, 1)
-    plain, chunk = sink.sent[0]
+    plain, chunk = sink.sent[0][:2]
     assert chunk == f"{len(plain):x}\r\n".encode() + plain + b"\r\n"
 
 
@@ -170,7 +170,7 @@ def test_a_round_of_beats_reaches_each_stream_once() -> None:
     fanout = Fanout(10, 10)
     sinks = [joined(fanout, str(n), room=0 if n == 3 else 9)[1] for n in range(10)]
     for slot in range(4):
-        fanout.beat(Wire(b"x", b"x"), slot, 4)
+        fanout.beat(Wire(b"x", b"x", b"x"), slot, 4)
     assert [len(sink.sent) for sink in sinks] == [0 if n == 3 else 1 for n in range(10)]
 
 
