@@ -32,7 +32,8 @@ check: env ## Lint, formatting, types, and the house's import contracts
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: jars ## Run all tests, the notebooks by nbval included
+test: jars ## Run all tests, the notebooks by nbval included; on Debian as root this installs Chromium
+	@.ci/browser
 	$(BIN)/pytest tests
 
 .PHONY: experiment

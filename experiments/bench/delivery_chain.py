@@ -38,6 +38,8 @@ class Stages:
         self.settings = Settings(
             bootstrap_servers=kafka.bootstrap_servers,
             registry_port=lifecycle.claim_port("127.0.0.1", 0, "registry_port"),
+            # Everyone comes from one address here.
+            registrations_per_address_min=0,
         )
         self.registry = f"http://127.0.0.1:{self.settings.registry_port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

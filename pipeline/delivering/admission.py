@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from pipeline.delivering.fanout import Fanout
-from pipeline.delivering.frames import EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.delivering.frames import EventId, Missed, Wire, beginning, parse_event_id, reset_event
 from pipeline.delivering.tokens import COOKIE, Tokens, bearer, matches
 from pipeline.problems import problem
 
@@ -114,13 +114,15 @@ class Admission:
         return client_id in self._tokens
 
     async def resumed(self, last: str, field: str) -> tuple[int, Wire | None]:
-        """Return the position after the event id `last`, and a reset to send first when windows are missed.
+        """Return the position after the event id `last`, and what to send first: where the stream begins, if `last` is
+        empty, or a reset when windows are missed.
 
-        An empty `last` is a beginning. Raises MessageError for what is no id, and Refusal for one that this feed never
-        gave: to answer that with anything else would hide a client that mixes up its streams.
+        Raises MessageError for what is no id, and Refusal for one that this feed never gave: to answer that with
+        anything else would hide a client that mixes up its streams.
         """
         if not last:
-            return self._fanout.head, None
+            newest = self._fanout.last_event_id
+            return self._fanout.head, None if newest is None else beginning(newest)
         event_id = parse_event_id(last, field)
         found = await self._fanout.settle(event_id, self._patience_s)
         if isinstance(found, int):

@@ -27,7 +27,9 @@ class EventId(NamedTuple):
 def parse_event_id(text: str, field: str) -> EventId:
     """Return the id a client sent as `field`. Raises MessageError for what no server of ours sent."""
     epoch, _, window = text.rpartition(":")
-    if not epoch or not (window.isascii() and window.isdigit() and len(window) < 19) or len(text) > EVENT_ID_MAX:
+    number = window.isascii() and window.isdigit() and len(window) < 19
+    # What is not UTF-8 comes from HTTP as surrogates, which cannot be sent back in an answer.
+    if not (epoch and epoch.isprintable() and number) or len(text) > EVENT_ID_MAX:
         raise MessageError(f"{field} is {text[:80]!a}: send the last event's id, <epoch>:<window>, or none")
     return EventId(epoch, int(window))
 
@@ -43,8 +45,8 @@ class Wire(NamedTuple):
     """Bytes ready to be sent, framed once for all.
 
     `plain` is a server-sent event, `chunk` that as one chunk of HTTP/1.1, `frame` a whole WebSocket frame, and
-    `message` the JSON it carries, which is also one item of a poll's answer. `event_id` and `message` are empty for
-    what only keeps a connection alive.
+    `message` the JSON it carries, which is also one item of a poll's answer, empty for what is none; `event_id` is
+    empty for what only keeps a connection alive.
     """
 
     plain: bytes
@@ -80,6 +82,17 @@ def beat() -> Wire:
     """Return what goes out when nothing else does, so that dead connections are noticed."""
     plain = sse.comment("beat")
     return Wire(plain, chunked(plain), _PING)
+
+
+def beginning(newest: EventId) -> Wire:
+    """Return what tells a client that begins where it begins: cut off before its first window, it resumes all the same.
+
+    As a server-sent event it is an id alone, which sets the last event id and dispatches nothing (section 9.2.6). A
+    poll's answer says it in `after`.
+    """
+    plain = b"id: %b\n\n" % str(newest).encode()
+    message = b'{"id":%b,"event":"begin","data":{}}' % encode(str(newest))
+    return Wire(plain, chunked(plain), text_frame(message), event_id=str(newest))
 
 
 def reset_event(last: EventId, reason: str, newest: EventId | None) -> Wire:

@@ -52,13 +52,13 @@ async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> we
     client_id = await admission.client(request)
     after = request.query.get("after", "")
     try:
-        position, reset = await admission.resumed(after, "after")
+        position, first = await admission.resumed(after, "after")
     except MessageError as error:
         raise Refusal(refuse(400, "Malformed after", str(error))) from error
     answer = Answer()
     one = answer.stream = Stream(client_id, answer, "poll")
-    if reset is not None:
-        answer.write(reset)
+    if first is not None:
+        answer.write(first)
     if admission.is_registered(client_id):
         fanout.join(one, position)
         try:

@@ -1,7 +1,8 @@
 """WebSocket (RFC 6455): `GET /clients/{id}/socket`.
 
 The client's first message, `{"after": "<epoch>:<window>"}` or `{}`, says where to go on; it sends no other. Every
-message to it is `{"id", "event", "data"}`, with the id, event type and JSON of a server-sent event.
+message to it is `{"id", "event", "data"}`, with the id, event type and JSON of a server-sent event; where it begins
+anew, the first is an event `begin` with the id to resume by until there is a window.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ async def _converse(
 ) -> _Close | None:
     """Serve one socket; return why it is to be closed, or None when it is closed already."""
     try:
-        first = await _first(ws)
-        if first is None:
+        asked = await _first(ws)
+        if asked is None:
             return None
-        position, reset = await admission.resumed(first.after, "after")
+        position, first = await admission.resumed(asked.after, "after")
     except MessageError as error:
         return _Close(WSCloseCode.POLICY_VIOLATION, str(error))
     except Refusal as refusal:
@@ -71,8 +72,8 @@ async def _converse(
     if not admission.is_registered(client_id):
         return _Close(WSCloseCode.OK, "deleted")
     one = Stream(client_id, Connection(request, connection.FRAME), "websocket")
-    if reset is not None:
-        one.sink.write(reset)
+    if first is not None:
+        one.sink.write(first)
     fanout.join(one, position)
     pumping = asyncio.create_task(pump(request, fanout, one))
     reading = asyncio.create_task(_until_more(ws))

@@ -12,14 +12,15 @@ from pipeline.delivering.sse import comment, retry
 from pipeline.errors import MessageError
 
 RETRY_MS = 1000
-GREETING = retry(RETRY_MS) + comment("connected")
+RETRY = retry(RETRY_MS)
+CONNECTED = comment("connected")
 
 
 async def stream(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
     """Stream windows as server-sent events until the client leaves or its stream is ended. Raises Refusal."""
     client_id = await admission.client(request)
     try:
-        position, reset = await admission.resumed(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
+        position, first = await admission.resumed(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
     except MessageError as error:
         raise Refusal(refuse(400, f"Malformed {LAST_EVENT_ID}", str(error))) from error
     response = web.StreamResponse(
@@ -33,12 +34,10 @@ async def stream(request: web.Request, fanout: Fanout, admission: Admission) -> 
     )
     response.force_close()
     await response.prepare(request)
-    # The greeting goes at once: it carries the headers, which a client waits for.
-    await response.write(GREETING)
+    # At once: it carries the headers, which a client waits for.
+    await response.write(RETRY + (b"" if first is None else first.plain) + CONNECTED)
     chunked = request.version >= (1, 1)
     one = Stream(client_id, Connection(request, connection.CHUNK if chunked else connection.PLAIN))
-    if reset is not None:
-        one.sink.write(reset)
     if not admission.is_registered(client_id):
         return response
     transport = request.transport

@@ -27,7 +27,7 @@ from experiments.bench.delivery_feed import Feed
 from experiments.bench.delivery_wire import Event, EventReader
 from pipeline import lifecycle
 from pipeline.buses.memory_bus import MemoryBus
-from pipeline.delivering.frames import wire
+from pipeline.delivering.frames import chunked
 from pipeline.delivering.hosting import fastest_loop
 from pipeline.delivering.sse import comment, encode_event, retry
 from pipeline.delivering.tokens import token_sha256
@@ -52,16 +52,16 @@ PIECES = [
 EVENTS = [Event(b"e:0", b"window"), Event(b"e:1", b"reset")]
 
 
-def stream(chunked: bool) -> bytes:
+def stream(in_chunks: bool) -> bytes:
     """An answer as a subscriber sends it, in chunks or plain."""
-    return HEAD + b"".join(wire(piece).chunk if chunked else wire(piece).plain for piece in PIECES)
+    return HEAD + b"".join(chunked(piece) if in_chunks else piece for piece in PIECES)
 
 
-@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("in_chunks", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
-def test_ids_are_read_wherever_the_stream_is_cut(chunked: bool, size: int) -> None:
+def test_ids_are_read_wherever_the_stream_is_cut(in_chunks: bool, size: int) -> None:
     """Whatever the network makes of the bytes, each event comes once, with its own id and type."""
-    received, reader = stream(chunked), EventReader()
+    received, reader = stream(in_chunks), EventReader()
     events = [event for start in range(0, len(received), size) for event in reader.feed(received[start : start + size])]
     assert reader.status == 200
     assert [event for event in events if event.event_id] == EVENTS
@@ -113,9 +113,7 @@ def test_every_fault_is_found_and_told_apart(numbers: list[int], found: Tally) -
 
 def got(numbers: list[int], *opened_ns: int, received_ns: list[int] | None = None, strange: int = 0) -> Received:
     """What a client got whose streams opened at these times, the first at place a, the others at b."""
-    joins = [
-        Join(opened - 2, opened - 1, opened - 1, opened, "b" if at else "a") for at, opened in enumerate(opened_ns)
-    ]
+    joins = [Join(opened - 2, opened - 1, opened, "b" if at else "a") for at, opened in enumerate(opened_ns)]
     return Received(joins, array("q", numbers), array("q", received_ns or [0] * len(numbers)), strange)
 
 

@@ -59,6 +59,23 @@ def test_a_socket_gets_each_window_once() -> None:
     run(scenario)
 
 
+def test_a_socket_cut_off_before_its_first_window_misses_nothing() -> None:
+    """It is told where it begins; what came while it was away follows on that."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.publish(1)
+        await live.until(lambda health: health["last_event_id"] == "e:1")
+        async with socket(live) as opened:
+            (begin,) = await events(opened, 1)
+            assert (begin["id"], begin["event"]) == ("e:1", "begin")
+        live.publish(2)
+        async with socket(live, json.dumps({"after": begin["id"]})) as opened:
+            assert [one["id"] for one in await events(opened, 1)] == ["e:2"]
+
+    run(scenario)
+
+
 def test_a_socket_is_told_of_a_gap() -> None:
     """What is out of the ring comes as a reset, as on the other transports."""
     bus = prepared()

@@ -3,6 +3,8 @@
 export class SseParser {
   constructor() {
     this.retryMs = null;
+    /** The stream's last event id, which an event without data sets too. */
+    this.lastId = '';
   }
 
   #id = '';
@@ -52,6 +54,7 @@ export class SseParser {
     const [type, data] = [this.#type, this.#data];
     this.#type = '';
     this.#data = [];
+    this.lastId = this.#id;
     return data.length ? { id: this.#id, type: type || 'message', data: data.join('\n') } : null;
   }
 }

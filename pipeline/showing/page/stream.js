@@ -117,6 +117,8 @@ export class Stream {
         if (done) return;
         for (const event of parser.feed(value)) this.#take(event);
         this.#retryMs = parser.retryMs ?? this.#retryMs;
+        // Where it begins, said before the first window: cut off until then, it misses nothing either.
+        this.#last ||= parser.lastId;
       }
     } finally {
       clearTimeout(silent);
