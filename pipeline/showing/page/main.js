@@ -88,7 +88,9 @@ async function watching() {
     try {
       const response = await fetch('/watching', { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
       const said = await response.json();
-      byId('watching').textContent = whole(said.watching);
+      // Subscribers tell once a second: whoever sees the stream is watching already.
+      const here = byId('connection').dataset.kind === 'live' ? 1 : 0;
+      byId('watching').textContent = whole(Math.max(here, said.watching));
       againS = said.again_s;
     } catch {
       byId('watching').textContent = '–';
@@ -169,7 +171,7 @@ function applyCalm() {
 function legend(share) {
   const group = Math.round(settings.group_size * share);
   const unit = isCalm() ? 'each in the tally' : 'each emoji in the air';
-  byId('legend').textContent = group > 1 ? `${unit} stands for about ${whole(group)} reactions` : `${unit} is one reaction`;
+  byId('legend').textContent = group > 1 ? `${unit} stands for up to ${whole(group)} reactions` : `${unit} is one reaction`;
 }
 
 let noticed = 0;

@@ -105,7 +105,7 @@ function show(data) {
   const usual = data.arriving_per_s === null ? '' : `, up to ${whole(data.arriving_per_s * triggerS)} is usual`;
   byId('lag-usual').textContent = `reactions not read by Spark${usual}`;
   byId('batch').textContent = seconds(batch.p95_s);
-  byId('batch').classList.toggle('bad', batch.p95_s > triggerS);
+  byId('batch').classList.toggle('bad', batch.newest_s > triggerS);
   byId('trigger').textContent = `of ${triggerS} s`;
   byId('headroom').textContent = batch.p95_s === null ? 'micro-batch time, p95' : `p95; median ${seconds(batch.p50_s)}, newest ${seconds(batch.newest_s)}`;
   byId('watching').textContent = whole(data.watching);
@@ -116,7 +116,7 @@ function show(data) {
   bars(data.batches, triggerS);
   showSubscribers(data.subscribers);
   showTroubles(data.troubles);
-  byId('note').textContent = `Of the last ${data.windows.length} windows, ${whole(data.malformed)} records were no reactions.`;
+  byId('note').textContent = `Of the last ${data.windows.length} windows, ${data.malformed === 1 ? '1 record was no reaction' : `${whole(data.malformed)} records were no reactions`}.`;
 }
 
 /** Ask ingest itself, by the way that reactions take; each answer is that of one of its workers. */

@@ -8,6 +8,7 @@ const GLYPHS_MAX = 512;
 const LIFE_S = 8;
 // A tab that was hidden does not jump.
 const STEP_MAX_S = 0.1;
+const SWAY_MAX = 24;
 const SIZES = [22, 30, 40, 52, 64];
 // Above so many, whole pixels: nobody sees the difference and the bitmaps are copied, not interpolated.
 const SNAP_ABOVE = 300;
@@ -108,6 +109,7 @@ export class Swarm {
     const width = this.#canvas.width;
     const height = this.#canvas.height;
     const snap = this.#count > SNAP_ABOVE;
+    const margin = SWAY_MAX * this.#scale;
     context.clearRect(0, 0, width, height);
     for (let i = 0; i < this.#count; ) {
       const age = (this.#nowS - this.#born[i]) / this.#life[i];
@@ -117,7 +119,7 @@ export class Swarm {
       }
       const bitmap = this.#bitmaps[this.#glyph[i]];
       const swayed = this.#sway[i] * this.#scale * Math.sin(this.#phase[i] + age * 9);
-      const x = this.#left[i] * (width + bitmap.width) - bitmap.width + swayed;
+      const x = margin + this.#left[i] * Math.max(0, width - bitmap.width - 2 * margin) + swayed;
       const y = height - age * (height + bitmap.height);
       context.globalAlpha = age > 0.8 ? (1 - age) * 5 : 1;
       context.drawImage(bitmap, snap ? Math.round(x) : x, snap ? Math.round(y) : y);
@@ -138,7 +140,7 @@ export class Swarm {
     this.#born[i] = this.#nowS;
     // Small ones look further away, and those move more slowly.
     this.#life[i] = LIFE_S * (near ? 0.75 + Math.random() * 0.35 : 1 + Math.random() * 0.3);
-    this.#sway[i] = 6 + Math.random() * 18;
+    this.#sway[i] = SWAY_MAX * (0.25 + Math.random() * 0.75);
     this.#phase[i] = Math.random() * 6.283;
   }
 

@@ -45,7 +45,7 @@ export class Bars {
 
   #scale() {
     const most = Math.max(1, ...this.#totals);
-    byId('chart-top').textContent = `highest ${whole(most)}`;
+    byId('chart-top').textContent = `highest ${whole(most)} ${most === 1 ? 'reaction' : 'reactions'}`;
     [...this.#list.children].forEach((item, place) => {
       item.querySelector('.bar').style.height = `${(78 * this.#totals[place]) / most}%`;
     });
