@@ -29,7 +29,8 @@ OPTIONS = (
     "ingest_url", "ingest_port", "trigger_s", "group_size", "log_level",
 )  # fmt: skip
 
-THREADS = 8
+# A registration holds one until Kafka has it.
+THREADS = 32
 KILL_S = 2
 
 

@@ -16,7 +16,7 @@ from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.delivering.delivery_app import PATIENCE_S, create_app
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
-from pipeline.delivering.hosting import fastest_loop, raise_file_limit
+from pipeline.delivering.hosting import fastest_loop, hand_over_quickly, raise_file_limit
 from pipeline.delivering.metrics import StreamMeters
 from pipeline.delivering.tokens import Tokens
 from pipeline.enrolling.places import Place, base_url
@@ -250,6 +250,7 @@ async def serve(
 
 def run(values: settings.Settings) -> None:
     """Serve one subscriber until SIGTERM."""
+    hand_over_quickly()
     stop = lifecycle.stop_event()
     port = lifecycle.claim_port(values.host, values.subscriber_port, "subscriber_port")
     names = topics(values)

@@ -104,7 +104,7 @@ class Stages:
                 stdout=log,
                 stderr=log,
                 # A Ctrl-C at the terminal is the benchmark's to handle.
-                start_new_session=True,
+                process_group=0,
             )
 
     def _log(self, name: str) -> Path:

@@ -52,7 +52,7 @@ class Client:
         if event.kind == b"window" and epoch == self.epoch and number.isdigit():
             self.numbers.append(int(number))
             self.got.append(now_ns)
-        else:
+        elif event.kind is not None:
             self.strange += 1
         self.last = event.event_id.decode()
 

@@ -39,7 +39,7 @@ class Crowd:
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             # A Ctrl-C at the terminal is the benchmark's to handle: the pipe's end tells this one.
-            start_new_session=True,
+            process_group=0,
         )
         theirs.close()
 

@@ -17,10 +17,13 @@ ANSWER_S = 20.0
 
 
 class Event(NamedTuple):
-    """One event of a stream, less its data: what its `id` and `event` lines say, empty where there is none."""
+    """One event of a stream, less its data: what its `id` and `event` lines say, empty where there is none.
+
+    `kind` is None for an id alone, which dispatches nothing: it says where to go on.
+    """
 
     event_id: bytes
-    kind: bytes
+    kind: bytes | None
 
 
 class EventReader:
@@ -54,7 +57,7 @@ def _event(block: bytes) -> Event | None:
     """Return the event a block is, or None for a comment and the like."""
     data_at = block.find(b"\ndata:")
     if data_at < 0:
-        return None
+        return Event(block[4:], None) if block.startswith(b"id: ") else None
     event_id = kind = b""
     for line in block[:data_at].split(b"\n"):
         if line.startswith(b"id: "):

@@ -66,6 +66,9 @@ def create_app(
             except Refusal as refusal:
                 refusal.response.headers.update(cors(request))
                 return refusal.response
+            except ConnectionResetError:
+                # The client left before its stream began, and gets no answer.
+                return web.Response(status=503)
 
         return serve
 

@@ -15,7 +15,7 @@ from pipeline.enrolling.journal import Journal
 from pipeline.enrolling.metrics import RegistryMeters
 from pipeline.enrolling.places import Place
 from pipeline.enrolling.rebalancing import Rebalancer
-from pipeline.enrolling.roster import Roster
+from pipeline.enrolling.roster import Roster, place_of
 from pipeline.errors import BufferFullError, KafkaUnreachableError, MessageError, RegistryFullError
 from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
 from pipeline.topics import topics
@@ -98,7 +98,7 @@ class Enrolment:
             seat = self.roster.seat(client_id, now_ns)
             if seat is None:
                 return None
-            self._rebalancer.came(client_id, now_ns)
+            self._rebalancer.came(client_id, place_of(seat.registration), now_ns)
             if seat.moved:
                 self.meters.moves.inc()
                 log.debug("moved a client", client_id=client_id, to=seat.subscriber.url)

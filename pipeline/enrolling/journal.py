@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -16,6 +17,8 @@ log = logs.get(__name__)
 QUEUE_MAX = 10_000
 BATCH_MAX = 500
 ACK_S = 5.0
+# A record that is written alone costs a request here and a fetch at every reader. Who registers waits this much longer.
+GATHER_S = 0.05
 
 Entry = tuple[bytes, bytes | None, "Future[None]"]
 
@@ -72,6 +75,7 @@ class Journal:
         while not ending:
             batch: list[Entry] = []
             entry = self._entries.get()
+            time.sleep(GATHER_S)
             while entry is not None and len(batch) < BATCH_MAX:
                 batch.append(entry)
                 try:

@@ -6,6 +6,7 @@ a client is not its own any more and ends the stream; the client comes back by i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
@@ -50,6 +51,8 @@ class Rebalancer:
         self._prompt_ns = int(silent_s * NS / 2)
         self._per_s = per_s
         self._moving: dict[str, _Move] = {}
+        # Those who came by themselves: what their subscriber announces may not have them yet.
+        self._arriving: deque[tuple[int, Place]] = deque()
         self._members: frozenset[tuple[Place, str]] = frozenset()
         self._steady_since_ns = 0
         self._active = False
@@ -57,6 +60,8 @@ class Rebalancer:
     def step(self, roster: Roster, now_ns: int) -> list[Registration]:
         """Return who moves now, with their new places; the roster has them there already."""
         self._moving = {client_id: move for client_id, move in self._moving.items() if move.come_ns > now_ns}
+        while self._arriving and self._arriving[0][0] <= now_ns:
+            self._arriving.popleft()
         prompt = {
             Place(said.cluster, said.subscriber): said
             for said in roster.subscribers()
@@ -73,11 +78,13 @@ class Rebalancer:
             log.info("evening out", clients=len(moves), on_their_way=len(self._moving))
         return moves
 
-    def came(self, client_id: str, now_ns: int) -> None:
-        """Note that a client has come for its stream: if it was on its way, it is about to arrive."""
+    def came(self, client_id: str, place: Place, now_ns: int) -> None:
+        """Note that a client has come for its stream and was led to `place`, where it is about to arrive."""
         move = self._moving.get(client_id)
         if move is not None:
             move.come_ns = min(move.come_ns, now_ns + LEFT_NS)
+        else:
+            self._arriving.append((now_ns + LEFT_NS, place))
 
     def _decide(self, roster: Roster, prompt: dict[Place, Announcement], now_ns: int) -> Iterator[Registration]:
         loads = {place: self._load(roster, said, now_ns) for place, said in prompt.items()}
@@ -100,6 +107,7 @@ class Rebalancer:
         place = Place(said.cluster, said.subscriber)
         leaving = sum(move.source == place and move.left_ns > now_ns for move in self._moving.values())
         coming = sum(move.target == place for move in self._moving.values())
+        coming += sum(at == place for _, at in self._arriving)
         return Load(
             least=max(0, said.clients - leaving),
             most=said.clients + coming + roster.assigned(place),

@@ -49,7 +49,7 @@ class Crowd:
             if when_ns <= self.now_ns:
                 del self.coming[client_id]
                 self.open[place].add(client_id)
-                self.rebalancer.came(client_id, self.now_ns)
+                self.rebalancer.came(client_id, place, self.now_ns)
         for place, held in self.open.items():
             if place not in self.silent:
                 said = Announcement(
@@ -98,6 +98,26 @@ def test_a_crowd_evens_out_and_nobody_is_moved_twice(counts: list[int], per_s: i
     assert max(crowd.counts()) - min(crowd.counts()) <= max(10, mean / 4)
     assert set(Counter(client_id for _, client_id, _, _ in crowd.moves).values()) <= {1}
     assert crowd.seconds(20) == 0
+
+
+def test_a_crowd_that_is_just_arriving_is_left_alone() -> None:
+    """One subscriber has announced the newcomers, the other not yet: that is no difference to even out."""
+    crowd = Crowd(per_s=50)
+    crowd.come(A, 20)
+    crowd.come(B, 20)
+    assert crowd.seconds(STEADY_NS // S + 5) == 0
+    for _ in range(5):
+        # A second behind: of B it is not known yet who came in the last one.
+        late = len(crowd.open[B])
+        for place in (A, B):
+            crowd.come(place, 250)
+            for client_id in sorted(crowd.open[place])[-250:]:
+                crowd.rebalancer.came(client_id, place, crowd.now_ns)
+        crowd.now_ns += S
+        for place, clients in ((A, len(crowd.open[A])), (B, late)):
+            said = Announcement(place.subscriber, place.cluster, place.key, clients, crowd.now_ns, "e:1")
+            crowd.roster.hear_announcement(place, said)
+        assert crowd.rebalancer.step(crowd.roster, crowd.now_ns) == []
 
 
 def test_a_new_subscriber_gets_its_share_when_it_has_been_there_for_a_while() -> None:
