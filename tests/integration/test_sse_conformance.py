@@ -145,6 +145,10 @@ def subscriber_in_memory() -> Iterator[Source]:
         thread.join()
 
 
+# For what costs the chain minutes (heartbeats, many windows) and is the subscriber's alone.
+IN_MEMORY = pytest.mark.parametrize("source", ["memory"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module", params=["memory", pytest.param("chain", marks=pytest.mark.integration)])
 def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     """The server under test."""
@@ -236,6 +240,7 @@ def test_retry_says_how_long_to_wait(source: Source, reference: Exchange) -> Non
     assert values[0].isdigit()
 
 
+@IN_MEMORY
 def test_every_line_is_one_of_the_standards(source: Source, reference: Exchange) -> None:
     """Comments and the four fields; no BOM, no NUL, and a blank line after every block."""
     emitted(source, reference, 3)
@@ -262,6 +267,7 @@ def test_every_event_has_an_id_of_its_own_a_type_and_data(source: Source, refere
     assert all(isinstance(json.loads(event.data), dict) for event in events)
 
 
+@IN_MEMORY
 @pytest.mark.parametrize("emoji", EMOJI)
 def test_emoji_come_through_whole(source: Source, reference: Exchange, emoji: str) -> None:
     """UTF-8 throughout (the parser is strict): what was sent is what is shown, code point by code point."""
@@ -278,6 +284,7 @@ def test_an_event_is_complete_when_it_comes(source: Source, reference: Exchange)
     assert reference.parser.between_events
 
 
+@IN_MEMORY
 def test_comments_keep_it_alive_and_are_no_events(source: Source, reference: Exchange) -> None:
     """Between events there are signs of life, which neither dispatch anything nor move the last id."""
     (last,) = emitted(source, reference, 1)
@@ -315,6 +322,7 @@ def test_a_stream_that_is_over_ends_properly(source: Source, reference: Exchange
 # resuming
 
 
+@IN_MEMORY
 def test_last_event_id_replays_what_was_missed_once_and_in_order(source: Source, reference: Exchange) -> None:
     """After any id, everything after it and nothing else; then it goes on live."""
     ids = emitted(source, reference, 4)
@@ -356,6 +364,7 @@ def test_a_client_cut_off_before_its_first_event_misses_nothing(source: Source, 
         assert resumed.next_ids(2) == missed
 
 
+@IN_MEMORY
 def test_a_connection_cut_at_any_byte_loses_and_doubles_nothing(source: Source, reference: Exchange) -> None:
     """Half an event was none: the last id is that of the last whole one, and from there on all comes again."""
     place = source.client()

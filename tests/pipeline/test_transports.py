@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
 
-from pipeline.delivering import polls, sockets
+from pipeline.delivering import polls, sockets, streams
 from tests.pipeline.test_subscriber import FEED, Live, prepared, run, window
 
 TOKEN = {"Authorization": "Bearer token-x"}
@@ -205,3 +205,28 @@ def test_a_poll_after_what_never_was_is_refused(after: str, status: int) -> None
         assert after in problem["detail"]
 
     run(scenario, patience_s=0.1)
+
+
+def test_a_client_that_left_before_its_stream_began_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not logged as a fault of the server, and nobody else notices."""
+
+    def gone(*_: object) -> None:
+        raise ConnectionResetError("the client left before its stream began")
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        async with live.watch("y") as y:
+            await y.greeted()
+            with monkeypatch.context() as broken:
+                broken.setattr(streams, "Connection", gone)
+                with suppress(aiohttp.ClientError):
+                    async with live.http.get(f"{live.url}/clients/x/stream", headers=TOKEN) as answer:
+                        await answer.read()
+            live.publish(1)
+            assert await y.ids(1) == ["e:1"]
+
+    run(scenario)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
