@@ -32,7 +32,8 @@ check: env ## Lint, formatting, types, and the house's import contracts
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: jars ## Run all tests, the notebooks by nbval included
+test: jars ## Run all tests, the notebooks by nbval included; on Debian as root this installs Chromium
+	@.ci/browser
 	$(BIN)/pytest tests
 
 .PHONY: experiment
@@ -52,7 +53,7 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 	@$(BIN)/python -m experiments.standalone
 
 .PHONY: bench
-bench: jars ## Measure: SUITE=chain, ingest, load or analysis, into reports/bench/
+bench: jars ## Measure: SUITE=chain, ingest, load, analysis or delivery, into reports/bench/
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock

@@ -11,7 +11,7 @@ from experiments import files, notebook
 from pipeline.errors import EmoStreamError
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = ("chain", "ingest", "load", "analysis")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -74,7 +74,7 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "up", "--ready-file", str(ready_file)],
-            env={**_environment(), **to_env(settings)},
+            env={**environment(), **to_env(settings)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -97,7 +97,7 @@ def settings_of(endpoints: Endpoints) -> Settings:
     return build({"bootstrap_servers": endpoints.bootstrap_servers, "topic_prefix": endpoints.topic_prefix})
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process's environment less the chain's settings: a run's parameters alone decide."""
     return {key: value for key, value in os.environ.items() if not key.startswith("EMOSTREAM_")} | {
         key: os.environ[key] for key in ("EMOSTREAM_CACHE_DIR",) if key in os.environ

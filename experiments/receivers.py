@@ -11,18 +11,20 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import pandas as pd
 import uvloop
 
 from experiments import files
-from pipeline.delivering.sse import SseParser
+from pipeline.client import Client
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
+from pipeline.watching.answers import open_session
+from pipeline.watching.registration import Ticket
 
 CONNECT_AT_ONCE = 50
 CONNECT_S = 30.0
@@ -34,103 +36,112 @@ DELIVERY_COLUMNS = [
 
 
 @dataclass
-class Client:
-    """One simulated fan's screen and all it received: (received_ns, event id, data)."""
+class Screen:
+    """One simulated fan's screen and all it received: (received_ns, event id, data).
 
-    client_id: str
-    token: str
-    cluster: str
-    subscriber: str
-    stream_url: str
+    A stream that is cut is resumed; what was missed for good, came twice or out of order shows in `received`.
+    `ticket` is the registration it began with, `trouble` why there is no stream at present.
+    """
+
+    client: Client
+    ticket: Ticket | None = None
     joined_ns: int = 0
     left_ns: int = 0
+    trouble: str = ""
     received: list[tuple[int, str, str]] = field(default_factory=list)
+    registered: asyncio.Event = field(default_factory=asyncio.Event)
     joined: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def register(session: aiohttp.ClientSession, registry: str) -> Client:
-    """Register one client. Raises EmoStreamError with the registry's own words if it is refused."""
-    async with session.post(f"{registry}/clients", json={}) as answer:
-        body = await answer.json(content_type=None)
-        if answer.status != 201:
-            raise EmoStreamError(f"the registry refused a client with {answer.status}: {body.get('detail', body)}")
-        return Client(body["client_id"], body["token"], body["cluster"], body["subscriber"], body["stream_url"])
-
-
-async def listen(session: aiohttp.ClientSession, client: Client) -> None:
-    """Open the client's stream and note each window's arrival until cancelled or the stream ends.
+async def listen(screen: Screen) -> None:
+    """Note each window's arrival until cancelled. Its client is entered. Raises ClientError when it is refused.
 
     A stream that the chain ends is no leaving: what the client then does not get, it misses.
     """
-    headers = {"Authorization": f"Bearer {client.token}"}
-    # aiohttp drops the token at a redirect to another port, so the redirect is followed by hand.
-    async with session.get(client.stream_url, headers=headers, allow_redirects=False) as answer:
-        if answer.status != 307:
-            raise EmoStreamError(f"{client.stream_url} answered {answer.status} instead of 307")
-        place = answer.headers["Location"]
-    parser = SseParser()
-    async with session.get(place, headers=headers) as stream:
-        if stream.status != 200:
-            raise EmoStreamError(f"{place} answered {stream.status}: {(await stream.text())[:200]}")
-        async for chunk in stream.content.iter_any():
-            now_ns = time.time_ns()
-            if not client.joined.is_set():
-                client.joined_ns = now_ns
-                client.joined.set()
-            for event in parser.feed(chunk):
-                if event.event == "window":
-                    client.received.append((now_ns, event.id or "", event.data))
+    screen.ticket = screen.client.ticket
+    screen.registered.set()
+    received = screen.received
+    async for received_ns, events in screen.client.received():
+        for event in events:
+            if event.event == "window":
+                received.append((received_ns, event.id, event.data))
+            elif event.event == "open":
+                screen.trouble = ""
+                if not screen.joined.is_set():
+                    screen.joined_ns = received_ns
+                    screen.joined.set()
+            elif event.event == "error":
+                screen.trouble = event.data
 
 
-async def audience(registry: str, count: int) -> Sequence[Client]:
-    """Register and connect `count` clients, receive until told to stop; return them with what they got."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-        gate = asyncio.Semaphore(CONNECT_AT_ONCE)
-
-        async def enrol() -> Client:
+@asynccontextmanager
+async def _entered(client: Client, gate: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Register and leave through `gate`: the registry is to see a queue, and no flood."""
+    async with AsyncExitStack() as stack:
+        async with gate:
+            await stack.enter_async_context(client)
+        try:
+            yield
+        finally:
             async with gate:
-                return await register(session, registry)
-
-        clients = await asyncio.gather(*(enrol() for _ in range(count)))
-        listening = [asyncio.create_task(listen(session, client)) for client in clients]
-        joining = asyncio.create_task(_all_joined(clients))
-        await _first(joining, listening, CONNECT_S)
-        print("ready", flush=True)
-        event_id, patience_s = await asyncio.to_thread(_instruction)
-        deadline_s = time.monotonic() + patience_s
-        while time.monotonic() < deadline_s and not all(_has(client, event_id) for client in clients):
-            await asyncio.sleep(0.05)
-        left_ns = time.time_ns()
-        ended = [client for client, task in zip(clients, listening, strict=True) if task.done()]
-        for task in listening:
-            task.cancel()
-        outcomes = await asyncio.gather(*listening, return_exceptions=True)
-        for client in clients:
-            client.left_ns = left_ns
-        if ended:
-            errors = (outcome for outcome in outcomes if isinstance(outcome, Exception))
-            print(
-                f"experiments.receivers: {len(ended)} of {count} streams ended before the run did, the first at "
-                f"subscriber {ended[0].cluster}/{ended[0].subscriber} ({next(errors, 'its end was regular')})",
-                file=sys.stderr,
-            )
-        return clients
+                await stack.aclose()
 
 
-async def _all_joined(clients: Sequence[Client]) -> None:
-    for client in clients:
-        await client.joined.wait()
+async def audience(registry: str, count: int) -> Sequence[Screen]:
+    """Register and connect `count` clients, receive until told to stop; return them with what they got."""
+    gate = asyncio.Semaphore(CONNECT_AT_ONCE)
+
+    async def attend(screen: Screen) -> None:
+        async with _entered(screen.client, gate):
+            await listen(screen)
+
+    async with open_session() as session:
+        screens = [Screen(Client.register(registry, session=session)) for _ in range(count)]
+        attending = [asyncio.create_task(attend(screen)) for screen in screens]
+        try:
+            await _every([screen.registered for screen in screens], attending, None)
+            if not await _every([screen.joined for screen in screens], attending, CONNECT_S):
+                raise EmoStreamError(_absent(screens))
+            print("ready", flush=True)
+            event_id, patience_s = await asyncio.to_thread(_instruction)
+            deadline_s = time.monotonic() + patience_s
+            while time.monotonic() < deadline_s and not all(_has(screen, event_id) for screen in screens):
+                await asyncio.sleep(0.05)
+            left_ns = time.time_ns()
+            for screen in screens:
+                screen.left_ns = left_ns
+        finally:
+            for task in attending:
+                task.cancel()
+            ends = await asyncio.gather(*attending, return_exceptions=True)
+    for early in {str(end) for end in ends if isinstance(end, Exception)}:
+        print(f"experiments.receivers: a client's stream ended early: {early}", file=sys.stderr)
+    return screens
 
 
-async def _first(joining: asyncio.Task[None], listening: list[asyncio.Task[None]], timeout_s: float) -> None:
-    """Wait for every client to join; raise what ended a stream before."""
-    done, _ = await asyncio.wait([joining, *listening], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    if joining in done:
-        return
-    for task in done:
-        task.result()
-    raise EmoStreamError(f"not every client had its stream within {timeout_s:g} s")
+async def _every(events: list[asyncio.Event], attending: list[asyncio.Task[None]], timeout_s: float | None) -> bool:
+    """Wait until all `events` are set; return whether they were in time. Raises what ended an attendance before."""
+
+    async def all_set() -> None:
+        for event in events:
+            await event.wait()
+
+    waiting = asyncio.create_task(all_set())
+    try:
+        done, _ = await asyncio.wait([waiting, *attending], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if waiting not in done:
+        for task in done:
+            task.result()
+    return waiting in done
+
+
+def _absent(screens: Sequence[Screen]) -> str:
+    """Say how many have no stream, and what kept the first of them."""
+    absent = [screen for screen in screens if not screen.joined.is_set()]
+    why = next((screen.trouble for screen in absent if screen.trouble), "no answer yet")
+    return f"{len(absent)} of {len(screens)} clients had no stream within {CONNECT_S:g} s: {why}"
 
 
 def _instruction() -> tuple[str, float]:
@@ -139,28 +150,30 @@ def _instruction() -> tuple[str, float]:
     return (words[1], float(words[2])) if len(words) == 3 and words[0] == "until" else ("", 0.0)
 
 
-def _has(client: Client, event_id: str) -> bool:
-    return any(received[1] == event_id for received in reversed(client.received))
+def _has(screen: Screen, event_id: str) -> bool:
+    return any(received[1] == event_id for received in reversed(screen.received))
 
 
-def frames(clients: Sequence[Client]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the frames `clients` and `deliveries` of the ledger."""
     # Every client of a subscriber gets the same bytes: each distinct window is decoded once.
     decoded: dict[str, Window] = {}
-    rows = []
-    for client in clients:
-        for received_ns, event_id, data in client.received:
+    joined, rows = [], []
+    for screen in screens:
+        ticket = screen.ticket
+        assert ticket is not None
+        joined.append((ticket.client_id, ticket.cluster, ticket.subscriber, screen.joined_ns, screen.left_ns))
+        for received_ns, event_id, data in screen.received:
             window = decoded.get(data)
             if window is None:
                 window = decoded[data] = decode_window(data.encode())
             main, cluster, subscriber = (hop.sent_ns for hop in window.hops)
             rows.append(
                 (
-                    *(client.client_id, window.epoch, window.window, event_id, received_ns),
+                    *(ticket.client_id, window.epoch, window.window, event_id, received_ns),
                     *(main, cluster, subscriber, window.total),
                 )
             )
-    joined = [(c.client_id, c.cluster, c.subscriber, c.joined_ns, c.left_ns) for c in clients]
     return pd.DataFrame(joined, columns=CLIENT_COLUMNS), pd.DataFrame(rows, columns=DELIVERY_COLUMNS)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline import lifecycle, logs, settings
+from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.forwarding import Forwarder
 from pipeline.messages import Window
+from pipeline.metrics.exposition import registry
+from pipeline.metrics.server import serving
 from pipeline.topics import topics
 
 OPTIONS = (
@@ -21,6 +23,8 @@ OPTIONS = (
     "topic_prefix",
     "cluster",
     "top_n",
+    "host",
+    "metrics_port",
     "log_level",
 )
 
@@ -35,22 +39,25 @@ def cluster_view(window: Window, cluster: str, top_n: int) -> Window:
 
 
 def run(values: settings.Settings) -> None:
-    """Forward `cluster-{c}` to `cluster-{c}-feed` until told to stop."""
+    """Have `cluster-{c}` routed to, and forward it to `cluster-{c}-feed`, until told to stop."""
     stop = lifecycle.stop_event()
     names = topics(values)
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
     main_bus = KafkaBus(values.kafka, values.kafka_wait_s)
     feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    forwarder = Forwarder(
+        stage=f"cluster-publisher-{values.cluster}",
+        source=main_bus,
+        source_topic=source.name,
+        sink=feed_bus,
+        outputs={feed.name: lambda window: cluster_view(window, values.cluster, values.top_n)},
+    )
     try:
-        main_bus.ensure(source)
-        feed_bus.ensure(feed)
-        Forwarder(
-            stage=f"cluster-publisher-{values.cluster}",
-            source=main_bus,
-            source_topic=source.name,
-            sink=feed_bus,
-            outputs={feed.name: lambda window: cluster_view(window, values.cluster, values.top_n)},
-        ).run(stop)
+        with serving(values.host, values.metrics_port, registry(forwarder.meters), forwarder.health):
+            main_bus.ensure(source)
+            feed_bus.ensure(feed)
+            routing.join(main_bus, names, [values.cluster])
+            forwarder.run(stop)
     finally:
         main_bus.close()
         feed_bus.close()

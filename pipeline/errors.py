@@ -37,3 +37,23 @@ class PortInUseError(EmoStreamError):
 
 class BufferFullError(EmoStreamError):
     """The bounded buffer has no room; nothing of the request was accepted."""
+
+
+class ClientError(EmoStreamError):
+    """A client could not reach the registry or a subscriber, or what it asked of them was refused.
+
+    `status` is the HTTP status, None where there was no answer; `detail` the server's own words; `retry_after_s` how
+    long it asked to be left in peace, seconds.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, detail: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class RegistryFullError(EmoStreamError):
+    """As many clients are registered as may be."""

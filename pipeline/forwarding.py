@@ -17,6 +17,7 @@ from pipeline import logs
 from pipeline.buses.bus import Bus, Reader, Record, Writer
 from pipeline.errors import MessageError
 from pipeline.messages import Hop, Window, decode_window, encode
+from pipeline.metrics.windows import WindowMeters
 
 log = logs.get(__name__)
 
@@ -46,6 +47,7 @@ class Forwarder:
     """Reads windows from one topic and writes each, seen through a view, to every output topic.
 
     `outputs` maps an output topic to the view its readers have of a window. `stage` names this stage in `hops`.
+    Nothing before the offset `start` of the input is forwarded. `meters` are those of the stage, where it has several.
     """
 
     def __init__(
@@ -56,8 +58,12 @@ class Forwarder:
         sink: Bus,
         outputs: Mapping[str, View],
         clock_ns: Callable[[], int] = time.time_ns,
+        start: int = 0,
+        meters: WindowMeters | None = None,
     ) -> None:
         self.stage = stage
+        self._start = start
+        self.meters = meters or WindowMeters(stage)
         self._source = source
         self._source_topic = source_topic
         self._sink = sink
@@ -82,7 +88,11 @@ class Forwarder:
                 mark.raise_to(window)
                 position = max([position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)])
             positions.append(position)
-        return {0: min(positions)}
+        return {0: max(self._start, min(positions))}
+
+    def health(self) -> dict[str, object]:
+        """What `GET /healthz` answers."""
+        return {"status": "starting" if self._reader is None else "ok", "stage": self.stage}
 
     def run(self, stop: threading.Event) -> None:
         """Forward until `stop` is set."""
@@ -105,8 +115,9 @@ class Forwarder:
             received_ns = self._clock_ns()
             window = _window_of(record, self._source_topic)
             if window is None:
+                self.meters.dropped("malformed")
                 continue
-            forwarded = []
+            forwarded: dict[str, int] = {}
             for topic, view in self._outputs.items():
                 if not self._marks[topic].is_new(window):
                     log.info("dropped a window already forwarded", id=window.event_id, topic=topic)
@@ -114,9 +125,12 @@ class Forwarder:
                 hop = Hop(self.stage, record.offset, received_ns, self._clock_ns())
                 seen = msgspec.structs.replace(view(window), hops=(*window.hops, hop))
                 self._writer.send(topic, encode(seen), key=window.epoch.encode())
-                forwarded.append(topic)
-            if forwarded:
-                self._writer.flush()
+                forwarded[topic] = hop.sent_ns
+            if not forwarded:
+                self.meters.dropped("duplicate")
+                continue
+            self._writer.flush()
+            self.meters.passed(window, max(forwarded.values()))
             # Marks rise only now: a window that Kafka did not take must not count as forwarded.
             for topic in forwarded:
                 self._marks[topic].raise_to(window)

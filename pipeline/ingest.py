@@ -23,6 +23,10 @@ from pipeline.collecting.event_writer import EventWriter
 from pipeline.collecting.intake import Refusal
 from pipeline.collecting.rate import RateLimit
 from pipeline.errors import BufferFullError
+from pipeline.metrics import workers
+from pipeline.metrics.exposition import bare_registry
+from pipeline.metrics.routes import add_route
+from pipeline.origins import same_host
 from pipeline.problems import problem
 from pipeline.settings import Settings
 from pipeline.topics import topics
@@ -60,6 +64,13 @@ OPTIONS = (
 ASYNC_THREADS = 16
 # A durable answer holds its thread until Kafka has acknowledged, half a flush interval on average.
 DURABLE_THREADS = 128
+# What lets the registry's page send reactions from another port of this host.
+CORS = {
+    "Vary": "Origin",
+    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+}
 # Connections beyond these would wait silently, so both lie far above what one machine is asked to hold.
 BACKLOG = 8192
 BACKPRESSURE = 8192
@@ -114,6 +125,7 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     @app.errorhandler(Refusal)
     def refused(refusal: Refusal) -> Response:
+        flusher.meters.refused(refusal.title)
         extra = {} if refusal.errors is None else {"errors": refusal.errors}
         body, content_type = problem(refusal.status, refusal.title, refusal.detail, **extra)
         response = Response(body, refusal.status, content_type=content_type)
@@ -128,6 +140,16 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         return refused(Refusal(error.code or 500, error.name, error.description or error.name))
+
+    # CPU and memory of one worker of several, now this and now that one, would be misleading.
+    add_route(app, bare_registry(flusher.meters))
+
+    @app.after_request
+    def admit_page(response: Response) -> Response:
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin and same_host(origin, request.environ.get("HTTP_HOST", "")):
+            response.headers.update({**CORS, "Access-Control-Allow-Origin": origin})
+        return response
 
     return app
 
@@ -158,6 +180,7 @@ def worker_app(values: Settings) -> Flask:
     """Return the app of one worker process, with its own buffer, flusher and producer."""
     logs.configure(STAGE, values.log_level)
     lifecycle.follow_parent()
+    workers.join()
     buffer = Buffer(values.buffer_max, wake_at=values.flush_batch if values.flush_ms else 1)
     flusher = Flusher(
         buffer,
@@ -188,7 +211,7 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
     bus.close()
     lifecycle.follow_parent()
     log.info("serving", url=f"http://{values.host}:{port}", workers=values.ingest_workers, ack=values.ack)
-    Granian(
+    server = Granian(
         "pipeline.ingest",
         address=values.host,
         port=port,
@@ -202,7 +225,9 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
         workers_kill_timeout=15,
         log_enabled=False,
         websockets=False,
-    ).serve(target_loader=partial(load, values), wrap_loader=False)
+    )
+    with workers.together():
+        server.serve(target_loader=partial(load, values), wrap_loader=False)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,9 @@ from pipeline.errors import MessageError
 
 USER_ID_MAX = 128
 EMOJI_MAX = 64
+
+Transport = Literal["sse", "websocket", "poll"]
+"""How a client gets its windows."""
 
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
@@ -89,7 +92,8 @@ class Window(msgspec.Struct, frozen=True):
 class Registration(msgspec.Struct, frozen=True):
     """A client's place, kept in the compacted `client-registry` under its id; a null record ends it.
 
-    Only the token's SHA-256 is kept: whoever reads the topic cannot open a stream with it.
+    Only the token's SHA-256 is kept: whoever reads the topic cannot open a stream with it. `asked` is the cluster
+    that the client wanted, if it wanted one: it is led elsewhere only while nobody lives there.
     """
 
     client_id: str
@@ -97,10 +101,15 @@ class Registration(msgspec.Struct, frozen=True):
     cluster: str
     subscriber: str
     registered_ns: int
+    transport: Transport = "sse"
+    asked: str | None = None
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """A subscriber's sign of life on `subscribers`: where it listens, how many clients it holds, what it sent."""
+    """A subscriber's sign of life on `subscribers`: where it listens, how many clients it holds, what it sent.
+
+    `held` names a part of those clients, another part each time, and all of them once a minute.
+    """
 
     subscriber: str
     cluster: str
@@ -108,6 +117,18 @@ class Announcement(msgspec.Struct, frozen=True):
     clients: int
     announced_ns: int
     last_event_id: str | None = None
+    held: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A cluster that windows go to, kept in the compacted `clusters` under its name; a null record ends it.
+
+    `from_offset` is the first offset of `emoji-aggregates` that concerns the cluster: what came before it joined
+    does not.
+    """
+
+    cluster: str
+    from_offset: int
 
 
 _encoder = msgspec.json.Encoder()
@@ -137,3 +158,4 @@ decode_event = decoder(Event)
 decode_window = decoder(Window)
 decode_registration = decoder(Registration)
 decode_announcement = decoder(Announcement)
+decode_route = decoder(Route)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from multiprocessing.util import Finalize
 
@@ -16,16 +17,20 @@ from pipeline import lifecycle, logs, settings
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.enrolling.clients_app import create_app
 from pipeline.enrolling.enrolment import Enrolment
-from pipeline.enrolling.roster import base_url
+from pipeline.enrolling.places import base_url
 from pipeline.errors import EmoStreamError
+from pipeline.showing.observer import Observer
+from pipeline.showing.routes import create_pages
 
 STAGE = "registry"
 OPTIONS = (
     "bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "registry_port", "registry_url", "silent_s",
-    "log_level",
+    "moves_per_s", "clients_max", "client_idle_s", "registrations_per_address_min", "proxies",
+    "ingest_url", "ingest_port", "trigger_s", "group_size", "log_level",
 )  # fmt: skip
 
-THREADS = 8
+# A registration holds one until Kafka has it.
+THREADS = 32
 KILL_S = 2
 
 
@@ -40,20 +45,27 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
         # The main process sees its worker gone and ends with an error, which the supervisor answers.
         os.kill(os.getpid(), signal.SIGTERM)
 
-    bus = KafkaBus(values.kafka, values.kafka_wait_s)
+    bus, observed = (KafkaBus(values.kafka, values.kafka_wait_s) for _ in range(2))
     try:
         enrolment = Enrolment(bus, values, failed)
+        observer = Observer(observed, values, failed)
     except EmoStreamError as error:
         sys.exit(f"pipeline.registry: {error}")
 
     def close() -> None:
+        observer.close()
         enrolment.close()
+        observed.close()
         bus.close()
 
     # A multiprocessing worker runs finalizers and no atexit functions.
     Finalize(None, close, exitpriority=10)
+    threading.Thread(target=enrolment.keep, name="keep", daemon=True).start()
     logs.get(__name__).info("serving", clients=len(enrolment.roster), port=port)
-    return create_app(enrolment, base_url(values.registry_url, values.host, port))
+    url = base_url(values.registry_url, values.host, port)
+    app = create_app(enrolment, url, values.registrations_per_address_min, values.proxies)
+    app.register_blueprint(create_pages(enrolment, observer, values, url))
+    return app
 
 
 def run(values: settings.Settings) -> None:

@@ -78,9 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     clusters: Annotated[int, Meta(ge=1, le=100, description="clusters of subscribers")] = 2
     subscribers: Annotated[int, Meta(ge=1, le=100, description="subscribers in each cluster")] = 2
-    cluster: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}\Z", description="the cluster this process serves")] = (
-        "1"
-    )
+    cluster: Annotated[
+        # A cluster "1-feed" would take the feed of cluster 1 for its source.
+        str, Meta(pattern=r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z", description="the cluster; no name ends in -feed")
+    ] = "1"
     subscriber: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}\Z", description="this subscriber's name in its cluster")
     ] = "1"
@@ -100,6 +101,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     silent_s: Annotated[float, Meta(gt=0, description="a subscriber silent for so long is taken out, seconds")] = 5.0
     registry_port: Annotated[Port, described("port of the registry; 0 takes a free one")] = 8080
     registry_url: Annotated[str, described("how clients reach the registry; empty: http://host:port")] = ""
+    moves_per_s: Annotated[
+        int, Meta(ge=0, le=10_000, description="clients moved a second to even out subscribers' loads; 0: none")
+    ] = 50
+    clients_max: Annotated[int, Meta(ge=1, description="clients registered; beyond it POST /clients answers 503")] = (
+        100_000
+    )
+    client_idle_s: Annotated[
+        float, Meta(ge=300, description="a client that held no stream for so long is forgotten, seconds")
+    ] = 3600.0
+    registrations_per_address_min: Annotated[
+        int, Meta(ge=0, description="registrations an address may make a minute; 0: no limit")
+    ] = 10_000
+    proxies: Annotated[
+        int, Meta(ge=0, le=10, description="proxies before the registry whose X-Forwarded-For is believed")
+    ] = 0
+    metrics_port: Annotated[
+        Port,
+        described(
+            "port of /metrics and /healthz where a stage serves nothing else; 0 takes a free one. `up` gives it to "
+            "Spark, and those after it to the publishers"
+        ),
+    ] = 0
+    ingest_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[A-Za-z0-9._:\[\]/~%-]+)?\Z",
+            description="how the page reaches ingest; empty: at ingest_port of the page's own host",
+        ),
+    ] = ""
 
     run_dir: Annotated[str, described("where a run keeps Kafka's data, checkpoints and logs")] = "run"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], described("least severe line logged")] = "info"

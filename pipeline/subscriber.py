@@ -10,15 +10,16 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from pipeline import lifecycle, logs, settings
+from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.bus import Bus, Record, Writer
 from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.delivering.delivery_app import PATIENCE_S, create_app
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
-from pipeline.delivering.hosting import fastest_loop, raise_file_limit
-from pipeline.delivering.streams import PATIENCE_S, create_app
+from pipeline.delivering.hosting import fastest_loop, hand_over_quickly, raise_file_limit
+from pipeline.delivering.metrics import StreamMeters
 from pipeline.delivering.tokens import Tokens
-from pipeline.enrolling.roster import Place, base_url
+from pipeline.enrolling.places import Place, base_url
 from pipeline.errors import EmoStreamError, MessageError
 from pipeline.forwarding import HighWater
 from pipeline.messages import Announcement, Hop, decode_registration, decode_window, encode
@@ -37,6 +38,7 @@ OPTIONS = (
 RING_MAX = 600
 BACKLOG = 4096
 ANNOUNCE_S = 1.0
+HELD_SLOTS = 60
 STOP_POLL_S = 0.1
 # Descriptors that are no streams: Kafka's sockets, epoll, logs, requests being refused.
 SPARE_FILES = 200
@@ -45,37 +47,56 @@ SPARE_FILES = 200
 class Subscriber:
     """What a subscriber knows. Everything but `announcement` belongs to the event loop's thread."""
 
-    def __init__(self, values: settings.Settings, url: str, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        values: settings.Settings,
+        url: str,
+        clock_ns: Callable[[], int] = time.time_ns,
+        from_offset: int = 0,
+    ) -> None:
         self.place = Place(values.cluster, values.subscriber)
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
         self.tokens = Tokens()
         self._stage = f"{STAGE}-{values.cluster}-{values.subscriber}"
+        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens)
         self._clock_ns = clock_ns
         self._marks = HighWater()
         self._feed_offset: int | None = None
+        self._announced = 0
+        self._from_offset = from_offset
 
-    def take_feed(self, records: list[Record], received_ns: int) -> None:
-        """Publish what is new in `records` of the cluster's feed."""
+    def take_feed(self, records: list[Record], received_ns: int, live: bool = True) -> None:
+        """Publish what is new in `records` of the cluster's feed; what is not `live` is history, and not measured."""
         for record in records:
             self._feed_offset = record.offset
             try:
                 window = decode_window(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no window", offset=record.offset, reason=str(error))
+                self.meters.windows.dropped("malformed")
+                continue
+            # What came before the cluster was removed once and added again: between that and now lies a gap.
+            if window.hops and window.hops[0].offset < self._from_offset:
                 continue
             if not self._marks.is_new(window):
                 log.info("dropped a window already forwarded", id=window.event_id)
+                self.meters.windows.dropped("duplicate")
                 continue
             self._marks.raise_to(window)
             hop = Hop(self._stage, record.offset, received_ns, self._clock_ns())
+            began_s = time.perf_counter()
             try:
                 self.fanout.publish(msgspec.structs.replace(window, hops=(*window.hops, hop)))
             except MessageError as error:
                 log.error("skipped a window that cannot be sent", offset=record.offset, reason=str(error))
+                self.meters.windows.dropped("unsendable")
+                continue
+            if live:
+                self.meters.published(window, hop.sent_ns, time.perf_counter() - began_s)
 
     def take_registrations(self, records: list[Record], _received_ns: int = 0) -> None:
-        """Learn tokens; the stream of a client that was removed ends."""
+        """Learn tokens; the stream of a client that was removed, or has its place elsewhere now, ends."""
         for record in records:
             if record.key is None:
                 continue
@@ -85,13 +106,20 @@ class Subscriber:
                 self.fanout.end(client_id, "deleted")
                 continue
             try:
-                self.tokens.hear(client_id, decode_registration(record.value).token_sha256)
+                registration = decode_registration(record.value)
             except MessageError as error:
                 log.error("skipped a record that is no registration", offset=record.offset, reason=str(error))
+                continue
+            self.tokens.hear(client_id, registration.token_sha256)
+            if (registration.cluster, registration.subscriber) != self.place:
+                self.fanout.end(client_id, "moved")
 
     def announcement(self) -> Announcement:
         """This subscriber's sign of life."""
         newest = self.fanout.last_event_id
+        self._announced += 1
+        # One slot of the clients each second: the registry hears of every one once a minute.
+        held = tuple(one for one in self.fanout.clients() if (hash(one) - self._announced) % HELD_SLOTS == 0)
         return Announcement(
             subscriber=self.place.subscriber,
             cluster=self.place.cluster,
@@ -99,6 +127,7 @@ class Subscriber:
             clients=len(self.fanout),
             announced_ns=self._clock_ns(),
             last_event_id=None if newest is None else str(newest),
+            held=held,
         )
 
     def health(self) -> dict[str, object]:
@@ -111,7 +140,7 @@ class Subscriber:
             "registered": len(self.tokens),
             "last_event_id": None if newest is None else str(newest),
             "feed_offset": self._feed_offset,
-            "cut_off": self.fanout.cut,
+            "cut_off": self.fanout.cut.total(),
         }
 
 
@@ -170,7 +199,9 @@ async def serve(
     if connections_max < values.connections_max:
         log.info("fewer streams than connections_max", connections_max=connections_max, open_files_max=files)
 
-    subscriber = Subscriber(values, base_url(values.subscriber_url, values.host, port))
+    (route,) = routing.join(bus, names, [values.cluster])
+    url = base_url(values.subscriber_url, values.host, port)
+    subscriber = Subscriber(values, url, from_offset=route.from_offset)
     feed = Follower(feed_bus, names.feed(values.cluster).name, failed)
     registrations = Follower(bus, names.clients.name, failed)
     leaving = threading.Event()
@@ -188,12 +219,13 @@ async def serve(
         heartbeat_s=values.heartbeat_s,
         patience_s=patience_s,
     )
+    subscriber.meters.attach(app, connections_max)
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, keepalive_timeout=75.0, shutdown_timeout=1.0
     )
     try:
         # Both histories before the first connection: a client that resumes finds what it missed.
-        subscriber.take_feed(feed.history(RING_MAX), time.time_ns())
+        subscriber.take_feed(feed.history(RING_MAX), time.time_ns(), live=False)
         subscriber.take_registrations(registrations.history(ALL))
         await runner.setup()
         await web.TCPSite(runner, values.host, port, backlog=BACKLOG).start()
@@ -218,6 +250,7 @@ async def serve(
 
 def run(values: settings.Settings) -> None:
     """Serve one subscriber until SIGTERM."""
+    hand_over_quickly()
     stop = lifecycle.stop_event()
     port = lifecycle.claim_port(values.host, values.subscriber_port, "subscriber_port")
     names = topics(values)

@@ -5,7 +5,6 @@ Circus keeps the processes; this module says which, in what order they stop, and
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,21 +13,21 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from circus.arbiter import Arbiter
 from circus.watcher import Watcher
-from tornado import gen
 
 from pipeline import jars, java, lifecycle, logs
 from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.errors import EmoStreamError, SettingError
+from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
+from pipeline.supervising import metering
+from pipeline.supervising.arbiter import ChainArbiter
 from pipeline.supervising.plan import Stage, stages
 from pipeline.supervising.readiness import await_first_window
+from pipeline.supervising.running import Mark
 
 log = logs.get(__name__)
 
@@ -48,17 +47,6 @@ SAID_SETTINGS = (
 )
 
 
-class OrderedArbiter(Arbiter):  # type: ignore[misc]
-    """An arbiter that stops watchers of a low priority before those of a higher one."""
-
-    @gen.coroutine
-    def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:
-        # Or it would go on looking for stages to start, and log that it may not, twice a second.
-        self.ctrl.caller.stop()
-        for _, group in groupby(self.iter_watchers(reverse=False), key=lambda watcher: watcher.priority):
-            yield gen.multi([watcher._stop(close_output_streams) for watcher in group])
-
-
 class Supervisor:
     """One chain. `run` blocks until the chain has ended; `failure` says why, if it did not end by request."""
 
@@ -68,6 +56,7 @@ class Supervisor:
         self._ready_timeout_s = ready_timeout_s
         self._stop = threading.Event()
         self._spawns: dict[str, deque[float]] = defaultdict(deque)
+        self._metered: dict[str, str] = {}
         self.failure: EmoStreamError | None = None
 
     def run(self) -> None:
@@ -75,17 +64,19 @@ class Supervisor:
         started_s = time.monotonic()
         run_dir = Path(self._given.run_dir).resolve()
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-        with _exclusive(run_dir / "lock", run_dir):
+        with Mark(run_dir) as mark:
             java.find_java()
             jars.kafka_classpath()
             jars.spark_connector_jars()
             settings, broker_port = self._with_addresses(run_dir)
             sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
             try:
-                arbiter = self._arbiter(stages(settings, broker_port, str(run_dir / "kafka")), settings, sockets)
+                plan = stages(settings, broker_port, str(run_dir / "kafka"))
+                plan, self._metered = metering.with_ports(plan, self._given)
+                arbiter = self._arbiter(plan, settings, sockets)
                 ready = threading.Thread(
                     target=self._announce,
-                    args=(arbiter, settings, started_s, sockets),
+                    args=(arbiter, settings, started_s, sockets, mark),
                     name="ready",
                     daemon=True,
                 )
@@ -105,6 +96,8 @@ class Supervisor:
         given = self._given
         changes: dict[str, object] = {
             "run_dir": str(run_dir),
+            # Each stage that needs one is told its own.
+            "metrics_port": 0,
             "ingest_port": lifecycle.claim_port(given.host, given.ingest_port, "ingest_port"),
             "registry_port": lifecycle.claim_port(given.host, given.registry_port, "registry_port"),
         }
@@ -116,32 +109,35 @@ class Supervisor:
             changes["kafka_wait_s"] = max(given.kafka_wait_s, KAFKA_START_S)
         return given.replace(**changes), broker_port
 
-    def _arbiter(self, plan: Sequence[Stage], settings: Settings, sockets: Path) -> OrderedArbiter:
+    def _arbiter(self, plan: Sequence[Stage], settings: Settings, sockets: Path) -> ChainArbiter:
         env = {**to_env(settings), lifecycle.STOP_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
-        watchers = [
-            Watcher.load_from_config(
+
+        def watcher_of(stage: Stage) -> Watcher:
+            # One that was taken out and comes back has not died.
+            self._spawns.pop(stage.name, None)
+            return Watcher.load_from_config(
                 {
                     "name": stage.name,
                     "cmd": "/bin/sh",
                     "args": ["-c", INTO_LOG, "sh", str(_log_file(settings, stage)), *stage.command],
                     "copy_env": True,
-                    "env": env,
+                    "env": dict(env),
                     "priority": stage.rank,
                     "graceful_timeout": STOP_S,
                     "hooks": {"before_spawn": (self._may_spawn, False)},
                 }
             )
-            for stage in plan
-        ]
-        return OrderedArbiter(
-            watchers,
+
+        return ChainArbiter(
+            plan,
+            watcher_of,
             endpoint=f"ipc://{sockets}/control",
             pubsub_endpoint=f"ipc://{sockets}/events",
             check_delay=CHECK_S,
             proc_name="emostream",
         )
 
-    def _may_spawn(self, watcher: Watcher, arbiter: OrderedArbiter, hook_name: str, **kwargs: Any) -> bool:
+    def _may_spawn(self, watcher: Watcher, arbiter: ChainArbiter, hook_name: str, **kwargs: Any) -> bool:
         """Count a start; refuse it, and end the chain, when a stage keeps dying."""
         spawns = self._spawns[watcher.name]
         now_s = time.monotonic()
@@ -161,13 +157,13 @@ class Supervisor:
         )
         return False
 
-    def _fail(self, arbiter: OrderedArbiter, error: EmoStreamError) -> None:
+    def _fail(self, arbiter: ChainArbiter, error: EmoStreamError) -> None:
         if self.failure is None:
             self.failure = error
         self._stop.set()
         arbiter.loop.add_callback(arbiter.stop)
 
-    def _announce(self, arbiter: OrderedArbiter, settings: Settings, started_s: float, sockets: Path) -> None:
+    def _announce(self, arbiter: ChainArbiter, settings: Settings, started_s: float, sockets: Path, mark: Mark) -> None:
         """Print where everything is, once a first window has been through. Runs beside the arbiter's loop."""
         ingest = f"http://{settings.host}:{settings.ingest_port}"
         registry = settings.registry_url or f"http://{settings.host}:{settings.registry_port}"
@@ -187,7 +183,9 @@ class Supervisor:
             bus.close()
         if not said:
             return
-        line = json.dumps(_endpoints(settings, said, ingest, registry, sockets, time.monotonic() - started_s))
+        metrics = metering.addresses({"ingest": ingest, "registry": registry, **self._metered}, said)
+        line = json.dumps(_endpoints(settings, said, ingest, registry, metrics, sockets, time.monotonic() - started_s))
+        mark.say(line)
         if self._ready_file is not None:
             _write_atomically(self._ready_file, line)
         print(line, flush=True)
@@ -198,6 +196,7 @@ def _endpoints(
     said: Sequence[Announcement],
     ingest: str,
     registry: str,
+    metrics: dict[str, str],
     sockets: Path,
     ready_s: float,
 ) -> dict[str, Any]:
@@ -205,6 +204,7 @@ def _endpoints(
         "ingest": ingest,
         "registry": registry,
         "subscribers": [{"cluster": one.cluster, "subscriber": one.subscriber, "url": one.url} for one in said],
+        "metrics": metrics,
         "bootstrap_servers": settings.kafka,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,
@@ -231,24 +231,3 @@ def _write_atomically(path: Path, text: str) -> None:
     scratch = path.with_name(path.name + ".part")
     scratch.write_text(text + "\n")
     scratch.replace(path)
-
-
-class _exclusive:
-    """Holds a run directory for one supervisor; raises SettingError if another has it."""
-
-    def __init__(self, path: Path, run_dir: Path) -> None:
-        self._path = path
-        self._run_dir = run_dir
-
-    def __enter__(self) -> None:
-        self._handle: IO[str] = self._path.open("w")
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._handle.close()
-            raise SettingError(
-                f"run_dir {self._run_dir} is in use by another `up`: stop that one, or give --run-dir"
-            ) from error
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()

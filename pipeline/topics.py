@@ -25,6 +25,7 @@ class Topics:
     progress: TopicSpec
     clients: TopicSpec
     subscribers: TopicSpec
+    clusters: TopicSpec
     prefix: str
     retention_ms: int
 
@@ -57,6 +58,7 @@ def topics(settings: Settings) -> Topics:
         progress=TopicSpec(f"{prefix}spark-progress", config=kept),
         clients=TopicSpec(f"{prefix}client-registry", config=compacted),
         subscribers=TopicSpec(f"{prefix}subscribers", config=compacted),
+        clusters=TopicSpec(f"{prefix}clusters", config=compacted),
         prefix=prefix,
         retention_ms=retention_ms,
     )

@@ -8,6 +8,7 @@ covers the same offsets under the same `(epoch, window)`, so the stages after it
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -24,8 +25,11 @@ from pipeline.buses.bus import Bus, Record
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.errors import EmoStreamError, MessageError
 from pipeline.messages import Window, decode_window, encode
+from pipeline.metrics.exposition import registry
+from pipeline.metrics.server import serving
 from pipeline.topics import topics
 from spark.aggregation import aggregate, parse
+from spark.metrics import STAGE, BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
 from spark.session import session
@@ -45,6 +49,8 @@ OPTIONS = (
     "run_dir",
     "spark_master",
     "spark_memory",
+    "host",
+    "metrics_port",
     "log_level",
 )
 # The source waits this long at the end of each partition's range; at Kafka's default of 500 ms that is most of a
@@ -65,6 +71,7 @@ class Emitter:
         trigger_s: float,
         group_size: int,
         policy: str,
+        meters: BatchMeters,
     ) -> None:
         self._writer = bus.writer()
         self._events_topic = events_topic
@@ -74,6 +81,7 @@ class Emitter:
         self._policy = policy
         self._last = list(_windows(bus.tail(aggregates_topic, TAIL))) if policy == "carry" else []
         self._remainders = Remainders()
+        self._meters = meters
         self._previous_end_ns = 0
         self._epoch: Future[str] = Future()
 
@@ -106,6 +114,7 @@ class Emitter:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
             self._remainders.keep(number, record.carried or NOTHING)
+            self._meters.emitted(record)
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
         self._previous_end_ns = time.time_ns()
 
@@ -122,9 +131,11 @@ def _windows(records: Iterable[Record]) -> Iterator[Window]:
 
 
 class Progress(StreamingQueryListener):
-    """Puts Spark's own account of every micro-batch on a topic, for whoever measures it."""
+    """Puts Spark's own account of every micro-batch on a topic, for whoever measures it, and into our metrics."""
 
-    def __init__(self, bus: Bus, topic: str) -> None:
+    def __init__(self, bus: Bus, topic: str, meters: BatchMeters) -> None:
+        self._bus = bus
+        self._meters = meters
         self._writer = bus.writer()
         self._topic = topic
 
@@ -134,6 +145,7 @@ class Progress(StreamingQueryListener):
     def onQueryProgress(self, event: events.QueryProgressEvent) -> None:
         """Publish one progress report."""
         self._writer.send(self._topic, event.progress.json.encode())
+        self._meters.progress(event.progress.json, self._bus)
 
     def onQueryIdle(self, event: events.QueryIdleEvent) -> None:
         """Nothing to tell."""
@@ -171,6 +183,12 @@ def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> S
 def run(values: settings.Settings) -> None:
     """Aggregate until told to stop; raises EmoStreamError if the query fails."""
     stop = lifecycle.stop_event()
+    meters = BatchMeters(topics(values).events.name, values.trigger_s)
+    with serving(values.host, values.metrics_port, registry(meters), meters.health):
+        _aggregate(values, stop, meters)
+
+
+def _aggregate(values: settings.Settings, stop: threading.Event, meters: BatchMeters) -> None:
     found = java.find_java()
     names = topics(values)
     spark = session("emostream", values.spark_master, values.spark_memory, jars.spark_connector_jars(), str(found.home))
@@ -179,11 +197,14 @@ def run(values: settings.Settings) -> None:
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(names.events, names.aggregates, names.progress)
-    emitter = Emitter(bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size, values.policy)
-    spark.streams.addListener(Progress(bus, names.progress.name))
+    emitter = Emitter(
+        bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size, values.policy, meters
+    )
+    spark.streams.addListener(Progress(bus, names.progress.name, meters))
     query = start(spark, values, emitter)
     # The query's id lives in the checkpoint: it is the same after every restart.
     emitter.begin(str(query.id))
+    meters.epoch = str(query.id)
     log.info("aggregating", epoch=str(query.id), trigger_s=values.trigger_s)
     while query.isActive and not stop.wait(0.2):
         pass
@@ -199,7 +220,7 @@ def run(values: settings.Settings) -> None:
 def main() -> None:
     """`python -m spark.job`."""
     values = settings.main("spark.job", "Count each micro-batch's reactions by type.", OPTIONS)
-    logs.configure("spark", values.log_level)
+    logs.configure(STAGE, values.log_level)
     lifecycle.run_main("spark.job", lambda: run(values))
 
 

@@ -1,6 +1,7 @@
 """The reference campaigns: every run kept adds up, and README quotes what they found.
 
-`python -m tests.test_reference` writes README's findings anew from reports/reference/.
+`python -m tests.test_reference` writes README's findings anew from reports/reference/, and its figures of the last hop
+from reports/bench/delivery.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from experiments.campaign_levels import FEW_RUNS
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 REFERENCE = REPOSITORY / "reports" / "reference"
+DELIVERY = REPOSITORY / "reports" / "bench" / "delivery.json"
+DELIVERY_BLOCK = re.compile(r"(<!-- delivery -->\n).*?(<!-- /delivery -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- reference:.*?-->\n).*?(<!-- /reference -->)", re.DOTALL)
 # The end-to-end latency is binned by the millisecond, so its mean is known to half of one.
 RESOLUTION_S = 0.001
@@ -54,6 +57,48 @@ def findings() -> str:
         body = _capacity(place) if about["design"].get("search") else _levels(about, runs)
         parts.append(f"{head}\n\n{body}")
     return "\n\n".join(parts) + "\n"
+
+
+def delivery() -> str:
+    """Return README's figures of the last hop."""
+    said = json.loads(DELIVERY.read_text())
+    levels = {level["clients"]: level["messages_per_cpu_s"] for level in said["fan_out"]["levels"]}
+    few, many = min(levels), max(levels)
+    churn, failover = said["churn"], said["failover"]
+    p99_ms = {phase: churn[phase]["p99_s"] * 1000 for phase in ("quiet_before", "churn", "quiet_after")}
+    rows = [
+        (
+            f"{said['clients']:,} clients on two subscribers, {said['fan_in']['connections_per_s']:.0f} connecting a "
+            "second: first byte, p99",
+            f"{said['first_byte_p99_s'] * 1000:.0f} ms",
+        ),
+        ("a window, from its publishing to its last client, p99", f"{said['publish_to_last_p99_s'] * 1000:.0f} ms"),
+        ("server memory a connection", f"{said['kb_per_connection']:.1f} KB"),
+        (
+            f"lost, doubled, out of order, in {said['fan_in']['windows']} windows",
+            f"{said['lost']}, {said['duplicated']}, {said['reordered']}",
+        ),
+        (
+            f"messages one process sends in a second of its CPU time, to {few:,} and to {many:,} clients",
+            f"{levels[few]:,} and {levels[many]:,}",
+        ),
+        (
+            f"{churn['changes_per_s']:.0f} clients a second coming and {churn['changes_per_s']:.0f} going beside "
+            f"{churn['steady']:,} steady ones for {churn['churn_s']:.0f} s: those ones' p99, by that of the quiet "
+            "before and after",
+            f"{said['churn_p99_ratio']:.2f} ({p99_ms['churn']:.0f} ms; {p99_ms['quiet_before']:.0f} ms before, "
+            f"{p99_ms['quiet_after']:.0f} ms after)",
+        ),
+        ("windows the steady ones missed", f"{said['churn_missed']}"),
+        (
+            f"a killed subscriber's {failover['killed_clients']:,} clients: until the last is served elsewhere",
+            f"{said['failover_s']:.1f} s",
+        ),
+        ("windows they missed", f"{said['failover_missed']}"),
+    ]
+    machine = said["machine"]
+    table = "".join(f"| {what} | {figure} |\n" for what, figure in rows)
+    return f"| {machine['cores']} cores, commit {machine['commit'][:7]} | |\n| --- | --- |\n{table}"
 
 
 def _commits(place: Path, runs: pd.DataFrame) -> set[str]:
@@ -142,6 +187,15 @@ def test_readme_quotes_the_reference() -> None:
     assert found.group(0) == f"{found.group(1)}{findings()}{found.group(2)}"
 
 
+def test_readme_quotes_the_delivery_benchmark() -> None:
+    """The table is that of the file beside it."""
+    match = DELIVERY_BLOCK.search(README.read_text(encoding="utf-8"))
+    assert match is not None
+    assert match.group(0) == f"<!-- delivery -->\n{delivery()}<!-- /delivery -->"
+
+
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
-    README.write_text(BLOCK.sub(lambda found: f"{found.group(1)}{findings()}{found.group(2)}", text), encoding="utf-8")
+    text = BLOCK.sub(lambda found: f"{found.group(1)}{findings()}{found.group(2)}", text)
+    text = DELIVERY_BLOCK.sub(lambda found: f"{found.group(1)}{delivery()}{found.group(2)}", text)
+    README.write_text(text, encoding="utf-8")

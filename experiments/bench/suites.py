@@ -1,4 +1,4 @@
-"""The benchmark suites: each starts what it needs, takes under five minutes, prints and writes one JSON."""
+"""The benchmark suites: each starts what it needs, takes minutes, prints and writes one JSON."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import uvloop
 
 from experiments import manifest
 from experiments.bench.analysis import analysis
+from experiments.bench.delivery import delivery
 from experiments.bench.hammer import hammer
 from experiments.http1 import get, post
 from experiments.latency import rank_quantile
@@ -206,4 +207,10 @@ def _await_health(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: its log stands above")
 
 
-SUITES: dict[str, Callable[[], dict[str, Any]]] = {"chain": chain, "ingest": ingest, "load": load, "analysis": analysis}
+SUITES: dict[str, Callable[[], dict[str, Any]]] = {
+    "chain": chain,
+    "ingest": ingest,
+    "load": load,
+    "analysis": analysis,
+    "delivery": delivery,
+}

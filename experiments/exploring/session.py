@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from experiments.exploring.load import LiveLoad, user_names
 from experiments.exploring.state import KEPT, State
 from experiments.exploring.windows import Ledger, Seen, seen
 from experiments.parameters import Parameters
-from experiments.receivers import CONNECT_S, Client, listen, register
+from experiments.receivers import CONNECT_S, Screen, listen
 from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.client import Client
 from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
 from pipeline.topics import topics
@@ -168,9 +169,9 @@ class Session:
         name = f"look-{uuid.uuid4().hex[:8]}"
         load = LiveLoad(user_names(self._parameters.users, name), self._rate_per_s, SEED)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as http:
-            screen = await register(http, endpoints.registry)
-            listening = asyncio.create_task(listen(http, screen))
+        async with aiohttp.ClientSession(timeout=timeout) as http, Client.register(endpoints.registry) as client:
+            screen = Screen(client)
+            listening = asyncio.create_task(listen(screen))
             ending = asyncio.Event()
             sending: asyncio.Task[None] | None = None
             try:
@@ -184,13 +185,10 @@ class Session:
                     if task is not None:
                         task.cancel()
                 await asyncio.gather(*filter(None, (listening, sending)), return_exceptions=True)
-                with suppress(aiohttp.ClientError, TimeoutError):
-                    headers = {"Authorization": f"Bearer {screen.token}"}
-                    await http.delete(f"{endpoints.registry}/clients/{screen.client_id}", headers=headers)
 
     async def _take(
         self,
-        screen: Client,
+        screen: Screen,
         listening: asyncio.Task[None],
         sending: asyncio.Task[None],
         ledger: Ledger,
@@ -224,7 +222,7 @@ class Session:
             await asyncio.sleep(LOOK_S)
 
 
-async def _joined(screen: Client, listening: asyncio.Task[None]) -> None:
+async def _joined(screen: Screen, listening: asyncio.Task[None]) -> None:
     """Wait until the screen has its stream; raise what ended it before."""
     joining = asyncio.create_task(screen.joined.wait())
     done, _ = await asyncio.wait([joining, listening], timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -233,4 +231,7 @@ async def _joined(screen: Client, listening: asyncio.Task[None]) -> None:
     joining.cancel()
     if listening in done:
         listening.result()
-    raise EmoStreamError(f"the screen had no stream within {CONNECT_S:g} s: see the logs of the chain's subscriber")
+    why = screen.trouble or "no answer yet"
+    raise EmoStreamError(
+        f"the screen had no stream within {CONNECT_S:g} s ({why}): see the logs of the chain's subscriber"
+    )

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from pipeline import logs
 from pipeline.collecting.intake import close_record
+from pipeline.collecting.metrics import Meters
 from pipeline.errors import BufferFullError
 
 log = logs.get(__name__)
@@ -25,7 +26,13 @@ IDLE_MS = 500
 
 
 class Sink(Protocol):
-    """Where flushes go."""
+    """Where flushes go.
+
+    `lost` counts the values it was refused for good, `errors` the connections that failed it.
+    """
+
+    lost: int
+    errors: int
 
     def write(self, values: Sequence[bytes]) -> None:
         """Begin to send `values`, in order."""
@@ -41,7 +48,7 @@ class Buffer:
     """Records waiting for the next flush, at most `limit` of them, counting those under way."""
 
     def __init__(self, limit: int, wake_at: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._wake_at = wake_at
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
@@ -56,9 +63,9 @@ class Buffer:
         Raises BufferFullError when they do not fit.
         """
         with self._lock:
-            if len(self._waiting) + self._in_flight + len(records) > self._limit:
+            if len(self._waiting) + self._in_flight + len(records) > self.limit:
                 raise BufferFullError(
-                    f"{len(self._waiting) + self._in_flight} of {self._limit} reactions (buffer_max) wait for Kafka: "
+                    f"{len(self._waiting) + self._in_flight} of {self.limit} reactions (buffer_max) wait for Kafka: "
                     "try again later"
                 )
             self._waiting += records
@@ -123,6 +130,7 @@ class Flusher:
         self._stop = threading.Event()
         self._deadline_s = 0.0
         self._waiting_since_s: float | None = None
+        self.meters = Meters(buffer, self.silent_s)
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
     def start(self) -> None:
@@ -156,8 +164,10 @@ class Flusher:
             pause_ns = wait_ns(self._clock_ns(), self._flush_ms, self._lead_ms, self._aligned)
             self._buffer.due.wait(pause_ns / NS)
             self._flush(sink)
+            self.meters.refresh(sink)
         self._flush(sink)
         sink.close()
+        self.meters.refresh(sink)
 
     def _flush(self, sink: Sink) -> None:
         records, future = self._buffer.take()
@@ -168,9 +178,11 @@ class Flusher:
         flushed_ns = self._clock_ns()
         sink.write([close_record(record, flushed_ns) for record in records])
         while left := sink.wait(0.5):
+            self.meters.refresh(sink)
             if self._stop.is_set() and time.monotonic() > self._deadline_s:
                 log.error("gave up on reactions Kafka did not take before the end", reactions=left)
                 return
+        self.meters.flushed(len(records), self.silent_s())
         self._waiting_since_s = None
         self._buffer.done()
         future.set_result(None)

@@ -20,11 +20,14 @@ log = logs.get(__name__)
 class EventWriter:
     """An idempotent producer for one topic that never gives a record up by itself.
 
-    `queue_max` bounds librdkafka's own queue; it must be at least the largest flush.
+    `queue_max` bounds librdkafka's own queue; it must be at least the largest flush. `lost` counts the records Kafka
+    refused for good, `errors` the connections that failed or broke.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, queue_max: int) -> None:
         self._topic = topic
+        self.lost = 0
+        self.errors = 0
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -64,9 +67,11 @@ class EventWriter:
     def _refused(self, error: KafkaError | None, message: Message) -> None:
         # Only what no retry can mend comes here, such as a record over the broker's size limit.
         if error is not None:
+            self.lost += 1
             log.error("Kafka refused a reaction for good: it is lost", reason=str(error), value=str(message.value()))
 
     def _failed(self, error: KafkaError) -> None:
         if error.fatal():
             raise KafkaException(error)
+        self.errors += 1
         log.warning("trouble with Kafka; reactions wait in the buffer", reason=error.str())

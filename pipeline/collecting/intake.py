@@ -103,7 +103,7 @@ def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> 
             raise Refusal(
                 429,
                 "Too many reactions",
-                f"user_id {user_id!a} sends more than {limit.per_s} reactions a second: wait a second",
+                f"user_id {user_id!a} sends more than {limit.most} reactions a second: wait a second",
                 retry_after_s=1,
             )
 

@@ -9,13 +9,13 @@ it runs in one event loop and none of it awaits.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from itertools import islice
 from typing import Protocol
 
 from pipeline import logs
-from pipeline.delivering.frames import EventId, Missed, Wire, wire
-from pipeline.delivering.sse import encode_event
+from pipeline.delivering import frames
+from pipeline.delivering.frames import EventId, Missed, Wire
 from pipeline.messages import Window, encode
 
 log = logs.get(__name__)
@@ -33,19 +33,23 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Cut the connection without sending what waits."""
 
+    def stuck_s(self, now_s: float) -> float:
+        """How long bytes have waited of which the client took none, seconds on the clock of `now_s`."""
+
 
 class Stream:
     """One client's place in the fan-out.
 
     `cursor` is the position of the next window it is given, counted from the first ever published;
-    `joined` is what that of the next one to be published was when it came.
+    `joined` is what that of the next one to be published was when it came. `transport` is `sse`, `websocket` or `poll`.
     """
 
-    __slots__ = ("_wake", "client_id", "cursor", "ended", "joined", "sink")
+    __slots__ = ("_wake", "client_id", "cursor", "ended", "joined", "sink", "transport")
 
-    def __init__(self, client_id: str, sink: Sink) -> None:
+    def __init__(self, client_id: str, sink: Sink, transport: str = "sse") -> None:
         self.client_id = client_id
         self.sink = sink
+        self.transport = transport
         self.cursor = 0
         self.joined = 0
         self.ended: str | None = None
@@ -75,22 +79,40 @@ class Fanout:
         self._streams: dict[str, Stream] = {}
         self._grown: set[asyncio.Future[None]] = set()
         self.head = 0
-        self.cut = 0
+        # Plain numbers, for who asks (pipeline.delivering.metrics): streams begun by transport, over by reason.
+        self.opened: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        self.sent = 0
+        self.resets = 0
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def clients(self) -> list[str]:
+        """Whose streams are held; for any thread."""
+        return list(self._streams)
 
     @property
     def last_event_id(self) -> EventId | None:
         """The newest window's id."""
         return self._ring[-1][0] if self._ring else None
 
+    @property
+    def kept(self) -> int:
+        """How many windows can be replayed."""
+        return len(self._ring)
+
+    def transports(self) -> Counter[str]:
+        """How many streams each transport carries."""
+        return Counter(stream.transport for stream in self._streams.values())
+
     # windows
 
     def publish(self, window: Window) -> None:
         """Encode `window` once; give it to every stream that is up to date; others find it in the ring."""
         event_id = EventId(window.epoch, window.window)
-        data = wire(encode_event(str(event_id), "window", encode(window)))
+        data = frames.event(str(event_id), "window", encode(window))
         self._ring.append((event_id, data))
         position, self.head = self.head, self.head + 1
         lagging = []
@@ -100,6 +122,7 @@ class Fanout:
                 stream.cursor = self.head
             else:
                 lagging.append(stream)
+        self.sent += len(self._streams) - len(lagging)
         for stream in lagging:
             if not self._cut_off(stream):
                 stream.wake()
@@ -116,6 +139,7 @@ class Fanout:
                 return
             stream.sink.write(data)
             stream.cursor += 1
+            self.sent += 1
 
     def beat(self, data: Wire, slot: int, slots: int) -> None:
         """Write `data` to every `slots`-th stream, beginning at `slot`: a heartbeat spread over time.
@@ -125,6 +149,12 @@ class Fanout:
         for stream in islice(self._streams.values(), slot, None, slots):
             if not stream.sink.is_full():
                 stream.sink.write(data)
+
+    def cut_stuck(self, now_s: float, most_s: float) -> None:
+        """Cut off every stream whose client has taken none of what waits for it for `most_s`."""
+        for stream in list(self._streams.values()):
+            if stream.sink.stuck_s(now_s) > most_s:
+                self._cut(stream, "stuck")
 
     # streams
 
@@ -136,6 +166,7 @@ class Fanout:
         """
         self.end(stream.client_id, "replaced")
         self._streams[stream.client_id] = stream
+        self.opened[stream.transport] += 1
         stream.cursor, stream.joined = position, self.head
         self.catch_up(stream)
 
@@ -149,6 +180,7 @@ class Fanout:
         stream = self._streams.pop(client_id, None)
         if stream is None:
             return
+        self.ended[reason] += 1
         stream.ended = reason
         if stream.sink.is_full():
             stream.sink.abort()
@@ -206,10 +238,14 @@ class Fanout:
         waiting = self.head - max(stream.cursor, stream.joined)
         if waiting <= self._queue_max and stream.cursor >= self._oldest:
             return False
-        log.warning("cut off a slow client", client_id=stream.client_id, waiting=self.head - stream.cursor)
-        self.cut += 1
+        self._cut(stream, "slow")
+        return True
+
+    def _cut(self, stream: Stream, reason: str) -> None:
+        waiting = self.head - stream.cursor
+        log.warning("cut off a client", client_id=stream.client_id, reason=reason, waiting=waiting)
+        self.cut[reason] += 1
         self.leave(stream)
-        stream.ended = "slow"
+        stream.ended = reason
         stream.sink.abort()
         stream.wake()
-        return True

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 
+from pipeline.collecting.rate import RateLimit
 from pipeline.delivering.tokens import COOKIE, bearer, matches
 from pipeline.enrolling.enrolment import Enrolment
-from pipeline.enrolling.roster import view
-from pipeline.errors import BufferFullError, EmoStreamError, KafkaUnreachableError
-from pipeline.messages import Announcement
+from pipeline.enrolling.views import PATHS, client_view, clusters_view
+from pipeline.errors import BufferFullError, EmoStreamError, KafkaUnreachableError, RegistryFullError
+from pipeline.messages import Transport
 from pipeline.problems import problem
 
 BODY_MAX_BYTES = 4096
 PAGE_MAX = 10_000
 RETRY_AFTER_S = "2"
+FULL_RETRY_AFTER_S = "60"
+RATE_WINDOW_S = 60
+USABLE = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, either left out, or no body'
 
 
 class NewClient(msgspec.Struct, frozen=True):
     """The body of `POST /clients`."""
 
     cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$")] | None = None
+    transport: Transport = "sse"
 
 
 _decode_new_client = msgspec.json.Decoder(NewClient).decode
@@ -79,9 +86,9 @@ def new_client(request: flask.Request) -> NewClient | flask.Response:
     try:
         return _decode_new_client(body)
     except msgspec.ValidationError as error:
-        return refuse(422, "Unusable registration", f'{error}: send {{}} or {{"cluster": "<name>"}}')
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return refuse(400, "Malformed JSON", f"the body is not JSON ({error}): send {{}} or no body")
+        return refuse(422, "Unusable registration", f"{error}: {USABLE}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return refuse(400, "Malformed JSON", f"the body is not JSON ({error}): {USABLE}")
 
 
 def page_of(request: flask.Request) -> tuple[str, int] | flask.Response:
@@ -92,28 +99,62 @@ def page_of(request: flask.Request) -> tuple[str, int] | flask.Response:
     return request.args.get("after", ""), int(limit)
 
 
-def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
-    """Return the application over `enrolment`; `registry_url` is where clients reach it."""
+def sender(address: str | None) -> str:
+    """Who registrations are counted for: an address, of IPv6 its /64, which one household or machine has whole."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        # A proxy may have put a port behind it, or "unknown".
+        return address or ""
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def create_app(enrolment: Enrolment, registry_url: str, per_address_min: int = 0, proxies: int = 0) -> flask.Flask:
+    """Return the application over `enrolment`; `registry_url` is where clients reach it.
+
+    One address may register `per_address_min` clients a minute (0: any number). The address is that of the connection;
+    behind `proxies` proxies it is the one that the first of them named in X-Forwarded-For.
+    """
     app = flask.Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
+    limit = RateLimit(per_address_min, RATE_WINDOW_S)
+    if proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
+
+    def over_limit() -> flask.Response | None:
+        now_ns, address = enrolment.clock_ns(), sender(flask.request.remote_addr)
+        if limit.hit(address, 1, now_ns):
+            return None
+        return refuse(
+            429,
+            "Too many registrations",
+            f"{address} registers more than registrations_per_address_min={limit.most} clients a minute: "
+            "wait as Retry-After says, and use the clients there are",
+            Retry_After=str(limit.wait_s(now_ns)),
+        )
 
     def shown(client_id: str) -> dict[str, object] | None:
         with enrolment.lock:
             registration = enrolment.roster.client(client_id)
             if registration is None:
                 return None
-            return view(registration, registry_url, enrolment.roster.is_held(client_id, enrolment.clock_ns()))
+            return client_view(registration, registry_url, enrolment.roster.is_held(client_id, enrolment.clock_ns()))
 
     @app.post("/clients")
     def register() -> flask.Response:
         wanted = new_client(flask.request)
         if isinstance(wanted, flask.Response):
             return wanted
-        registered = enrolment.register(wanted.cluster)
+        refusal = over_limit()
+        if refusal is not None:
+            return refusal
+        registered = enrolment.register(wanted.cluster, wanted.transport)
         if registered is None:
             return nobody(wanted.cluster)
         registration, token = registered
-        document = view(registration, registry_url, live=True)
+        document = client_view(registration, registry_url, live=True)
         response = answer({**document, "token": token}, 201)
         response.headers["Location"] = f"{registry_url}/clients/{registration.client_id}"
         response.set_cookie(COOKIE, token, path=f"/clients/{registration.client_id}", httponly=True, samesite="Strict")
@@ -127,7 +168,8 @@ def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
         with enrolment.lock:
             now_ns, roster = enrolment.clock_ns(), enrolment.roster
             listed = [
-                view(client, registry_url, roster.is_held(client.client_id, now_ns)) for client in roster.clients(*page)
+                client_view(client, registry_url, roster.is_held(client.client_id, now_ns))
+                for client in roster.clients(*page)
             ]
             return answer({"count": len(roster), "clients": listed})
 
@@ -160,24 +202,23 @@ def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
         response.delete_cookie(COOKIE, path=f"/clients/{client_id}", httponly=True, samesite="Strict")
         return response
 
-    @app.get("/clients/<client_id>/stream")
-    def stream(client_id: str) -> flask.Response:
+    @app.get(f"/clients/<client_id>/<any({','.join(PATHS.values())}):path>")
+    def lead(client_id: str, path: str) -> flask.Response:
         try:
             base = enrolment.stream_base(client_id)
         except KeyError:
             return unknown(client_id)
         if base is None:
             return nobody(None)
+        query = flask.request.query_string.decode("latin-1")
+        location = f"{base}/clients/{client_id}/{path}{'?' if query else ''}{query}"
         # A cached redirect would lead to a subscriber long gone.
-        headers = {"Location": f"{base}/clients/{client_id}/stream", "Cache-Control": "no-store"}
-        return flask.Response(status=307, headers=headers)
+        return flask.Response(status=307, headers={"Location": location, "Cache-Control": "no-store"})
 
     @app.get("/clusters")
     def clusters() -> flask.Response:
         with enrolment.lock:
-            now_ns, roster = enrolment.clock_ns(), enrolment.roster
-            members = [(member, roster.is_live(member, now_ns)) for member in roster.subscribers()]
-        return answer({"clusters": by_cluster(members, now_ns)})
+            return answer({"clusters": clusters_view(enrolment.roster, enrolment.clock_ns())})
 
     @app.get("/healthz")
     def healthz() -> flask.Response:
@@ -187,7 +228,9 @@ def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
         return answer({"status": "ok", "stage": "registry", "clients": count, "subscribers_live": live})
 
     @app.errorhandler(EmoStreamError)
-    def out_of_reach(error: EmoStreamError) -> flask.Response:
+    def unable(error: EmoStreamError) -> flask.Response:
+        if isinstance(error, RegistryFullError):
+            return refuse(503, "Too many clients", str(error), Retry_After=FULL_RETRY_AFTER_S)
         if not isinstance(error, (KafkaUnreachableError, BufferFullError)):
             raise error
         return refuse(503, "Kafka is out of reach", str(error), Retry_After=RETRY_AFTER_S)
@@ -199,30 +242,5 @@ def create_app(enrolment: Enrolment, registry_url: str) -> flask.Flask:
         allow = dict(error.get_headers()).get("Allow")
         return refuse(error.code or 500, error.name, detail, **({"Allow": allow} if allow is not None else {}))
 
+    enrolment.meters.attach(app)
     return app
-
-
-def by_cluster(members: list[tuple[Announcement, bool]], now_ns: int) -> list[dict[str, object]]:
-    """Return the document of `GET /clusters`: subscribers with their last words and age."""
-    clusters: dict[str, list[tuple[Announcement, bool]]] = {}
-    for member, live in members:
-        clusters.setdefault(member.cluster, []).append((member, live))
-    return [
-        {
-            "cluster": name,
-            "clients": sum(member.clients for member, live in held if live),
-            "live": sum(live for _, live in held),
-            "subscribers": [
-                {
-                    "subscriber": member.subscriber,
-                    "url": member.url,
-                    "clients": member.clients,
-                    "live": live,
-                    "age_s": round((now_ns - member.announced_ns) / 1e9, 3),
-                    "last_event_id": member.last_event_id,
-                }
-                for member, live in held
-            ],
-        }
-        for name, held in clusters.items()
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -16,6 +17,8 @@ log = logs.get(__name__)
 QUEUE_MAX = 10_000
 BATCH_MAX = 500
 ACK_S = 5.0
+# A record that is written alone costs a request here and a fetch at every reader. Who registers waits this much longer.
+GATHER_S = 0.05
 
 Entry = tuple[bytes, bytes | None, "Future[None]"]
 
@@ -35,7 +38,7 @@ class Journal:
         self._thread.start()
 
     def post(self, key: bytes, value: bytes | None) -> Future[None]:
-        """Queue one record; the future tells when Kafka has it, or raises KafkaUnreachableError.
+        """Queue one record without waiting; the future tells when Kafka has it, or raises KafkaUnreachableError.
 
         Raises BufferFullError when 10,000 records wait already.
         """
@@ -48,10 +51,14 @@ class Journal:
             ) from None
         return acknowledged
 
-    def append(self, key: bytes, value: bytes | None) -> None:
-        """Queue one record and wait until Kafka has it. Raises KafkaUnreachableError or BufferFullError."""
+    def __len__(self) -> int:
+        """How many records wait to be written."""
+        return self._entries.qsize()
+
+    def wait(self, acknowledged: Future[None]) -> None:
+        """Wait until Kafka has what was posted. Raises KafkaUnreachableError."""
         try:
-            self.post(key, value).result(2 * ACK_S)
+            acknowledged.result(2 * ACK_S)
         except TimeoutError:
             raise KafkaUnreachableError(
                 f"Kafka acknowledged no record of {self._topic!r} for {2 * ACK_S:g} s: check the broker, then try again"
@@ -68,6 +75,7 @@ class Journal:
         while not ending:
             batch: list[Entry] = []
             entry = self._entries.get()
+            time.sleep(GATHER_S)
             while entry is not None and len(batch) < BATCH_MAX:
                 batch.append(entry)
                 try:

@@ -4,13 +4,13 @@ Pure: records and the time of day go in, decisions come out. The registry owns o
 it decides to Kafka; nothing here is safe for threads.
 
 A subscriber is live while its last announcement is younger than `silent_s` by its own stamp, so that a roster
-rebuilt from the topic takes no old announcement for a sign of life.
+rebuilt from the topic takes no old announcement for a sign of life. A client is seen when it registers, comes for its
+stream, or is named among those that a subscriber holds.
 """
 
 from __future__ import annotations
 
-import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -18,32 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.delivering.tokens import token_sha256
-from pipeline.messages import Announcement, Registration
-
-WILDCARDS = frozenset({"", "0.0.0.0", "::"})
-
-
-def base_url(override: str, host: str, port: int) -> str:
-    """Return how clients reach a stage: `override`, else http://host:port, without a slash at its end.
-
-    A wildcard address is nothing a client can call, so this machine's name stands for it.
-    """
-    if override:
-        return override.rstrip("/")
-    name = platform.node() if host in WILDCARDS else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-class Place(NamedTuple):
-    """A subscriber's identity."""
-
-    cluster: str
-    subscriber: str
-
-    @property
-    def key(self) -> str:
-        """The key of its announcements: `{cluster}/{subscriber}`."""
-        return f"{self.cluster}/{self.subscriber}"
+from pipeline.enrolling.places import Place
+from pipeline.messages import Announcement, Registration, Transport
 
 
 class Seat(NamedTuple):
@@ -55,13 +31,15 @@ class Seat(NamedTuple):
 
 
 class Roster:
-    """The registry's whole state."""
+    """The registry's whole state. `started_ns` is when it began to see clients: none has been away since before."""
 
-    def __init__(self, silent_s: float) -> None:
+    def __init__(self, silent_s: float, started_ns: int = 0) -> None:
         self._silent_ns = int(silent_s * 1e9)
+        self._started_ns = started_ns
         self._clients: dict[str, Registration] = {}
         self._subscribers: dict[Place, Announcement] = {}
-        self._registered: Counter[Place] = Counter()
+        # Each place's clients and when each was seen last, the longest ago first.
+        self._seen_ns: defaultdict[Place, dict[str, int]] = defaultdict(dict)
         self._assigned: Counter[Place] = Counter()
         self._removed: set[str] = set()
 
@@ -81,9 +59,9 @@ class Roster:
             self._drop(client_id)
             return
         known = self._clients.get(client_id)
-        if client_id in self._removed or (known and known.registered_ns > registration.registered_ns):
+        if client_id in self._removed or (known and known.registered_ns >= registration.registered_ns):
             return
-        self._keep(registration)
+        self._keep(registration, registration.registered_ns)
 
     def hear_announcement(self, place: Place, announcement: Announcement | None) -> None:
         """Take one record of `subscribers`; None is the tombstone of a subscriber that has left."""
@@ -93,6 +71,8 @@ class Roster:
             self._subscribers.pop(place, None)
         else:
             self._subscribers[place] = announcement
+            for client_id in announcement.held:
+                self._see(client_id, announcement.announced_ns)
 
     # decisions
 
@@ -135,28 +115,52 @@ class Roster:
         least = min(clusters, key=weight)
         return min(clusters[least], key=lambda member: (*self._weight(member), member.subscriber))
 
-    def register(self, client_id: str, token: str, now_ns: int, cluster: str | None = None) -> Registration | None:
-        """Give a new client its place; None when nobody is live there."""
+    def register(
+        self,
+        client_id: str,
+        token: str,
+        now_ns: int,
+        cluster: str | None = None,
+        transport: Transport = "sse",
+    ) -> Registration | None:
+        """Give a new client its place, in `cluster` if it asks for one; None when nobody is live there."""
         chosen = self.choose(now_ns, cluster)
         if chosen is None:
             return None
-        return self._assign(client_id, token_sha256(token), chosen, now_ns)
+        place = Place(chosen.cluster, chosen.subscriber)
+        return self._assign(
+            Registration(client_id, token_sha256(token), *place, now_ns, transport, cluster), place, now_ns
+        )
 
     def seat(self, client_id: str, now_ns: int) -> Seat | None:
-        """Where `client_id` finds its stream now; None when nobody at all is live.
+        """Where `client_id`, which has come for its stream, finds it now; None when nobody at all is live.
 
-        A client whose subscriber fell silent moves within its cluster, or to another when its own has nobody
-        left: a view cut differently is better than none. Raises KeyError for an unknown client.
+        A client whose subscriber fell silent moves within the cluster it asked for or is in, or to another when that
+        has nobody left: a view cut differently is better than none. Raises KeyError for an unknown client.
         """
         registration = self._clients[client_id]
-        place = Place(registration.cluster, registration.subscriber)
+        self._see(client_id, now_ns)
         if self.is_held(client_id, now_ns):
-            return Seat(registration, self._subscribers[place], moved=False)
-        chosen = self.choose(now_ns, registration.cluster) or self.choose(now_ns)
+            return Seat(registration, self._subscribers[place_of(registration)], moved=False)
+        chosen = self.choose(now_ns, registration.asked or registration.cluster) or self.choose(now_ns)
         if chosen is None:
             return None
-        later_ns = max(now_ns, registration.registered_ns + 1)
-        return Seat(self._assign(client_id, registration.token_sha256, chosen, later_ns), chosen, moved=True)
+        return Seat(self.move(client_id, Place(chosen.cluster, chosen.subscriber), now_ns), chosen, moved=True)
+
+    def move(self, client_id: str, target: Place, now_ns: int) -> Registration:
+        """Give a client another place. Raises KeyError for an unknown client."""
+        registration = self._clients[client_id]
+        moved = msgspec.structs.replace(
+            registration,
+            cluster=target.cluster,
+            subscriber=target.subscriber,
+            registered_ns=max(now_ns, registration.registered_ns + 1),
+        )
+        return self._assign(moved, target, now_ns)
+
+    def forget(self, client_id: str) -> None:
+        """Take back a `register` that could not be kept; if its record comes all the same, it counts."""
+        self._drop(client_id)
 
     def remove(self, client_id: str) -> Registration:
         """Forget a client at once and return its registration; its records on their way do not bring it back.
@@ -171,7 +175,19 @@ class Roster:
     def restore(self, registration: Registration) -> None:
         """Take back a `remove` that could not be kept."""
         self._removed.discard(registration.client_id)
-        self._keep(registration)
+        self._keep(registration, registration.registered_ns)
+
+    def long_gone(self, before_ns: int, limit: int) -> list[str]:
+        """At most `limit` clients that nobody has seen since `before_ns`."""
+        if before_ns <= self._started_ns:
+            return []
+        gone: list[str] = []
+        for seen_ns in self._seen_ns.values():
+            for client_id, last_ns in seen_ns.items():
+                if last_ns >= before_ns or len(gone) == limit:
+                    break
+                gone.append(client_id)
+        return gone
 
     # views
 
@@ -184,33 +200,55 @@ class Roster:
         ids: Iterable[str] = sorted(name for name in self._clients if name > after)
         return [self._clients[name] for name in islice(ids, limit)]
 
+    def by_cluster(self) -> Counter[str]:
+        """How many clients are registered in each cluster."""
+        return Counter(registration.cluster for registration in self._clients.values())
+
     def subscribers(self) -> Iterator[Announcement]:
         """Every subscriber known, in order, live or silent."""
         return (self._subscribers[place] for place in sorted(self._subscribers))
 
+    def registered(self, place: Place) -> int:
+        """How many clients have their place there."""
+        return len(self._seen_ns[place])
+
+    def assigned(self, place: Place) -> int:
+        """How many clients were led there since it announced its load."""
+        return self._assigned[place]
+
+    def seen_at(self, place: Place, since_ns: int) -> Iterator[Registration]:
+        """The clients of a place that were seen since then, those seen last first."""
+        for client_id, last_ns in reversed(self._seen_ns[place].items()):
+            if last_ns < since_ns:
+                return
+            yield self._clients[client_id]
+
     def _weight(self, announcement: Announcement) -> tuple[int, int]:
         place = Place(announcement.cluster, announcement.subscriber)
-        return announcement.clients + self._assigned[place], self._registered[place]
+        return announcement.clients + self._assigned[place], self.registered(place)
 
-    def _assign(self, client_id: str, digest: str, chosen: Announcement, now_ns: int) -> Registration:
-        registration = Registration(client_id, digest, chosen.cluster, chosen.subscriber, now_ns)
-        self._assigned[Place(chosen.cluster, chosen.subscriber)] += 1
-        self._keep(registration)
+    def _assign(self, registration: Registration, place: Place, now_ns: int) -> Registration:
+        self._assigned[place] += 1
+        self._keep(registration, now_ns)
         return registration
 
-    def _keep(self, registration: Registration) -> None:
+    def _see(self, client_id: str, now_ns: int) -> None:
+        registration = self._clients.get(client_id)
+        if registration is not None:
+            seen_ns = self._seen_ns[place_of(registration)]
+            seen_ns[client_id] = max(now_ns, seen_ns.pop(client_id))
+
+    def _keep(self, registration: Registration, seen_ns: int) -> None:
         self._drop(registration.client_id)
         self._clients[registration.client_id] = registration
-        self._registered[Place(registration.cluster, registration.subscriber)] += 1
+        self._seen_ns[place_of(registration)][registration.client_id] = seen_ns
 
     def _drop(self, client_id: str) -> None:
         registration = self._clients.pop(client_id, None)
         if registration is not None:
-            self._registered[Place(registration.cluster, registration.subscriber)] -= 1
+            del self._seen_ns[place_of(registration)][client_id]
 
 
-def view(registration: Registration, registry_url: str, live: bool) -> dict[str, object]:
-    """What anyone may know of a client: everything but its token's digest."""
-    shown = msgspec.structs.asdict(registration)
-    del shown["token_sha256"]
-    return {**shown, "stream_url": f"{registry_url}/clients/{registration.client_id}/stream", "live": live}
+def place_of(registration: Registration) -> Place:
+    """Where a client is registered."""
+    return Place(registration.cluster, registration.subscriber)

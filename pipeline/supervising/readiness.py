@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
+from pipeline import routing
 from pipeline.buses.bus import Bus
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement, Window, decode_announcement, decode_window
@@ -28,6 +29,8 @@ def await_first_window(
     """
     names = topics(settings)
     bus.ensure(names.events, names.aggregates, names.subscribers)
+    # A cluster whose publisher is slow to start would join behind the probe's window, and wait for ever.
+    routing.join(bus, names, (str(cluster) for cluster in range(1, settings.clusters + 1)))
     windows = bus.reader(names.aggregates.name, bus.ends(names.aggregates.name))
     announcements = bus.reader(names.subscribers.name, bus.ends(names.subscribers.name))
     writer = bus.writer()

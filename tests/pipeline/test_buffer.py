@@ -24,6 +24,8 @@ DEADLINE_S = 20.0
 class MemorySink:
     """Keeps each flush; acknowledges at once, or when it is told to."""
 
+    lost = errors = 0
+
     def __init__(self, held: bool = False) -> None:
         self.changed = threading.Condition()
         self.flushes: list[list[bytes]] = []

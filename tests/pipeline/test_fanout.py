@@ -22,6 +22,7 @@ class FakeSink:
         self.room = room
         self.sent: list[Wire] = []
         self.aborted = False
+        self.stuck = 0.0
 
     def write(self, data: Wire) -> None:
         """Keep it."""
@@ -35,6 +36,10 @@ class FakeSink:
     def abort(self) -> None:
         """Remember it."""
         self.aborted = True
+
+    def stuck_s(self, now_s: float) -> float:
+        """How long nothing was taken."""
+        return self.stuck
 
     def windows(self) -> list[int]:
         """The numbers of the windows received, in order."""
@@ -76,7 +81,7 @@ def test_a_chunk_is_the_plain_bytes_framed() -> None:
     fanout = Fanout(10, 10)
     _, sink = joined(fanout, "a")
     publish(fanout, 1)
-    plain, chunk = sink.sent[0]
+    plain, chunk = sink.sent[0][:2]
     assert chunk == f"{len(plain):x}\r\n".encode() + plain + b"\r\n"
 
 
@@ -103,8 +108,18 @@ def test_one_window_more_than_may_wait_cuts_a_stream_off() -> None:
     publish(fanout, 1, 2, 3)
     assert stream.ended is None
     publish(fanout, 4)
-    assert (stream.ended, sink.aborted, fanout.cut, len(fanout)) == ("slow", True, 1, 1)
+    assert (stream.ended, sink.aborted, fanout.cut["slow"], len(fanout)) == ("slow", True, 1, 1)
     assert quick.windows() == [1, 2, 3, 4]
+
+
+def test_a_stream_whose_client_takes_nothing_is_cut_off() -> None:
+    """Bytes that wait and are not taken for too long end that stream alone, counted by its reason."""
+    fanout = Fanout(10, 10)
+    (stream, sink), (other, _) = joined(fanout, "stuck"), joined(fanout, "other")
+    sink.stuck = 31.0
+    fanout.cut_stuck(0.0, 30.0)
+    assert (stream.ended, sink.aborted, fanout.cut) == ("stuck", True, {"stuck": 1})
+    assert (other.ended, len(fanout)) == (None, 1)
 
 
 def test_a_long_replay_is_no_reason_to_be_cut_off() -> None:
@@ -155,7 +170,7 @@ def test_a_round_of_beats_reaches_each_stream_once() -> None:
     fanout = Fanout(10, 10)
     sinks = [joined(fanout, str(n), room=0 if n == 3 else 9)[1] for n in range(10)]
     for slot in range(4):
-        fanout.beat(Wire(b"x", b"x"), slot, 4)
+        fanout.beat(Wire(b"x", b"x", b"x"), slot, 4)
     assert [len(sink.sent) for sink in sinks] == [0 if n == 3 else 1 for n in range(10)]
 
 
@@ -221,10 +236,10 @@ def test_an_id_nobody_comes_to_know_ends_in_a_reset(last: EventId) -> None:
 def test_a_malformed_id_is_refused(text: str) -> None:
     """What no server of ours can have sent is named."""
     with pytest.raises(MessageError, match="Last-Event-ID"):
-        parse_event_id(text)
+        parse_event_id(text, "Last-Event-ID")
 
 
 @given(st.text(min_size=1, max_size=50), st.integers(0, 10**18 - 1))
 def test_ids_are_read_as_they_are_written(epoch: str, number: int) -> None:
     """An epoch may hold anything, colons too."""
-    assert parse_event_id(str(EventId(epoch, number))) == EventId(epoch, number)
+    assert parse_event_id(str(EventId(epoch, number)), "after") == EventId(epoch, number)

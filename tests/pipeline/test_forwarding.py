@@ -208,6 +208,17 @@ def test_a_restart_goes_on_where_its_outputs_end(bus: Bus, make_topic: Topic, af
     assert ids(received(bus, one)) == ids(received(bus, two)) == ["e:0", "e:1", "f:0"]
 
 
+def test_nothing_before_its_start_is_forwarded(bus: Bus, make_topic: Topic) -> None:
+    """Neither to an output that is empty nor to one that ends before; what it has already moves the place on."""
+    source, output = make_topic(), make_topic()
+    send(bus, source, *(window(number) for number in range(5)))
+    late = Forwarder("stage", bus, source, bus, {output: for_clusters}, start=2)
+    assert late.resume() == {0: 2}
+    late.step(bus.tail(source, 100)[2:3])
+    assert Forwarder("stage", bus, source, bus, {output: for_clusters}, start=2).resume() == {0: 3}
+    assert Forwarder("stage", bus, source, bus, {output: for_clusters}, start=4).resume() == {0: 4}
+
+
 def test_a_window_kafka_did_not_take_is_not_counted_as_forwarded(
     bus: Bus, make_topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

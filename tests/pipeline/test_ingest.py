@@ -27,6 +27,8 @@ DEADLINE_S = 20.0
 class Kafka:
     """A sink in memory that can be held, as a broker that is away holds a flush."""
 
+    lost = errors = 0
+
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.answers.set()
@@ -281,6 +283,37 @@ def test_health_tells_what_was_accepted_and_what_waits(start: Callable[..., Stag
     assert health.status_code == 200
     assert (health.json["stage"], health.json["status"]) == ("ingest", "ok")
     assert (health.json["accepted"], health.json["waiting"], health.json["kafka_silent_s"]) == (4, 4, 0.0)
+
+
+def test_the_page_of_the_same_host_may_send_reactions(start: Callable[..., Stage]) -> None:
+    """The preflight and every answer, refusals and health too, name its origin; Retry-After may be read."""
+    client = start().client
+    page = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8080"}
+    asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = client.options("/reactions", headers=asked)
+    assert preflight.status_code in {200, 204}
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
+    for answer in (
+        preflight,
+        client.post("/reactions", json=GOOD, headers=page),
+        client.post("/reactions", json={}, headers=page),
+        client.get("/healthz", headers=page),
+    ):
+        assert answer.headers["Access-Control-Allow-Origin"] == page["Origin"]
+        assert "Origin" in answer.headers["Vary"]
+        assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1.evil.example", None])
+def test_other_pages_may_not(start: Callable[..., Stage], origin: str | None) -> None:
+    """A browser shows them no answer and sends no JSON; a program that names no origin gets no such headers."""
+    headers = {"Host": "127.0.0.1:8000", **({} if origin is None else {"Origin": origin})}
+    client = start().client
+    for answer in (
+        client.options("/reactions", headers=headers),
+        client.post("/reactions", json=GOOD, headers=headers),
+    ):
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
 
 
 @pytest.mark.parametrize(

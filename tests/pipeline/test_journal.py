@@ -63,9 +63,9 @@ def test_what_was_not_acknowledged_is_an_error_to_who_waits(error: Exception) ->
     writer.gate.set()
     written = Journal(writer, "t")
     with pytest.raises(type(error)):
-        written.append(b"k", b"v")
+        written.wait(written.post(b"k", b"v"))
     writer.error = None
-    written.append(b"k", b"v")
+    written.wait(written.post(b"k", b"v"))
     written.close()
 
 

@@ -1,4 +1,4 @@
-"""How many reactions a user may send."""
+"""How much one sender may send."""
 
 from __future__ import annotations
 
@@ -57,3 +57,14 @@ def test_memory_is_that_of_one_second() -> None:
         for user in range(50):
             assert limit.hit(str(user), 1, second * NS)
     assert len(limit._counts) == 50
+
+
+@given(window_s=st.integers(1, 90), now_ns=st.integers(0, 10**15))
+def test_after_the_wait_everyone_may_send_again(window_s: int, now_ns: int) -> None:
+    """Whole seconds, at least one and no more than there are, and not one too few."""
+    limit = RateLimit(1, window_s)
+    assert limit.hit("a", 1, now_ns)
+    wait_s = limit.wait_s(now_ns)
+    assert 1 <= wait_s <= window_s
+    assert limit.hit("a", 1, now_ns + wait_s * NS)
+    assert not limit.hit("a", 1, now_ns + wait_s * NS)

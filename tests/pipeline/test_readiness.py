@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.buses.memory_bus import MemoryBus
 from pipeline.errors import EmoStreamError
-from pipeline.messages import Announcement, Window, encode
+from pipeline.messages import Announcement, Route, Window, encode
+from pipeline.routing import read
 from pipeline.settings import Settings
 from pipeline.supervising.readiness import await_first_window
 from pipeline.topics import topics
@@ -62,6 +63,8 @@ def test_ready_when_every_subscriber_had_the_probes_window() -> None:
         ready = await_first_window(bus, SETTINGS, {}, threading.Event(), DEADLINE_S)
     assert [said.url for said in ready] == ["http://1", "http://2"]
     assert chain.probes == [None]
+    # Before the probe: a cluster whose publisher starts late gets the probe's window all the same.
+    assert read(bus.tail(NAMES.clusters.name, 9)) == {"1": Route("1", 0), "2": Route("2", 0)}
 
 
 @pytest.mark.parametrize(

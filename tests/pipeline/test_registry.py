@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from flask.testing import FlaskClient
 
 from pipeline.buses.bus import Writer
 from pipeline.buses.memory_bus import MemoryBus
-from pipeline.enrolling.clients_app import create_app
+from pipeline.enrolling.clients_app import create_app, sender
 from pipeline.enrolling.enrolment import Enrolment
+from pipeline.enrolling.places import Place
 from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import Announcement, decode_registration, encode
 from pipeline.settings import Settings
@@ -38,14 +40,17 @@ class Clock:
 class Chain:
     """One registry over a MemoryBus, and hands to play the subscribers."""
 
-    def __init__(self, bus: MemoryBus, clock: Clock) -> None:
+    def __init__(self, bus: MemoryBus, clock: Clock, **settings: object) -> None:
         self.bus, self.clock = bus, clock
-        self.enrolment = Enrolment(bus, Settings(), pytest.fail, clock)
-        self.http: FlaskClient = create_app(self.enrolment, URL).test_client()
+        values = Settings().replace(**settings)
+        self.enrolment = Enrolment(bus, values, pytest.fail, clock)
+        app = create_app(self.enrolment, URL, values.registrations_per_address_min, values.proxies)
+        self.http: FlaskClient = app.test_client()
 
-    def announce(self, cluster: str, subscriber: str, clients: int = 0) -> None:
+    def announce(self, cluster: str, subscriber: str, clients: int = 0, held: tuple[str, ...] = ()) -> None:
         """Announce a subscriber and wait until the registry has heard it."""
-        said = Announcement(subscriber, cluster, f"http://s{cluster}{subscriber}", clients, self.clock())
+        url = f"http://s{cluster}{subscriber}"
+        said = Announcement(subscriber, cluster, url, clients, self.clock(), "e:1", held)
         self.bus.writer().send(NAMES.subscribers.name, encode(said), f"{cluster}/{subscriber}".encode())
         until(lambda: said in list(self.enrolment.roster.subscribers()))
 
@@ -67,10 +72,19 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def chain() -> Iterator[Chain]:
     """A registry with one subscriber, 1/a."""
-    chain = Chain(MemoryBus(), Clock())
+    with started() as chain:
+        yield chain
+
+
+@contextmanager
+def started(**settings: object) -> Iterator[Chain]:
+    """A registry with one subscriber, 1/a, and settings of its own."""
+    chain = Chain(MemoryBus(), Clock(), **settings)
     chain.announce("1", "a")
-    yield chain
-    chain.enrolment.close()
+    try:
+        yield chain
+    finally:
+        chain.enrolment.close()
 
 
 def bearer(client: dict[str, Any]) -> dict[str, str]:
@@ -114,9 +128,11 @@ def test_a_wanted_cluster_is_given_or_refused(chain: Chain) -> None:
     [
         (b"{", "application/json", 400),
         (b"\xff", "application/json", 400),
+        (b'{"x":' + b"[" * 4000, "application/json", 400),
         (b"[]", "application/json", 422),
         (b'{"cluster": 1}', "application/json", 422),
         (b'{"cluster": "a/b"}', "application/json", 422),
+        (b'{"transport": "telegraph"}', "application/json", 422),
         (b"{}", "text/plain", 415),
         (b'"' + b"x" * 5000 + b'"', "application/json", 413),
     ],
@@ -173,16 +189,146 @@ def test_the_stream_url_leads_to_the_subscriber_that_lives(chain: Chain) -> None
     assert chain.http.get("/clients/nobody/stream").status_code == 404
 
 
+def test_every_transport_has_its_path(chain: Chain) -> None:
+    """The stream_url is the wanted transport's; each of the three paths leads there, with what was asked behind it."""
+    for transport, path in (("sse", "stream"), ("websocket", "socket"), ("poll", "windows")):
+        client = chain.register(transport=transport)
+        assert (client["transport"], client["stream_url"]) == (transport, f"{URL}/clients/{client['client_id']}/{path}")
+        for other in ("stream", "socket", "windows"):
+            here = f"/clients/{client['client_id']}/{other}?after=e:7&x=%0d%0a"
+            answer = chain.http.get(here)
+            assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1a{here}")
+        assert chain.http.get(f"/clients/{client['client_id']}/else").status_code == 404
+        assert chain.http.get(f"/clients/nobody/{path}").status_code == 404
+
+
 def test_a_restarted_registry_knows_what_it_knew(chain: Chain) -> None:
-    """Everything is rebuilt from the topics."""
-    kept, removed = chain.register(), chain.register()
+    """Everything is rebuilt from the topics: transports, places that were changed since, and who has gone."""
+    kept, moved, removed = chain.register(), chain.register(transport="poll", cluster="1"), chain.register()
     chain.http.delete(f"/clients/{removed['client_id']}", headers=bearer(removed))
+    chain.bus.writer().send(NAMES.subscribers.name, None, b"1/a")
+    chain.announce("2", "b")
+    until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 1)
+    assert chain.http.get(f"/clients/{moved['client_id']}/windows").status_code == 307
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 5)
     again = Chain(chain.bus, chain.clock)
     try:
         assert again.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
-        assert again.http.get(f"/clients/{kept['client_id']}/stream").status_code == 307
+        shown = again.http.get(f"/clients/{moved['client_id']}").get_json()
+        assert (shown["cluster"], shown["subscriber"], shown["transport"]) == ("2", "b", "poll")
+        again.announce("1", "a")
+        assert again.http.get(kept["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s1a/")
+        # It asked for its cluster, but lives where it is.
+        assert again.http.get(moved["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s2b/")
     finally:
         again.enrolment.close()
+
+
+def test_ticks_move_clients_to_a_subscriber_that_came(chain: Chain) -> None:
+    """A few a second, written down; who comes back is led to the new place, also by a registry that was restarted."""
+    clients = [chain.register() for _ in range(40)]
+    ids = tuple(client["client_id"] for client in clients)
+    for second in range(13):
+        chain.clock.now_ns += 1_000_000_000
+        chain.announce("1", "a", 40, ids)
+        chain.announce("1", "b")
+        chain.enrolment.tick()
+        assert chain.enrolment.roster.registered(Place("1", "b")) == (20 if second >= 10 else 0)
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 99)) == 60)
+    moved = [decode_registration(record.value) for record in chain.bus.tail(NAMES.clients.name, 99)[40:]]
+    assert {one.subscriber for one in moved} == {"b"}
+    location = chain.http.get(f"/clients/{moved[0].client_id}/stream").headers["Location"]
+    assert location.startswith("http://s1b/")
+    again = Chain(chain.bus, chain.clock)
+    try:
+        assert again.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
+    finally:
+        again.enrolment.close()
+
+
+def test_who_holds_no_stream_for_long_is_forgotten(chain: Chain) -> None:
+    """An hour after it was last seen its registration ends, with a tombstone; who is held stays for ever."""
+    watching, gone = chain.register(), chain.register()
+    for _ in range(59):
+        chain.clock.now_ns += 60_000_000_000
+        chain.announce("1", "a", 1, (watching["client_id"],))
+        chain.enrolment.tick()
+    assert len(chain.bus.tail(NAMES.clients.name, 9)) == 2
+    chain.clock.now_ns += 60_000_000_001
+    chain.enrolment.tick()
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 3)
+    last = chain.bus.tail(NAMES.clients.name, 1)[0]
+    assert (last.key, last.value) == (gone["client_id"].encode(), None)
+    assert chain.http.get(f"/clients/{gone['client_id']}/stream").status_code == 404
+    assert chain.http.get(f"/clients/{watching['client_id']}").status_code == 200
+
+
+def test_a_thread_keeps_ticking_until_the_end() -> None:
+    """It ends with the registry."""
+    with started() as chain:
+        thread = threading.Thread(target=chain.enrolment.keep)
+        thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_one_address_registers_so_many_a_minute() -> None:
+    """429 with Retry-After beyond it, and nobody is registered; the next minute, or another address, is free."""
+    with started(registrations_per_address_min=3) as chain:
+        chain.clock.now_ns = 600_000_000_000 - 20_500_000_000
+        chain.announce("1", "b")
+        answers = [chain.http.post("/clients") for _ in range(50)]
+        assert [answer.status_code for answer in answers] == [201] * 3 + [429] * 47
+        assert answers[-1].mimetype == "application/problem+json"
+        assert answers[-1].headers["Retry-After"] == "21"
+        assert "registrations_per_address_min=3" in answers[-1].get_json()["detail"]
+        assert len(chain.enrolment.roster) == 3
+        other = {"REMOTE_ADDR": "10.0.0.9"}
+        assert chain.http.post("/clients", environ_base=other).status_code == 201
+        # Whoever names an address himself is not believed: no proxy is known here.
+        assert chain.http.post("/clients", headers={"X-Forwarded-For": "10.0.0.10"}).status_code == 429
+        assert chain.http.get("/clients").status_code == 200
+        chain.clock.now_ns += 21_000_000_000
+        chain.announce("1", "b")
+        assert chain.http.post("/clients").status_code == 201
+
+
+def test_behind_a_proxy_the_address_it_names_counts() -> None:
+    """The last one in X-Forwarded-For, which the proxy wrote; those before it are the client's own words."""
+    with started(registrations_per_address_min=1, proxies=1) as chain:
+        statuses = [
+            chain.http.post("/clients", headers={"X-Forwarded-For": forwarded}).status_code
+            for forwarded in ("10.0.0.1", "10.0.0.2", "1.2.3.4, 10.0.0.1")
+        ]
+        assert statuses == [201, 201, 429]
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+        (None, ""),
+    ],
+)
+def test_who_registrations_are_counted_for(address: str | None, counted: str) -> None:
+    """IPv6 addresses of one network are one sender: each household has as many as it likes."""
+    assert sender(address) == counted
+
+
+def test_no_more_clients_than_clients_max() -> None:
+    """503 with Retry-After beyond it; whoever leaves makes room."""
+    with started(clients_max=2) as chain:
+        first = chain.register()
+        chain.register()
+        answer = chain.http.post("/clients")
+        assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "clients_max=2" in answer.get_json()["detail"]
+        chain.http.delete(f"/clients/{first['client_id']}", headers=bearer(first))
+        assert chain.http.post("/clients").status_code == 201
 
 
 def test_two_registries_follow_each_other(chain: Chain) -> None:
@@ -199,14 +345,23 @@ def test_two_registries_follow_each_other(chain: Chain) -> None:
 
 
 def test_clusters_show_load_life_and_age(chain: Chain) -> None:
-    """GET /clusters sums up what the subscribers said, and who fell silent."""
+    """GET /clusters sums up what the subscribers said, who is registered with them, and who fell silent."""
+    chain.register()
     chain.clock.now_ns += 6_000_000_000
     chain.announce("1", "b", 7)
     (cluster,) = chain.http.get("/clusters").get_json()["clusters"]
     assert (cluster["cluster"], cluster["clients"], cluster["live"]) == ("1", 7, 1)
-    assert [(held["subscriber"], held["live"], held["age_s"]) for held in cluster["subscribers"]] == [
-        ("a", False, 6.0),
-        ("b", True, 0.0),
+    chain.clock.now_ns += 3_100_000_000
+    chain.announce("1", "c")
+    (cluster,) = chain.http.get("/clusters").get_json()["clusters"]
+    shown = [
+        (held["subscriber"], held["live"], held["health"], held["age_s"], held["clients"], held["registered"])
+        for held in cluster["subscribers"]
+    ]
+    assert shown == [
+        ("a", False, "silent", 9.1, 0, 1),
+        ("b", True, "late", 3.1, 7, 0),
+        ("c", True, "ok", 0.0, 0, 0),
     ]
 
 

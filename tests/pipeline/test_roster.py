@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.enrolling.roster import Place, Roster, base_url, view
-from pipeline.messages import Announcement, Registration
+from pipeline.enrolling.places import Place, base_url
+from pipeline.enrolling.roster import Roster
+from pipeline.enrolling.views import client_view
+from pipeline.messages import Announcement, Registration, Transport
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -166,9 +168,79 @@ def test_a_roster_is_rebuilt_from_the_topics() -> None:
     assert [held.subscriber for held in roster.subscribers()] == ["a"]
 
 
+def test_a_client_is_led_back_to_the_cluster_it_asked_for() -> None:
+    """Its cluster's death leads it elsewhere, and the death of its new place home, if that lives again."""
+    roster = roster_of(announcement("1", "a"), announcement("2", "a"))
+    roster.register("x", "t", NOW, "1", "websocket")
+    roster.hear_announcement(Place("1", "a"), None)
+    seat = roster.seat("x", NOW)
+    assert seat is not None
+    assert (seat.registration.cluster, seat.registration.asked, seat.registration.transport) == ("2", "1", "websocket")
+    roster.hear_announcement(Place("2", "a"), None)
+    hear(roster, announcement("1", "a", 9), announcement("3", "a"))
+    seat = roster.seat("x", NOW)
+    assert seat is not None
+    assert seat.registration.cluster == "1"
+
+
+def test_a_move_is_newer_than_what_it_replaces() -> None:
+    """Also within one tick of the clock, so that nobody takes the old place for the later word."""
+    roster = roster_of(announcement("1", "a"), announcement("1", "b"))
+    first = roster.register("x", "t", NOW)
+    assert first is not None
+    moved = roster.move("x", Place("1", "b"), NOW)
+    assert moved == msgspec.structs.replace(first, subscriber="b", registered_ns=NOW + 1)
+    roster.hear_registration("x", first)
+    assert roster.client("x") == moved
+    assert (roster.registered(Place("1", "a")), roster.registered(Place("1", "b"))) == (0, 1)
+    assert roster.assigned(Place("1", "b")) == 1
+
+
+def test_clients_are_seen_when_they_come_and_when_they_are_held() -> None:
+    """Those seen last come first; a client that is named elsewhere than where it is registered is seen as well."""
+    roster = roster_of(announcement("1", "a"))
+    for n in range(4):
+        roster.register(f"c{n}", "t", NOW)
+    roster.seat("c1", NOW + 5 * S - 1)
+    held = msgspec.structs.replace(announcement("1", "z", at=NOW + 3 * S), held=("c0", "nobody"))
+    hear(roster, held)
+    place = Place("1", "a")
+    assert [one.client_id for one in roster.seen_at(place, NOW)] == ["c0", "c1", "c3", "c2"]
+    assert [one.client_id for one in roster.seen_at(place, NOW + 1)] == ["c0", "c1"]
+
+
+def test_the_long_gone_are_those_nobody_has_seen() -> None:
+    """At most so many at once, none before the roster has watched for as long, and none that is still held."""
+    roster = Roster(5, started_ns=NOW)
+    for n in range(5):
+        roster.hear_registration(f"c{n}", Registration(f"c{n}", "d", "1", "a", NOW - 900 * S + n))
+    assert roster.long_gone(NOW, 9) == []
+    hear(roster, msgspec.structs.replace(announcement("1", "a", at=NOW + 60 * S), held=("c0", "c3")))
+    assert roster.long_gone(NOW + 1, 2) == ["c1", "c2"]
+    assert roster.long_gone(NOW + 1, 9) == ["c1", "c2", "c4"]
+    assert roster.long_gone(NOW + 61 * S, 9) == ["c1", "c2", "c4", "c0", "c3"]
+
+
+def test_a_registration_that_was_not_kept_leaves_nothing() -> None:
+    """And its record counts if it comes all the same: whoever wrote it believes in it."""
+    roster = roster_of(announcement("1", "a"))
+    first = roster.register("x", "t", NOW)
+    roster.forget("x")
+    assert (len(roster), roster.registered(Place("1", "a"))) == (0, 0)
+    roster.hear_registration("x", first)
+    assert len(roster) == 1
+
+
+@pytest.mark.parametrize(("transport", "path"), [("sse", "stream"), ("websocket", "socket"), ("poll", "windows")])
+def test_the_stream_url_is_that_of_the_transport(transport: Transport, path: str) -> None:
+    """Each transport is served at a path of its own."""
+    shown = client_view(Registration("x", "digest", "1", "a", NOW, transport, "1"), "http://r", live=True)
+    assert (shown["transport"], shown["stream_url"]) == (transport, f"http://r/clients/x/{path}")
+
+
 def test_a_view_never_shows_the_tokens_digest() -> None:
     """What anyone may see of a client opens nothing."""
-    shown = view(Registration("x", "digest", "1", "a", NOW), "http://r", live=True)
+    shown = client_view(Registration("x", "digest", "1", "a", NOW), "http://r", live=True)
     assert "digest" not in str(shown)
     assert shown["stream_url"] == "http://r/clients/x/stream"
 

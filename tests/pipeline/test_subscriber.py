@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from pipeline import lifecycle
 from pipeline.buses.memory_bus import MemoryBus
+from pipeline.delivering.fanout import Stream
 from pipeline.delivering.hosting import fastest_loop
 from pipeline.delivering.sse import SseEvent, SseParser
 from pipeline.delivering.tokens import token_sha256
@@ -27,6 +29,7 @@ from pipeline.messages import (
     decode_window,
     encode,
 )
+from pipeline.routing import join
 from pipeline.settings import Settings
 from pipeline.subscriber import Subscriber, serve
 from pipeline.topics import topics
@@ -50,10 +53,14 @@ class Live:
         for number in numbers:
             self.writer.send(FEED, window(number, epoch, emoji))
 
-    def register(self, client_id: str) -> None:
+    def register(self, client_id: str, cluster: str = "1", subscriber: str = "1") -> None:
         """Put a registration into the topic; the token of `x` is `token-x`."""
-        record = Registration(client_id, token_sha256(f"token-{client_id}"), "1", "1", 1)
+        record = Registration(client_id, token_sha256(f"token-{client_id}"), cluster, subscriber, 1)
         self.writer.send(NAMES.clients.name, encode(record), client_id.encode())
+
+    def unregister(self, client_id: str) -> None:
+        """Put a tombstone into the topic."""
+        self.writer.send(NAMES.clients.name, None, client_id.encode())
 
     async def health(self) -> dict[str, Any]:
         """What /healthz says."""
@@ -198,8 +205,7 @@ def test_windows_from_before_are_not_sent_but_can_be_resumed_from() -> None:
     run(scenario, bus)
 
 
-@pytest.mark.parametrize(("last", "reason"), [("e:1", "too old"), ("e:99", "beyond"), ("gone:3", "epoch gone")])
-def test_what_cannot_be_resumed_is_said(last: str, reason: str) -> None:
+def test_what_is_too_old_to_be_resumed_is_said() -> None:
     """A reset event names the reason and where the stream goes on; then it does."""
     bus = prepared()
     for number in (10, 11):
@@ -207,12 +213,30 @@ def test_what_cannot_be_resumed_is_said(last: str, reason: str) -> None:
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with live.watch("x", **{"Last-Event-ID": last}) as x:
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as x:
             event = await x.next()
             assert (event.id, event.event) == ("e:11", "reset")
-            assert reason in json.loads(event.data)["reason"]
+            assert "too old" in json.loads(event.data)["reason"]
             live.publish(12)
             assert await x.ids(1) == ["e:12"]
+
+    run(scenario, bus, patience_s=0.1)
+
+
+@pytest.mark.parametrize(("last", "reason"), [("e:99", "beyond the newest, 11"), ("gone:3", "epoch gone is not kept")])
+def test_an_id_that_this_feed_never_gave_is_refused(last: str, reason: str) -> None:
+    """One from the future or from another epoch is no client's of this stream: 409, with what to do."""
+    bus = prepared()
+    for number in (10, 11):
+        bus.writer().send(FEED, window(number))
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        headers = {"Authorization": "Bearer token-x", "Last-Event-ID": last}
+        status, problem = await live.refusal("x", **headers)
+        assert status == 409
+        assert reason in problem["detail"]
+        assert "connect without one" in problem["detail"]
 
     run(scenario, bus, patience_s=0.1)
 
@@ -366,8 +390,8 @@ def test_a_client_that_reads_late_gets_everything_in_order() -> None:
     run(scenario)
 
 
-def test_bytes_sent_on_a_stream_harm_nobody() -> None:
-    """A client that talks where it should listen is its own problem; the others get their windows."""
+def test_a_client_that_sends_bytes_on_its_stream_is_cut_off_and_nobody_else_notices() -> None:
+    """What it sends is not kept for a request that never gets its turn: its connection ends at the first byte."""
 
     async def scenario(live: Live) -> None:
         live.register("loud")
@@ -376,7 +400,8 @@ def test_bytes_sent_on_a_stream_harm_nobody() -> None:
         loud = await connect(live.port, "loud")
         async with live.watch("x") as x:
             await live.until(lambda health: health["clients"] == 2)
-            await loop.sock_sendall(loud, b"\xff\0nonsense\r\n\r\n" * 1000)
+            await loop.sock_sendall(loud, b"\xff\0nonsense\r\n\r\n")
+            await live.until(lambda health: health["clients"] == 1)
             live.publish(1)
             assert await x.ids(1) == ["e:1"]
         loud.close()
@@ -488,6 +513,80 @@ def test_it_announces_itself_with_its_load_and_leaves_with_a_tombstone() -> None
     assert bus.tail(NAMES.subscribers.name, 1)[0].value is None
     assert ends[0].done()
     assert ends[0].result() == []
+
+
+@pytest.mark.parametrize("place", [("1", "2"), ("2", "1")])
+def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str]) -> None:
+    """Its stream ends with all it was given; others go on, and it may come back if it has to."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        async with live.watch("x") as x, live.watch("y") as y:
+            await live.until(lambda health: health["clients"] == 2)
+            live.publish(1)
+            assert await x.ids(1) == await y.ids(1) == ["e:1"]
+            live.register("y")
+            live.register("x", *place)
+            assert await x.ended() == []
+            live.publish(2)
+            assert await y.ids(1) == ["e:2"]
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as again:
+            assert await again.ids(1) == ["e:2"]
+
+    run(scenario)
+
+
+def test_what_lies_before_a_gap_is_not_replayed() -> None:
+    """A cluster that was removed and added again begins anew: who was there before is told so."""
+    bus = prepared()
+    bus.ensure(NAMES.aggregates)
+    writer = bus.writer()
+    for number in (1, 2):
+        writer.send(FEED, window(number))
+    # Those windows' first hop names offset 1.
+    for _ in range(2):
+        writer.send(NAMES.aggregates.name, b"")
+    join(bus, NAMES, ["1"])
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        later = decode_window(window(9))
+        first, *others = later.hops
+        hops = (msgspec.structs.replace(first, offset=2), *others)
+        live.writer.send(FEED, encode(msgspec.structs.replace(later, hops=hops)))
+        await live.until(lambda health: health["last_event_id"] == "e:9")
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as x:
+            assert (await x.next()).event == "reset"
+
+    run(scenario, bus)
+
+
+def test_every_client_it_holds_is_named_once_a_minute() -> None:
+    """A part of them in each announcement, so that none grows with the crowd."""
+
+    class Nowhere:
+        def write(self, data: object) -> None:
+            """Drop it."""
+
+        def is_full(self) -> bool:
+            """Never."""
+            return False
+
+        def abort(self) -> None:
+            """Nothing is open."""
+
+        def stuck_s(self, now_s: float) -> float:
+            """Nothing waits."""
+            return 0.0
+
+    subscriber = Subscriber(Settings(), "http://s")
+    clients = {f"client-{n}" for n in range(600)}
+    for client_id in clients:
+        subscriber.fanout.join(Stream(client_id, Nowhere()), 0)
+    named = [subscriber.announcement().held for _ in range(60)]
+    assert sorted(one for held in named for one in held) == sorted(clients)
+    assert max(map(len, named)) < 100
 
 
 def test_a_reader_that_gives_up_ends_the_stage_with_its_error() -> None:

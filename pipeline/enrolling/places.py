@@ -1,0 +1,31 @@
+"""Where clients can be: a subscriber's identity and its address."""
+
+from __future__ import annotations
+
+import platform
+from typing import NamedTuple
+
+WILDCARDS = frozenset({"", "0.0.0.0", "::"})
+
+
+class Place(NamedTuple):
+    """A subscriber's identity."""
+
+    cluster: str
+    subscriber: str
+
+    @property
+    def key(self) -> str:
+        """The key of its announcements: `{cluster}/{subscriber}`."""
+        return f"{self.cluster}/{self.subscriber}"
+
+
+def base_url(override: str, host: str, port: int) -> str:
+    """Return how clients reach a stage: `override`, else http://host:port, without a slash at its end.
+
+    A wildcard address is nothing a client can call, so this machine's name stands for it.
+    """
+    if override:
+        return override.rstrip("/")
+    name = platform.node() if host in WILDCARDS else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

@@ -1,0 +1,57 @@
+"""Which clusters the main publisher routes to: what the topic `clusters` says, how a cluster joins and leaves.
+
+A cluster's publisher and subscribers join by themselves and never leave by themselves: who is restarted misses nothing.
+Only whoever removes a cluster (`python -m pipeline scale`) says that it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+
+from pipeline import logs
+from pipeline.buses.bus import Bus, Record
+from pipeline.delivering.following import ALL
+from pipeline.errors import MessageError
+from pipeline.messages import Route, decode_route, encode
+from pipeline.topics import Topics
+
+log = logs.get(__name__)
+
+
+def read(records: Iterable[Record]) -> dict[str, Route | None]:
+    """Return the last word of `records` on each cluster: its route, or None for one that has left."""
+    said: dict[str, Route | None] = {}
+    for record in records:
+        if record.key is None:
+            continue
+        try:
+            route = None if record.value is None else decode_route(record.value)
+        except MessageError as error:
+            log.error("skipped a record that is no route", offset=record.offset, reason=str(error))
+            continue
+        said[record.key.decode(errors="replace")] = route
+    return said
+
+
+def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[Route]:
+    """Have windows routed to `clusters` from now on, and return how; those that are routed to already stay so."""
+    bus.ensure(names.aggregates, names.clusters)
+    said = read(bus.tail(names.clusters.name, ALL))
+    from_offset = bus.ends(names.aggregates.name)[0]
+    routes = [said.get(cluster) or Route(cluster, from_offset) for cluster in clusters]
+    new = [route for route in routes if said.get(route.cluster) is None]
+    if new:
+        with closing(bus.writer()) as writer:
+            for route in new:
+                writer.send(names.clusters.name, encode(route), route.cluster.encode())
+            writer.flush()
+        log.info("joined", clusters=[route.cluster for route in new], from_offset=from_offset)
+    return routes
+
+
+def leave(bus: Bus, names: Topics, cluster: str) -> None:
+    """Have nothing routed to `cluster` any more."""
+    with closing(bus.writer()) as writer:
+        writer.send(names.clusters.name, None, cluster.encode())
+        writer.flush()

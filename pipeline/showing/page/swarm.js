@@ -1,0 +1,216 @@
+// The swarm: one sprite for each representative, risen evenly over the time until the next window.
+//
+// One animation loop, motion by time and not by frame, typed arrays in place of objects, glyphs drawn once into
+// bitmaps: a frame allocates nothing. The loop stops when nobody is in the air.
+
+export const SPRITES_MAX = 2_000;
+const GLYPHS_MAX = 512;
+const LIFE_S = 8;
+// A tab that was hidden does not jump.
+const STEP_MAX_S = 0.1;
+const SWAY_MAX = 24;
+const SIZES = [22, 30, 40, 52, 64];
+// Above so many, whole pixels: nobody sees the difference and the bitmaps are copied, not interpolated.
+const SNAP_ABOVE = 300;
+const FONT = '"Apple Color Emoji","Segoe UI Emoji","Noto Color Emoji",sans-serif';
+
+/** The size, CSS pixels, at which `count` sprites fill a third of an area. */
+export function sizeFor(count, width, height) {
+  const wanted = Math.sqrt((width * height * 0.33) / Math.max(1, count));
+  return SIZES.findLast((size) => size <= wanted) ?? SIZES[0];
+}
+
+/** How many of a window's representatives take off: all, or what keeps the air at `SPRITES_MAX`. */
+export function takingOff(representatives, spreadS) {
+  return Math.min(representatives, Math.floor((SPRITES_MAX * spreadS) / LIFE_S));
+}
+
+export class Swarm {
+  #canvas;
+  #context;
+  #width = 1;
+  #height = 1;
+  #scale = 1;
+  #frame = 0;
+  #lastMs = 0;
+  #nowS = 0;
+  #count = 0;
+  // sprites
+  #left = new Float32Array(SPRITES_MAX);
+  #born = new Float64Array(SPRITES_MAX);
+  #life = new Float32Array(SPRITES_MAX);
+  #sway = new Float32Array(SPRITES_MAX);
+  #phase = new Float32Array(SPRITES_MAX);
+  #glyph = new Uint16Array(SPRITES_MAX);
+  // glyphs
+  #bitmaps = new Array(GLYPHS_MAX).fill(null);
+  #keys = new Array(GLYPHS_MAX).fill('');
+  #users = new Uint16Array(GLYPHS_MAX);
+  #places = new Map();
+  // what is to take off
+  #waiting = [];
+  #taken = 0;
+  #beganS = 0;
+  #spreadS = 1;
+  #size = SIZES.at(-1);
+
+  constructor(canvas) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext('2d');
+    this.step = this.step.bind(this);
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+    this.#resize();
+  }
+
+  get count() {
+    return this.#count;
+  }
+
+  /** Let a window's representatives take off over `spreadS` seconds; return how many stand for one sprite. */
+  show(reactions, spreadS) {
+    let all = 0;
+    for (const reaction of reactions) all += reaction.representatives;
+    const count = takingOff(all, spreadS);
+    this.#waiting = pick(reactions, all, count);
+    this.#taken = 0;
+    this.#beganS = this.#nowS;
+    this.#spreadS = spreadS;
+    this.#size = sizeFor((count * LIFE_S) / spreadS, this.#width, this.#height);
+    if (!this.#frame && count) {
+      this.#lastMs = performance.now();
+      this.#frame = requestAnimationFrame(this.step);
+    }
+    return count ? all / count : 1;
+  }
+
+  /** Empty the air and stop. */
+  clear() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#waiting = [];
+    this.#users.fill(0);
+    this.#count = 0;
+    this.#context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
+  }
+
+  step(ms) {
+    this.#nowS += Math.min(STEP_MAX_S, Math.max(0, (ms - this.#lastMs) / 1000));
+    this.#lastMs = ms;
+    const share = Math.min(1, (this.#nowS - this.#beganS) / this.#spreadS);
+    const due = Math.ceil(share * this.#waiting.length);
+    while (this.#taken < due) this.#takeOff(this.#waiting[this.#taken++]);
+    this.#draw();
+    const idle = this.#count === 0 && this.#taken >= this.#waiting.length;
+    this.#frame = idle ? 0 : requestAnimationFrame(this.step);
+  }
+
+  #draw() {
+    const context = this.#context;
+    const width = this.#canvas.width;
+    const height = this.#canvas.height;
+    const snap = this.#count > SNAP_ABOVE;
+    const margin = SWAY_MAX * this.#scale;
+    context.clearRect(0, 0, width, height);
+    for (let i = 0; i < this.#count; ) {
+      const age = (this.#nowS - this.#born[i]) / this.#life[i];
+      if (age >= 1) {
+        this.#land(i);
+        continue;
+      }
+      const bitmap = this.#bitmaps[this.#glyph[i]];
+      const swayed = this.#sway[i] * this.#scale * Math.sin(this.#phase[i] + age * 9);
+      const x = margin + this.#left[i] * Math.max(0, width - bitmap.width - 2 * margin) + swayed;
+      const y = height - age * (height + bitmap.height);
+      context.globalAlpha = age > 0.8 ? (1 - age) * 5 : 1;
+      context.drawImage(bitmap, snap ? Math.round(x) : x, snap ? Math.round(y) : y);
+      i += 1;
+    }
+    context.globalAlpha = 1;
+  }
+
+  #takeOff(emoji) {
+    if (this.#count >= SPRITES_MAX) return;
+    const near = Math.random() < 0.6;
+    const glyph = this.#glyphOf(emoji, near ? this.#size : Math.round(this.#size * 0.75));
+    if (glyph < 0) return;
+    const i = this.#count++;
+    this.#users[glyph] += 1;
+    this.#glyph[i] = glyph;
+    this.#left[i] = Math.random();
+    this.#born[i] = this.#nowS;
+    // Small ones look further away, and those move more slowly.
+    this.#life[i] = LIFE_S * (near ? 0.75 + Math.random() * 0.35 : 1 + Math.random() * 0.3);
+    this.#sway[i] = SWAY_MAX * (0.25 + Math.random() * 0.75);
+    this.#phase[i] = Math.random() * 6.283;
+  }
+
+  #land(i) {
+    this.#users[this.#glyph[i]] -= 1;
+    const last = --this.#count;
+    this.#left[i] = this.#left[last];
+    this.#born[i] = this.#born[last];
+    this.#life[i] = this.#life[last];
+    this.#sway[i] = this.#sway[last];
+    this.#phase[i] = this.#phase[last];
+    this.#glyph[i] = this.#glyph[last];
+  }
+
+  /** The place of a glyph's bitmap, drawn if need be; -1 when all are in use by sprites in the air. */
+  #glyphOf(emoji, size) {
+    const key = `${emoji} ${size}`;
+    let place = this.#places.get(key);
+    if (place !== undefined) return place;
+    place = this.#bitmaps.indexOf(null);
+    if (place < 0) place = this.#users.indexOf(0);
+    if (place < 0) return -1;
+    this.#places.delete(this.#keys[place]);
+    this.#bitmaps[place]?.close();
+    this.#bitmaps[place] = glyphBitmap(emoji, Math.round(size * this.#scale));
+    this.#keys[place] = key;
+    this.#places.set(key, place);
+    return place;
+  }
+
+  #resize() {
+    const box = this.#canvas.getBoundingClientRect();
+    // Three pixels a point look like two, at more than twice the price.
+    const scale = Math.min(2, devicePixelRatio || 1);
+    if (scale !== this.#scale) {
+      this.#places.clear();
+      this.#keys.fill('');
+    }
+    this.#scale = scale;
+    this.#width = Math.max(1, box.width);
+    this.#height = Math.max(1, box.height);
+    this.#canvas.width = Math.round(this.#width * scale);
+    this.#canvas.height = Math.round(this.#height * scale);
+  }
+}
+
+/** `count` emoji out of `all` representatives, in their proportions and in random order. */
+export function pick(reactions, all, count, random = Math.random) {
+  const every = [];
+  // Every (all / count)-th of them in their row: rare ones keep their share.
+  let [seen, next] = [0, 0.5];
+  for (const { emoji_type: emoji, representatives } of reactions) {
+    seen += representatives;
+    for (; ((next * all) / count) < seen && every.length < count; next += 1) every.push(emoji);
+  }
+  for (let i = every.length - 1; i > 0; i -= 1) {
+    const j = Math.floor(random() * (i + 1));
+    [every[i], every[j]] = [every[j], every[i]];
+  }
+  return every;
+}
+
+function glyphBitmap(emoji, px) {
+  const side = Math.ceil(px * 1.3);
+  const canvas = new OffscreenCanvas(side, side);
+  const context = canvas.getContext('2d');
+  context.font = `${px}px ${FONT}`;
+  context.textAlign = 'center';
+  context.textBaseline = 'middle';
+  context.fillStyle = '#888';
+  context.fillText(emoji, side / 2, side / 2 + px * 0.06);
+  return canvas.transferToImageBitmap();
+}

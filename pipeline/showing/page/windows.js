@@ -1,0 +1,87 @@
+// What the last windows look like: the bars, the ranking of the newest, and its tally for whoever wants no motion.
+
+import { byId, element, whole } from './dom.js';
+
+const BARS = 20;
+const RANKED = 6;
+const TALLIED = 40;
+
+/** A window's emoji, the most frequent first. */
+export function ranked(window) {
+  return [...window.reactions].sort((a, b) => b.count - a.count);
+}
+
+export class Bars {
+  #list = byId('chart');
+  #totals = [];
+  #gap = false;
+
+  /** Mark that windows are missing before the next one. */
+  gap() {
+    this.#gap = this.#totals.length > 0;
+  }
+
+  add(window, nameOf) {
+    const [top] = ranked(window);
+    const item = element('li');
+    const bar = element('div', 'bar');
+    const emoji = element('span', 'emoji', top?.emoji_type ?? '');
+    const most = top ? `, most ${nameOf(top.emoji_type)}` : '';
+    const gap = this.#gap ? ', after windows that were missed' : '';
+    item.classList.toggle('gap', this.#gap);
+    bar.setAttribute('aria-hidden', 'true');
+    emoji.setAttribute('aria-hidden', 'true');
+    item.append(element('span', 'unseen', `${whole(window.total)} reactions${most}${gap}`), bar, emoji);
+    item.title = `${whole(window.total)} reactions`;
+    this.#gap = false;
+    this.#totals.push(window.total);
+    this.#list.append(item);
+    if (this.#totals.length > BARS) {
+      this.#totals.shift();
+      this.#list.firstElementChild.remove();
+    }
+    this.#scale();
+  }
+
+  #scale() {
+    const most = Math.max(1, ...this.#totals);
+    byId('chart-top').textContent = `highest ${whole(most)} ${most === 1 ? 'reaction' : 'reactions'}`;
+    [...this.#list.children].forEach((item, place) => {
+      item.querySelector('.bar').style.height = `${(78 * this.#totals[place]) / most}%`;
+    });
+  }
+}
+
+/** Show the newest window's most frequent emoji and their counts. */
+export function showRanking(window, nameOf) {
+  const top = ranked(window).slice(0, RANKED);
+  byId('now').replaceChildren(
+    ...top.map(({ emoji_type: emoji, count }) => {
+      const item = element('li');
+      const picture = element('span', 'emoji', emoji);
+      picture.setAttribute('role', 'img');
+      picture.setAttribute('aria-label', nameOf(emoji));
+      const track = element('span', 'track');
+      const bar = element('i');
+      bar.style.width = `${(100 * count) / top[0].count}%`;
+      track.append(bar);
+      item.append(picture, track, element('span', '', whole(count)));
+      return item;
+    }),
+  );
+}
+
+/** Show the newest window's representatives by number: the swarm standing still. */
+export function showTally(window, nameOf) {
+  const every = ranked(window).filter((reaction) => reaction.representatives);
+  const items = every.slice(0, TALLIED).map(({ emoji_type: emoji, representatives }) => {
+    const item = element('li');
+    const picture = element('span', 'emoji', emoji);
+    picture.setAttribute('role', 'img');
+    picture.setAttribute('aria-label', nameOf(emoji));
+    item.append(picture, element('span', '', `× ${whole(representatives)}`));
+    return item;
+  });
+  if (every.length > TALLIED) items.push(element('li', '', `and ${whole(every.length - TALLIED)} more kinds`));
+  byId('tally').replaceChildren(...items);
+}

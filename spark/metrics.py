@@ -1,0 +1,102 @@
+"""What the Spark job tells of itself; touched once a micro-batch, the driver's process is all it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram, Metric
+
+from pipeline import logs
+from pipeline.buses.bus import Bus
+from pipeline.messages import Window
+from pipeline.metrics.windows import WindowMeters
+
+log = logs.get(__name__)
+
+STAGE = "spark"
+BATCH_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0)
+
+
+class Source(msgspec.Struct, rename="camel"):
+    """Of Spark's progress report: how far the batch read, topic → partition → the offset after the last record."""
+
+    end_offset: dict[str, dict[str, int]] | None = None
+
+
+class Report(msgspec.Struct, rename="camel"):
+    """Spark's progress report, as far as it is shown here."""
+
+    num_input_rows: int
+    duration_ms: dict[str, int]
+    sources: list[Source] = []
+
+
+_decode = msgspec.json.Decoder(Report).decode
+
+
+class BatchMeters:
+    """Figures of the micro-batches on `topic`, one every `trigger_s`."""
+
+    def __init__(self, topic: str, trigger_s: float) -> None:
+        self.windows = WindowMeters(STAGE)
+        self.epoch = ""
+        self._topic = topic
+        self._seconds = Histogram(
+            "emostream_spark_batch_seconds",
+            "Micro-batches that read something, from trigger to commit: Spark's triggerExecution.",
+            registry=None,
+            buckets=BATCH_BUCKETS_S,
+        )
+        self._rows = Counter("emostream_spark_rows", "Records that micro-batches read.", registry=None)
+        self._reactions = Counter("emostream_spark_reactions", "Reactions counted in windows.", registry=None)
+        self._malformed = Counter(
+            "emostream_spark_malformed", "Records read that are no reaction, probes included.", registry=None
+        )
+        self._trigger = Gauge(
+            "emostream_spark_trigger_seconds", "The trigger interval: a micro-batch has to take less.", registry=None
+        )
+        self._lag = Gauge(
+            "emostream_spark_lag_records",
+            "Records that had come and were not read when the last micro-batch was done; NaN if Kafka did not say.",
+            registry=None,
+        )
+        self._trigger.set(trigger_s)
+
+    def health(self) -> dict[str, object]:
+        """What `GET /healthz` answers."""
+        return {"status": "ok" if self.epoch else "starting", "stage": STAGE, "epoch": self.epoch or None}
+
+    def emitted(self, window: Window) -> None:
+        """Count a window that is on the aggregates topic."""
+        self.windows.passed(window, window.emitted_ns)
+        self._reactions.inc(window.total)
+        self._malformed.inc(window.malformed)
+
+    def progress(self, report: str, bus: Bus) -> None:
+        """Take Spark's report of a trigger, JSON, and ask `bus` what has come since."""
+        read = _decode(report)
+        # Spark reports idle triggers as well.
+        if read.num_input_rows:
+            self._seconds.observe(read.duration_ms["triggerExecution"] / 1000)
+            self._rows.inc(read.num_input_rows)
+        for source in read.sources:
+            self._behind((source.end_offset or {}).get(self._topic, {}), bus)
+
+    def _behind(self, read_to: Mapping[str, int], bus: Bus) -> None:
+        if not read_to:
+            return
+        try:
+            ends = bus.ends(self._topic)
+        except Exception as error:
+            # Whatever Kafka's client raises: a figure is missing, and the micro-batches have trouble of their own.
+            log.warning("the lag is not known", error=str(error))
+            self._lag.set(float("nan"))
+            return
+        self._lag.set(sum(max(0, end - read_to.get(str(partition), 0)) for partition, end in ends.items()))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures."""
+        yield from self.windows.collect()
+        for family in (self._seconds, self._rows, self._reactions, self._malformed, self._trigger, self._lag):
+            yield from family.collect()

@@ -1,0 +1,52 @@
+"""The delivery benchmark as a whole, with a few clients: real Kafka, registry, subscribers and crowds."""
+
+from __future__ import annotations
+
+import json
+
+import psutil
+import pytest
+
+from experiments.bench.delivery import delivery
+from experiments.bench.delivery_parts import Sizes
+
+pytestmark = pytest.mark.integration
+
+FEW = Sizes(
+    clients=40,
+    rate_per_s=100.0,
+    windows=5,
+    pace_s=0.2,
+    levels=(5, 10),
+    level_s=0.5,
+    steady=10,
+    others=5,
+    churn_per_s=10.0,
+    churn_s=2.0,
+    quiet_s=1.0,
+    killed=10,
+)
+
+
+@pytest.mark.timeout(300)
+def test_the_benchmark_measures_every_part_and_leaves_nothing_running() -> None:
+    """Every figure is there and can be written; nobody missed anything; each process it started has ended."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    figures = delivery(FEW)
+    json.dumps(figures, allow_nan=False)
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+    assert figures["clients"] == 40
+    for name in ("first_byte_p99_s", "publish_to_last_p99_s", "messages_per_cpu_s", "churn_p99_ratio"):
+        assert figures[name] > 0
+    assert figures["kb_per_connection"] is not None
+    for name in ("lost", "duplicated", "reordered", "churn_missed", "failover_missed"):
+        assert figures[name] == 0, figures
+    assert figures["fan_in"]["clients_a_subscriber"] == {"1/1": 20, "1/2": 20}
+    assert [level["clients"] for level in figures["fan_out"]["levels"]] == [5, 10]
+    assert figures["churn"]["comers"]["came"] == 20
+    failover = figures["failover"]
+    assert failover["killed_clients"] == 10
+    assert failover["not_back"] == failover["lost"] == failover["duplicated"] == failover["the_others"]["lost"] == 0
+    assert 0 < figures["failover_s"] < 20
+    for part in ("fan_in", "fan_out", "churn", "failover"):
+        assert figures[part].get("strange", 0) == 0

@@ -1,0 +1,350 @@
+"""The page in a real Chromium on a real chain: what a person sees, and goes on seeing when a subscriber dies.
+
+A picture of each state is left in the run's folder `pictures` below pytest's temporary one, to be looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import sync_playwright
+
+from experiments import chain
+from experiments.chain import Endpoints
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium (Debian: apt-get install chromium)"
+    ),
+]
+
+# Two subscribers in one cluster: when one dies its clients go to the other.
+SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 2, "ingest_workers": 1}
+WINDOW_MS = 30_000
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 800}
+
+
+@pytest.fixture(scope="module")
+def two_subscribers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """The endpoints of a chain whose subscribers may be killed."""
+    with chain.started(SETTINGS, tmp_path_factory.mktemp("page-chain")) as endpoints:
+        yield endpoints
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, without a window."""
+    with sync_playwright() as driver:
+        # As root, as in CI, Chromium has no sandbox to offer.
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens an address as a new visitor; errors of a page fail the test."""
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def hear(message: Any) -> None:
+        # The browser itself logs each connection that a killed subscriber refuses, and each answer of 4xx or 5xx.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            wrong.append(message.text)
+
+    def open_page(url: str, size: dict[str, int] = DESK, **options: Any) -> Any:
+        contexts.append(browser.new_context(viewport=size, **options))
+        page = contexts[-1].new_page()
+        page.on("console", hear)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def live(page: Any) -> Any:
+    """Wait until a page says that it is connected; return it."""
+    page.wait_for_selector('#connection[data-kind="live"]', timeout=20_000)
+    return page
+
+
+def shows(page: Any, emoji: str) -> None:
+    """Wait until the newest window's ranking has `emoji`."""
+    page.wait_for_function(
+        "emoji => [...document.querySelectorAll('#now .emoji')].some(it => it.textContent === emoji)",
+        arg=emoji,
+        timeout=WINDOW_MS,
+    )
+
+
+def holder(endpoints: Endpoints, name: str) -> psutil.Process:
+    """The process of subscriber 1/`name`."""
+    words = ["pipeline.subscriber", "--cluster", "1", "--subscriber", name]
+    for process in psutil.process_iter():
+        try:
+            if process.cmdline()[-5:] == words and process.environ().get("EMOSTREAM_RUN_DIR") == endpoints.run_dir:
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"subscriber 1/{name} is not running")
+
+
+def test_a_reaction_of_one_page_is_seen_on_another(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """It is sent by a button, said to be sent, and rises in the other's swarm, bars and ranking."""
+    watcher = live(visit(f"{two_subscribers.registry}/"))
+    watcher.screenshot(path=pictures / "desk-quiet.png")
+    sender = live(visit(f"{two_subscribers.registry}/", PHONE))
+    sender.click('#quick [data-emoji="🎉"]')
+    sender.wait_for_selector("#sent:has-text('Sent: party popper')")
+    shows(watcher, "🎉")
+    shows(sender, "🎉")
+    assert watcher.locator("#chart li").count() >= 1
+    assert watcher.locator("#total").inner_text() == "1"
+    watcher.wait_for_function("() => document.querySelector('#watching').textContent === '2'", timeout=20_000)
+    watcher.screenshot(path=pictures / "desk-live.png")
+    sender.screenshot(path=pictures / "phone-live.png")
+
+
+def test_localhost_is_led_to_where_the_stream_is(two_subscribers: Endpoints, visit: Callable[..., Any]) -> None:
+    """A person who types localhost is connected all the same."""
+    live(visit(two_subscribers.registry.replace("127.0.0.1", "localhost") + "/"))
+
+
+def test_the_picker_works_by_keyboard_alone(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """Open, search, arrow to one, send it in a skin tone; the focus comes back to where it was."""
+    page = live(visit(f"{two_subscribers.registry}/", color_scheme="dark"))
+    page.focus("#more")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#choices [role=option]")
+    page.screenshot(path=pictures / "desk-picker-dark.png")
+    page.check('[name=tone][value="4"]')
+    page.focus("#search")
+    page.keyboard.type("waving ha")
+    page.wait_for_selector("#found:has-text('1 found')")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "waving hand"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sent:has-text('Sent: waving hand')")
+    assert page.evaluate("document.activeElement.id") == "more"
+    shows(page, "👋🏿")
+    page.focus("#more")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.querySelector('#picker').open") is False
+
+
+def test_the_arrows_walk_the_grid(two_subscribers: Endpoints, visit: Callable[..., Any]) -> None:
+    """One option is in the order of Tab; the arrows, Home and End move it."""
+    page = live(visit(f"{two_subscribers.registry}/"))
+    page.click("#more")
+    page.wait_for_selector("#choices [role=option]")
+    page.focus("#choices [tabindex='0']")
+    place = "[...document.querySelectorAll('#choices div')].indexOf(document.activeElement)"
+    columns = page.evaluate(
+        "getComputedStyle(document.querySelector('#choices')).gridTemplateColumns.split(' ').length"
+    )
+    for key, expected in (("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowUp", 1), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        assert page.evaluate(place) == expected
+    page.keyboard.press("End")
+    assert page.evaluate(f"{place} === document.querySelectorAll('#choices div').length - 1")
+    assert page.locator("#choices [tabindex='0']").count() == 1
+
+
+def test_a_crowd_is_shown_in_its_proportions(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """The ranking is that of what was sent; the pictures, light and dark, are to be looked at."""
+    pages = [live(visit(f"{two_subscribers.registry}/", color_scheme=scheme)) for scheme in ("light", "dark")]
+    sent = {"😂": 400, "❤️": 250, "🔥": 120, "👏": 60, "🎉": 25, "😢": 4}
+    body = json.dumps(
+        [
+            {"user_id": f"fan-{number}", "emoji_type": emoji, "timestamp": "2026-11-23T21:00:00Z"}
+            for emoji, count in sent.items()
+            for number in range(count)
+        ]
+    )
+    request = urllib.request.Request(
+        f"{two_subscribers.ingest}/reactions", body.encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 202
+    for page in pages:
+        shows(page, "😢")
+        seen = page.evaluate("[...document.querySelectorAll('#now .emoji')].map(it => it.textContent)")
+        assert seen == list(sent)
+        assert page.locator("#total").inner_text() == str(sum(sent.values()))
+    for page, scheme in zip(pages, ("light", "dark"), strict=True):
+        page.wait_for_timeout(1_500)
+        page.screenshot(path=pictures / f"desk-crowd-{scheme}.png")
+
+
+def test_whoever_wants_no_motion_gets_a_tally(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """No sprite flies, the numbers are the same; the motion can be asked for."""
+    page = live(visit(f"{two_subscribers.registry}/", PHONE, reduced_motion="reduce"))
+    page.click('#quick [data-emoji="🔥"]')
+    shows(page, "🔥")
+    page.wait_for_selector("#tally:has-text('🔥')")
+    assert page.locator("#swarm").is_hidden()
+    page.screenshot(path=pictures / "phone-calm.png")
+    page.click("#calm")
+    assert page.locator("#swarm").is_visible()
+    assert page.locator("#tally").is_hidden()
+
+
+def test_a_killed_subscriber_costs_no_window_and_no_reload(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """The page says that it lost its connection, comes back by itself elsewhere, and its bars have no gap."""
+    page = visit("about:blank")
+    with page.expect_response(lambda answer: answer.url.endswith("/clients") and answer.status == 201) as registered:
+        page.goto(f"{two_subscribers.registry}/")
+    live(page)
+    page.evaluate("document.body.dataset.mark = 'same document'")
+    process = holder(two_subscribers, registered.value.json()["subscriber"])
+    os.kill(process.pid, signal.SIGKILL)
+    killed_s = time.monotonic()
+    page.wait_for_selector('#connection:not([data-kind="live"])', timeout=10_000)
+    page.screenshot(path=pictures / "desk-lost.png")
+    page.click('#quick [data-emoji="😮"]')
+    live(page)
+    print(f"connected again after {time.monotonic() - killed_s:.1f} s")
+    shows(page, "😮")
+    page.screenshot(path=pictures / "desk-again.png")
+    assert page.evaluate("document.body.dataset.mark") == "same document"
+    assert page.locator("#chart li.gap").count() == 0
+
+
+def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit: Callable[..., Any]) -> None:
+    """No answer, a refusal with its wait, and a limit: each has its sentence."""
+    page = live(visit(f"{two_subscribers.registry}/"))
+    answers = iter(
+        [
+            (429, {"Retry-After": "1"}, "{}"),
+            (503, {"Retry-After": "5"}, "{}"),
+            (422, {}, '{"errors": [{"detail": "that is not one emoji"}]}'),
+        ]
+    )
+
+    def refuse(route: Any) -> None:
+        status, headers, body = next(answers)
+        allowed = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
+        route.fulfill(status=status, headers={**headers, **allowed}, body=body)
+
+    page.route("**/reactions", refuse)
+    for words in ("over the limit", "Try again in 5 seconds", "cannot be counted: that is not one emoji"):
+        page.click('#quick [data-emoji="👏"]')
+        page.wait_for_selector(f'#sent.refused:has-text("{words}")')
+    page.unroute("**/reactions")
+    page.route("**/reactions", lambda route: route.abort())
+    page.click('#quick [data-emoji="👏"]')
+    page.wait_for_selector('#sent.refused:has-text("there is no answer")')
+
+
+def test_the_operators_view_shows_the_chain(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """Figures, subscribers and no trouble, from the registry and from ingest itself."""
+    page = visit(f"{two_subscribers.registry}/ops")
+    page.wait_for_selector('#state[data-kind="live"]')
+    page.wait_for_selector("#ingest:has-text('OK')")
+    page.wait_for_function("() => document.querySelectorAll('#subscribers tr').length === 2")
+    page.wait_for_function("() => document.querySelector('#lag').textContent !== '–'", timeout=20_000)
+    page.wait_for_function("() => document.querySelectorAll('#batch-chart rect').length > 0", timeout=20_000)
+    page.screenshot(path=pictures / "ops.png", full_page=True)
+
+
+def test_two_thousand_sprites_fly_and_the_frame_rate_is_told(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """The pool fills and empties; how fast the frames come is printed, since a machine without a GPU draws by CPU."""
+    page = live(visit(f"{two_subscribers.registry}/"))
+    measured = page.evaluate(
+        """async () => {
+          const { Swarm, SPRITES_MAX } = await import('/page/swarm.js');
+          const canvas = document.querySelector('#swarm');
+          const swarm = new Swarm(canvas);
+          const kinds = ['😂', '❤️', '👏', '🎉', '🔥', '😮', '😢', '👍'];
+          const crowd = kinds.map((emoji_type) => ({ emoji_type, representatives: 2000 }));
+          swarm.show(crowd, 6);
+          setTimeout(() => swarm.show(crowd, 6), 6000);
+          const frames = [];
+          let most = 0;
+          await new Promise((done) => {
+            let last = performance.now();
+            const began = last;
+            const tick = (now) => {
+              if (swarm.count > 0.9 * SPRITES_MAX) frames.push(now - last);
+              most = Math.max(most, swarm.count);
+              last = now;
+              if (now - began < 12000) requestAnimationFrame(tick); else done();
+            };
+            requestAnimationFrame(tick);
+          });
+          frames.sort((a, b) => a - b);
+          const at = (share) => frames[Math.floor(frames.length * share)];
+          return { most, frames: frames.length, p50: at(0.5), p95: at(0.95) };
+        }"""
+    )
+    page.screenshot(path=pictures / "desk-two-thousand.png")
+    print(f"at most {measured['most']} sprites; a frame took {measured['p50']:.1f} ms, p95 {measured['p95']:.1f} ms")
+    assert measured["most"] > 1_900
+    assert measured["frames"] > 10
+
+
+STREAMS = [
+    (["id: a:1\ndata: x\n\n"], [["a:1", "message", "x"]]),
+    (
+        ["\ufeffevent: window\r", "\ndata: 1\r\n", "data:2\r\rdata: 3\n", "\n"],
+        [["", "window", "1\n2"], ["", "message", "3"]],
+    ),
+    ([": beat\n\n", "retry: 50\n\n", "data: never ended\n"], []),
+    (["id: 1\n\nid: a\0b\ndata\n\n"], [["1", "message", ""]]),
+]
+
+
+@pytest.mark.parametrize(("chunks", "events"), STREAMS)
+def test_the_pages_parser_follows_the_standard(
+    two_subscribers: Endpoints, visit: Callable[..., Any], chunks: list[str], events: list[list[str]]
+) -> None:
+    """Chunks cut anywhere, every line end, comments, a byte order mark, an id with NUL."""
+    page = visit(f"{two_subscribers.registry}/ops")
+    parsed = page.evaluate(
+        """async (chunks) => {
+          const { SseParser } = await import('/page/sse.js');
+          const parser = new SseParser();
+          return chunks.flatMap((chunk) => parser.feed(chunk)).map(({ id, type, data }) => [id, type, data]);
+        }""",
+        chunks,
+    )
+    assert parsed == events

@@ -1,0 +1,198 @@
+"""A registry and a subscriber, on ports of their own, that do to a client what a test tells them to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from aiohttp import WSCloseCode, web
+
+from pipeline.messages import Hop, TypeCount, Window, encode
+
+Event = tuple[str, str, bytes]
+PATHS = {"sse": "stream", "websocket": "socket", "poll": "windows"}
+
+
+def window(number: int, epoch: str = "e", emoji: str = "😂") -> Event:
+    """A window's event, as a subscriber sends it."""
+    hops = (Hop("main-publisher", 1, 2, 3), Hop("cluster-publisher-1", 4, 5, 6), Hop("subscriber-1-1", 7, 8, 9))
+    content = Window(epoch, number, 0, 0, {}, 38, [TypeCount(emoji, 38, 4)], hops=hops)
+    return f"{epoch}:{number}", "window", encode(content)
+
+
+def reset(reason: str, last: str, after: str = "") -> Event:
+    """A reset's event."""
+    return after, "reset", encode({"reason": reason, "last_event_id": last, "resumes_after": after})
+
+
+@dataclass
+class Send:
+    """Send events, then hold the connection, end it properly, or cut it. A poll is answered with all of them."""
+
+    events: list[Event]
+    then: Literal["hold", "end", "cut"] = "hold"
+    retry_ms: int | None = None
+    content_type: str = "text/event-stream"
+
+
+@dataclass
+class Refuse:
+    """Answer with a problem document; a WebSocket that stands is closed with 1008 if `after_upgrade`."""
+
+    status: int
+    detail: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    after_upgrade: bool = False
+
+    def response(self) -> web.Response:
+        """The answer."""
+        body = None if self.status == 204 else json.dumps({"status": self.status, "detail": self.detail})
+        kind = None if body is None else "application/problem+json"
+        return web.Response(status=self.status, text=body, content_type=kind, headers=self.headers)
+
+
+class Scripted:
+    """The servers; what is in `acts`, `registering` and `leading` is done to one request each, in order.
+
+    After `acts` a connection is held open; after the others the registry does its duty.
+    """
+
+    def __init__(self, *acts: Send | Refuse) -> None:
+        self.acts = deque(acts)
+        self.registering: deque[Refuse] = deque()
+        self.leading: deque[Refuse] = deque()
+        self.registered: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
+        self.deleting: deque[Refuse] = deque()
+        self.afters: list[str] = []
+        self.requests: list[web.Request] = []
+        self.open = 0
+        self._held = asyncio.Event()
+        self._runners: list[web.AppRunner] = []
+
+    async def __aenter__(self) -> Self:
+        """Serve."""
+        registry, subscriber = web.Application(), web.Application()
+        registry.router.add_post("/clients", self._register)
+        registry.router.add_delete("/clients/{id}", self._delete)
+        for path in PATHS.values():
+            registry.router.add_get(f"/clients/{{id}}/{path}", self._lead)
+            subscriber.router.add_get(f"/clients/{{id}}/{path}", self._serve)
+        self.url, self.place = [await self._start(app) for app in (registry, subscriber)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop; whatever is open is let go."""
+        self._held.set()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition()` holds."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def _start(self, app: web.Application) -> str:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def _register(self, request: web.Request) -> web.Response:
+        if self.registering:
+            return self.registering.popleft().response()
+        wanted = await request.json()
+        self.registered.append(wanted)
+        name = f"c{len(self.registered)}"
+        path = PATHS[wanted.get("transport", "sse")]
+        seat = {"cluster": wanted.get("cluster", "1"), "subscriber": "1"}
+        answer = {"client_id": name, "token": f"token-{name}", "live": True, **seat}
+        return web.json_response({**answer, "stream_url": f"{self.url}/clients/{name}/{path}"}, status=201)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        if self.deleting:
+            return self.deleting.popleft().response()
+        assert self._is_allowed(request)
+        self.deleted.append(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def _lead(self, request: web.Request) -> web.Response:
+        if self.leading:
+            return self.leading.popleft().response()
+        return web.Response(status=307, headers={"Location": self.place + request.path})
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        act = self.acts.popleft() if self.acts else Send([])
+        if not self._is_allowed(request):
+            act = Refuse(401, "no token came")
+        self.open += 1
+        try:
+            if request.path.endswith("/socket") and not (isinstance(act, Refuse) and not act.after_upgrade):
+                return await self._socket(request, act)
+            if isinstance(act, Refuse):
+                self.afters.append(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
+                return act.response()
+            if request.path.endswith("/windows"):
+                return await self._poll(request, act)
+            return await self._stream(request, act)
+        finally:
+            self.open -= 1
+
+    def _is_allowed(self, request: web.Request) -> bool:
+        return request.headers.get("Authorization") == f"Bearer token-{request.match_info['id']}"
+
+    async def _stream(self, request: web.Request, act: Send) -> web.StreamResponse:
+        self.afters.append(request.headers.get("Last-Event-ID", ""))
+        response = web.StreamResponse(headers={"Content-Type": act.content_type})
+        response.force_close()
+        await response.prepare(request)
+        await response.write(b": hello\n\n")
+        if act.retry_ms is not None:
+            await response.write(b"retry: %d\n\n" % act.retry_ms)
+        await response.write(
+            b"".join(b"id: %b\nevent: %b\ndata: %b\n\n" % (a.encode(), b.encode(), c) for a, b, c in act.events)
+        )
+        await self._then(request, act)
+        return response
+
+    async def _socket(self, request: web.Request, act: Send | Refuse) -> web.StreamResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        self.afters.append((await ws.receive_json()).get("after", ""))
+        if isinstance(act, Refuse):
+            await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=act.detail.encode())
+            return ws
+        for event_id, event, data in act.events:
+            await ws.send_str(json.dumps({"id": event_id, "event": event, "data": json.loads(data)}))
+        if act.then == "hold":
+            await ws.receive()
+        elif act.then == "end":
+            await ws.close(code=WSCloseCode.GOING_AWAY)
+        else:
+            await self._then(request, act)
+        return ws
+
+    async def _poll(self, request: web.Request, act: Send) -> web.StreamResponse:
+        self.afters.append(request.query.get("after", ""))
+        if act.then == "cut" or not act.events:
+            await self._then(request, act)
+        events = [{"id": a, "event": b, "data": json.loads(c)} for a, b, c in act.events]
+        after = act.events[-1][0] if act.events else request.query.get("after", "")
+        return web.json_response({"events": events, "after": after})
+
+    async def _then(self, request: web.Request, act: Send) -> None:
+        if act.then == "hold":
+            await self._held.wait()
+        elif act.then == "cut":
+            assert request.transport is not None
+            # What was written is to arrive before the reset.
+            await asyncio.sleep(0.01)
+            request.transport.abort()
