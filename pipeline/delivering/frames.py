@@ -29,7 +29,8 @@ def parse_event_id(text: str, field: str) -> EventId:
     epoch, _, window = text.rpartition(":")
     number = window.isascii() and window.isdigit() and len(window) < 19
     # What is not UTF-8 comes from HTTP as surrogates, which cannot be sent back in an answer.
-    if not (epoch and epoch.isprintable() and number) or len(text) > EVENT_ID_MAX:
+    foreign = any("\ud800" <= character <= "\udfff" for character in epoch)
+    if not (epoch and number) or foreign or len(text) > EVENT_ID_MAX:
         raise MessageError(f"{field} is {text[:80]!a}: send the last event's id, <epoch>:<window>, or none")
     return EventId(epoch, int(window))
 

@@ -123,6 +123,18 @@ def test_a_first_message_that_will_not_do_closes_the_socket(first: str | bytes, 
     run(scenario, patience_s=0.1)
 
 
+def test_a_socket_that_sends_what_is_not_utf_8_is_closed() -> None:
+    """1007, as RFC 6455 has it (section 8.1)."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        async with live.http.ws_connect(f"{live.url}/clients/x/socket", headers=TOKEN) as opened:
+            await opened.send_frame(b'{"after": "\xff:1"}', aiohttp.WSMsgType.TEXT)
+            assert (await opened.receive()).data == 1007
+
+    run(scenario)
+
+
 def test_a_second_message_and_a_deleted_client_close_the_socket() -> None:
     """A client sends one message; a registration's end is a regular close."""
 
