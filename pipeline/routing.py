@@ -11,8 +11,8 @@ from contextlib import closing
 
 from pipeline import logs
 from pipeline.buses.bus import Bus, Record
+from pipeline.buses.records import keyed
 from pipeline.delivering.following import ALL
-from pipeline.errors import MessageError
 from pipeline.messages import Route, decode_route, encode
 from pipeline.topics import Topics
 
@@ -21,17 +21,7 @@ log = logs.get(__name__)
 
 def read(records: Iterable[Record]) -> dict[str, Route | None]:
     """Return the last word of `records` on each cluster: its route, or None for one that has left."""
-    said: dict[str, Route | None] = {}
-    for record in records:
-        if record.key is None:
-            continue
-        try:
-            route = None if record.value is None else decode_route(record.value)
-        except MessageError as error:
-            log.error("skipped a record that is no route", offset=record.offset, reason=str(error))
-            continue
-        said[record.key.decode(errors="replace")] = route
-    return said
+    return dict(keyed(records, decode_route, "route"))
 
 
 def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[Route]:

@@ -13,6 +13,7 @@ from aiohttp import web
 from pipeline import lifecycle, logs, routing, settings
 from pipeline.buses.bus import Bus, Record, Writer
 from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.buses.records import keyed
 from pipeline.delivering.delivery_app import PATIENCE_S, create_app
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.following import ALL, Deliver, Follower
@@ -97,18 +98,10 @@ class Subscriber:
 
     def take_registrations(self, records: list[Record], _received_ns: int = 0) -> None:
         """Learn tokens; the stream of a client that was removed, or has its place elsewhere now, ends."""
-        for record in records:
-            if record.key is None:
-                continue
-            client_id = record.key.decode(errors="replace")
-            if record.value is None:
+        for client_id, registration in keyed(records, decode_registration, "registration"):
+            if registration is None:
                 self.tokens.hear(client_id, None)
                 self.fanout.end(client_id, "deleted")
-                continue
-            try:
-                registration = decode_registration(record.value)
-            except MessageError as error:
-                log.error("skipped a record that is no registration", offset=record.offset, reason=str(error))
                 continue
             self.tokens.hear(client_id, registration.token_sha256)
             if (registration.cluster, registration.subscriber) != self.place:

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
 from prometheus_client import Counter, Gauge, Histogram, Metric
 
 from pipeline import logs
 from pipeline.buses.bus import Bus
 from pipeline.messages import Window
 from pipeline.metrics.windows import WindowMeters
+from pipeline.progress import decode_report, lag
 
 log = logs.get(__name__)
 
 STAGE = "spark"
 BATCH_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0)
-
-
-class Source(msgspec.Struct, rename="camel"):
-    """Of Spark's progress report: how far the batch read, topic → partition → the offset after the last record."""
-
-    end_offset: dict[str, dict[str, int]] | None = None
-
-
-class Report(msgspec.Struct, rename="camel"):
-    """Spark's progress report, as far as it is shown here."""
-
-    num_input_rows: int
-    duration_ms: dict[str, int]
-    sources: list[Source] = []
-
-
-_decode = msgspec.json.Decoder(Report).decode
 
 
 class BatchMeters:
@@ -75,7 +58,7 @@ class BatchMeters:
 
     def progress(self, report: str, bus: Bus) -> None:
         """Take Spark's report of a trigger, JSON, and ask `bus` what has come since."""
-        read = _decode(report)
+        read = decode_report(report.encode())
         # Spark reports idle triggers as well.
         if read.num_input_rows:
             self._seconds.observe(read.duration_ms["triggerExecution"] / 1000)
@@ -93,7 +76,7 @@ class BatchMeters:
             log.warning("the lag is not known", error=str(error))
             self._lag.set(float("nan"))
             return
-        self._lag.set(sum(max(0, end - read_to.get(str(partition), 0)) for partition, end in ends.items()))
+        self._lag.set(lag(ends, read_to))
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures."""

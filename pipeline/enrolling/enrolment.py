@@ -10,13 +10,14 @@ from uuid import uuid4
 
 from pipeline import logs, settings
 from pipeline.buses.bus import Bus, Record
+from pipeline.buses.records import keyed
 from pipeline.delivering.following import ALL, Follower
 from pipeline.enrolling.journal import Journal
 from pipeline.enrolling.metrics import RegistryMeters
 from pipeline.enrolling.places import Place
 from pipeline.enrolling.rebalancing import Rebalancer
 from pipeline.enrolling.roster import Roster, place_of
-from pipeline.errors import BufferFullError, KafkaUnreachableError, MessageError, RegistryFullError
+from pipeline.errors import BufferFullError, KafkaUnreachableError, RegistryFullError
 from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
 from pipeline.topics import topics
 
@@ -162,24 +163,12 @@ class Enrolment:
             log.warning("a decision was not kept", client_id=client_id, error=str(error))
 
     def _hear_clients(self, records: list[Record], _received_ns: int = 0) -> None:
-        for record in records:
-            if record.key is None:
-                continue
-            try:
-                registration = None if record.value is None else decode_registration(record.value)
-            except MessageError as error:
-                log.error("skipped a record that is no registration", offset=record.offset, reason=str(error))
-                continue
+        for client_id, registration in keyed(records, decode_registration, "registration"):
             with self.lock:
-                self.roster.hear_registration(record.key.decode(errors="replace"), registration)
+                self.roster.hear_registration(client_id, registration)
 
     def _hear_subscribers(self, records: list[Record], _received_ns: int = 0) -> None:
-        for record in records:
-            cluster, _, subscriber = (record.key or b"").decode(errors="replace").partition("/")
-            try:
-                announcement = None if record.value is None else decode_announcement(record.value)
-            except MessageError as error:
-                log.error("skipped a record that is no announcement", offset=record.offset, reason=str(error))
-                continue
+        for place, announcement in keyed(records, decode_announcement, "announcement"):
+            cluster, _, subscriber = place.partition("/")
             with self.lock:
                 self.roster.hear_announcement(Place(cluster, subscriber), announcement)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.messages import Window, decoder
+from pipeline.messages import Window
+from pipeline.progress import Report, lag
 from pipeline.showing.troubles import NS, Facts, Member, troubles
 
 WINDOWS = 100
@@ -23,25 +23,6 @@ SAMPLES = 150
 # Ingest flushes in bursts: a rate is taken over so many samples.
 RATE_SAMPLES = 5
 COUNTED_S = 60.0
-
-
-class Source(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a micro-batch ended in its source: topic → partition → the offset after the last record."""
-
-    end_offset: dict[str, dict[str, int]] | None = None
-
-
-class Report(msgspec.Struct, frozen=True, rename="camel"):
-    """What is read of Spark's StreamingQueryProgress; durations are in ms, the timestamp is the trigger's."""
-
-    batch_id: int
-    timestamp: datetime
-    num_input_rows: int
-    duration_ms: dict[str, int]
-    sources: list[Source]
-
-
-decode_report = decoder(Report)
 
 
 class Sample(NamedTuple):
@@ -83,11 +64,10 @@ class Account:
 
     def take_ends(self, ends: Mapping[int, int], now_ns: int) -> None:
         """Take the offset after the last record of each partition of `emoji-events`, as they are now."""
-        lag = None
+        behind = None
         if self._read is not None:
-            # Both move: what Spark reported a moment later than the ends were looked up is no negative lag.
-            lag = sum(max(0, end - self._read.get(str(partition), 0)) for partition, end in ends.items())
-        self._samples.append(Sample(now_ns, sum(ends.values()), lag))
+            behind = lag(ends, self._read)
+        self._samples.append(Sample(now_ns, sum(ends.values()), behind))
         self._unreadable = None
 
     def take_failure(self, reason: str) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from pipeline import logs, settings
 from pipeline.buses.bus import Bus, Record
+from pipeline.buses.records import readable
 from pipeline.delivering.following import Follower
-from pipeline.errors import MessageError
 from pipeline.messages import decode_window
-from pipeline.showing.account import BATCHES, WINDOWS, Account, decode_report
+from pipeline.progress import decode_report
+from pipeline.showing.account import BATCHES, WINDOWS, Account
 from pipeline.showing.troubles import Member
 from pipeline.topics import topics
 
@@ -72,22 +73,12 @@ class Observer:
         self._sampling.join(2.0)
 
     def _hear_windows(self, records: list[Record], _received_ns: int = 0) -> None:
-        for record in records:
-            try:
-                window = decode_window(record.value)
-            except MessageError as error:
-                log.error("skipped a record that is no window", offset=record.offset, reason=str(error))
-                continue
+        for _, window in readable(records, decode_window, "window"):
             with self._lock:
                 self._account.take_window(window)
 
     def _hear_reports(self, records: list[Record], _received_ns: int = 0) -> None:
-        for record in records:
-            try:
-                report = decode_report(record.value)
-            except MessageError as error:
-                log.error("skipped a record that is no report", offset=record.offset, reason=str(error))
-                continue
+        for _, report in readable(records, decode_report, "report"):
             with self._lock:
                 self._account.take_report(report)
 

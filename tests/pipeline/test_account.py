@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from pipeline.messages import Announcement, TypeCount, Window
-from pipeline.showing.account import SAMPLES, WINDOWS, Account, Report, decode_report, quantile
+from pipeline.progress import Report, decode_report
+from pipeline.showing.account import SAMPLES, WINDOWS, Account, quantile
 from pipeline.showing.troubles import Member
 
 T = 6.0

@@ -434,6 +434,7 @@ def report(rows: int, took_ms: int, end: dict[str, int] | None) -> str:
     return json.dumps(
         {
             "batchId": 3,
+            "timestamp": "2027-01-15T08:00:00.000Z",
             "numInputRows": rows,
             "inputRowsPerSecond": 1.5,
             "durationMs": {"addBatch": took_ms - 10, "triggerExecution": took_ms},
