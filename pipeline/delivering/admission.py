@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aiohttp import hdrs, web
-from yarl import URL
 
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.frames import EventId, Missed, Wire, beginning, parse_event_id, reset_event
 from pipeline.delivering.tokens import COOKIE, Tokens, bearer, matches
+from pipeline.origins import same_host
 from pipeline.problems import problem
 
 SSE_TYPE = "text/event-stream"
@@ -33,12 +33,8 @@ def token_of(request: web.Request) -> str | None:
 def cors(request: web.Request) -> dict[str, str]:
     """Headers that let the page in, which the registry serves from another port of the same host."""
     origin = request.headers.get(hdrs.ORIGIN, "")
-    try:
-        same = bool(origin) and URL(origin).host == URL(f"http://{request.host}").host
-    except ValueError:
-        same = False
     allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
-    return {"Vary": "Origin", **(allowed if same else {})}
+    return {"Vary": "Origin", **(allowed if same_host(origin, request.host) else {})}
 
 
 class Refusal(Exception):
