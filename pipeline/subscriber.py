@@ -59,7 +59,7 @@ class Subscriber:
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
         self.tokens = Tokens()
-        self._stage = f"{STAGE}-{values.cluster}-{values.subscriber}"
+        self._stage = self.place.stage
         self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens)
         self._clock_ns = clock_ns
         self._marks = HighWater()

@@ -20,6 +20,7 @@ from circus.watcher import Watcher
 
 from pipeline import jars, java, lifecycle, logs
 from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.enrolling.places import url_of
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
@@ -165,8 +166,8 @@ class Supervisor:
 
     def _announce(self, arbiter: ChainArbiter, settings: Settings, started_s: float, sockets: Path, mark: Mark) -> None:
         """Print where everything is, once a first window has been through. Runs beside the arbiter's loop."""
-        ingest = f"http://{settings.host}:{settings.ingest_port}"
-        registry = settings.registry_url or f"http://{settings.host}:{settings.registry_port}"
+        ingest = url_of(settings.host, settings.ingest_port)
+        registry = settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port)
         bus = KafkaBus(settings.kafka, settings.kafka_wait_s)
         try:
             said = await_first_window(

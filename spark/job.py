@@ -144,8 +144,10 @@ class Progress(StreamingQueryListener):
 
     def onQueryProgress(self, event: events.QueryProgressEvent) -> None:
         """Publish one progress report."""
-        self._writer.send(self._topic, event.progress.json.encode())
-        self._meters.progress(event.progress.json, self._bus)
+        # Each look at it asks the JVM.
+        report = event.progress.json.encode()
+        self._writer.send(self._topic, report)
+        self._meters.progress(report, self._bus)
 
     def onQueryIdle(self, event: events.QueryIdleEvent) -> None:
         """Nothing to tell."""

@@ -56,9 +56,9 @@ class BatchMeters:
         self._reactions.inc(window.total)
         self._malformed.inc(window.malformed)
 
-    def progress(self, report: str, bus: Bus) -> None:
+    def progress(self, report: bytes, bus: Bus) -> None:
         """Take Spark's report of a trigger, JSON, and ask `bus` what has come since."""
-        read = decode_report(report.encode())
+        read = decode_report(report)
         # Spark reports idle triggers as well.
         if read.num_input_rows:
             self._seconds.observe(read.duration_ms["triggerExecution"] / 1000)

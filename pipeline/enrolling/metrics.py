@@ -12,6 +12,7 @@ import msgspec
 from prometheus_client import Counter, Metric
 
 from pipeline.enrolling.journal import Journal
+from pipeline.enrolling.places import Place
 from pipeline.enrolling.roster import Roster
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH, Refusals, gauge, registry
@@ -95,6 +96,6 @@ def scrape_targets(live: Iterable[Announcement]) -> list[dict[str, object]]:
     for member in live:
         url = urlsplit(member.url)
         labels = {"__scheme__": url.scheme, "__metrics_path__": url.path + PATH}
-        name = f"subscriber-{member.cluster}-{member.subscriber}"
+        name = Place(member.cluster, member.subscriber).stage
         listed.append({"targets": [url.netloc], "labels": {**labels, "stage": name}})
     return listed

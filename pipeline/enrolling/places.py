@@ -19,6 +19,11 @@ class Place(NamedTuple):
         """The key of its announcements: `{cluster}/{subscriber}`."""
         return f"{self.cluster}/{self.subscriber}"
 
+    @property
+    def stage(self) -> str:
+        """Its name as a stage, in hops, logs and metrics."""
+        return f"subscriber-{self.cluster}-{self.subscriber}"
+
 
 def base_url(override: str, host: str, port: int) -> str:
     """Return how clients reach a stage: `override`, else http://host:port, without a slash at its end.
@@ -27,5 +32,9 @@ def base_url(override: str, host: str, port: int) -> str:
     """
     if override:
         return override.rstrip("/")
-    name = platform.node() if host in WILDCARDS else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return url_of(platform.node() if host in WILDCARDS else host, port)
+
+
+def url_of(name: str, port: int, scheme: str = "http") -> str:
+    """Return scheme://name:port; an IPv6 address gets its brackets."""
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

@@ -41,15 +41,15 @@ def expose(found: CollectorRegistry, accept: str) -> tuple[bytes, str]:
 
 def gauge(name: str, text: str, labels: Sequence[str], samples: Mapping[tuple[str, ...], float]) -> Metric:
     """Return a gauge as a collector yields it: `samples` maps the values of `labels` to a figure."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, sample in samples.items():
-        family.add_metric(values, sample)
-    return family
+    return _filled(GaugeMetricFamily(name, text, labels=labels), samples)
 
 
 def counter(name: str, text: str, labels: Sequence[str], samples: Mapping[tuple[str, ...], float]) -> Metric:
     """Return a counter as a collector yields it; its samples' names get `_total`."""
-    family = CounterMetricFamily(name, text, labels=labels)
+    return _filled(CounterMetricFamily(name, text, labels=labels), samples)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Mapping[tuple[str, ...], float]) -> Metric:
     for values, sample in samples.items():
         family.add_metric(values, sample)
     return family

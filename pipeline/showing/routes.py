@@ -5,9 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import flask
-import msgspec
 
+from pipeline.enrolling.clients_app import answer
 from pipeline.enrolling.enrolment import Enrolment
+from pipeline.enrolling.places import url_of
 from pipeline.messages import Announcement
 from pipeline.origins import hostname
 from pipeline.settings import Settings
@@ -47,7 +48,7 @@ def create_pages(enrolment: Enrolment, observer: Observer, values: Settings, reg
     @pages.get("/page/settings.json")
     def settings() -> flask.Response:
         newest = observer.newest_event_id()
-        return fresh(
+        return answer(
             {
                 "ingest_url": ingest_url(values, flask.request.scheme, flask.request.host),
                 "registry_url": registry_url,
@@ -70,14 +71,14 @@ def create_pages(enrolment: Enrolment, observer: Observer, values: Settings, reg
     def watching() -> flask.Response:
         with enrolment.lock:
             live = enrolment.roster.live(enrolment.clock_ns())
-        return fresh(watched(live))
+        return answer(watched(live))
 
     @pages.get("/ops/data")
     def data() -> flask.Response:
         with enrolment.lock:
             now_ns, roster = enrolment.clock_ns(), enrolment.roster
             members = [Member(said, roster.is_live(said, now_ns)) for said in roster.subscribers()]
-        return fresh(observer.document(members))
+        return answer(observer.document(members))
 
     @pages.after_request
     def guard(response: flask.Response) -> flask.Response:
@@ -89,19 +90,11 @@ def create_pages(enrolment: Enrolment, observer: Observer, values: Settings, reg
     return pages
 
 
-def fresh(document: object) -> flask.Response:
-    """Return JSON that nobody keeps."""
-    return flask.Response(
-        msgspec.json.encode(document), headers={"Cache-Control": "no-store"}, content_type="application/json"
-    )
-
-
 def ingest_url(values: Settings, scheme: str, host: str) -> str:
     """Return where a page that was reached at `host` reaches ingest."""
     if values.ingest_url:
         return values.ingest_url.rstrip("/")
-    name = hostname(host) or values.host
-    return f"{scheme}://[{name}]:{values.ingest_port}" if ":" in name else f"{scheme}://{name}:{values.ingest_port}"
+    return url_of(hostname(host) or values.host, values.ingest_port, scheme)
 
 
 def policy(values: Settings, host: str) -> str:

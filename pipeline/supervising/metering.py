@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline import lifecycle
-from pipeline.enrolling.places import base_url
+from pipeline.enrolling.places import Place, base_url
 from pipeline.errors import SettingError
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH
@@ -42,5 +42,5 @@ def with_ports(plan: Iterable[Stage], settings: Settings) -> tuple[list[Stage], 
 
 def addresses(servers: Mapping[str, str], said: Sequence[Announcement]) -> dict[str, str]:
     """Return the address of each stage's metrics: of `servers`, name → URL, and of the subscribers as they `said`."""
-    subscribers = {f"subscriber-{one.cluster}-{one.subscriber}": one.url for one in said}
+    subscribers = {Place(one.cluster, one.subscriber).stage: one.url for one in said}
     return {name: url + PATH for name, url in {**servers, **subscribers}.items()}

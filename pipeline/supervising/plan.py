@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.enrolling.places import Place
 from pipeline.settings import Settings
 
 
@@ -53,7 +54,7 @@ def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
         Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster), metered=True),
         *(
             Stage(
-                f"subscriber-{cluster}-{subscriber}",
+                Place(cluster, str(subscriber)).stage,
                 "pipeline.subscriber",
                 ("--cluster", cluster, "--subscriber", str(subscriber)),
             )

@@ -33,17 +33,18 @@ def scale(run_dir: Path, cluster: str, subscribers: int, timeout_s: float) -> di
     deadline_s = time.monotonic() + timeout_s
     said = find(run_dir)
     answer = _ask(said["control"], cluster, subscribers, timeout_s)
-    prefix = f"subscriber-{cluster}-"
+    prefix = Place(cluster, "").stage
     went = {name.removeprefix(prefix) for name in answer["stopped"] if name.startswith(prefix)}
     names = topics(Settings(topic_prefix=said["topic_prefix"]))
     with closing(KafkaBus(said["bootstrap_servers"], timeout_s)) as bus:
         if not subscribers:
             routing.leave(bus, names, cluster)
         # They say so themselves; one that had to be killed could not.
-        with closing(bus.writer()) as writer:
-            for subscriber in went:
-                writer.send(names.subscribers.name, None, Place(cluster, subscriber).key.encode())
-            writer.flush()
+        if went:
+            with closing(bus.writer()) as writer:
+                for subscriber in went:
+                    writer.send(names.subscribers.name, None, Place(cluster, subscriber).key.encode())
+                writer.flush()
     wanted = {str(number) for number in range(1, subscribers + 1)}
     while missing := _missing(said["registry"], cluster, wanted, went):
         if time.monotonic() > deadline_s:

@@ -428,7 +428,7 @@ def test_workers_add_up_and_the_dead_hold_nothing(method: str, tmp_path: Path) -
 # Spark
 
 
-def report(rows: int, took_ms: int, end: dict[str, int] | None) -> str:
+def report(rows: int, took_ms: int, end: dict[str, int] | None) -> bytes:
     """Return a progress report as Spark writes it, with fields that mean nothing here."""
     offsets = None if end is None else {NAMES.events.name: end}
     return json.dumps(
@@ -441,7 +441,7 @@ def report(rows: int, took_ms: int, end: dict[str, int] | None) -> str:
             "sources": [{"description": "KafkaV2", "startOffset": None, "endOffset": offsets, "metrics": {}}],
             "sink": {"description": "ForeachBatchSink", "numOutputRows": -1},
         }
-    )
+    ).encode()
 
 
 def test_spark_tells_batch_trigger_rows_and_lag() -> None:
