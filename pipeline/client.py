@@ -25,9 +25,9 @@ from pipeline import lifecycle, logs
 from pipeline.delivering.sse import SseEvent
 from pipeline.errors import ClientError, SettingError
 from pipeline.forwarding import HighWater
-from pipeline.messages import Window, decode_window, decoder, encode
+from pipeline.messages import Transport, Window, decode_window, decoder, encode
 from pipeline.watching.answers import open_session
-from pipeline.watching.connections import Batch, Transport
+from pipeline.watching.connections import Batch
 from pipeline.watching.link import Link, Reset
 from pipeline.watching.registration import Ticket
 

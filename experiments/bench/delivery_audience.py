@@ -24,7 +24,7 @@ from pipeline.errors import EmoStreamError
 NS_PER_S = 1_000_000_000
 # What a subscriber asks for in its greeting.
 RETRY_S = 1.0
-# The registry answers 8 requests at a time; as many again wait on the wire.
+# Fewer than the registry answers at a time: each is answered at once.
 REGISTRY_CONNECTIONS = 16
 OPEN_S = 60.0
 LOOK_S = 0.05

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
 
 from aiohttp import web
 from prometheus_client import Histogram, Metric
 
 from pipeline.delivering.fanout import Fanout
 from pipeline.delivering.tokens import Tokens
-from pipeline.messages import Window
+from pipeline.messages import Transport, Window
 from pipeline.metrics.exposition import PATH, Refusals, counter, expose, gauge, registry
 from pipeline.metrics.windows import WindowMeters
 
 FANOUT_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 # What is here from the beginning, at nought; others come as they occur.
-TRANSPORTS = ("sse", "websocket", "poll")
+TRANSPORTS = get_args(Transport)
 REASONS = ("left", "slow", "stuck", "replaced", "deleted", "shutdown")
 
 

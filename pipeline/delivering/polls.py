@@ -68,7 +68,9 @@ async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> we
                         await one.disturbed()
         finally:
             fanout.leave(one)
-    newest = answer.events[-1].event_id if answer.events else after or str(fanout.last_event_id or "")
+    # Where it began, not what is newest by now: a window that came after its end would be named and not given.
+    begun = after if first is None else first.event_id
+    newest = answer.events[-1].event_id if answer.events else begun
     listed = b",".join(event.message for event in answer.events)
     return web.Response(
         body=b'{"events":[%b],"after":%b}' % (listed, encode(newest)),

@@ -15,12 +15,12 @@ import msgspec
 
 from pipeline.delivering.sse import SseEvent, SseParser
 from pipeline.errors import ClientError, MessageError
+from pipeline.messages import Transport
 from pipeline.watching.answers import CONNECT_S, SILENT_S, refusal, retry_after_s
 
-Transport = Literal["sse", "websocket", "poll"]
-
-# A server that has nothing to say waits with saying so; one that does not is about to end.
-POLL_MIN_S = 1.0
+# A server that has nothing to say says so after 25 s (pipeline.delivering.polls); one that does so sooner ends this:
+# the client has its place elsewhere by now, or the server is about to stop.
+POLL_MIN_S = 20.0
 WEBSOCKET_REFUSED = aiohttp.WSCloseCode.POLICY_VIOLATION
 UNKNOWN_ID = 409
 """How a server says that it never gave the id it is asked to go on after."""
@@ -219,7 +219,7 @@ class PollConnection:
         except msgspec.DecodeError as error:
             raise MessageError(f"{self._place} answered what are no events ({error}): {body[:80]!r}") from error
         if not said.events and said.after == self.after and time.monotonic() - asked_s < POLL_MIN_S:
-            raise ClientError(f"{self._place} had nothing and did not wait")
+            raise ClientError(f"{self._place} had nothing and did not wait its time")
         self.after = said.after
         return Batch(received_ns, [_event(message, self.retry_ms) for message in said.events])
 

@@ -11,10 +11,10 @@ import msgspec
 
 from pipeline.delivering.sse import SseEvent
 from pipeline.errors import ClientError
-from pipeline.messages import encode
+from pipeline.messages import Transport, encode
 from pipeline.watching import backoff
 from pipeline.watching.answers import SILENT_S
-from pipeline.watching.connections import OPEN, UNKNOWN_ID, Batch, Connection, Transport
+from pipeline.watching.connections import OPEN, UNKNOWN_ID, Batch, Connection
 from pipeline.watching.registration import Ticket, lead, leave, register
 
 # The standard library's: structlog, where nobody has configured it, would print to the output of whoever imports this.

@@ -6,12 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from pipeline.delivering import polls, sockets, streams
+from pipeline.delivering import frames, polls, sockets, streams
+from pipeline.delivering.fanout import Fanout
+from pipeline.watching import connections
+from tests.pipeline.test_fanout import publish
 from tests.pipeline.test_subscriber import FEED, Live, prepared, run, window
 
 TOKEN = {"Authorization": "Bearer token-x"}
@@ -186,6 +190,11 @@ def test_a_poll_in_vain_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> 
     run(scenario)
 
 
+def test_an_answer_that_comes_early_is_an_end_to_our_client() -> None:
+    """A poll that a move has ended says nothing and comes before its time: the client has to take that for the end."""
+    assert polls.WAIT_S / 2 < connections.POLL_MIN_S < polls.WAIT_S
+
+
 def test_an_answer_holds_so_many_events_and_the_next_has_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long absence comes back in several answers, in order."""
     monkeypatch.setattr(polls, "EVENTS_MAX", 2)
@@ -202,6 +211,36 @@ def test_an_answer_holds_so_many_events_and_the_next_has_the_rest(monkeypatch: p
         assert seen == ["e:2", "e:3", "e:4"]
 
     run(scenario)
+
+
+def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
+    """What comes in the same turn of the loop as its end is left to the next one."""
+
+    class Admitted:
+        async def client(self, _request: object) -> str:
+            return "x"
+
+        async def resumed(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
+            return fanout.head, frames.beginning(fanout.last_event_id or frames.EventId("", 0))
+
+        def is_registered(self, _client_id: str) -> bool:
+            return True
+
+    async def scenario() -> dict[str, Any]:
+        asked: Any = SimpleNamespace(query={}, headers={}, host="here")
+        admitted: Any = Admitted()
+        polling = asyncio.create_task(polls.poll(asked, fanout, admitted))
+        while not len(fanout):
+            await asyncio.sleep(0)
+        fanout.end("x", "moved")
+        publish(fanout, 2)
+        answer: Any = await polling
+        said: dict[str, Any] = json.loads(answer.body)
+        return said
+
+    fanout = Fanout(10, 10)
+    publish(fanout, 1)
+    assert asyncio.run(scenario()) == {"events": [], "after": "e:1"}
 
 
 @pytest.mark.parametrize(("after", "status"), [("e", 400), ("other:1", 409), ("e:99", 409)])
