@@ -85,11 +85,22 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
         yield _await_ready(process, ready_file, log_path)
     finally:
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, STOP_TIMEOUT_S)
+
+
+def ended(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Wait for a process that was asked to end, and end it by force when it does not."""
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def last_line(log_path: Path) -> str:
+    """Return the last thing a process said."""
+    said = log_path.read_text(errors="replace").strip().splitlines()
+    return said[-1] if said else "it said nothing"
 
 
 def settings_of(endpoints: Endpoints) -> Settings:
@@ -108,8 +119,7 @@ def _await_ready(process: subprocess.Popen[bytes], ready_file: Path, log_path: P
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not ready_file.exists():
         if process.poll() is not None:
-            said = log_path.read_text(errors="replace").strip().splitlines()
-            raise EmoStreamError(f"the chain did not start: {said[-1] if said else 'it said nothing'}")
+            raise EmoStreamError(f"the chain did not start: {last_line(log_path)}")
         if time.monotonic() > deadline_s:
             raise EmoStreamError(f"the chain was not ready within {START_TIMEOUT_S:g} s: see {log_path}")
         time.sleep(POLL_S)

@@ -100,8 +100,7 @@ async def audience(registry: str, count: int) -> Sequence[Screen]:
         attending = [asyncio.create_task(attend(screen)) for screen in screens]
         try:
             await _every([screen.registered for screen in screens], attending, None)
-            if not await _every([screen.joined for screen in screens], attending, CONNECT_S):
-                raise EmoStreamError(_absent(screens))
+            await joined(screens, attending)
             print("ready", flush=True)
             event_id, patience_s = await asyncio.to_thread(_instruction)
             deadline_s = time.monotonic() + patience_s
@@ -117,6 +116,12 @@ async def audience(registry: str, count: int) -> Sequence[Screen]:
     for early in {str(end) for end in ends if isinstance(end, Exception)}:
         print(f"experiments.receivers: a client's stream ended early: {early}", file=sys.stderr)
     return screens
+
+
+async def joined(screens: Sequence[Screen], attending: list[asyncio.Task[None]]) -> None:
+    """Wait until each has its stream. Raises what ended an attendance before, EmoStreamError after CONNECT_S."""
+    if not await _every([screen.joined for screen in screens], attending, CONNECT_S):
+        raise EmoStreamError(_absent(screens))
 
 
 async def _every(events: list[asyncio.Event], attending: list[asyncio.Task[None]], timeout_s: float | None) -> bool:

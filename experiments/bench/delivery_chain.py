@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 import psutil
 
-from experiments.chain import environment
+from experiments.chain import ended, environment, last_line
 from experiments.schedule import NS_PER_S
 from pipeline import lifecycle
 from pipeline.broker import EmbeddedKafka
@@ -54,7 +54,7 @@ class Stages:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
-            _ended(process)
+            ended(process, STOP_S)
 
     def start_subscribers(self, *places: str) -> None:
         """Start the subscribers `cluster/subscriber` and wait until the registry counts them as live."""
@@ -84,7 +84,7 @@ class Stages:
         """End a subscriber in its own way."""
         process = self._processes.pop(place)
         process.terminate()
-        _ended(process)
+        ended(process, STOP_S)
 
     def subscriber(self, place: str) -> psutil.Process:
         """Return a subscriber's process, for what it costs."""
@@ -128,20 +128,10 @@ class Stages:
         while not condition(members := self._members()):
             for name, process in self._processes.items():
                 if process.poll() is not None:
-                    said = self._log(name).read_text(errors="replace").strip().splitlines()
-                    raise EmoStreamError(f"{name} ended by itself: {said[-1] if said else 'it said nothing'}")
+                    raise EmoStreamError(f"{name} ended by itself: {last_line(self._log(name))}")
             if time.monotonic() > deadline_s:
                 raise EmoStreamError(f"waited {START_S:g} s in vain until {what}; the registry knows {dict(members)}")
             time.sleep(POLL_S)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was asked to end, and end it by force when it does not."""
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any, Self
 import uvloop
 
 from experiments.bench.delivery_audience import Audience
+from experiments.chain import ended
 from pipeline.delivering.hosting import raise_file_limit
 from pipeline.errors import EmoStreamError
 
@@ -53,11 +54,7 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         self._pipe.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        ended(self._process, END_S)
 
     def tell(self, method: str, *arguments: object) -> None:
         """Have `method` begun."""

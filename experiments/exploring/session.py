@@ -22,7 +22,7 @@ from experiments.exploring.load import LiveLoad, user_names
 from experiments.exploring.state import KEPT, State
 from experiments.exploring.windows import Ledger, Seen, seen
 from experiments.parameters import Parameters
-from experiments.receivers import CONNECT_S, Screen, listen
+from experiments.receivers import CONNECT_S, Screen, joined, listen
 from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.client import Client
@@ -175,7 +175,7 @@ class Session:
             ending = asyncio.Event()
             sending: asyncio.Task[None] | None = None
             try:
-                await _joined(screen, listening)
+                await joined([screen], [listening])
                 self._load = load
                 self._state = replace(self._state, phase="running")
                 sending = asyncio.create_task(load.run(http, endpoints.ingest, ending))
@@ -220,18 +220,3 @@ class Session:
                     windows=tuple(self._windows),
                 )
             await asyncio.sleep(LOOK_S)
-
-
-async def _joined(screen: Screen, listening: asyncio.Task[None]) -> None:
-    """Wait until the screen has its stream; raise what ended it before."""
-    joining = asyncio.create_task(screen.joined.wait())
-    done, _ = await asyncio.wait([joining, listening], timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
-    if joining in done:
-        return
-    joining.cancel()
-    if listening in done:
-        listening.result()
-    why = screen.trouble or "no answer yet"
-    raise EmoStreamError(
-        f"the screen had no stream within {CONNECT_S:g} s ({why}): see the logs of the chain's subscriber"
-    )
