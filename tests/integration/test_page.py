@@ -23,8 +23,10 @@ from playwright.sync_api import sync_playwright
 
 from experiments import chain
 from experiments.chain import Endpoints
+from pipeline.buses.bus import Reader
 from pipeline.buses.kafka_bus import KafkaBus
 from pipeline.messages import Window, decode_window
+from pipeline.topics import topics
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -117,27 +119,14 @@ def holder(endpoints: Endpoints, name: str) -> psutil.Process:
     raise AssertionError(f"subscriber 1/{name} is not running")
 
 
-class Aggregates:
-    """What Spark gives out from now on."""
-
-    def __init__(self, endpoints: Endpoints) -> None:
-        self._bus = KafkaBus(endpoints.bootstrap_servers)
-        topic = f"{endpoints.topic_prefix}emoji-aggregates"
-        self._reader = self._bus.reader(topic, self._bus.ends(topic))
-
-    def until(self, total: int) -> list[Window]:
-        """The windows that come, once they hold `total` reactions together."""
-        windows: list[Window] = []
-        deadline_s = time.monotonic() + WINDOW_MS / 1000
-        while sum(window.total for window in windows) < total and time.monotonic() < deadline_s:
-            windows += [decode_window(record.value) for record in self._reader.poll(0.5)]
-        assert sum(window.total for window in windows) == total
-        return windows
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._reader.close()
-        self._bus.close()
+def given_out(aggregates: Reader, total: int) -> list[Window]:
+    """The windows that come from Spark, once they hold `total` reactions together."""
+    windows: list[Window] = []
+    deadline_s = time.monotonic() + WINDOW_MS / 1000
+    while sum(window.total for window in windows) < total and time.monotonic() < deadline_s:
+        windows += [decode_window(record.value) for record in aggregates.poll(0.5)]
+    assert sum(window.total for window in windows) == total
+    return windows
 
 
 def test_a_reaction_of_one_page_is_seen_on_another(
@@ -222,10 +211,14 @@ def test_a_crowd_is_shown_in_its_proportions(
     request = urllib.request.Request(
         f"{two_subscribers.ingest}/reactions", body.encode(), {"Content-Type": "application/json"}
     )
-    with closing(Aggregates(two_subscribers)) as aggregates:
+    topic = topics(chain.settings_of(two_subscribers)).aggregates.name
+    with (
+        closing(KafkaBus(two_subscribers.bootstrap_servers)) as bus,
+        closing(bus.reader(topic, bus.ends(topic))) as aggregates,
+    ):
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 202
-        windows = aggregates.until(sum(sent.values()))
+        windows = given_out(aggregates, sum(sent.values()))
     counted: Counter[str] = Counter()
     for window in windows:
         counted.update({reaction.emoji_type: reaction.count for reaction in window.reactions})
