@@ -30,7 +30,7 @@ def configure(stage: str, level: str = "info") -> None:
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     # These report every reconnection attempt and request as an event of its own.
-    for noisy in ("kafka", "py4j", "aiohttp.access", "asyncio"):
+    for noisy in ("kafka", "librdkafka", "py4j", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.root.level, logging.WARNING))
     # At a busy start it warns of its own tasks that took a tenth of a second, to nobody's use.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)

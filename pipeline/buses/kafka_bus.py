@@ -1,26 +1,35 @@
-"""The real log: Apache Kafka by way of kafka-python.
+"""The real log: Apache Kafka by way of librdkafka.
 
-Every reader assigns itself its partitions and belongs to no consumer group: a stage finds its place from its own
+Every reader assigns itself its partitions and takes part in no consumer group: a stage finds its place from its own
 output, so a shared group, committed offsets and rebalances would only be ways to lose records.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from pipeline import logs
 from pipeline.buses.bus import Record
 from pipeline.errors import KafkaUnreachableError, SettingError
 from pipeline.topics import TopicSpec
 
+log = logs.get(__name__)
+
 LISTENER_POLL_S = 0.1
-RECONNECT_MAX_MS = 1_000
+TOPIC_POLL_S = 0.02
+POLL_MAX = 10_000
+LIBRARY = logging.getLogger("librdkafka")
+# librdkafka asks for a group even of who assigns itself its partitions; nobody joins this one or commits to it.
+NO_GROUP = "emostream-no-group"
 
 
 class KafkaBus:
@@ -31,16 +40,16 @@ class KafkaBus:
 
     def __init__(self, bootstrap_servers: str, wait_s: float = 30.0, replication: int = 1) -> None:
         self._servers = bootstrap_servers
-        self._wait_ms = int(wait_s * 1000)
+        self._wait_s = wait_s
         self._replication = replication
-        self._reference: KafkaConsumer | None = None
+        self._reference: Consumer | None = None
 
     def _await_listener(self) -> None:
         """Wait until one of the servers takes a connection.
 
-        The client library waits as well, but with a pause that grows to half a minute and an error a try.
+        The library waits as well, but says of a wrong address and of a refused connection alike that time ran out.
         """
-        deadline_s = time.monotonic() + self._wait_ms / 1000
+        deadline_s = time.monotonic() + self._wait_s
         while True:
             for server in self._servers.split(","):
                 host, _, port = server.rpartition(":")
@@ -57,14 +66,6 @@ class KafkaBus:
                 raise self._unreachable(failure) from failure
             time.sleep(LISTENER_POLL_S)
 
-    def _connection(self) -> dict[str, Any]:
-        return {
-            "bootstrap_servers": self._servers.split(","),
-            "bootstrap_timeout_ms": self._wait_ms,
-            # The library's own 30 s would leave a stage away long after a broker has come back.
-            "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
-        }
-
     def _unusable(self) -> SettingError:
         return SettingError(
             f"bootstrap_servers (EMOSTREAM_BOOTSTRAP_SERVERS) is {self._servers!r}: give host:port[,host:port]"
@@ -72,84 +73,83 @@ class KafkaBus:
 
     def _unreachable(self, error: Exception) -> KafkaUnreachableError:
         return KafkaUnreachableError(
-            f"no Kafka answers at bootstrap_servers={self._servers!r} (waited {self._wait_ms / 1000:g} s: {error}): "
+            f"no Kafka answers at bootstrap_servers={self._servers!r} (waited {self._wait_s:g} s: {error}): "
             f"start one (python -m pipeline.broker --port 9092) or set EMOSTREAM_BOOTSTRAP_SERVERS"
         )
 
-    def _consumer(self) -> KafkaConsumer:
-        self._await_listener()
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
         try:
-            return KafkaConsumer(
-                **self._connection(),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_poll_records=10_000,
-            )
-        except KafkaError as error:
+            yield
+        except KafkaException as error:
             raise self._unreachable(error) from error
+
+    def _consumer(self) -> Consumer:
+        self._await_listener()
+        return Consumer(
+            {
+                **connection(self._servers),
+                "group.id": NO_GROUP,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                # A long topic comes faster than Python takes it: the second's pause at a full queue is one too long.
+                "fetch.queue.backoff.ms": 20,
+            },
+            logger=LIBRARY,
+        )
 
     def ensure(self, *specs: TopicSpec) -> None:
         """Create the topics that do not exist; another process may do so at the same moment."""
         self._await_listener()
-        try:
-            admin = KafkaAdminClient(**self._connection())
-        except KafkaError as error:
-            raise self._unreachable(error) from error
-        try:
-            existing = set(admin.list_topics())
-            for spec in specs:
-                if spec.name in existing:
-                    continue
-                wanted = {
-                    spec.name: {
-                        "num_partitions": spec.partitions,
-                        "replication_factor": self._replication,
-                        "configs": spec.config,
-                    }
-                }
-                with suppress(TopicAlreadyExistsError):
-                    admin.create_topics(wanted)
-            admin.wait_for_topics([spec.name for spec in specs], timeout_ms=self._wait_ms)
-        except KafkaError as error:
-            raise self._unreachable(error) from error
-        finally:
-            admin.close()
+        admin = AdminClient(connection(self._servers), logger=LIBRARY)
+        with self._answering():
+            existing = admin.list_topics(timeout=self._wait_s).topics
+            missing = {spec.name: spec for spec in specs if spec.name not in existing}
+            self._create(admin, missing.values())
+            # Other brokers may hear of them later, and who looks there would be told that they do not exist.
+            deadline_s = time.monotonic() + self._wait_s
+            while lacking := missing.keys() - admin.list_topics(timeout=self._wait_s).topics.keys():
+                if time.monotonic() > deadline_s:
+                    raise self._unreachable(TimeoutError(f"topics {sorted(lacking)} did not come to be"))
+                time.sleep(TOPIC_POLL_S)
+
+    def _create(self, admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
+        wanted = [NewTopic(spec.name, spec.partitions, self._replication, config=spec.config) for spec in specs]
+        if not wanted:
+            return
+        for created in admin.create_topics(wanted, request_timeout=self._wait_s).values():
+            try:
+                created.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
 
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> KafkaReader:
         """Return a reader on a connection of its own."""
         consumer = self._consumer()
         try:
-            partitions = self._partitions(consumer, topic)
-            consumer.assign(partitions)
-            first = consumer.beginning_offsets(partitions)
-            for partition in partitions:
-                wanted = (start or {}).get(partition.partition, 0)
+            positions: dict[int, int] = {}
+            for number in self._partitions(consumer, topic):
                 # Retention may have removed what a restarted stage would read next.
-                consumer.seek(partition, max(wanted, first[partition]))
+                first, _ = self._bounds(consumer, topic, number)
+                positions[number] = max((start or {}).get(number, 0), first)
+            return KafkaReader(consumer, topic, positions, self._servers)
         except BaseException:
             consumer.close()
             raise
-        return KafkaReader(consumer)
 
     def writer(self) -> KafkaWriter:
         """Return an idempotent writer on a connection of its own."""
         self._await_listener()
-        try:
-            producer = KafkaProducer(
-                **self._connection(),
-                acks="all",
-                enable_idempotence=True,
-            )
-        except KafkaError as error:
-            raise self._unreachable(error) from error
-        return KafkaWriter(producer, self._servers)
+        writer = KafkaWriter(self._servers)
+        with self._answering():
+            writer.await_broker(self._wait_s)
+        return writer
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""
         consumer = self._lookup()
-        ends = consumer.end_offsets(self._partitions(consumer, topic))
-        return {partition.partition: offset for partition, offset in ends.items()}
+        return {number: self._bounds(consumer, topic, number)[1] for number in self._partitions(consumer, topic)}
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""
@@ -165,22 +165,24 @@ class KafkaBus:
         finally:
             reader.close()
 
-    def _lookup(self) -> KafkaConsumer:
+    def _lookup(self) -> Consumer:
         if self._reference is None:
             self._reference = self._consumer()
         return self._reference
 
-    def _partitions(self, consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-        try:
-            numbers = consumer.partitions_for_topic(topic)
-        except KafkaError as error:
-            raise self._unreachable(error) from error
+    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
+        with self._answering():
+            numbers = consumer.list_topics(topic, timeout=self._wait_s).topics[topic].partitions
         if not numbers:
             raise KafkaUnreachableError(
                 f"topic {topic!r} does not exist on {self._servers!r}: start the stage that writes it first, "
                 f"or check EMOSTREAM_TOPIC_PREFIX"
             )
-        return [TopicPartition(topic, number) for number in sorted(numbers)]
+        return sorted(numbers)
+
+    def _bounds(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+        with self._answering():
+            return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._wait_s)
 
     def close(self) -> None:
         """Close the connection used for look-ups; readers and writers are closed by their owners."""
@@ -190,33 +192,53 @@ class KafkaBus:
 
 
 class KafkaReader:
-    """Reads the assigned partitions of one topic."""
+    """Reads the assigned partitions of one topic; `positions` is the offset of each one's next record."""
 
-    def __init__(self, consumer: KafkaConsumer) -> None:
+    def __init__(self, consumer: Consumer, topic: str, positions: dict[int, int], servers: str) -> None:
         self._consumer = consumer
+        self._topic = topic
+        self._positions = positions
+        self._servers = servers
+        self._refusal: KafkaError | None = None
+        consumer.assign([TopicPartition(topic, number, offset) for number, offset in positions.items()])
 
     def poll(self, timeout_s: float) -> list[Record]:
-        """Return the next records, or [] when none came within `timeout_s`."""
-        batches: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
-        return [
-            Record(record.partition, record.offset, record.timestamp, record.key, record.value)
-            for batch in batches.values()
-            for record in batch
-        ]
+        """Return the next records, or [] when none came within `timeout_s`.
+
+        Raises KafkaUnreachableError where the topic is refused, once what came before that has been returned; an
+        outage is none: reading goes on by itself.
+        """
+        records = self._take(timeout_s) if self._refusal is None else []
+        if not records and self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise KafkaUnreachableError(
+                f"Kafka at bootstrap_servers={self._servers!r} does not give topic {self._topic!r} "
+                f"({refusal.str()}): check that it exists and may be read"
+            )
+        return records
+
+    def _take(self, timeout_s: float) -> list[Record]:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        records = []
+        # consume() alone would wait for as many as it may return, or for the whole time.
+        for message in (first, *self._consumer.consume(POLL_MAX - 1, 0)):
+            self._refusal = message.error() or self._refusal
+            if message.error() is None:
+                record = _record(message)
+                self._positions[record.partition] = record.offset + 1
+                records.append(record)
+        return records
 
     def until(self, ends: Mapping[int, int], timeout_s: float = 30.0) -> Iterable[Record]:
         """Yield records until every partition has been read up to `ends`.
 
         Raises KafkaUnreachableError when nothing comes for `timeout_s` before that.
         """
-        while any(
-            self._consumer.position(partition) < ends.get(partition.partition, 0)
-            for partition in self._consumer.assignment()
-        ):
+        while any(position < ends.get(partition, 0) for partition, position in self._positions.items()):
             records = self.poll(timeout_s)
-            if not records and any(
-                self._consumer.position(p) < ends.get(p.partition, 0) for p in self._consumer.assignment()
-            ):
+            if not records:
                 raise KafkaUnreachableError(
                     f"Kafka sent nothing for {timeout_s:g} s before offset {dict(ends)}: check the broker's log"
                 )
@@ -228,36 +250,95 @@ class KafkaReader:
 
 
 class KafkaWriter:
-    """Appends records and remembers those not yet acknowledged."""
+    """Appends records and remembers those that were refused."""
 
-    def __init__(self, producer: KafkaProducer, servers: str) -> None:
-        self._producer = producer
+    def __init__(self, servers: str) -> None:
         self._servers = servers
-        self._pending: list[Any] = []
+        self._refusals: list[KafkaError] = []
+        self._connect()
+
+    def _connect(self) -> None:
+        self._broken = False
+        self._producer = Producer(
+            {
+                **connection(self._servers, self._failed),
+                "enable.idempotence": True,
+                "delivery.report.only.error": True,
+                "on_delivery": self._delivered,
+            },
+            logger=LIBRARY,
+        )
+
+    def await_broker(self, wait_s: float) -> None:
+        """Wait until a broker answers. Raises KafkaException when none does."""
+        self._producer.list_topics(timeout=wait_s)
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
         """Queue one record."""
         try:
-            self._pending.append(self._producer.send(topic, value=value, key=key))
-        except KafkaError as error:
-            raise self._refused(error) from error
+            try:
+                self._producer.produce(topic, value, key)
+            except BufferError:
+                # The library's queue is full, at a hundred thousand records.
+                self.flush()
+                self._producer.produce(topic, value, key)
+        except KafkaException as error:
+            raise self._refused(error.args[0].str()) from error
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every queued record is acknowledged."""
-        pending, self._pending = self._pending, []
-        try:
-            self._producer.flush(timeout=timeout_s)
-            for future in pending:
-                future.get(timeout=timeout_s)
-        except KafkaError as error:
-            raise self._refused(error) from error
+        waiting = self._producer.flush(timeout_s)
+        refusals, self._refusals = self._refusals, []
+        if self._broken:
+            self._producer.close()
+            self._connect()
+        if refusals:
+            raise self._refused(refusals[0].str())
+        if waiting:
+            raise self._refused(f"{waiting} records were not acknowledged within {timeout_s:g} s")
 
-    def _refused(self, error: KafkaError) -> KafkaUnreachableError:
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._refusals.append(error)
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.fatal():
+            # An idempotent producer that lost its place in the log takes nothing any more: another has to go on.
+            self._broken = True
+            self._refusals.append(error)
+        trouble(error)
+
+    def _refused(self, reason: str) -> KafkaUnreachableError:
         return KafkaUnreachableError(
-            f"Kafka at bootstrap_servers={self._servers!r} did not take a record ({error}): "
+            f"Kafka at bootstrap_servers={self._servers!r} did not take a record ({reason}): "
             f"check that the broker runs and accepts writes"
         )
 
     def close(self) -> None:
         """Flush and close the connection."""
-        self._producer.close(timeout=10)
+        self._producer.flush(10)
+        self._producer.close()
+
+
+def trouble(error: KafkaError) -> None:
+    """Log what the library noticed of its connections; it tries again by itself."""
+    log.warning("trouble with Kafka", reason=error.str())
+
+
+def connection(servers: str, failed: Callable[[KafkaError], None] = trouble) -> dict[str, Any]:
+    """Return what every client of librdkafka is set to here."""
+    return {
+        "bootstrap.servers": servers,
+        # The library's own 10 s would leave a stage away long after a broker has come back.
+        "reconnect.backoff.max.ms": 1_000,
+        "socket.nagle.disable": True,
+        # What a broker may ask of its clients' figures nobody here reads.
+        "enable.metrics.push": False,
+        "error_cb": failed,
+    }
+
+
+def _record(message: Message) -> Record:
+    # Of a record that was read, neither is None.
+    partition, offset = cast(int, message.partition()), cast(int, message.offset())
+    return Record(partition, offset, message.timestamp()[1], message.key(), message.value())

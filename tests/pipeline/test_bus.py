@@ -11,9 +11,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from pipeline.buses.bus import Bus, Reader, Record
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.buses.kafka_bus import KafkaBus, connection
 from pipeline.errors import EmoStreamError, KafkaUnreachableError, SettingError
 from pipeline.topics import TopicSpec
 
@@ -213,6 +215,72 @@ def test_a_topic_that_is_not_there_is_named(broker: object) -> None:
                 use("no-such-topic")
 
 
+@pytest.mark.integration
+def test_a_start_that_retention_removed_is_the_oldest_record_kept(broker: object) -> None:
+    """A stage that comes back after a long time goes on with what there is, and a topic with nothing left is read."""
+    servers: str = broker.bootstrap_servers  # type: ignore[attr-defined]
+    with closing(KafkaBus(servers)) as kafka:
+        kafka.ensure(TopicSpec("removed"))
+        append(kafka, "removed", *(b"%d" % n for n in range(10)))
+        admin = AdminClient(connection(servers))
+
+        def remove(before: int) -> None:
+            for removed in admin.delete_records([TopicPartition("removed", 0, before)]).values():
+                removed.result(DEADLINE_S)
+
+        remove(7)
+        with closing(kafka.reader("removed", {0: 2})) as reader:
+            assert [record.offset for record in take(reader, 3)] == [7, 8, 9]
+        remove(10)
+        assert kafka.read("removed") == kafka.tail("removed", 3) == []
+
+
+@pytest.mark.integration
+def test_a_topic_that_is_refused_is_named(broker: object) -> None:
+    """Who may not read a topic hears so instead of waiting for ever; asked again, it goes on."""
+    servers: str = broker.bootstrap_servers  # type: ignore[attr-defined]
+    with closing(KafkaBus(servers)) as kafka:
+        kafka.ensure(TopicSpec("refused"))
+        append(kafka, "refused", b"0")
+        with closing(kafka.reader("refused")) as reader:
+            reader._refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+            with pytest.raises(KafkaUnreachableError, match=r"does not give topic 'refused' .*exists and may be read"):
+                reader.poll(0.2)
+            assert values(take(reader, 1)) == [b"0"]
+
+
+@pytest.mark.integration
+def test_a_writer_whose_producer_is_done_for_goes_on_with_another(broker: object) -> None:
+    """An idempotent producer that Kafka no longer trusts is replaced: what was queued with it is an error, once."""
+    with closing(KafkaBus(broker.bootstrap_servers)) as kafka:  # type: ignore[attr-defined]
+        kafka.ensure(TopicSpec("fatal"))
+        with closing(kafka.writer()) as writer:
+            writer.send("fatal", b"0")
+            writer.flush()
+            writer._failed(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", True))
+            with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*out of order"):
+                writer.flush()
+            writer.send("fatal", b"1")
+            writer.flush()
+        assert values(kafka.read("fatal")) == [b"0", b"1"]
+
+
+@pytest.mark.integration
+def test_a_record_that_kafka_refuses_is_an_error_of_its_flush(broker: object) -> None:
+    """What is too large is named when it is sent or flushed, and the next record is taken."""
+    with closing(KafkaBus(broker.bootstrap_servers)) as kafka:  # type: ignore[attr-defined]
+        kafka.ensure(TopicSpec("small", config={"max.message.bytes": "1000"}))
+        with closing(kafka.writer()) as writer:
+            writer.send("small", b"x" * 2_000)
+            with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*too large"):
+                writer.flush()
+            with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*too large"):
+                writer.send("small", b"x" * 2_000_000)
+            writer.send("small", b"y")
+            writer.flush()
+        assert values(kafka.read("small")) == [b"y"]
+
+
 @contextmanager
 def mute_server() -> Iterator[str]:
     """Give the address of a server that takes connections and never says a word: no Kafka."""
@@ -246,7 +314,7 @@ def test_a_kafka_that_is_not_there_is_named(use: str) -> None:
             assert words in str(caught.value)
 
 
-# kafka-python leaves a thread and its sockets behind when it gives a server up: they end with this process.
+# In a process of its own: what the library says on its standard error is seen, too.
 GIVING_UP = """
 import logging, sys
 from pipeline.buses.kafka_bus import KafkaBus
