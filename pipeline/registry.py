@@ -30,7 +30,7 @@ OPTIONS = (
 )  # fmt: skip
 
 # A registration holds one until Kafka has it.
-THREADS = 32
+THREADS = 64
 KILL_S = 2
 
 

@@ -65,7 +65,8 @@ def delivery() -> str:
     levels = {level["clients"]: level["messages_per_cpu_s"] for level in said["fan_out"]["levels"]}
     few, many = min(levels), max(levels)
     churn, failover = said["churn"], said["failover"]
-    p99_ms = {phase: churn[phase]["p99_s"] * 1000 for phase in ("quiet_before", "churn", "quiet_after")}
+    p99_ms = {phase: churn[phase]["p99_s"] * 1000 for phase in ("quiet", "churn")}
+    memory_mb = [said["fan_in"][f"rss_{when}_mb"] for when in ("before", "after", "when_they_left")]
     rows = [
         (
             f"{said['clients']:,} clients on two subscribers, {said['fan_in']['connections_per_s']:.0f} connecting a "
@@ -74,6 +75,10 @@ def delivery() -> str:
         ),
         ("a window, from its publishing to its last client, p99", f"{said['publish_to_last_p99_s'] * 1000:.0f} ms"),
         ("server memory a connection", f"{said['kb_per_connection']:.1f} KB"),
+        (
+            "memory of both subscribers before those clients, with them, and when they had gone",
+            "{:.0f}, {:.0f} and {:.0f} MB".format(*memory_mb),
+        ),
         (
             f"lost, doubled, out of order, in {said['fan_in']['windows']} windows",
             f"{said['lost']}, {said['duplicated']}, {said['reordered']}",
@@ -84,10 +89,10 @@ def delivery() -> str:
         ),
         (
             f"{churn['changes_per_s']:.0f} clients a second coming and {churn['changes_per_s']:.0f} going beside "
-            f"{churn['steady']:,} steady ones for {churn['churn_s']:.0f} s: those ones' p99, by that of the quiet "
-            "before and after",
-            f"{said['churn_p99_ratio']:.2f} ({p99_ms['churn']:.0f} ms; {p99_ms['quiet_before']:.0f} ms before, "
-            f"{p99_ms['quiet_after']:.0f} ms after)",
+            f"{churn['steady']:,} steady ones, {len(churn['rounds'])} times {churn['round_s']:.0f} s: those ones' p99, "
+            "by that of the quiet before and after, median",
+            f"{said['churn_p99_ratio']:.2f} (all rounds together {churn['p99_ratio_of_all']:.2f}: "
+            f"{p99_ms['churn']:.0f} ms by {p99_ms['quiet']:.0f} ms)",
         ),
         ("windows the steady ones missed", f"{said['churn_missed']}"),
         (

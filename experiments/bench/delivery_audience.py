@@ -25,7 +25,7 @@ NS_PER_S = 1_000_000_000
 # What a subscriber asks for in its greeting.
 RETRY_S = 1.0
 # Fewer than the registry answers at a time: each is answered at once.
-REGISTRY_CONNECTIONS = 16
+REGISTRY_CONNECTIONS = 48
 OPEN_S = 60.0
 LOOK_S = 0.05
 

@@ -1,4 +1,7 @@
-"""The four measurements of the delivery benchmark; each connects a crowd of its own and leaves nobody behind."""
+"""The measurements of the delivery benchmark; each connects a crowd of its own and leaves nobody behind.
+
+That of coming and going is `experiments.bench.delivery_churn`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from experiments.bench import delivery_audit as audit
 from experiments.bench.delivery_chain import Meter, Stages, cpu_s, rss_mb
 from experiments.bench.delivery_client import Received
 from experiments.bench.delivery_crowd import Crowd
 from experiments.bench.delivery_feed import Feed
-from experiments.latency import rank_quantile
+from pipeline.delivering.delivery_app import LOOK_S
 
 PAIR = ("1/1", "1/2")
 # How long after its window was sent the last client may have it before it counts as lost.
@@ -26,7 +27,6 @@ WARM_UP = 10
 MESSAGES_PER_S = 20_000
 PACE_LEAST_S = 0.02
 IDLE_S = 3.0
-CHURN_PACE_S = 0.25
 KILL_PACE_S = 0.5
 BEFORE_KILL = 6
 AFTER_KILL = 4
@@ -46,8 +46,9 @@ class Sizes:
     steady: int = 1_000
     others: int = 200
     churn_per_s: float = 100.0
-    churn_s: float = 120.0
-    quiet_s: float = 40.0
+    # Two minutes of coming and going in all, each round between two quiet phases of the same length.
+    rounds: int = 6
+    round_s: float = 20.0
     # At least a thousand at the one that dies: the two differ by some twenty.
     killed: int = 1_100
 
@@ -68,6 +69,8 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         after_mb = rss_mb(processes)
         received, troubles = crowd.ask("results")
     stages.await_clients(0)
+    # They look every LOOK_S whether there is memory to give back.
+    time.sleep(2 * LOOK_S)
     grown_mb = after_mb - before_mb
     from_due_s, from_redirect_s = audit.first_bytes_s(received)
     return {
@@ -135,52 +138,6 @@ def fan_out(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "idle_cores_used": round(idle_cores, 4),
         **audit.tally(received, feed.sent_ns, len(feed.sent_ns) - 1)._asdict(),
         "troubles": troubles,
-    }
-
-
-def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
-    """Have clients come and go beside steady ones, quiet before and after; say what the steady ones notice of it.
-
-    As many others are there in the quiet phases as while they change: what differs is the coming and going.
-    """
-    with Crowd(stages.registry) as crowd, Crowd(stages.registry) as others:
-        for one, count in ((crowd, sizes.steady), (others, sizes.others)):
-            one.ask("register", count, "1", feed.epoch)
-            one.ask("open", range(count), sizes.rate_per_s)
-        feed.publish(WARM_UP, CHURN_PACE_S)
-        phases = {"quiet_before": feed.publish(round(sizes.quiet_s / CHURN_PACE_S), CHURN_PACE_S)}
-        others.tell("churn", sizes.churn_per_s, sizes.churn_s, "1", feed.epoch)
-        meter = Meter({**stages.pids(), "steady clients": crowd.pid, "others": others.pid})
-        phases["churn"] = feed.publish(round(sizes.churn_s / CHURN_PACE_S), CHURN_PACE_S)
-        cores = meter.cores()
-        moved = others.hear()
-        feed.publish(WARM_UP, CHURN_PACE_S)
-        phases["quiet_after"] = feed.publish(round(sizes.quiet_s / CHURN_PACE_S), CHURN_PACE_S)
-        crowd.ask("settle", phases["quiet_after"][-1], SETTLE_S)
-        steady, troubles = crowd.ask("results")
-        movers, troubles_of_others = others.ask("results")
-    stages.await_clients(0)
-    latency_s = {name: audit.pairs_s(steady, feed.sent_ns, windows)[1] for name, windows in phases.items()}
-    quiet_s = np.concatenate([latency_s["quiet_before"], latency_s["quiet_after"]])
-    ratio = rank_quantile(latency_s["churn"], 0.99) / rank_quantile(quiet_s, 0.99)
-    return {
-        "steady": sizes.steady,
-        "others": sizes.others,
-        "changes_per_s": sizes.churn_per_s,
-        "churn_s": sizes.churn_s,
-        "pace_s": CHURN_PACE_S,
-        "p99_ratio": audit.figure(ratio, 3),
-        "quiet": audit.quantiles(quiet_s),
-        **{name: {"windows": len(phases[name]), **audit.quantiles(values)} for name, values in latency_s.items()},
-        **audit.tally(steady, feed.sent_ns, phases["quiet_after"][-1])._asdict(),
-        "troubles": troubles,
-        "comers": {
-            **moved,
-            "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[sizes.others :])[0]),
-            **audit.tally(movers, feed.sent_ns, None)._asdict(),
-            "troubles": troubles_of_others,
-        },
-        "cores_used": cores,
     }
 
 

@@ -21,6 +21,7 @@ from experiments.bench import delivery_audience, delivery_feed, suites
 from experiments.bench.delivery import summary
 from experiments.bench.delivery_audience import Audience, paced
 from experiments.bench.delivery_audit import Tally, audit, back_s, figure, first_bytes_s, last_s, quantiles, tally
+from experiments.bench.delivery_churn import Phase, compare
 from experiments.bench.delivery_client import Client, Join, Received
 from experiments.bench.delivery_crowd import Crowd
 from experiments.bench.delivery_feed import Feed
@@ -152,6 +153,20 @@ def test_coming_back_counts_at_another_place_and_after_the_kill() -> None:
     assert back_s([got([], 5, 10**9)], "b", 100)[0].tolist() == [math.inf]
     from_due_s, from_redirect_s = first_bytes_s([back, got([])])
     assert (from_due_s.tolist(), from_redirect_s.tolist()) == ([2e-9], [1e-9])
+
+
+def test_a_round_is_compared_with_the_quiet_around_it_and_the_median_round_counts() -> None:
+    """One phase that somebody else's work fell into decides nothing; all phases together are told as well."""
+    # Three windows a phase: quiet, busy, quiet, busy, quiet, busy, quiet; the second busy phase is hit by something.
+    latency_ns = [10] * 3 + [11] * 3 + [10] * 3 + [90] * 3 + [10] * 3 + [12] * 3 + [10] * 3
+    sent_ns = [1_000 * number for number in range(21)]
+    received_ns = [sent + late for sent, late in zip(sent_ns, latency_ns, strict=True)]
+    phases = [Phase(range(first, first + 3), 0.5) for first in range(0, 21, 3)]
+    found = compare([got(list(range(21)), 0, received_ns=received_ns)], sent_ns, phases[::2], phases[1::2])
+    assert [one["p99_ratio"] for one in found["rounds"]] == [1.1, 9.0, 1.2]
+    assert (found["p99_ratio"], found["p99_ratio_of_all"]) == (1.2, 9.0)
+    assert (found["quiet"]["windows"], found["quiet"]["stolen_s"]) == (12, 2.0)
+    assert (found["churn"]["windows"], found["churn"]["stolen_s"]) == (9, 1.5)
 
 
 def test_a_promise_is_kept_by_a_figure_and_by_nothing_else() -> None:

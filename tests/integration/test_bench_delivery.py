@@ -22,8 +22,8 @@ FEW = Sizes(
     steady=10,
     others=5,
     churn_per_s=10.0,
-    churn_s=2.0,
-    quiet_s=1.0,
+    rounds=2,
+    round_s=1.0,
     killed=10,
 )
 
@@ -43,7 +43,7 @@ def test_the_benchmark_measures_every_part_and_leaves_nothing_running() -> None:
         assert figures[name] == 0, figures
     assert figures["fan_in"]["clients_a_subscriber"] == {"1/1": 20, "1/2": 20}
     assert [level["clients"] for level in figures["fan_out"]["levels"]] == [5, 10]
-    assert figures["churn"]["comers"]["came"] == 20
+    assert figures["churn"]["comers"]["came"] == 30
     failover = figures["failover"]
     assert failover["killed_clients"] == 10
     assert failover["not_back"] == failover["lost"] == failover["duplicated"] == failover["the_others"]["lost"] == 0
