@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pipeline.delivering.hosting import allocate_by_the_c_library
+
+if __name__ == "__main__":
+    # Before all else: whatever is imported by then is imported twice.
+    allocate_by_the_c_library()
+
 import asyncio
 import threading
 import time

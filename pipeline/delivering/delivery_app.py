@@ -12,6 +12,7 @@ from pipeline.delivering import frames
 from pipeline.delivering.admission import Admission, Refusal, cors, refuse
 from pipeline.delivering.connection import STUCK_S
 from pipeline.delivering.fanout import Fanout
+from pipeline.delivering.hosting import give_memory_back
 from pipeline.delivering.polls import poll
 from pipeline.delivering.sockets import socket
 from pipeline.delivering.streams import stream
@@ -91,9 +92,14 @@ def create_app(
             slot = (slot + 1) % BEAT_SLOTS
 
     async def look() -> None:
+        most = 0
         while True:
             await asyncio.sleep(LOOK_S)
             fanout.cut_stuck(time.monotonic(), STUCK_S)
+            most = max(most, len(fanout))
+            if 2 * len(fanout) < most:
+                most = len(fanout)
+                give_memory_back()
 
     async def keeping(_app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(beat()), asyncio.create_task(look())]

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ import pytest
 
 from pipeline import lifecycle
 from pipeline.buses.memory_bus import MemoryBus
+from pipeline.delivering import delivery_app
 from pipeline.delivering.fanout import Stream
 from pipeline.delivering.hosting import fastest_loop
 from pipeline.delivering.sse import SseEvent, SseParser
@@ -632,3 +633,33 @@ async def connect(port: int, client_id: str, version: str = "1.1", receive_bytes
     )
     await loop.sock_sendall(raw, request.encode())
     return raw
+
+
+def test_memory_is_given_back_when_half_the_crowd_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the others a moment: so not for every client that leaves, and not again without need."""
+    given: list[int] = []
+    monkeypatch.setattr(delivery_app, "LOOK_S", 0.005)
+    monkeypatch.setattr(delivery_app, "give_memory_back", lambda: given.append(1))
+
+    async def scenario(live: Live) -> None:
+        async def looked() -> None:
+            for _ in range(5):
+                await asyncio.sleep(delivery_app.LOOK_S)
+
+        async with AsyncExitStack() as first, AsyncExitStack() as rest:
+            for number in range(4):
+                live.register(f"c{number}")
+                await (first if number < 2 else rest).enter_async_context(live.watch(f"c{number}"))
+            await live.until(lambda health: health["clients"] == 4)
+            await looked()
+            await first.aclose()
+            await live.until(lambda health: health["clients"] == 2)
+            await looked()
+            assert given == []
+        await live.until(lambda health: health["clients"] == 0)
+        while not given:
+            await asyncio.sleep(0.005)
+        await looked()
+        assert given == [1]
+
+    run(scenario)
