@@ -76,6 +76,8 @@ class Subscriber:
     def take_feed(self, records: list[Record], received_ns: int, live: bool = True) -> None:
         """Publish what is new in `records` of the cluster's feed; what is not `live` is history, and not measured."""
         for record in records:
+            if self._feed_offset is None:
+                self.fanout.whole = record.offset == 0
             self._feed_offset = record.offset
             try:
                 window = decode_window(record.value)

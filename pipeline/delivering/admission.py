@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from aiohttp import hdrs, web
 
 from pipeline.delivering.fanout import Fanout
-from pipeline.delivering.frames import EventId, Missed, Wire, beginning, parse_event_id, reset_event
+from pipeline.delivering.frames import BEFORE_ALL, EventId, Missed, Wire, beginning, parse_event_id, reset_event
 from pipeline.delivering.tokens import COOKIE, Tokens, bearer, matches
 from pipeline.origins import same_host
 from pipeline.problems import problem
@@ -117,18 +117,19 @@ class Admission:
         anything else would hide a client that mixes up its streams.
         """
         if not last:
-            newest = self._fanout.last_event_id
-            return self._fanout.head, None if newest is None else beginning(newest)
+            return self._fanout.head, beginning(self._newest())
         event_id = parse_event_id(last, field)
         found = await self._fanout.settle(event_id, self._patience_s)
         if isinstance(found, int):
             return found, None
-        newest = self._fanout.last_event_id
         if not found.settled:
-            detail = _unknown(event_id, found, field, newest)
+            detail = _unknown(event_id, found, field, self._fanout.last_event_id)
             raise Refusal(refuse(409, f"Unknown {field}", detail), detail)
         self._fanout.resets += 1
-        return self._fanout.head, reset_event(event_id, found.reason, newest)
+        return self._fanout.head, reset_event(event_id, found.reason, self._newest())
+
+    def _newest(self) -> EventId:
+        return self._fanout.last_event_id or BEFORE_ALL
 
 
 def _unknown(last: EventId, found: Missed, field: str, newest: EventId | None) -> str:

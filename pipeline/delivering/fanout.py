@@ -79,6 +79,8 @@ class Fanout:
         self._streams: dict[str, Stream] = {}
         self._grown: set[asyncio.Future[None]] = set()
         self.head = 0
+        # Whether the first window published here was the feed's first, too.
+        self.whole = True
         # Plain numbers, for who asks (pipeline.delivering.metrics): streams begun by transport, over by reason.
         self.opened: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
@@ -199,6 +201,8 @@ class Fanout:
         A newer window or epoch than the ring's may be one that another subscriber read sooner: `settled` is
         False.
         """
+        if last == frames.BEFORE_ALL:
+            return Missed("the first windows are not kept", settled=True) if self._oldest or not self.whole else 0
         same = [(place, seen.window) for place, (seen, _) in enumerate(self._ring) if seen.epoch == last.epoch]
         if not same:
             return Missed(f"epoch {last.epoch} is not kept here", settled=False)

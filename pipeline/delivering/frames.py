@@ -24,6 +24,10 @@ class EventId(NamedTuple):
         return f"{self.epoch}:{self.window}"
 
 
+BEFORE_ALL = EventId("begin", 0)
+"""What a client has that came before a feed's first window; no query of Spark's is called so."""
+
+
 def parse_event_id(text: str, field: str) -> EventId:
     """Return the id a client sent as `field`. Raises MessageError for what no server of ours sent."""
     epoch, _, window = text.rpartition(":")
@@ -96,7 +100,7 @@ def beginning(newest: EventId) -> Wire:
     return Wire(plain, chunked(plain), text_frame(message), event_id=str(newest))
 
 
-def reset_event(last: EventId, reason: str, newest: EventId | None) -> Wire:
+def reset_event(last: EventId, reason: str, newest: EventId) -> Wire:
     """Return the event that tells a client of a gap; the stream goes on after `newest`, which its id says."""
-    after = "" if newest is None else str(newest)
-    return event(after, "reset", encode({"reason": reason, "last_event_id": str(last), "resumes_after": after}))
+    said = {"reason": reason, "last_event_id": str(last), "resumes_after": str(newest)}
+    return event(str(newest), "reset", encode(said))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.delivering.fanout import Fanout, Stream
-from pipeline.delivering.frames import EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.delivering.frames import BEFORE_ALL, EventId, Missed, Wire, parse_event_id, reset_event
 from pipeline.delivering.sse import SseParser
 from pipeline.errors import MessageError
 from pipeline.messages import Window, decode_window
@@ -191,6 +191,22 @@ def test_resuming_gives_exactly_what_was_missed(published: int, ring: int, last:
         assert joined(fanout, "a", found)[1].windows() == list(range(last + 1, published))
 
 
+def test_what_came_before_the_first_window_is_replayed_while_that_is_kept() -> None:
+    """From the first on, as long as the ring has it; never by a core that did not see the feed's first."""
+    fanout = Fanout(3, 1)
+    assert fanout.after(BEFORE_ALL) == 0
+    publish(fanout, 5, 6, 7)
+    assert joined(fanout, "a", 0)[1].windows() == [5, 6, 7]
+    assert fanout.after(BEFORE_ALL) == 0
+    publish(fanout, 8)
+    late = Fanout(3, 1)
+    late.whole = False
+    publish(late, 5)
+    for gone in (fanout.after(BEFORE_ALL), late.after(BEFORE_ALL)):
+        assert isinstance(gone, Missed)
+        assert gone.settled
+
+
 def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
     """A new query's windows follow the last of the old one's."""
     fanout = Fanout(10, 1)
@@ -227,7 +243,7 @@ def test_an_id_nobody_comes_to_know_ends_in_a_reset(last: EventId) -> None:
     publish(fanout, 1)
     found = asyncio.run(fanout.settle(last, 0.01))
     assert isinstance(found, Missed)
-    (event,) = SseParser().feed(reset_event(last, found.reason, fanout.last_event_id).plain)
+    (event,) = SseParser().feed(reset_event(last, found.reason, EventId("e", 1)).plain)
     assert (event.id, event.event) == ("e:1", "reset")
     assert found.reason in event.data
 

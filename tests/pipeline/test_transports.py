@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from pipeline import subscriber
 from pipeline.delivering import frames, polls, sockets, streams
 from pipeline.delivering.fanout import Fanout
 from pipeline.watching import connections
@@ -51,7 +52,8 @@ def test_a_socket_gets_each_window_once() -> None:
         async with socket(live) as opened:
             await live.until(lambda health: health["clients"] == 1)
             live.publish(1, 2)
-            got = await events(opened, 2)
+            begin, *got = await events(opened, 3)
+            assert (begin["id"], begin["event"]) == ("begin:0", "begin")
             assert [one["id"] for one in got] == ["e:1", "e:2"]
             assert {one["event"] for one in got} == {"window"}
             assert got[0]["data"]["window"] == 1
@@ -78,6 +80,57 @@ def test_a_socket_cut_off_before_its_first_window_misses_nothing() -> None:
             assert [one["id"] for one in await events(opened, 1)] == ["e:2"]
 
     run(scenario)
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket", "poll"])
+def test_who_was_there_before_the_first_window_ever_misses_none(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even an empty feed has a beginning to go on from."""
+    monkeypatch.setattr(polls, "WAIT_S", 0.01)
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        if transport == "sse":
+            async with live.watch("x") as before:
+                await before.greeted()
+            assert before.raw == b"retry: 1000\n\nid: begin:0\n\n: connected\n\n"
+        elif transport == "websocket":
+            async with socket(live) as opened:
+                assert await events(opened, 1) == [{"id": "begin:0", "event": "begin", "data": {}}]
+        else:
+            assert await polled(live) == (200, {"events": [], "after": "begin:0"})
+        live.publish(1, 2)
+        await live.until(lambda health: health["last_event_id"] == "e:2")
+        if transport == "sse":
+            async with live.watch("x", **{"Last-Event-ID": "begin:0"}) as again:
+                assert await again.ids(2) == ["e:1", "e:2"]
+        elif transport == "websocket":
+            async with socket(live, '{"after": "begin:0"}') as opened:
+                assert [one["id"] for one in await events(opened, 2)] == ["e:1", "e:2"]
+        else:
+            _, got = await polled(live, "?after=begin:0")
+            assert ([one["id"] for one in got["events"]], got["after"]) == (["e:1", "e:2"], "e:2")
+
+    run(scenario)
+
+
+def test_a_beginning_that_is_no_longer_kept_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscriber that starts later, with the newest windows alone, says so."""
+    monkeypatch.setattr(subscriber, "RING_MAX", 2)
+    bus = prepared()
+    for number in (1, 2, 3):
+        bus.writer().send(FEED, window(number))
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        async with socket(live, '{"after": "begin:0"}') as opened:
+            (reset,) = await events(opened, 1)
+        assert (reset["id"], reset["event"]) == ("e:3", "reset")
+        assert reset["data"]["last_event_id"] == "begin:0"
+        assert "first windows are not kept" in reset["data"]["reason"]
+
+    run(scenario, bus)
 
 
 def test_a_socket_is_told_of_a_gap() -> None:
@@ -145,11 +198,11 @@ def test_a_second_message_and_a_deleted_client_close_the_socket() -> None:
     async def scenario(live: Live) -> None:
         live.register("x")
         async with socket(live) as opened:
-            await live.until(lambda health: health["clients"] == 1)
+            await events(opened, 1)
             await opened.send_str("{}")
             assert (await opened.receive()).data == 1008
         async with socket(live) as opened:
-            await live.until(lambda health: health["clients"] == 1)
+            await events(opened, 1)
             live.unregister("x")
             message = await opened.receive()
             assert (message.data, message.extra) == (1000, "deleted")
@@ -221,7 +274,7 @@ def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
             return "x"
 
         async def resumed(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
-            return fanout.head, frames.beginning(fanout.last_event_id or frames.EventId("", 0))
+            return fanout.head, frames.beginning(fanout.last_event_id or frames.BEFORE_ALL)
 
         def is_registered(self, _client_id: str) -> bool:
             return True
