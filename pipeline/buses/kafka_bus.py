@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -27,6 +27,9 @@ log = logs.get(__name__)
 LISTENER_POLL_S = 0.1
 TOPIC_POLL_S = 0.02
 POLL_MAX = 10_000
+CLOSE_S = 10.0
+# How the library tells of a producer that is done for: the second when a record's fate was to be told at that moment.
+FAILURES = (KafkaException, SystemError)
 LIBRARY = logging.getLogger("librdkafka")
 # librdkafka asks for a group even of who assigns itself its partitions; nobody joins this one or commits to it.
 NO_GROUP = "emostream-no-group"
@@ -255,13 +258,12 @@ class KafkaWriter:
     def __init__(self, servers: str) -> None:
         self._servers = servers
         self._refusals: list[KafkaError] = []
-        self._connect()
+        self._producer = self._connected()
 
-    def _connect(self) -> None:
-        self._broken = False
-        self._producer = Producer(
+    def _connected(self) -> Producer:
+        return Producer(
             {
-                **connection(self._servers, self._failed),
+                **connection(self._servers),
                 "enable.idempotence": True,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
@@ -275,38 +277,44 @@ class KafkaWriter:
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
         """Queue one record."""
-        try:
+        with self._trusted():
             try:
                 self._producer.produce(topic, value, key)
             except BufferError:
                 # The library's queue is full, at a hundred thousand records.
                 self.flush()
                 self._producer.produce(topic, value, key)
-        except KafkaException as error:
-            raise self._refused(error.args[0].str()) from error
+            # What the library has to tell waits until it is asked; not everyone flushes.
+            self._producer.poll(0)
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Wait until every queued record is acknowledged."""
-        waiting = self._producer.flush(timeout_s)
+        with self._trusted():
+            waiting = self._producer.flush(timeout_s)
         refusals, self._refusals = self._refusals, []
-        if self._broken:
-            self._producer.close()
-            self._connect()
         if refusals:
             raise self._refused(refusals[0].str())
         if waiting:
             raise self._refused(f"{waiting} records were not acknowledged within {timeout_s:g} s")
 
+    @contextmanager
+    def _trusted(self) -> Iterator[None]:
+        """Replace a producer that fails for good: an idempotent one that lost its place in the log takes nothing more.
+
+        What was queued with it is lost, and whoever sent it hears so.
+        """
+        try:
+            yield
+        except FAILURES as error:
+            if _is_fatal(error):
+                self._give_up()
+                self._producer = self._connected()
+                self._refusals.clear()
+            raise self._refused(str(error)) from error
+
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             self._refusals.append(error)
-
-    def _failed(self, error: KafkaError) -> None:
-        if error.fatal():
-            # An idempotent producer that lost its place in the log takes nothing any more: another has to go on.
-            self._broken = True
-            self._refusals.append(error)
-        trouble(error)
 
     def _refused(self, reason: str) -> KafkaUnreachableError:
         return KafkaUnreachableError(
@@ -314,10 +322,26 @@ class KafkaWriter:
             f"check that the broker runs and accepts writes"
         )
 
+    def _give_up(self) -> None:
+        # Without this the library would go on trying for five minutes, and closing would wait for it.
+        with suppress(*FAILURES):
+            self._producer.purge()
+        with suppress(*FAILURES):
+            self._producer.flush(0)
+        with suppress(*FAILURES):
+            self._producer.close()
+
     def close(self) -> None:
-        """Flush and close the connection."""
-        self._producer.flush(10)
-        self._producer.close()
+        """Flush and close the connection; what Kafka has not taken within 10 s is given up."""
+        try:
+            self.flush(CLOSE_S)
+        except KafkaUnreachableError as error:
+            log.warning("closed without all being written", reason=str(error))
+        self._give_up()
+
+
+def _is_fatal(error: Exception) -> bool:
+    return not isinstance(error, KafkaException) or error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL
 
 
 def trouble(error: KafkaError) -> None:
@@ -325,7 +349,7 @@ def trouble(error: KafkaError) -> None:
     log.warning("trouble with Kafka", reason=error.str())
 
 
-def connection(servers: str, failed: Callable[[KafkaError], None] = trouble) -> dict[str, Any]:
+def connection(servers: str) -> dict[str, Any]:
     """Return what every client of librdkafka is set to here."""
     return {
         "bootstrap.servers": servers,
@@ -334,7 +358,9 @@ def connection(servers: str, failed: Callable[[KafkaError], None] = trouble) -> 
         "socket.nagle.disable": True,
         # What a broker may ask of its clients' figures nobody here reads.
         "enable.metrics.push": False,
-        "error_cb": failed,
+        # The other strategy begins anew every second of an outage, with some twenty lines of log each time.
+        "metadata.recovery.strategy": "none",
+        "error_cb": trouble,
     }
 
 

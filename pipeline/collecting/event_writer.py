@@ -42,6 +42,7 @@ class EventWriter:
                 # Records without a key stay on one partition for a while: larger batches, the same spread.
                 "sticky.partitioning.linger.ms": 2,
                 "reconnect.backoff.max.ms": 1_000,
+                "metadata.recovery.strategy": "none",
                 "socket.nagle.disable": True,
                 "delivery.report.only.error": True,
                 "on_delivery": self._refused,

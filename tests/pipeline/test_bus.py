@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import subprocess
 import sys
@@ -10,18 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from pipeline.buses.bus import Bus, Reader, Record
-from pipeline.buses.kafka_bus import KafkaBus, connection
+from pipeline.broker import EmbeddedKafka
+from pipeline.buses import kafka_bus
+from pipeline.buses.bus import Bus, Reader, Record, Writer
+from pipeline.buses.kafka_bus import KafkaBus, KafkaWriter, connection
 from pipeline.errors import EmoStreamError, KafkaUnreachableError, SettingError
 from pipeline.topics import TopicSpec
 
 # Nothing here waits so long unless it is broken.
 DEADLINE_S = 20.0
 REPOSITORY = Path(__file__).resolve().parents[2]
+LIBRDKAFKA = list(Path(confluent_kafka.__file__).parents[1].glob("confluent_kafka.libs/librdkafka-*"))
 
 
 def append(bus: Bus, topic: str, *values: bytes | None, key: bytes | None = None) -> None:
@@ -249,20 +254,68 @@ def test_a_topic_that_is_refused_is_named(broker: object) -> None:
             assert values(take(reader, 1)) == [b"0"]
 
 
+def fail_for_good(writer: Writer) -> None:
+    """Have librdkafka itself put the writer's producer into its fatal state, as it does when it lost its place."""
+    (library,) = LIBRDKAFKA
+    assert isinstance(writer, KafkaWriter)
+    # The binding's object holds the library's handle right after Python's own header.
+    handle = ctypes.c_void_p.from_address(id(writer._producer) + object.__basicsize__)
+    code = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert ctypes.CDLL(str(library)).rd_kafka_test_fatal_error(handle, code, b"for this test") == 0
+
+
 @pytest.mark.integration
-def test_a_writer_whose_producer_is_done_for_goes_on_with_another(broker: object) -> None:
-    """An idempotent producer that Kafka no longer trusts is replaced: what was queued with it is an error, once."""
+@pytest.mark.skipif(len(LIBRDKAFKA) != 1, reason="this system's confluent-kafka keeps librdkafka where it is not found")
+@pytest.mark.parametrize("queued", [0, 3])
+@pytest.mark.parametrize("told", ["flush", "send"])
+def test_a_writer_whose_producer_is_done_for_goes_on_with_another(broker: object, queued: int, told: str) -> None:
+    """An idempotent producer that Kafka no longer trusts is replaced: whoever writes next hears of it, once."""
+    topic = f"fatal-{queued}-{told}"
     with closing(KafkaBus(broker.bootstrap_servers)) as kafka:  # type: ignore[attr-defined]
-        kafka.ensure(TopicSpec("fatal"))
+        kafka.ensure(TopicSpec(topic))
         with closing(kafka.writer()) as writer:
-            writer.send("fatal", b"0")
+            writer.send(topic, b"before")
             writer.flush()
-            writer._failed(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", True))
-            with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*out of order"):
-                writer.flush()
-            writer.send("fatal", b"1")
+            for _ in range(queued):
+                writer.send(topic, b"queued")
+            fail_for_good(writer)
+            with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*"):
+                writer.flush() if told == "flush" else writer.send(topic, b"refused")
+            writer.send(topic, b"after")
             writer.flush()
-        assert values(kafka.read("fatal")) == [b"0", b"1"]
+        written = values(kafka.read(topic))
+        assert (written[0], written[-1], written.count(b"after")) == (b"before", b"after", 1)
+        assert b"refused" not in written
+        with closing(kafka.writer()) as writer:
+            fail_for_good(writer)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(100)
+def test_an_outage_ends_for_readers_and_writers_and_does_not_keep_who_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer is closed although Kafka is away; another and a reader go on when it is back."""
+    monkeypatch.setattr(kafka_bus, "CLOSE_S", 0.2)
+    with EmbeddedKafka(tmp_path / "kafka") as first:
+        servers = first.bootstrap_servers
+        bus = KafkaBus(servers)
+        bus.ensure(TopicSpec("outage"))
+        closed, staying, reader = bus.writer(), bus.writer(), bus.reader("outage")
+        append(bus, "outage", b"before")
+        assert values(take(reader, 1)) == [b"before"]
+    closed.send("outage", b"given up")
+    with pytest.raises(KafkaUnreachableError, match="1 records were not acknowledged"):
+        closed.flush(0.2)
+    # The library by itself would wait for what is queued, five minutes.
+    closed.close()
+    staying.send("outage", b"kept")
+    assert reader.poll(0.2) == []
+    with EmbeddedKafka(tmp_path / "kafka", port=int(servers.rpartition(":")[2])), closing(bus), closing(reader):
+        staying.flush(DEADLINE_S)
+        staying.close()
+        assert values(take(reader, 1)) == [b"kept"]
+        assert bus.ends("outage") == {0: 2}
 
 
 @pytest.mark.integration
