@@ -72,12 +72,14 @@ class Subscriber:
         self._feed_offset: int | None = None
         self._announced = 0
         self._from_offset = from_offset
+        # A cluster that was added later has no first windows.
+        self.fanout.whole = from_offset == 0
 
     def take_feed(self, records: list[Record], received_ns: int, live: bool = True) -> None:
         """Publish what is new in `records` of the cluster's feed; what is not `live` is history, and not measured."""
         for record in records:
-            if self._feed_offset is None:
-                self.fanout.whole = record.offset == 0
+            if self._feed_offset is None and record.offset > 0:
+                self.fanout.whole = False
             self._feed_offset = record.offset
             try:
                 window = decode_window(record.value)
@@ -226,7 +228,11 @@ async def serve(
     )
     try:
         # Both histories before the first connection: a client that resumes finds what it missed.
-        subscriber.take_feed(feed.history(RING_MAX), time.time_ns(), live=False)
+        windows = feed.history(RING_MAX)
+        subscriber.take_feed(windows, time.time_ns(), live=False)
+        if not windows and any(feed_bus.ends(names.feed(values.cluster).name).values()):
+            # There were some, and retention has removed them.
+            subscriber.fanout.whole = False
         subscriber.take_registrations(registrations.history(ALL))
         await runner.setup()
         await web.TCPSite(runner, values.host, port, backlog=BACKLOG).start()

@@ -57,6 +57,8 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
 
         # Not measured: Kafka's compiler alone takes half a core of a first minute, and code is cold everywhere.
         come_and_go()
+        moved.clear()
+        cores.clear()
         quiet = [publish(feed, count)]
         for _ in range(sizes.rounds):
             busy.append(come_and_go())
@@ -76,11 +78,11 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "troubles": troubles,
         "comers": {
             **moved,
-            "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[sizes.others :])[0]),
+            "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[-moved["came"] :])[0]),
             **audit.tally(movers, feed.sent_ns, None)._asdict(),
             "troubles": troubles_of_others,
         },
-        "cores_used": {name: round(median(each[name] for each in cores[1:]), 3) for name in cores[0]},
+        "cores_used": {name: round(median(each[name] for each in cores), 3) for name in cores[0]},
     }
 
 

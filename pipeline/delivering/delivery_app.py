@@ -21,6 +21,8 @@ from pipeline.delivering.tokens import Tokens
 PATIENCE_S = 2.0
 BEAT_SLOTS = 16
 LOOK_S = 5.0
+# What fewer have taken is not worth a pause.
+CROWD = 100
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Transport = Callable[[web.Request, Fanout, Admission], Awaitable[web.StreamResponse]]
@@ -92,14 +94,17 @@ def create_app(
             slot = (slot + 1) % BEAT_SLOTS
 
     async def look() -> None:
-        most = 0
+        most = before = 0
         while True:
             await asyncio.sleep(LOOK_S)
             fanout.cut_stuck(time.monotonic(), STUCK_S)
-            most = max(most, len(fanout))
-            if 2 * len(fanout) < most:
-                most = len(fanout)
+            here = len(fanout)
+            most = max(most, here)
+            # By two looks: those who poll are all away for a moment, after each window.
+            if most >= CROWD and 2 * max(here, before) < most:
+                most = here
                 give_memory_back()
+            before = here
 
     async def keeping(_app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(beat()), asyncio.create_task(look())]

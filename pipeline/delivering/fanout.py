@@ -79,7 +79,7 @@ class Fanout:
         self._streams: dict[str, Stream] = {}
         self._grown: set[asyncio.Future[None]] = set()
         self.head = 0
-        # Whether the first window published here was the feed's first, too.
+        # Whether the first window published here is the first that there ever was.
         self.whole = True
         # Plain numbers, for who asks (pipeline.delivering.metrics): streams begun by transport, over by reason.
         self.opened: Counter[str] = Counter()

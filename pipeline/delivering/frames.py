@@ -25,7 +25,7 @@ class EventId(NamedTuple):
 
 
 BEFORE_ALL = EventId("begin", 0)
-"""What a client has that came before a feed's first window; no query of Spark's is called so."""
+"""What a client has that came before the first window there ever was; no query of Spark's is called so."""
 
 
 def parse_event_id(text: str, field: str) -> EventId:

@@ -34,7 +34,7 @@ _STOP = 204
 class Reset(msgspec.Struct, frozen=True):
     """Windows were missed for good: those after `last_event_id`, the last one had, up to `resumes_after`.
 
-    `resumes_after` is empty where the server has no window yet, or did not say.
+    `resumes_after` is empty where the server did not say, and `begin:0` where it has no window yet.
     """
 
     reason: str

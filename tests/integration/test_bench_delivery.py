@@ -43,7 +43,7 @@ def test_the_benchmark_measures_every_part_and_leaves_nothing_running() -> None:
         assert figures[name] == 0, figures
     assert figures["fan_in"]["clients_a_subscriber"] == {"1/1": 20, "1/2": 20}
     assert [level["clients"] for level in figures["fan_out"]["levels"]] == [5, 10]
-    assert figures["churn"]["comers"]["came"] == 30
+    assert figures["churn"]["comers"]["came"] == 20
     failover = figures["failover"]
     assert failover["killed_clients"] == 10
     assert failover["not_back"] == failover["lost"] == failover["duplicated"] == failover["the_others"]["lost"] == 0

@@ -637,6 +637,7 @@ async def connect(port: int, client_id: str, version: str = "1.1", receive_bytes
 
 def test_memory_is_given_back_when_half_the_crowd_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs the others a moment: so not for every client that leaves, and not again without need."""
+    monkeypatch.setattr(delivery_app, "CROWD", 4)
     given: list[int] = []
     monkeypatch.setattr(delivery_app, "LOOK_S", 0.005)
     monkeypatch.setattr(delivery_app, "give_memory_back", lambda: given.append(1))

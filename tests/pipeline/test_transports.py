@@ -13,11 +13,14 @@ import aiohttp
 import pytest
 
 from pipeline import subscriber
+from pipeline.buses.bus import Record
+from pipeline.buses.memory_bus import MemoryBus
 from pipeline.delivering import frames, polls, sockets, streams
 from pipeline.delivering.fanout import Fanout
+from pipeline.settings import Settings
 from pipeline.watching import connections
 from tests.pipeline.test_fanout import publish
-from tests.pipeline.test_subscriber import FEED, Live, prepared, run, window
+from tests.pipeline.test_subscriber import FEED, NAMES, Live, prepared, run, window
 
 TOKEN = {"Authorization": "Bearer token-x"}
 
@@ -115,10 +118,22 @@ def test_who_was_there_before_the_first_window_ever_misses_none(
     run(scenario)
 
 
-def test_a_beginning_that_is_no_longer_kept_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscriber that starts later, with the newest windows alone, says so."""
+class Emptied(MemoryBus):
+    """A bus whose retention has removed every record there was at the start."""
+
+    def tail(self, topic: str, count: int) -> list[Record]:
+        """Return what is left."""
+        return [] if topic == FEED else super().tail(topic, count)
+
+
+@pytest.mark.parametrize(("kept", "resumes_after"), [(2, "e:3"), (0, "begin:0")])
+def test_a_beginning_that_is_no_longer_kept_is_a_gap(
+    monkeypatch: pytest.MonkeyPatch, kept: int, resumes_after: str
+) -> None:
+    """A subscriber that starts later, with the newest windows alone or none, says so."""
     monkeypatch.setattr(subscriber, "RING_MAX", 2)
-    bus = prepared()
+    bus = MemoryBus() if kept else Emptied()
+    bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
     for number in (1, 2, 3):
         bus.writer().send(FEED, window(number))
 
@@ -126,11 +141,19 @@ def test_a_beginning_that_is_no_longer_kept_is_a_gap(monkeypatch: pytest.MonkeyP
         live.register("x")
         async with socket(live, '{"after": "begin:0"}') as opened:
             (reset,) = await events(opened, 1)
-        assert (reset["id"], reset["event"]) == ("e:3", "reset")
+        assert (reset["id"], reset["event"]) == (resumes_after, "reset")
         assert reset["data"]["last_event_id"] == "begin:0"
         assert "first windows are not kept" in reset["data"]["reason"]
 
     run(scenario, bus)
+
+
+@pytest.mark.parametrize(("from_offset", "whole"), [(0, True), (3, False)])
+def test_only_who_reads_from_the_first_window_there_was_has_the_beginning(from_offset: int, whole: bool) -> None:
+    """A cluster that was added later never saw what clients of the others may have missed."""
+    late = subscriber.Subscriber(Settings(), "http://here", from_offset=from_offset)
+    late.take_feed([Record(0, 0, 0, None, window(1))], 0)
+    assert late.fanout.whole is whole
 
 
 def test_a_socket_is_told_of_a_gap() -> None:
