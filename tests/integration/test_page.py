@@ -134,6 +134,8 @@ def test_a_reaction_of_one_page_is_seen_on_another(
 ) -> None:
     """It is sent by a button, said to be sent, and rises in the other's swarm, bars and ranking."""
     watcher = live(visit(f"{two_subscribers.registry}/"))
+    assert watcher.locator("#quiet").is_visible()
+    watcher.wait_for_function("() => document.querySelector('#watching').textContent === '1'", timeout=20_000)
     watcher.screenshot(path=pictures / "desk-quiet.png")
     sender = live(visit(f"{two_subscribers.registry}/", PHONE))
     sender.click('#quick [data-emoji="🎉"]')
@@ -266,6 +268,7 @@ def test_a_killed_subscriber_costs_no_window_and_no_reload(
     os.kill(process.pid, signal.SIGKILL)
     killed_s = time.monotonic()
     page.wait_for_selector('#connection:not([data-kind="live"])', timeout=10_000)
+    assert page.locator("#quiet").is_hidden()
     page.screenshot(path=pictures / "desk-lost.png")
     page.click('#quick [data-emoji="😮"]')
     live(page)

@@ -27,6 +27,8 @@ let stream = null;
 let newest = null;
 // The server's clock less this one's, ms.
 let clockMs = 0;
+// What the registry says; null while it does not.
+let watchers = null;
 
 // windows
 
@@ -46,12 +48,14 @@ function take(window) {
 }
 
 function tellAge() {
-  if (newest === null) return;
-  const ageS = Math.max(0, (Date.now() + clockMs - newest.trigger_ns / 1e6) / 1000);
-  const old = ageS < 90 ? `${Math.round(ageS)} s` : `${Math.round(ageS / 60)} min`;
-  byId('age').textContent = `window ${newest.window}, ${old} old`;
-  // A window without reactions is not sent: silence is not a fault.
-  byId('quiet').hidden = ageS < 3 * settings.trigger_s;
+  let ageS = Infinity;
+  if (newest !== null) {
+    ageS = Math.max(0, (Date.now() + clockMs - newest.trigger_ns / 1e6) / 1000);
+    const old = ageS < 90 ? `${Math.round(ageS)} s` : `${Math.round(ageS / 60)} min`;
+    byId('age').textContent = `window ${newest.window}, ${old} old`;
+  }
+  // A window without reactions is not sent: silence is not a fault. Whoever is cut off cannot tell.
+  byId('quiet').hidden = !isLive() || ageS < 3 * settings.trigger_s;
 }
 
 function missed({ reason }) {
@@ -63,6 +67,10 @@ function missed({ reason }) {
 
 // connection
 
+function isLive() {
+  return byId('connection').dataset.kind === 'live';
+}
+
 function connection(kind, words, waitMs) {
   const pill = byId('connection');
   const before = pill.dataset.kind;
@@ -73,6 +81,8 @@ function connection(kind, words, waitMs) {
   if (lost && before === 'live') summary.say('The connection was lost. Connecting again.');
   if (kind === 'live' && newest !== null) summary.say('Connected again.');
   if (kind === 'lost') elsewhere();
+  tellAge();
+  tellWatching();
 }
 
 /** Another name for the same machine keeps the stream's cookie away. */
@@ -82,19 +92,23 @@ function elsewhere() {
   notice('This page cannot be reached at the address it was opened at. It should be at ', ours.href);
 }
 
+function tellWatching() {
+  // Subscribers tell once a second: whoever sees the stream is watching already.
+  byId('watching').textContent = watchers === null ? '–' : whole(Math.max(isLive() ? 1 : 0, watchers));
+}
+
 async function watching() {
   let againS = ASK_AGAIN_S;
   if (!document.hidden) {
     try {
       const response = await fetch('/watching', { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
       const said = await response.json();
-      // Subscribers tell once a second: whoever sees the stream is watching already.
-      const here = byId('connection').dataset.kind === 'live' ? 1 : 0;
-      byId('watching').textContent = whole(Math.max(here, said.watching));
+      watchers = said.watching;
       againS = said.again_s;
     } catch {
-      byId('watching').textContent = '–';
+      watchers = null;
     }
+    tellWatching();
   }
   setTimeout(watching, againS * (750 + Math.random() * 500));
 }
