@@ -30,10 +30,12 @@ def configure(stage: str, level: str = "info") -> None:
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     # These report every reconnection attempt and request as an event of its own.
-    for noisy in ("kafka", "librdkafka", "py4j", "aiohttp.access", "asyncio"):
+    for noisy in ("kafka", "py4j", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.root.level, logging.WARNING))
     # At a busy start it warns of its own tasks that took a tenth of a second, to nobody's use.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+    # Of a broker that has just started it warns that it asks again. What fails comes by its callbacks as well.
+    logging.getLogger("librdkafka").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -147,7 +147,7 @@ logs.configure("ingest", sys.argv[1])
 log = logs.get("pipeline.test")
 log.debug("hidden", detail=1)
 log.info("flushed", reactions=12, emoji="\\U0001f602")
-logging.getLogger("librdkafka").warning("a library's %s", "line")
+logging.getLogger("circus").warning("a library's %s", "line")
 try:
     1 / 0
 except ZeroDivisionError:
