@@ -78,8 +78,6 @@ class Subscriber:
     def take_feed(self, records: list[Record], received_ns: int, live: bool = True) -> None:
         """Publish what is new in `records` of the cluster's feed; what is not `live` is history, and not measured."""
         for record in records:
-            if self._feed_offset is None and record.offset > 0:
-                self.fanout.whole = False
             self._feed_offset = record.offset
             try:
                 window = decode_window(record.value)
@@ -230,8 +228,9 @@ async def serve(
         # Both histories before the first connection: a client that resumes finds what it missed.
         windows = feed.history(RING_MAX)
         subscriber.take_feed(windows, time.time_ns(), live=False)
-        if not windows and any(feed_bus.ends(names.feed(values.cluster).name).values()):
-            # There were some, and retention has removed them.
+        begins = windows[0].offset if windows else max(feed_bus.ends(names.feed(values.cluster).name).values())
+        if begins > 0:
+            # There were some before: the ring has no place for them, or retention has removed them.
             subscriber.fanout.whole = False
         subscriber.take_registrations(registrations.history(ALL))
         await runner.setup()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import machine_lock
+from experiments.bench import delivery_churn
 from experiments.bench import delivery_parts as parts
 from experiments.bench.delivery_chain import started
-from experiments.bench.delivery_churn import churn as coming_and_going
 from experiments.bench.delivery_feed import feeding
 
 PROMISES: tuple[tuple[str, Callable[[Any, Any], Any], float], ...] = (
@@ -68,7 +68,7 @@ def delivery(sizes: parts.Sizes | None = None) -> dict[str, Any]:
         stages.start_subscribers(*parts.PAIR)
         fan_in = parts.fan_in(stages, feed, sizes)
         fan_out = parts.fan_out(stages, single, sizes)
-        churn = coming_and_going(stages, feed, sizes)
+        churn = delivery_churn.churn(stages, feed, sizes)
         failover = parts.failover(stages, feed, sizes)
     return {
         **summary(fan_in, fan_out, churn, failover),

@@ -145,9 +145,13 @@ class KafkaBus:
         """Return an idempotent writer on a connection of its own."""
         self._await_listener()
         writer = KafkaWriter(self._servers)
-        with self._answering():
-            writer.await_broker(self._wait_s)
-        return writer
+        try:
+            with self._answering():
+                writer.await_broker(self._wait_s)
+            return writer
+        except BaseException:
+            writer.close()
+            raise
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""

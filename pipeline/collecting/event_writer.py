@@ -7,12 +7,12 @@ from `pipeline.buses.kafka_bus` is what becomes of a record in an outage: here i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from pipeline import logs
+from pipeline.buses.kafka_bus import LIBRARY, connection
 
 log = logs.get(__name__)
 
@@ -30,7 +30,7 @@ class EventWriter:
         self.errors = 0
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **connection(bootstrap_servers),
                 "enable.idempotence": True,
                 "acks": "all",
                 # Records leave when the flush begins; it is the flush that batches them.
@@ -41,14 +41,11 @@ class EventWriter:
                 "queue.buffering.max.kbytes": 2_000_000,
                 # Records without a key stay on one partition for a while: larger batches, the same spread.
                 "sticky.partitioning.linger.ms": 2,
-                "reconnect.backoff.max.ms": 1_000,
-                "metadata.recovery.strategy": "none",
-                "socket.nagle.disable": True,
                 "delivery.report.only.error": True,
                 "on_delivery": self._refused,
                 "error_cb": self._failed,
             },
-            logger=logging.getLogger("librdkafka"),
+            logger=LIBRARY,
         )
 
     def write(self, values: Sequence[bytes]) -> None:
@@ -72,7 +69,6 @@ class EventWriter:
             log.error("Kafka refused a reaction for good: it is lost", reason=str(error), value=str(message.value()))
 
     def _failed(self, error: KafkaError) -> None:
-        if error.fatal():
-            raise KafkaException(error)
+        # A fatal one does not come here: whoever writes or waits has it raised.
         self.errors += 1
         log.warning("trouble with Kafka; reactions wait in the buffer", reason=error.str())
