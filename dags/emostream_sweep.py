@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.papermill.operators.papermill import PapermillOperator
 from airflow.sdk import DAG, Context, Param, TriggerRule, task
 
-from experiments import orchestration
+from experiments.campaign import steps
 
 
 class CampaignRun(PapermillOperator):
@@ -31,7 +31,7 @@ class CampaignRun(PapermillOperator):
 
     def execute(self, context: Context) -> None:
         """Execute the notebook."""
-        with orchestration.carried_out(self.design, self.campaign, self.index) as run_dir:
+        with steps.carried_out(self.design, self.campaign, self.index) as run_dir:
             self.output_nb = str(run_dir / "executed.ipynb")
             self.parameters = {**(self.parameters or {}), "run_dir": str(run_dir)}
             super().execute(context)
@@ -50,14 +50,14 @@ with DAG(
         "design": Param(
             "smoke",
             type="string",
-            enum=orchestration.designs(),
+            enum=steps.designs(),
             title="Design",
             description="What to vary, how often, and the objectives: a file of experiments/designs.",
         ),
         "campaign": Param(
             None,
             type=["null", "string"],
-            pattern=orchestration.CAMPAIGN,
+            pattern=steps.CAMPAIGN,
             title="Campaign",
             description="The folder of reports/ to write into; empty: the design's name. A campaign that is there "
             "already is taken up where it stopped.",
@@ -69,12 +69,12 @@ with DAG(
     @task
     def plan(design: str, campaign: str) -> list[dict[str, Any]]:
         """Open the campaign; return the runs that are due."""
-        return orchestration.planned(design, campaign)
+        return steps.planned(design, campaign)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def reduce(design: str, campaign: str) -> str:
         """Write the report; fail if something is not as it should be."""
-        return str(orchestration.reduced(design, campaign))
+        return str(steps.reduced(design, campaign))
 
     runs = CampaignRun.partial(
         task_id="run",
@@ -82,7 +82,7 @@ with DAG(
         campaign=campaign,
         kernel_name="python3",
         # One slot, filled in the order of map_index; and no second sweep beside this one.
-        pool=orchestration.POOL,
+        pool=steps.POOL,
         max_active_tis_per_dag=1,
         map_index_template="{{ task.title }}",
     ).expand_kwargs(plan(design, campaign))

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import files, notebook
+from experiments import files
+from experiments.repository import NOTEBOOKS, REPORTS
+from experiments.run import notebook
 from pipeline.errors import EmoStreamError
 
-ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("chain", "ingest", "load", "analysis", "delivery")
 
 
@@ -37,7 +38,7 @@ def _line() -> argparse.ArgumentParser:
         "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook, e.g. -p users 50",
     )  # fmt: skip
-    run.add_argument("--notebook", type=Path, default=ROOT / "notebooks" / "run.ipynb", help="default: %(default)s")
+    run.add_argument("--notebook", type=Path, default=NOTEBOOKS / "run.ipynb", help="default: %(default)s")
     run.add_argument("--campaign", default="single", help="the folder below it; default: %(default)s")
     sweep = commands.add_parser(
         "sweep",
@@ -54,7 +55,7 @@ def _line() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
     for command in (run, sweep, compare, bench):
-        command.add_argument("--reports", type=Path, default=notebook.REPORTS, help="where reports go: %(default)s")
+        command.add_argument("--reports", type=Path, default=REPORTS, help="where reports go: %(default)s")
     return line
 
 
@@ -65,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from experiments.sweep import sweep
+    from experiments.campaign.sweep import sweep
 
     outcome = sweep(options.design, options.reports.resolve(), options.campaign)
     print(outcome.page)
@@ -73,7 +74,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from experiments import reanalyse
+    from experiments.campaign import reanalyse
 
     directory = options.directory.resolve()
     campaign = (directory / "campaign.json").exists()
@@ -82,7 +83,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from experiments import compare
+    from experiments.campaign.report import compare
 
     print(compare.main_text(options.a.resolve(), options.b.resolve()))
     print(compare.write(options.a.resolve(), options.b.resolve(), options.reports.resolve()))

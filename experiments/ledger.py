@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.schedule import NS_PER_US
+from experiments.units import NS_PER_US
 from pipeline.errors import EmoStreamError
 
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline import logs, settings
 from pipeline.errors import EmoStreamError
-from pipeline.supervising.scaling import scale
-from pipeline.supervisor import Supervisor
+from pipeline.supervisor.scaling import scale
+from pipeline.supervisor.supervisor import Supervisor
 
 # What only one process of many may have is for its own command line.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}

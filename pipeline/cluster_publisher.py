@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline import lifecycle, logs, routing, settings
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.forwarding import Forwarder
 from pipeline.messages import Window
 from pipeline.metrics.exposition import registry
 from pipeline.metrics.server import serving
-from pipeline.topics import topics
 
 OPTIONS = (
     "bootstrap_servers",
@@ -56,7 +56,7 @@ def run(values: settings.Settings) -> None:
         with serving(values.host, values.metrics_port, registry(forwarder.meters), forwarder.health):
             main_bus.ensure(source)
             feed_bus.ensure(feed)
-            routing.join(main_bus, names, [values.cluster])
+            cluster_routes.join(main_bus, names, [values.cluster])
             forwarder.run(stop)
     finally:
         main_bus.close()

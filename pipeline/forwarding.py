@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from pipeline import logs
-from pipeline.buses.bus import Bus, Reader, Record, Writer
+from pipeline.bus.base import Bus, Reader, Record, Writer
 from pipeline.errors import MessageError
-from pipeline.messages import Hop, Window, decode_window, encode
+from pipeline.messages import HighWater, Hop, Window, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
 
 log = logs.get(__name__)
@@ -25,22 +25,6 @@ TAIL = 200
 POLL_S = 0.2
 
 View = Callable[[Window], Window]
-
-
-class HighWater:
-    """The highest window seen in each epoch."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, int] = {}
-
-    def is_new(self, window: Window) -> bool:
-        """Whether `window` lies above its epoch's mark."""
-        return window.window > self._marks.get(window.epoch, -1)
-
-    def raise_to(self, window: Window) -> None:
-        """Count `window` as seen."""
-        if self.is_new(window):
-            self._marks[window.epoch] = window.window
 
 
 class Forwarder:

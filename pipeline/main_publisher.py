@@ -12,16 +12,16 @@ from contextlib import closing
 
 import msgspec
 
-from pipeline import lifecycle, logs, routing, settings
-from pipeline.buses.bus import Bus, Record
-from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.delivering.following import ALL
+from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline.bus.base import Bus, Record
+from pipeline.bus.follower import ALL
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import Topics, topics
 from pipeline.forwarding import POLL_S, Forwarder
-from pipeline.messages import Route, Window
+from pipeline.messages import ClusterRoute, Window
 from pipeline.metrics.exposition import registry
 from pipeline.metrics.server import serving
 from pipeline.metrics.windows import WindowMeters
-from pipeline.topics import Topics, topics
 
 log = logs.get(__name__)
 
@@ -37,7 +37,7 @@ def for_clusters(window: Window) -> Window:
     return msgspec.structs.replace(window, carried=msgspec.UNSET)
 
 
-class Routes:
+class ClusterRoutes:
     """Forwards to every cluster that has joined and has not left, each from a thread of its own.
 
     `connect` opens a connection to Kafka, which one thread uses alone; `failed(error)` is called from the thread of a
@@ -48,7 +48,7 @@ class Routes:
         self._connect = connect
         self._names = names
         self._failed = failed
-        self._running: dict[str, tuple[Route, threading.Event, threading.Thread]] = {}
+        self._running: dict[str, tuple[ClusterRoute, threading.Event, threading.Thread]] = {}
         self._ready = False
         # Of all clusters together: a window that went to three is three.
         self.meters = WindowMeters(STAGE)
@@ -60,7 +60,7 @@ class Routes:
     def hear(self, records: list[Record]) -> None:
         """Take what the topic says; a route that stands already goes on as it is."""
         self._ready = True
-        for cluster, route in routing.read(records).items():
+        for cluster, route in cluster_routes.read(records).items():
             running = self._running.get(cluster)
             if route is not None and running is not None and running[0] == route:
                 continue
@@ -75,7 +75,7 @@ class Routes:
         for cluster in list(self._running):
             self._end(cluster)
 
-    def _begin(self, route: Route) -> None:
+    def _begin(self, route: ClusterRoute) -> None:
         stop = threading.Event()
         thread = threading.Thread(
             target=self._forward, args=(route, stop), name=f"forward-{route.cluster}", daemon=True
@@ -91,7 +91,7 @@ class Routes:
             thread.join()
             log.info("routes no more", cluster=cluster)
 
-    def _forward(self, route: Route, stop: threading.Event) -> None:
+    def _forward(self, route: ClusterRoute, stop: threading.Event) -> None:
         source, output = self._names.aggregates.name, self._names.cluster(route.cluster)
         try:
             with closing(self._connect()) as bus:
@@ -120,7 +120,7 @@ def run(values: settings.Settings) -> None:
 
     with (
         closing(connect()) as bus,
-        closing(Routes(connect, names, failed)) as routes,
+        closing(ClusterRoutes(connect, names, failed)) as routes,
         serving(values.host, values.metrics_port, registry(routes.meters), routes.health),
     ):
         bus.ensure(names.aggregates, names.clusters)
@@ -129,7 +129,7 @@ def run(values: settings.Settings) -> None:
         raise errors[0]
 
 
-def follow(bus: Bus, names: Topics, routes: Routes, stop: threading.Event) -> None:
+def follow(bus: Bus, names: Topics, routes: ClusterRoutes, stop: threading.Event) -> None:
     """Keep `routes` as the topic `clusters` has them until `stop`."""
     ends = bus.ends(names.clusters.name)
     # All that was said at once: a cluster that left and came back must not be routed to as it first was.

@@ -120,7 +120,7 @@ class Announcement(msgspec.Struct, frozen=True):
     held: tuple[str, ...] = ()
 
 
-class Route(msgspec.Struct, frozen=True):
+class ClusterRoute(msgspec.Struct, frozen=True):
     """A cluster that windows go to, kept in the compacted `clusters` under its name; a null record ends it.
 
     `from_offset` is the first offset of `emoji-aggregates` that concerns the cluster: what came before it joined
@@ -158,4 +158,20 @@ decode_event = decoder(Event)
 decode_window = decoder(Window)
 decode_registration = decoder(Registration)
 decode_announcement = decoder(Announcement)
-decode_route = decoder(Route)
+decode_route = decoder(ClusterRoute)
+
+
+class HighWater:
+    """The highest window seen in each epoch."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, int] = {}
+
+    def is_new(self, window: Window) -> bool:
+        """Whether `window` lies above its epoch's mark."""
+        return window.window > self._marks.get(window.epoch, -1)
+
+    def raise_to(self, window: Window) -> None:
+        """Count `window` as seen."""
+        if self.is_new(window):
+            self._marks[window.epoch] = window.window

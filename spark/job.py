@@ -21,13 +21,13 @@ from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipeline import jars, java, lifecycle, logs, settings
-from pipeline.buses.bus import Bus, Record
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.bus.base import Bus, Record
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError, MessageError
 from pipeline.messages import Window, decode_window, encode
 from pipeline.metrics.exposition import registry
 from pipeline.metrics.server import serving
-from pipeline.topics import topics
 from spark.aggregation import aggregate, parse
 from spark.metrics import STAGE, BatchMeters
 from spark.policies import NOTHING

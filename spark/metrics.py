@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import Counter, Gauge, Histogram, Metric
 
 from pipeline import logs
-from pipeline.buses.bus import Bus
+from pipeline.bus.base import Bus
 from pipeline.messages import Window
 from pipeline.metrics.windows import WindowMeters
-from pipeline.progress import decode_report, lag
+from pipeline.streaming_progress import decode_report, lag
 
 log = logs.get(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import EmbeddedKafka
+from pipeline.broker.embedded import EmbeddedKafka
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -16,9 +17,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from experiments import analysis, ledger, parameters, report, synthetic
+from experiments import ledger, parameters
+from experiments.analysis import analyse
+from experiments.report import run_page
+from experiments.synthetic import run as synthetic
 from pipeline import settings
-from pipeline.supervising.plan import stages
+from pipeline.supervisor.plan import stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "spark", "experiments")
@@ -183,6 +187,8 @@ def test_commands_use_options_that_are_there(words: list[str]) -> None:
     if module in OTHER_OPTIONS:
         assert set(options) <= OTHER_OPTIONS[module]
         return
+    if importlib.util.find_spec(module).submodule_search_locations is not None:
+        module += ".server"
     assert set(options) <= set(importlib.import_module(module).OPTIONS)
     settings.build(options)
 
@@ -212,15 +218,15 @@ def test_reports_readme_explains_the_ledger() -> None:
 def test_reports_readme_names_every_file_of_a_summary() -> None:
     """Each figure and table that a report writes is told of, with where it comes from."""
     run = synthetic.make_run(rate_per_s=20.0, clients=4, measured_triggers=3)
-    result = analysis.analyse(run.frames, run.parameters, run.manifest)
-    files = [f"{name}.csv" for name in report.tables(result)]
-    files += [f"{name}.{kind}" for name in report.draw(result) for kind in ("svg", "csv")]
+    result = analyse.analyse(run.frames, run.parameters, run.manifest)
+    files = [f"{name}.csv" for name in run_page.tables(result)]
+    files += [f"{name}.{kind}" for name in run_page.draw(result) for kind in ("svg", "csv")]
     assert [name for name in files if not re.search(rf"[`/]{name}`", REPORTS)] == []
 
 
 def test_reports_readme_names_functions_that_exist() -> None:
     """What it names as the writer of a figure is a function of the instrument."""
-    named = re.findall(r"\| `([a-z_]+)\.([a-z_]+)` \|$", REPORTS, re.MULTILINE)
+    named = re.findall(r"\| `([a-z_.]+)\.([a-z_]+)` \|$", REPORTS, re.MULTILINE)
     assert len(named) > 5
     for module, function in named:
         assert callable(getattr(importlib.import_module(f"experiments.{module}"), function))

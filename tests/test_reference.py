@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments import campaign_data, campaign_levels, capacity_result
-from experiments.campaign_levels import FEW_RUNS
+from experiments.campaign.report import capacity_result, read
+from experiments.campaign.report import levels as campaign_levels
+from experiments.campaign.report.levels import FEW_RUNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
@@ -29,7 +30,7 @@ RESOLUTION_S = 0.001
 SIZE_MAX = 5_000_000
 
 CAMPAIGNS = sorted(path.parent for path in REFERENCE.glob("*/campaign.json"))
-RUNS = [path / "runs" / run["run"] for path in CAMPAIGNS for run in campaign_data.about(path)["runs"]]
+RUNS = [path / "runs" / run["run"] for path in CAMPAIGNS for run in read.about(path)["runs"]]
 
 FIGURES = (
     ("e2e_excess_p50_s", "median above the floor", "{:.2f} s"),
@@ -45,9 +46,9 @@ def findings() -> str:
     """Return README's findings of the reference campaigns."""
     parts = []
     for place in CAMPAIGNS:
-        about = campaign_data.about(place)
+        about = read.about(place)
         command = f"`python -m experiments sweep experiments/designs/{about['design']['name']}.yaml`"
-        runs = campaign_data.runs(place)
+        runs = read.runs(place)
         valid = int(runs["valid"].sum())
         whole = "" if about.get("ended") else ", not finished"
         head = f"{command}: {about['design']['about']} {len(runs)} runs, {valid} of them VALID{whole}; "

@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import files, reanalyse, report, synthetic
+from experiments import files
+from experiments.campaign import reanalyse
+from experiments.report import run_page
+from experiments.synthetic import run as synthetic
 from pipeline.errors import EmoStreamError
 
 REACTIONS = 1_000_000
@@ -67,7 +70,7 @@ def timed_report(run_dir: Path) -> dict[str, Any]:
     started_s = time.perf_counter()
     result, about = reanalyse.analysed(run_dir)
     analysed_s = time.perf_counter()
-    report.write(run_dir, result, about["parameters"], about)
+    run_page.write(run_dir, result, about["parameters"], about)
     ended_s = time.perf_counter()
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return {

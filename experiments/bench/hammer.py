@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from experiments import http1
+from experiments.load import http1
 
 # A server that stops answering fails the benchmark instead of hanging it.
 DRAIN_S = 15.0
@@ -31,7 +31,7 @@ class Outcome:
         return self.statuses.total() / self.elapsed_s if self.elapsed_s else 0.0
 
 
-class _Connection(http1.Connection):
+class _Connection(http1.HttpConnection):
     def __init__(self, requests: Iterator[bytes], outcome: Outcome, ended: asyncio.Future[None]) -> None:
         super().__init__()
         self._requests = requests

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Flask
 
-from pipeline import ingest, lifecycle, logs, settings
+from pipeline import lifecycle, logs, settings
+from pipeline.ingest import server
 
 
 def load(values: settings.Settings) -> Flask:
     """Return a worker's app with `GET /hello`, the least a Flask route can do."""
-    app = ingest.worker_app(values)
+    app = server.worker_app(values)
 
     @app.get("/hello")
     def hello() -> bytes:
@@ -19,6 +20,6 @@ def load(values: settings.Settings) -> Flask:
 
 
 if __name__ == "__main__":
-    chosen = settings.main("experiments.bench.ingest_server", "Ingest with a hello route.", ingest.OPTIONS)
+    chosen = settings.main("experiments.bench.ingest_server", "Ingest with a hello route.", server.OPTIONS)
     logs.configure("ingest", chosen.log_level)
-    lifecycle.run_main("experiments.bench.ingest_server", lambda: ingest.serve(chosen, load))
+    lifecycle.run_main("experiments.bench.ingest_server", lambda: server.serve(chosen, load))

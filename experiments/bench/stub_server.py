@@ -12,7 +12,7 @@ from typing import cast
 
 import uvloop
 
-from experiments.http1 import split
+from experiments.load.http1 import split
 
 ANSWER = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"accepted":1}'
 

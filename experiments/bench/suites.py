@@ -21,24 +21,24 @@ import numpy as np
 import pandas as pd
 import uvloop
 
-from experiments import manifest
+from experiments.analysis.latency import rank_quantile
+from experiments.analysis.verdict import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
-from experiments.bench.delivery import delivery
+from experiments.bench.delivery.suite import delivery
 from experiments.bench.hammer import hammer
-from experiments.http1 import get, post
-from experiments.latency import rank_quantile
-from experiments.load import postponed, processes_for
+from experiments.load.http1 import get, post
+from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
+from experiments.load.sender_processes import postponed, processes_for
 from experiments.parameters import Parameters
-from experiments.run import measure
-from experiments.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
-from experiments.verdict import SEND_DELAY_P99_MS
+from experiments.run import manifest
+from experiments.run.measure import measure
 from pipeline import lifecycle
-from pipeline.broker import EmbeddedKafka
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.broker.embedded import EmbeddedKafka
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import encode
 from pipeline.settings import Settings, to_env
-from pipeline.topics import topics
 
 ROUNDS = 5
 ROUND_S = 6.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments import orchestration, standalone
+from experiments.campaign import airflow_standalone, steps
 
 DAGS = Path(__file__).parents[2] / "dags"
 READ = """
@@ -45,7 +45,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("airflow")
     done = subprocess.run(
         [sys.executable, "-c", READ, str(DAGS)],
-        env=standalone.environment(home, 0, os.environ),
+        env=airflow_standalone.environment(home, 0, os.environ),
         capture_output=True,
         text=True,
         timeout=110,
@@ -71,7 +71,7 @@ def test_the_files_import_without_errors_or_warnings(read: dict[str, Any]) -> No
     """Both DAGs are read, and nothing is complained of."""
     assert read["errors"] == {}
     assert read["warnings"] == {}
-    assert sorted(read["dags"]) == sorted(standalone.DAGS)
+    assert sorted(read["dags"]) == sorted(airflow_standalone.DAGS)
 
 
 def test_reading_them_is_light(read: dict[str, Any]) -> None:
@@ -98,12 +98,12 @@ def test_the_runs_are_papermills(read: dict[str, Any]) -> None:
 def test_one_run_at_a_time(read: dict[str, Any]) -> None:
     """Neither two runs of a sweep nor two sweeps go on at once."""
     runs = task(read, "emostream_sweep", "run")
-    assert runs["pool"] == orchestration.POOL
+    assert runs["pool"] == steps.POOL
     assert runs["max_active_tis_per_dag"] == 1
     assert read["dags"]["emostream_sweep"]["max_active_runs"] == 1
 
 
-@pytest.mark.parametrize("dag", standalone.DAGS)
+@pytest.mark.parametrize("dag", airflow_standalone.DAGS)
 def test_nothing_is_retried(read: dict[str, Any], dag: str) -> None:
     """A run made again is a new run of the campaign, not another try of the old one."""
     assert read["dags"][dag]["default_args"]["__var"] == {"retries": 0}
@@ -119,7 +119,7 @@ def test_the_report_is_written_even_if_a_run_failed(read: dict[str, Any]) -> Non
 def test_the_form_offers_the_designs(read: dict[str, Any]) -> None:
     """Every design that can be planned is to choose from, and the default is one of them."""
     design = params(read)["design"]
-    assert design["enum"] == orchestration.designs()
+    assert design["enum"] == steps.designs()
     assert {"smoke", "concurrency", "representatives"} <= set(design["enum"])
     assert "capacity" not in design["enum"]
     assert design["default"] == "smoke"
@@ -135,7 +135,7 @@ def test_the_form_says_what_its_fields_are(read: dict[str, Any]) -> None:
 
 def test_a_sweep_waits_for_somebody_and_the_night_for_being_switched_on(read: dict[str, Any]) -> None:
     """A sweep has no schedule and can be triggered at once; the nightly one, once switched on, waits for the night."""
-    sweep, nightly = (read["dags"][name] for name in standalone.DAGS)
+    sweep, nightly = (read["dags"][name] for name in airflow_standalone.DAGS)
     assert sweep["timetable"]["__type"].endswith("NullTimetable")
     assert sweep["is_paused_upon_creation"] is False
     night = nightly["timetable"]["__var"]

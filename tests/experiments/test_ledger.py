@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import ledger, synthetic
+from experiments import ledger
+from experiments.synthetic import run
 
-RUN = synthetic.make_run()
+RUN = run.make_run()
 
 
 def joined(**changes):
@@ -76,14 +77,14 @@ def test_empty_ranges_and_partitions_without_records():
 @pytest.mark.parametrize("text", ["nonsense", "[1]", '{"emoji-events-0": [1]}', '{"emoji-events": [1, 2]}', None])
 def test_unreadable_offsets_name_their_window(text):
     """A window with broken offsets is named with what it holds."""
-    with pytest.raises(ledger.LedgerError, match=f"Window {synthetic.EPOCH}:0"):
+    with pytest.raises(ledger.LedgerError, match=f"Window {run.EPOCH}:0"):
         ledger.offset_ranges(RUN.frames["windows"].head(1).assign(offsets=text))
 
 
 @pytest.mark.parametrize("text", ["nonsense", '[{"emoji_type": "x"}]', "7", None])
 def test_unreadable_reactions_name_their_window(text):
     """A window with broken reactions is named with what it holds."""
-    with pytest.raises(ledger.LedgerError, match=f"Window {synthetic.EPOCH}:0"):
+    with pytest.raises(ledger.LedgerError, match=f"Window {run.EPOCH}:0"):
         ledger.cells(RUN.frames["windows"].head(1).assign(reactions=text))
 
 

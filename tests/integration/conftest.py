@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import chain
-from experiments.chain import Endpoints
+from experiments.run import chain
+from experiments.run.chain import Endpoints
 
 # Quick windows and few processes: these tests ask whether it works, not how fast it is.
 SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 2, "subscribers": 1, "ingest_workers": 1}

@@ -7,8 +7,8 @@ import json
 import psutil
 import pytest
 
-from experiments.bench.delivery import delivery
-from experiments.bench.delivery_parts import Sizes
+from experiments.bench.delivery.measurements import Sizes
+from experiments.bench.delivery.suite import delivery
 
 pytestmark = pytest.mark.integration
 

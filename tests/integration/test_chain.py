@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from experiments import hops, latency
-from experiments.chain import Endpoints
+from experiments.analysis import hops, latency
 from experiments.parameters import Parameters
-from experiments.run import Result, measure
-from pipeline.delivering.sse import SseEvent, SseParser
+from experiments.run.chain import Endpoints
+from experiments.run.measure import Result, measure
+from pipeline.sse import SseEvent, SseParser
 
 pytestmark = pytest.mark.integration
 

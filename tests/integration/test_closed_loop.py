@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.parameters import Parameters
-from experiments.run import measure
-from experiments.wording import findings
+from experiments.report.sentences import findings
+from experiments.run.measure import measure
 
 pytestmark = pytest.mark.integration
 

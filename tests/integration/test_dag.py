@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import standalone
+from experiments.campaign import airflow_standalone
+from experiments.repository import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -32,11 +33,11 @@ from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.models.pool import Pool
 from airflow.utils.db import initdb
-from experiments import orchestration
+from experiments.campaign import steps
 
-orchestration.DESIGNS, orchestration.REPORTS = Path(sys.argv[1]), Path(sys.argv[2])
+steps.DESIGNS, steps.REPORTS = Path(sys.argv[1]), Path(sys.argv[2])
 initdb()
-Pool.create_or_update_pool(orchestration.POOL, 1, "One run at a time", include_deferred=False)
+Pool.create_or_update_pool(steps.POOL, 1, "One run at a time", include_deferred=False)
 DagBundlesManager().sync_bundles_to_db()
 bag = BundleDagBag(sys.argv[3], bundle_path=Path(sys.argv[3]), bundle_name="dags-folder")
 sync_bag_to_db(bag, "dags-folder", None)
@@ -94,7 +95,7 @@ print(json.dumps(chosen))
 @pytest.fixture(scope="module")
 def airflow_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an Airflow of the tests' own, with a database and a pool of its own."""
-    return standalone.environment(tmp_path_factory.mktemp("airflow"), 0, os.environ)
+    return airflow_standalone.environment(tmp_path_factory.mktemp("airflow"), 0, os.environ)
 
 
 def told(script: str, env: dict[str, str], place: Path, timeout_s: float) -> tuple[object, str]:
@@ -104,10 +105,15 @@ def told(script: str, env: dict[str, str], place: Path, timeout_s: float) -> tup
     (designs / "tiny.yaml").write_text(DESIGN)
     # The form's default has to be among the designs.
     (designs / "smoke.yaml").write_text(DESIGN)
-    words = [sys.executable, "-c", GIVEN + script, str(designs), str(place / "reports"), str(standalone.ROOT / "dags")]
-    done = subprocess.run(
-        words, env=env, cwd=standalone.ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    words = [
+        sys.executable,
+        "-c",
+        GIVEN + script,
+        str(designs),
+        str(place / "reports"),
+        str(ROOT / "dags"),
+    ]
+    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout.splitlines()[-1]), done.stdout[-8000:] + done.stderr[-8000:]
 

@@ -23,14 +23,15 @@ import pandas as pd
 import psutil
 import pytest
 
-from experiments import chain, ledger, topic
-from experiments.analysis import Analysis, analyse
-from experiments.chain import Endpoints
+from experiments import ledger
+from experiments.analysis.analyse import Analysis, analyse
 from experiments.parameters import Parameters
-from experiments.run import Result, measure
-from experiments.wording import findings
-from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.topics import TopicSpec, topics
+from experiments.report.sentences import findings
+from experiments.run import chain, read_back
+from experiments.run.chain import Endpoints
+from experiments.run.measure import Result, measure
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import TopicSpec, topics
 
 pytestmark = pytest.mark.integration
 
@@ -236,7 +237,7 @@ def test_an_altered_count_in_kafka_is_named(spoiled: tuple[Result, list[dict[str
                 window["reactions"][0]["count"] += 1
             writer.send("altered-aggregates", json.dumps(window).encode())
         writer.close()
-        altered = topic.windows(bus.read("altered-aggregates"), {})
+        altered = read_back.windows(bus.read("altered-aggregates"), {})
     finally:
         bus.close()
     ours = altered.merge(frames["windows"][ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)

@@ -24,14 +24,14 @@ import psutil
 import pytest
 
 from experiments.bench.hammer import Outcome, hammer
-from experiments.http1 import post
-from experiments.schedule import timestamp_of
+from experiments.load.http1 import post
+from experiments.load.schedule import timestamp_of
 from pipeline import lifecycle
-from pipeline.broker import EmbeddedKafka
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.broker.embedded import EmbeddedKafka
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.messages import decode_event
 from pipeline.settings import Settings, to_env
-from pipeline.topics import topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from experiments.chain import Endpoints
+from experiments.run.chain import Endpoints
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from experiments import notebook
+from experiments.run import notebook
 from pipeline.errors import SettingError
 
 pytestmark = pytest.mark.integration

@@ -21,12 +21,12 @@ import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from experiments import chain
-from experiments.chain import Endpoints
-from pipeline.buses.bus import Reader
-from pipeline.buses.kafka_bus import KafkaBus
+from experiments.run import chain
+from experiments.run.chain import Endpoints
+from pipeline.bus.base import Reader
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.messages import Window, decode_window
-from pipeline.topics import topics
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

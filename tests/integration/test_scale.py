@@ -15,12 +15,12 @@ import aiohttp
 import psutil
 import pytest
 
-from experiments import chain
-from experiments.chain import Endpoints, settings_of
-from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.delivering.sse import SseParser
+from experiments.run import chain
+from experiments.run.chain import Endpoints, settings_of
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.messages import decode_window
-from pipeline.topics import topics
+from pipeline.sse import SseParser
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -21,15 +21,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from experiments.chain import Endpoints
+from experiments.run.chain import Endpoints
 from pipeline import lifecycle
-from pipeline.buses.memory_bus import MemoryBus
-from pipeline.delivering.hosting import fastest_loop
-from pipeline.delivering.tokens import token_sha256
+from pipeline.bus.memory import MemoryBus
+from pipeline.bus.topics import topics
 from pipeline.messages import Registration, TypeCount, Window, encode
 from pipeline.settings import Settings
-from pipeline.subscriber import serve
-from pipeline.topics import topics
+from pipeline.subscriber.process import fastest_loop
+from pipeline.subscriber.server import serve
+from pipeline.tokens import token_sha256
 from tests.blackbox_sse import DEADLINE_S, Event, Exchange, Parser, Place, Source
 
 # One of the basic plane, one beyond it, several joined, one with a variation selector, a pair of letters.

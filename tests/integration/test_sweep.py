@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from experiments import design_file, verdict
+from experiments.analysis import verdict
+from experiments.campaign import design_file
+from experiments.repository import DESIGNS
 
 pytestmark = pytest.mark.integration
 
-SMOKE = design_file.FOLDER / "smoke.yaml"
+SMOKE = DESIGNS / "smoke.yaml"
 
 
 def until(true: Callable[[], bool], what: str, deadline_s: float) -> None:

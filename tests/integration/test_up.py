@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.buses.kafka_bus import KafkaBus
+from pipeline.bus.kafka import KafkaBus
 from pipeline.messages import decode_window
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

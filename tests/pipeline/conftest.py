@@ -9,10 +9,10 @@ from contextlib import closing
 import hypothesis
 import pytest
 
-from pipeline.buses.bus import Bus
-from pipeline.buses.kafka_bus import KafkaBus
-from pipeline.buses.memory_bus import MemoryBus
-from pipeline.topics import TopicSpec
+from pipeline.bus.base import Bus
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.memory import MemoryBus
+from pipeline.bus.topics import TopicSpec
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

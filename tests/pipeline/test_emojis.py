@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.schedule import POPULAR_EMOJIS
+from experiments.load.schedule import POPULAR_EMOJIS
 from pipeline.emojis import canonical
 
 TRACE = Path(__file__).resolve().parents[3] / "shared" / "data" / "mayweather_mcgregor_2017.csv"

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import forwarding
-from pipeline.buses.bus import Bus, Record
+from pipeline.bus.base import Bus, Record
 from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError
-from pipeline.forwarding import Forwarder, HighWater
+from pipeline.forwarding import Forwarder
 from pipeline.main_publisher import for_clusters
-from pipeline.messages import Hop, TypeCount, Window, decode_window, encode
+from pipeline.messages import HighWater, Hop, TypeCount, Window, decode_window, encode
 
 DEADLINE_S = 20.0
 Topic = Callable[..., str]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.delivering import sse
-from pipeline.delivering.sse import SseEvent, SseParser
+from pipeline import sse
 from pipeline.errors import MessageError
+from pipeline.sse import SseEvent, SseParser
 
 line = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=("Cs",)))
 data = st.text(st.characters(exclude_categories=("Cs",)))

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.broker import EmbeddedKafka
-from pipeline.buses.kafka_bus import KafkaBus, KafkaReader
+from pipeline.broker.embedded import EmbeddedKafka
+from pipeline.bus.kafka import KafkaBus, KafkaReader
+from pipeline.bus.topics import topics
 from pipeline.messages import Event, Window, decode_window, encode
 from pipeline.settings import Settings, to_env
-from pipeline.topics import topics
 from spark.policies import NOTHING, represent
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

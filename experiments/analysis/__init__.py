@@ -1,0 +1,1 @@
+"""From the frames of a run to its figures and its verdict, without I/O."""

@@ -1,0 +1,263 @@
+"""From the frames of a run to all that its report says: pure, so that a campaign can call it per run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import ledger
+from experiments.analysis import accuracy, batches, hops, lag, latency, verdict
+from experiments.analysis import deliveries as audit
+from experiments.analysis.batches import Drift
+from experiments.analysis.floor import Waits, spectrum
+from experiments.analysis.representation import Representation, representation, representatives_wrong
+from experiments.run import usage
+from experiments.stats import warm_up
+from experiments.units import NS_PER_S
+from pipeline.errors import SettingError
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The parameters of a run that its analysis needs."""
+
+    waits: Waits
+    group_size: int
+    policy: str
+    grace_s: float
+    late_s: float
+    limits: dict[str, float]
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Conditions:
+        """Read them from a run's parameters: `trigger_s, flush_ms, flush_phase, flush_lead_ms`, and if given
+        `group_size` (10), `policy` ("ceil"), `grace_s` (2: how long after a window was emitted a client must
+        have stayed to be owed it) and `late_s` (2: a delivery later than that after the window was emitted is
+        late).
+
+        Raises SettingError naming a parameter that is missing or no number.
+        """
+        needed = ("trigger_s", "flush_ms", "flush_phase", "flush_lead_ms")
+        for name in needed:
+            if name not in parameters:
+                raise SettingError(f"The run's parameters lack {name}: an analysis needs {', '.join(needed)}.")
+        numbers: dict[str, float] = {}
+        defaults = {"group_size": 10, "grace_s": 2.0, "late_s": 2.0}
+        for name in ("trigger_s", "flush_ms", "flush_lead_ms", *defaults):
+            raw = parameters.get(name, defaults.get(name))
+            try:
+                numbers[name] = float(raw)
+            except (TypeError, ValueError):
+                raise SettingError(f"The run's parameter {name} is {raw!r}: give a number.") from None
+        waits = Waits(
+            numbers["trigger_s"],
+            numbers["flush_ms"] / 1000,
+            str(parameters["flush_phase"]),
+            numbers["flush_lead_ms"] / 1000,
+        )
+        waits.quantile_s(0.5)  # refuses an impossible floor here, where the parameters are at hand
+        return cls(
+            waits,
+            int(numbers["group_size"]),
+            str(parameters.get("policy", "ceil")),
+            numbers["grace_s"],
+            numbers["late_s"],
+            json.loads(parameters.get("slos") or "{}"),
+        )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All results of a run: frames by name, and the flat `summary`."""
+
+    conditions: Conditions
+    reactions: pd.DataFrame
+    end_to_end: latency.EndToEnd
+    percentiles: pd.DataFrame
+    spectrum: pd.DataFrame
+    hops: pd.DataFrame
+    batches: pd.DataFrame
+    lags: pd.DataFrame
+    drift: Drift
+    conservation: accuracy.Conservation
+    oracle: accuracy.Oracle
+    offset_breaks: pd.DataFrame
+    representation: Representation
+    cells: pd.DataFrame
+    audit: pd.DataFrame
+    summary: dict[str, Any]
+    verdict: verdict.Verdict
+
+
+def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], manifest: Mapping[str, Any]) -> Analysis:
+    """Return the analysis of a run.
+
+    `frames` holds each of ledger.COLUMNS. `manifest` may hold `clock_samples` ([[time_ns, monotonic_ns],
+    ...]) and `other_run` (bool); without clock samples the run is INVALID.
+    """
+    for name in ledger.COLUMNS:
+        if name not in frames:
+            raise ledger.LedgerError(f"The run has no {name} frame: pass all of {', '.join(ledger.COLUMNS)}.")
+        ledger.require(name, frames[name])
+    conditions = Conditions.of(parameters)
+    plan, sent, topic, windows = (frames[name] for name in ("plan", "sent", "topic", "windows"))
+    clients, deliveries = frames["clients"], frames["deliveries"]
+    reactions = ledger.join(plan, sent, topic, windows)
+    grace_s, last_ns = conditions.grace_s, latency.last_counted_ns(reactions, windows)
+    due = latency.receipts(windows, clients, deliveries, grace_s=grace_s, last_ns=last_ns)
+    whole = latency.end_to_end(reactions, due, clients, grace_s=grace_s, last_ns=last_ns)
+    times = batches.batch_times(frames["progress"], windows, whole.windows)
+    batch = batches.summarise(times, conditions.waits.trigger_s)
+    trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])
+    balance = accuracy.conservation(plan, reactions, topic, windows)
+    checked = accuracy.oracle(topic, windows)
+    known = ledger.unique_windows(windows)
+    counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
+    shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
+    wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
+    audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
+    percentiles = percentile_table(whole.histogram, conditions.waits)
+    breaks = accuracy.offset_breaks(windows)
+    table = hops.hop_table(reactions, due)
+    steadiness = warm_up.warm_up(whole.windows["after_trigger_s"].to_list())
+    lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
+    summary: dict[str, Any] = {
+        **_latency_keys(percentiles),
+        "samples": whole.histogram.samples,
+        "reactions_measured": whole.histogram.reactions,
+        **_journey(whole.histogram, table),
+        "undelivered": whole.histogram.undelivered,
+        "negative": whole.histogram.negative,
+        **asdict(batch),
+        **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
+        "warm_up_steady": steadiness.steady,
+        "warm_up_why": steadiness.why,
+        "warm_up_needed_windows": steadiness.needed_windows,
+        "loop": str(parameters.get("loop", "open")),
+        **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
+        **_answers(reactions),
+        **_usage(frames["usage"], reactions),
+        "users": int(plan["user_id"].nunique()),
+        "clients": len(clients),
+        "windows": len(known),
+        "windows_measured": len(whole.windows),
+        **{name: value for name, value in vars(balance).items() if name != "problems"},
+        "oracle_cells": checked.cells,
+        "oracle_equal": checked.equal,
+        "oracle_share": checked.equal / checked.cells if checked.cells else None,
+        "offset_breaks": len(breaks),
+        "representation_error": shown.error,
+        "representation_bound": shown.bound,
+        "representation_over_bound": len(shown.over_bound),
+        "representatives_wrong": len(wrong),
+        "tv_distance": shown.tv_distance,
+        **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
+        "subscribers_at_fault": audit.at_fault(audited),
+    }
+    reasons = verdict.reasons_against(
+        plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
+    )
+    if summary["loop"] == "closed":
+        reasons += verdict.reasons_against_crowd(summary.get("cpu_share_load", math.nan))
+    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
+    summary = {
+        **summary,
+        "valid": judged.valid,
+        "reasons": list(judged.reasons),
+        "passed": judged.passed,
+        "slos": {slo.key: slo.passed for slo in judged.slos},
+    }
+    return Analysis(
+        conditions=conditions,
+        reactions=reactions,
+        end_to_end=whole,
+        percentiles=percentiles,
+        spectrum=spectrum(whole.histogram, conditions.waits),
+        hops=table,
+        batches=times,
+        lags=lags,
+        drift=trend,
+        conservation=balance,
+        oracle=checked,
+        offset_breaks=breaks,
+        representation=shown,
+        cells=ledger.cells(counted),
+        audit=audited,
+        summary=summary,
+        verdict=judged,
+    )
+
+
+def percentile_table(histogram: latency.Histogram, waits: Waits) -> pd.DataFrame:
+    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples behind them."""
+    rows = [
+        (name, histogram.quantile_s(q), waits.quantile_s(q))
+        for name, q in PERCENTILES.items()
+        if latency.printable(q, histogram.reactions)
+    ]
+    frame = pd.DataFrame(rows, columns=["percentile", "observed_s", "floor_s"])
+    return frame.assign(excess_s=frame["observed_s"] - frame["floor_s"])
+
+
+def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:
+    rows = percentiles.set_index("percentile")
+    keys = {"observed_s": "e2e_{}_s", "floor_s": "floor_{}_s", "excess_s": "e2e_excess_{}_s"}
+    return {
+        key.format(name): float(rows[column].get(name, math.nan))
+        for column, key in keys.items()
+        for name in ("p50", "p90", "p99")
+    }
+
+
+def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, float]:
+    """The mean latency, taken from the histogram, and the mean of each hop: they must agree to its 1 ms."""
+    means = {f"hop_{hop}_mean_ms": float(mean) for hop, mean in zip(table["hop"], table["mean_ms"], strict=True)}
+    whole_s, hops_s = histogram.mean_s(), sum(means.values()) / 1000
+    return {"e2e_mean_s": whole_s, "hops_mean_s": hops_s, "hop_sum_error_s": hops_s - whole_s, **means}
+
+
+def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[str, float]:
+    """Reactions offered and accepted a second while measured (a whole number of triggers), and the lag's growth."""
+    ours = reactions[reactions["phase"] == "measured"]
+    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S if len(ours) else 0.0
+    measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
+    offered_per_s = len(ours) / measured_s
+    accepted_per_s = int(ledger.accepted(ours).sum()) / measured_s
+    return {
+        "offered_per_s": offered_per_s,
+        "accepted_per_s": accepted_per_s,
+        "accepted_share": accepted_per_s / offered_per_s if offered_per_s else math.nan,
+        # The name that the closed loop's users ask for: what they got through, at their number and think time.
+        "throughput_per_s": accepted_per_s,
+        "lag_slope_per_s": slope.per_s,
+        "lag_slope_upper_per_s": slope.high_per_s,
+        "lag_slope_upper_share": slope.high_per_s / offered_per_s if offered_per_s else math.nan,
+    }
+
+
+def _answers(reactions: pd.DataFrame) -> dict[str, float]:
+    """How long ingest took to answer what was sent while measured; what it never answered took for ever."""
+    ours = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
+    took_ms = ((ours["t_answered_ns"] - ours["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
+    took_ms[(ours["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    return {
+        f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
+        for name, q in (("p50", 0.5), ("p99", 0.99))
+    }
+
+
+def _usage(samples: pd.DataFrame, reactions: pd.DataFrame) -> dict[str, float]:
+    due = reactions.loc[reactions["phase"] == "measured", "t_intended_ns"]
+    if due.empty:
+        return {}
+    return {
+        f"cpu_share_{stage}": share for stage, share in usage.shares(samples, int(due.min()), int(due.max())).items()
+    }

@@ -1,0 +1,109 @@
+"""Consumer lag: how many records were in the topic and unread when a trigger was due, and whether that grows.
+
+The lag is sampled at every moment a trigger is due (the multiples of the trigger interval), as
+
+    L(d) = number of records appended up to d, and not read by a window triggered up to d + SLACK_S.
+
+It is a count of records, so that what Spark reads early (it asks for the latest offsets a few ms after the
+trigger, and takes records of those ms along) is not a negative lag but none. A chain that keeps up reads all
+there is at every trigger: L is 0 each time, whatever the load and however it scatters, and so is its slope.
+That is why L is taken neither from the size of a micro-batch nor at its end: there Poisson noise alone, at one
+reaction a second and twenty windows, gives a slope with a standard error above 1 % of the load.
+
+A chain that cannot keep up has L > 0 in one of two ways. Where a micro-batch is bounded, it leaves records
+behind. Where it reads all, as ours does, micro-batches come to outlast the interval: a trigger falls due while
+the one before is still at work, and everything that came since is waiting. A single trigger missed by chance is
+a lag as well: it widens the interval, and a short run can then not show that its lag is steady.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.tools import add_constant
+
+from experiments.ledger import WINDOW_KEY, placed, unique_windows
+from experiments.units import NS_PER_S
+
+FEWEST_POINTS = 8
+SLACK_S = 0.1
+"""A micro-batch that starts so soon after its trigger was due is on time."""
+
+
+def lags(topic: pd.DataFrame, windows: pd.DataFrame, trigger_s: float, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return `due_ns, lag`: L at every due trigger from the first to the last of the `measured` windows
+    (latency.EndToEnd.windows, or any rows of `windows`).
+
+    `topic` and `windows` are the ledger's frames, all of the run. Records of no window count as unread.
+    """
+    if measured.empty:
+        return pd.DataFrame({"due_ns": np.zeros(0, dtype=np.int64), "lag": np.zeros(0, dtype=np.int64)})
+    interval_ns, slack_ns = round(trigger_s * NS_PER_S), round(SLACK_S * NS_PER_S)
+    triggers = measured["trigger_ns"].to_numpy(dtype=np.int64)
+    due = np.arange(triggers.min() // interval_ns, triggers.max() // interval_ns + 1) * interval_ns
+    records = placed(topic, windows)
+    known = unique_windows(windows)[[*WINDOW_KEY, "trigger_ns"]].astype({"window": "Int64"})
+    read = records[WINDOW_KEY].merge(known, on=WINDOW_KEY, how="left")["trigger_ns"].astype("Int64")
+    # A record waits at the due moments in [appended, read - slack): one step up, one step down.
+    first = np.searchsorted(due, records["appended_ns"].to_numpy(dtype=np.int64), "left")
+    until = (read - slack_ns).fillna(np.iinfo(np.int64).max).to_numpy(dtype=np.int64)
+    beyond = np.maximum(np.searchsorted(due, until, "left"), first)
+    steps = np.bincount(first, minlength=len(due) + 1) - np.bincount(beyond, minlength=len(due) + 1)
+    return pd.DataFrame({"due_ns": due, "lag": np.cumsum(steps)[: len(due)]})
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How fast a lag grows, records a second, with its 95 % confidence interval, from `points` samples."""
+
+    per_s: float
+    low_per_s: float
+    high_per_s: float
+    points: int
+
+
+def lag_slope(lags: pd.DataFrame) -> Slope:
+    """Return the slope of `lags` (`due_ns, lag`) against time; NaN with fewer than FEWEST_POINTS samples."""
+    return slope((lags["due_ns"] - lags["due_ns"].min()) / NS_PER_S, lags["lag"])
+
+
+def slope(t_s: Sequence[float] | pd.Series[Any], values: Sequence[float] | pd.Series[Any]) -> Slope:
+    """Return the least-squares slope of evenly spaced `values` with an interval that respects autocorrelation.
+
+    The standard error is the larger of two. Newey and West's (1987), as statsmodels has it (HAC, Bartlett
+    kernel of 4 (n/100)^(2/9) lags, small-sample correction): alone it is too narrow for runs of our length, in
+    simulation with 20 points its interval held the truth in 88 % of independent and 76 % of AR(1) series with
+    rho = 0.5. And the classical one times sqrt((1 + r) / (1 - r)), the loss of an AR(1) series, with r the
+    residuals' first autocorrelation, corrected for its bias (Kendall, 1954) and no less than 0: together 95 %
+    and 88 %. Quantiles are Student's t with n - 2 degrees of freedom.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    x = np.asarray(t_s, dtype=np.float64)
+    n = len(y)
+    if n < FEWEST_POINTS:
+        return Slope(math.nan, math.nan, math.nan, n)
+    if np.ptp(y) == 0:
+        return Slope(0.0, 0.0, 0.0, n)
+    fit = OLS(y, add_constant(x - x.mean())).fit()
+    per_s = float(fit.params[1])
+    robust = fit.get_robustcov_results("HAC", maxlags=int(4 * (n / 100) ** (2 / 9)), use_correction=True, use_t=True)
+    error = max(float(robust.bse[1]), float(fit.bse[1]) * _inflation(fit.resid))
+    half = float(stats.t.ppf(0.975, n - 2)) * error
+    return Slope(per_s, per_s - half, per_s + half, n)
+
+
+def _inflation(residuals: NDArray[np.float64]) -> float:
+    square = float(residuals @ residuals)
+    if square == 0:
+        return 1.0
+    raw = float(residuals[1:] @ residuals[:-1]) / square
+    r = min(max(raw + (1 + 3 * max(raw, 0.0)) / len(residuals), 0.0), 0.97)
+    return math.sqrt((1 + r) / (1 - r))

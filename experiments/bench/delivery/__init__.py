@@ -1,0 +1,1 @@
+"""The delivery benchmark: thousands of clients, churn, and a killed subscriber."""

@@ -1,0 +1,171 @@
+"""The part of the chain that the delivery benchmark needs, Kafka, the registry and subscribers, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import psutil
+
+from experiments.run.chain import ended, environment, last_line
+from experiments.units import NS_PER_S
+from pipeline import lifecycle
+from pipeline.broker.embedded import EmbeddedKafka
+from pipeline.errors import EmoStreamError
+from pipeline.settings import Settings, to_env
+
+START_S = 40.0
+STOP_S = 15.0
+POLL_S = 0.1
+
+
+class Stages:
+    """Processes of the chain, each started as a person would; whatever still runs is stopped on the way out."""
+
+    def __init__(self, kafka: EmbeddedKafka, scratch: Path) -> None:
+        self._scratch = scratch
+        self._kafka = kafka
+        self.settings = Settings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            registry_port=lifecycle.claim_port("127.0.0.1", 0, "registry_port"),
+            # Everyone comes from one address here.
+            registrations_per_address_min=0,
+        )
+        self.registry = f"http://127.0.0.1:{self.settings.registry_port}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self._start("registry", "pipeline.registry")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            ended(process, STOP_S)
+
+    def start_subscribers(self, *places: str) -> None:
+        """Start the subscribers `cluster/subscriber` and wait until the registry counts them as live."""
+        for place in places:
+            cluster, subscriber = place.split("/")
+            self._start(place, "pipeline.subscriber", "--cluster", cluster, "--subscriber", subscriber)
+        self._until(lambda members: all(members.get(place, {}).get("live") for place in places), f"{places} are live")
+
+    def await_clients(self, count: int) -> None:
+        """Wait until the live subscribers together hold so many clients."""
+        self._until(
+            lambda members: sum(member["clients"] for member in members.values() if member["live"]) == count,
+            f"the subscribers hold {count} clients",
+        )
+
+    def address(self, place: str) -> str:
+        """Return host:port of a subscriber."""
+        return str(self._members()[place]["url"]).removeprefix("http://")
+
+    def kill(self, place: str) -> None:
+        """End a subscriber with SIGKILL."""
+        process = self._processes.pop(place)
+        process.kill()
+        process.wait()
+
+    def stop(self, place: str) -> None:
+        """End a subscriber in its own way."""
+        process = self._processes.pop(place)
+        process.terminate()
+        ended(process, STOP_S)
+
+    def subscriber(self, place: str) -> psutil.Process:
+        """Return a subscriber's process, for what it costs."""
+        return psutil.Process(self._processes[place].pid)
+
+    def pids(self) -> dict[str, int]:
+        """Return the processes by what the figures call them."""
+        pids = {f"subscriber {name}" if "/" in name else name: one.pid for name, one in self._processes.items()}
+        return {**pids, "kafka": self._kafka.pid or 0, "benchmark": os.getpid()}
+
+    def _start(self, name: str, module: str, *arguments: str) -> None:
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env={**environment(), **to_env(self.settings), lifecycle.STOP_WITH_PARENT: "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A Ctrl-C at the terminal is the benchmark's to handle.
+                process_group=0,
+            )
+
+    def _log(self, name: str) -> Path:
+        return self._scratch / f"{name.replace('/', '-')}.log"
+
+    def _members(self) -> dict[str, dict[str, Any]]:
+        """Return what the registry knows of each subscriber, by place; nothing while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.registry}/clusters", timeout=5) as answer:
+                clusters = msgspec.json.decode(answer.read())["clusters"]
+        except (urllib.error.URLError, OSError):
+            return {}
+        return {
+            f"{cluster['cluster']}/{member['subscriber']}": member
+            for cluster in clusters
+            for member in cluster["subscribers"]
+        }
+
+    def _until(self, condition: Callable[[Mapping[str, dict[str, Any]]], bool], what: str) -> None:
+        deadline_s = time.monotonic() + START_S
+        while not condition(members := self._members()):
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise EmoStreamError(f"{name} ended by itself: {last_line(self._log(name))}")
+            if time.monotonic() > deadline_s:
+                raise EmoStreamError(f"waited {START_S:g} s in vain until {what}; the registry knows {dict(members)}")
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def started(scratch: Path) -> Iterator[Stages]:
+    """Start Kafka and the registry with the settings as they come; stop everything at the end."""
+    with EmbeddedKafka(scratch / "kafka") as kafka, Stages(kafka, scratch) as stages:
+        yield stages
+
+
+class Meter:
+    """Counts the CPU time of processes, their children included, from its making to `cores()`."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._before = {name: (pid, cpu_s(pid)) for name, pid in pids.items()}
+        self._begun_ns = time.monotonic_ns()
+
+    def cores(self) -> dict[str, float]:
+        """Return how many cores each used on the mean."""
+        elapsed_s = (time.monotonic_ns() - self._begun_ns) / NS_PER_S
+        return {name: round((cpu_s(pid) - spent_s) / elapsed_s, 3) for name, (pid, spent_s) in self._before.items()}
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time a process and its children have used, seconds; this one's children are all the others."""
+    whole = psutil.Process(pid)
+    children = [] if pid == os.getpid() else whole.children(recursive=True)
+    return sum(_own_s(each) for each in (whole, *children))
+
+
+def _own_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def rss_mb(processes: Iterable[psutil.Process]) -> float:
+    """Return the resident memory of processes together, MiB."""
+    return sum(process.memory_info().rss for process in processes) / 2**20

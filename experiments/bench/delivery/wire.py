@@ -1,0 +1,145 @@
+"""What the crowd of the delivery benchmark says and reads on the wire: it must cost less than the server it watches.
+
+The house's own SSE parser decodes every character; five thousand clients of a benchmark cannot afford that beside the
+servers. Here a stream is read as bytes, and of an event only its id and type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+from experiments.load import http1
+
+# An answer that takes longer counts as none.
+ANSWER_S = 20.0
+
+
+class Event(NamedTuple):
+    """One event of a stream, less its data: what its `id` and `event` lines say, empty where there is none.
+
+    `kind` is None for an id alone, which dispatches nothing: it says where to go on.
+    """
+
+    event_id: bytes
+    kind: bytes | None
+
+
+class EventReader:
+    """Reads one answer as it comes, cut anywhere: `status` (0 until its head is there), then its events.
+
+    Chunked or not, with comments and other fields: all that is asked of the server is that it ends lines with a line
+    feed and cuts no event into several chunks.
+    """
+
+    __slots__ = ("_rest", "status")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.status = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that `data` completes, in order."""
+        received = self._rest + data if self._rest else data
+        if not self.status:
+            head_end = received.find(b"\r\n\r\n")
+            if head_end < 0:
+                self._rest = received
+                return []
+            self.status = int(received[9:12])
+            received = received[head_end + 4 :]
+        *blocks, self._rest = received.split(b"\n\n")
+        return [event for block in blocks if (event := _event(block)) is not None]
+
+
+def _event(block: bytes) -> Event | None:
+    """Return the event a block is, or None for a comment and the like."""
+    data_at = block.find(b"\ndata:")
+    if data_at < 0:
+        return Event(block[4:], None) if block.startswith(b"id: ") else None
+    event_id = kind = b""
+    for line in block[:data_at].split(b"\n"):
+        if line.startswith(b"id: "):
+            event_id = line[4:]
+        elif line.startswith(b"event: "):
+            kind = line[7:]
+    return Event(event_id, kind)
+
+
+class Answer(NamedTuple):
+    """An answer: its status, its head as it came, its body."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def header(self, name: bytes) -> bytes:
+        """Return the value of header `name` (in lower case), empty if it is not there."""
+        start = self.head.lower().find(b"\r\n%b:" % name)
+        return self.head[start + len(name) + 3 :].split(b"\r\n", 1)[0].strip() if start >= 0 else b""
+
+
+class _Connection(http1.HttpConnection):
+    """A connection of which the whole answer is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer: asyncio.Future[Answer] | None = None
+
+    async def ask(self, request: bytes) -> Answer:
+        self._answer = asyncio.get_running_loop().create_future()
+        self.write(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received + data if self._received else data
+        head, end = http1.split(received)
+        self._received = b"" if end else received
+        if end and self._answer is not None and not self._answer.done():
+            body_at = len(head) + 4
+            self._answer.set_result(Answer(int(head[9:12]), received[: len(head)], received[body_at:end]))
+
+    def lost(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError("the server closed the connection before it answered"))
+
+
+class Pool:
+    """At most `size` keep-alive connections to one server, opened as they are needed."""
+
+    def __init__(self, host: str, port: int, size: int) -> None:
+        self._address = host, port
+        self._places = asyncio.Semaphore(size)
+        self._idle: deque[_Connection] = deque()
+
+    async def ask(self, request: bytes) -> Answer:
+        """Send `request` as soon as a connection is free; return the answer.
+
+        Raises OSError when the server cannot be reached or ends the connection, TimeoutError after ANSWER_S.
+        """
+        async with self._places, asyncio.timeout(ANSWER_S):
+            connection = await self._free()
+            try:
+                answer = await connection.ask(request)
+            except BaseException:
+                # Its answer may still come, and would be taken for the next one's.
+                connection.abort()
+                raise
+            self._idle.append(connection)
+            return answer
+
+    async def _free(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closing():
+                return connection
+        return (await asyncio.get_running_loop().create_connection(_Connection, *self._address))[1]
+
+
+def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
+    """Return the bytes of a request on a connection that stays open; a `body` is JSON."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + body

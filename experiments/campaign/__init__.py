@@ -1,0 +1,1 @@
+"""Campaigns: many runs by one design, resumable."""

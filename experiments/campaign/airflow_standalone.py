@@ -1,0 +1,248 @@
+"""`python -m experiments.campaign.airflow_standalone`: Airflow on this machine with the DAGs of `dags/`, until Ctrl-C.
+
+Its four components are started here and not by `airflow standalone`, which on its end waits for the runs under way
+or leaves them behind: here a run under way is interrupted, and takes its chain down, before anything else ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psutil
+
+from experiments.campaign import steps
+from experiments.repository import ROOT
+from pipeline import lifecycle
+from pipeline.errors import EmoStreamError
+
+HOST = "127.0.0.1"
+# Clear of the registry's 8080, which is Airflow's own default.
+PORT = 8085
+HOME = ROOT / "run" / "airflow"
+PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+DAGS = ("emostream_sweep", "emostream_nightly")
+API = "api-server"
+OTHERS = ("scheduler", "dag-processor", "triggerer")
+START_TIMEOUT_S = 180.0
+# A chain takes itself down, ingest flushing first, and the notebook is saved.
+RUN_END_S = 90.0
+END_S = 20.0
+POLL_S = 0.2
+
+
+def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str]:
+    """Return `base` with the settings of an Airflow that serves this machine alone, its state in `home`."""
+    settings = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # One run at a time needs one process; a second plans or reduces meanwhile.
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        # Whoever reaches the port may do everything, hence the loopback: there is no password to look for.
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://{HOST}:{port}",
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__INSTANCE_NAME": "EmoStream",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{HOST}:{port}/execution/",
+        # What runs beside a measurement takes its processor: look seldom for what seldom changes.
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # The notebook's kernel starts in ROOT and imports what lies there.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), base.get("PYTHONPATH", "")])),
+    }
+    return {**base, **settings}
+
+
+class Standalone:
+    """Airflow's components, each a session of its own: a Ctrl-C at the terminal reaches this process alone."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self._env = environment(home, port, os.environ)
+        self._url = f"http://{HOST}:{port}"
+        self._logs = home / "logs"
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, stop: Event) -> None:
+        """Start everything, say where it is, stay until `stop`. Raises EmoStreamError if a component ends."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        print("Airflow starts; its database is made or brought up to date first.", file=sys.stderr)
+        self._once("db", "migrate")
+        self._once("pools", "set", steps.POOL, "1", "One measured run at a time")
+        if stop.is_set():
+            return
+        try:
+            self._start(API)
+            # A task that starts before the API answers fails at once: of a sweep that was cut off there may be one due.
+            self._await(stop, lambda: [part for part in unready(self._url) if part == API])
+            for name in OTHERS:
+                self._start(name)
+            self._await(stop, lambda: unready(self._url))
+            if not stop.is_set():
+                self._say()
+            while not stop.wait(POLL_S):
+                self._look()
+        finally:
+            self._end()
+
+    def _once(self, *words: str) -> None:
+        done = subprocess.run(
+            _airflow(*words),
+            env=self._env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            # A database half migrated would be worse than the seconds until a Ctrl-C is heeded.
+            start_new_session=True,
+        )
+        if done.returncode:
+            raise EmoStreamError(f"`airflow {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+    def _start(self, name: str) -> None:
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                _airflow(name),
+                env=self._env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if name != "scheduler":
+            # The runs are the scheduler's children. All the rest gives way to what is measured.
+            psutil.Process(self._running[name].pid).nice(19)
+
+    def _look(self) -> None:
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise EmoStreamError(f"Airflow's {name} ended: see {self._logs / name}.log")
+
+    def _await(self, stop: Event, lacking: Callable[[], list[str]]) -> None:
+        """Return once nothing is `lacking` any more, or `stop` is set."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while left := lacking():
+            self._look()
+            if stop.wait(POLL_S):
+                return
+            if time.monotonic() > deadline_s:
+                raise EmoStreamError(
+                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (still to come: {', '.join(left)}): "
+                    f"see {self._logs}"
+                )
+
+    def _say(self) -> None:
+        print(
+            f"Airflow is ready: {self._url}\n"
+            f"  carry out a design:  {self._url}/dags/emostream_sweep (Trigger)\n"
+            f"  smoke every night:   {self._url}/dags/emostream_nightly (paused until you switch it on)\n"
+            f"  logs:                {self._logs}\n"
+            "Ctrl-C ends it, and a run that is under way.",
+            flush=True,
+        )
+
+    def _end(self) -> None:
+        """End the scheduler, then what it runs, then the rest: so a run's end still finds who takes note of it."""
+        family = _family(self._running.values())
+        scheduler = self._running.get("scheduler")
+        if scheduler is not None and scheduler.poll() is None:
+            # From here on it starts nothing, and waits for what it has started.
+            scheduler.terminate()
+            deadline_s = time.monotonic() + RUN_END_S
+            interrupted: set[int] = set()
+            while scheduler.poll() is None and time.monotonic() < deadline_s:
+                interrupted |= interrupt_kernels(scheduler.pid, interrupted)
+                time.sleep(POLL_S)
+            family |= _family(self._running.values())
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        _, left = psutil.wait_procs(family, timeout=END_S)
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, timeout=END_S)
+
+
+def unready(url: str) -> list[str]:
+    """Return what the Airflow at `url` still lacks: its API before all, its parts, our DAGs; empty: it is ready."""
+    try:
+        health = _get(f"{url}/api/v2/monitor/health")
+        lacking = [part for part in PARTS if (health.get(part) or {}).get("status") != "healthy"]
+        known = {dag["dag_id"] for dag in _get(f"{url}/api/v2/dags")["dags"]}
+    except (OSError, ValueError):
+        return [API]
+    return lacking + [f"DAG {name}" for name in DAGS if name not in known]
+
+
+def _get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=5.0) as answer:
+        said: dict[str, Any] = json.load(answer)
+        return said
+
+
+def interrupt_kernels(pid: int, but: Set[int] = frozenset()) -> set[int]:
+    """Interrupt the notebooks' kernels below process `pid`, except those of the ids in `but`; return their ids.
+
+    Once each: a second interrupt would disturb a run that takes its chain down.
+    """
+    found = set()
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.pid not in but and any("ipykernel" in word for word in child.cmdline()):
+                    child.send_signal(signal.SIGINT)
+                    found.add(child.pid)
+    return found
+
+
+def _airflow(*words: str) -> list[str]:
+    return [sys.executable, "-m", "airflow", *words]
+
+
+def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]:
+    """Return the processes that run, and all of their offspring."""
+    found: set[psutil.Process] = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            found |= {parent, *parent.children(recursive=True)}
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run Airflow until SIGTERM or Ctrl-C."""
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.campaign.airflow_standalone", description="Airflow with our DAGs."
+    )
+    line.add_argument("--port", type=int, default=PORT, help="of the page, on this machine alone; default: %(default)s")
+    line.add_argument("--home", type=Path, default=HOME, help="where its state and logs lie; default: %(default)s")
+    options = line.parse_args(argv)
+    stop = lifecycle.stop_event()
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+
+    def body() -> None:
+        lifecycle.claim_port(HOST, options.port, "--port")
+        Standalone(options.home.resolve(), options.port).run(stop)
+
+    lifecycle.run_main("python -m experiments.campaign.airflow_standalone", body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Designs from their YAML files, checked before anything runs: an error points at its line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from experiments import parameters
+from experiments.analysis import verdict
+from experiments.campaign.design import Design, Value, level_name
+from experiments.load import plan
+from experiments.load.schedule import BURST_NS
+from experiments.parameters import Parameters
+from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
+from experiments.run import notebook
+from experiments.units import NS_PER_S
+from pipeline.errors import SettingError
+from pipeline.settings import build
+
+# Of a long plan so much is rehearsed, of each phase.
+REHEARSED_REACTIONS = 50_000
+REHEARSED_S = BURST_NS / NS_PER_S
+
+
+def named() -> list[str]:
+    """Return the names of the designs that come with the project."""
+    return sorted(path.stem for path in DESIGNS.glob("*.yaml"))
+
+
+def notebook_path(design: Design) -> Path:
+    """Return the notebook that carries out a run of `design`."""
+    return NOTEBOOKS / f"{design.notebook}.ipynb"
+
+
+def load(path: Path) -> Design:
+    """Read and check a design. Raises SettingError naming file, line, field, the value seen and the remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingError(
+            f"design {path} cannot be read ({error.strerror}): give the path of a YAML file, such as one of "
+            + ", ".join(f"experiments/designs/{name}.yaml" for name in named())
+        ) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Design:
+    """Return the design that `text` is; `where` stands in errors. Raises SettingError as `load` does."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SettingError(f"{where}{line} is no YAML: {error.problem or error.context}") from error
+    if not isinstance(raw, dict):
+        raise SettingError(f"{where} holds {type(raw).__name__}, not a mapping: begin with `name:` and `about:`")
+    assert node is not None
+    lines = _Lines(where, node)
+    _refuse_twice(lines, node)
+    try:
+        design = msgspec.convert(raw, Design)
+    except msgspec.ValidationError as error:
+        reason, _, at = str(error).partition(" - at `$")
+        path = _path(at.rstrip("`"))
+        raise lines.error(path, f"{_seen(raw, path)}{reason[:1].lower()}{reason[1:]}") from error
+    _check(design, lines)
+    return design
+
+
+class _Lines:
+    """Where each field of a design stands in its file."""
+
+    def __init__(self, where: str, node: yaml.Node) -> None:
+        self._where = where
+        self._node = node
+
+    def error(self, path: Sequence[str | int], text: str, at: int | None = None) -> SettingError:
+        """Return the error for the field at `path`; `at` is its line, if not the first of that name."""
+        line, node = 1, self._node
+        for step in path:
+            found = _child(node, step)
+            if found is None:
+                break
+            line, node = found
+        name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+        return SettingError(f"{self._where}, line {at or line}{f', field {name}' if name else ''}: {text}")
+
+
+def _child(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step].start_mark.line + 1, node.value[step]
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == step:
+                return key.start_mark.line + 1, value
+    return None
+
+
+def _path(text: str) -> list[str | int]:
+    """`.levels[2]` to ["levels", 2]. What msgspec does not name, the key of a mapping's value, is left out."""
+    return [int(number) if number else name for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", text)]
+
+
+def _seen(raw: Any, path: Sequence[str | int]) -> str:
+    for step in path:
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return f"it is {raw!r}; " if path else ""
+
+
+def _refuse_twice(lines: _Lines, node: yaml.Node, path: tuple[str | int, ...] = ()) -> None:
+    """YAML keeps the last of two equal keys, silently."""
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, value in node.value:
+            if key.value in names:
+                raise lines.error((*path, key.value), "it stands there twice: remove one", key.start_mark.line + 1)
+            names.add(key.value)
+            _refuse_twice(lines, value, (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _refuse_twice(lines, value, (*path, index))
+
+
+def _check(design: Design, lines: _Lines) -> None:
+    """Check what the types do not say: names of parameters and objectives, and that every run could be made and has a
+    load that can be planned.
+    """
+    known = set(parameters.PARAMETERS) - {"warm_up_triggers", "measured_triggers", "seed", "slos", "attach"}
+    for path, name in _names(design):
+        if name not in known:
+            raise lines.error(path, f"there is no factor {name!r}: use one of {', '.join(sorted(known))}")
+    for key in design.slos:
+        if key not in verdict.SLOS:
+            raise lines.error(("slos", key), f"there is no objective {key!r}: use one of {', '.join(verdict.SLOS)}")
+    if not notebook_path(design).is_file():
+        raise lines.error(("notebook",), f"there is no notebooks/{design.notebook}.ipynb: use 'run'")
+    if bool(design.levels) == (design.search is not None):
+        raise lines.error((), "give `levels`, or `search` where a capacity is sought: one of them, not both")
+    if design.search is not None and design.search.most < design.search.start:
+        raise lines.error(("search", "most"), f"it is {design.search.most:g}, less than start: search upwards")
+    seen: dict[str, int] = {}
+    for index, level in enumerate(design.levels):
+        blocks = level.get("blocks", design.blocks)
+        if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
+            raise lines.error(("levels", index, "blocks"), f"it is {blocks!r}; give a whole number from 1")
+        factors = {name: value for name, value in level.items() if name != "blocks"}
+        if level_name(factors) in seen:
+            raise lines.error(("levels", index), f"it is level {seen[level_name(factors)]} again: remove one")
+        seen[level_name(factors)] = index
+        if set(factors) != set(design.factors):
+            missing = sorted(set(design.factors) - set(factors))
+            raise lines.error(("levels", index), f"it lacks {', '.join(missing)}: every level names every factor")
+        _check_run(design, lines, factors, ("levels", index))
+    if design.search is not None:
+        for end in ("start", "most"):
+            _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
+
+
+def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    yield from ((("parameters", name), name) for name in design.parameters)
+    if design.search is not None:
+        yield ("search", "factor"), design.search.factor
+    for index, level in enumerate(design.levels):
+        yield from ((("levels", index, name), name) for name in level if name != "blocks")
+
+
+def _check_run(design: Design, lines: _Lines, factors: Mapping[str, Value], path: tuple[str | int, ...]) -> None:
+    """Make the parameters, the settings and the plan of a run, and cast them as the notebook will, as a rehearsal."""
+    given = design.given(factors, design.seed)
+    names = list(given)
+    try:
+        notebook.checked(notebook_path(design), {name: str(value) for name, value in given.items()})
+        run = parameters.checked(given)
+        build(run.of_chain())
+        # Each value may stand for itself; where they do not go together, it is the level's own that are to change.
+        names = [*factors, *given]
+        if run.loop == "open":
+            plan.plan_of(_rehearsed(run), 0)
+    except SettingError as error:
+        culprit = next((name for name in names if f" {name} " in f" {error} "), "")
+        if culprit in factors and design.search is None:
+            path = (*path, culprit)
+        elif culprit in design.parameters:
+            path = ("parameters", culprit)
+        raise lines.error(path, str(error)) from error
+
+
+def _rehearsed(run: Parameters) -> Parameters:
+    """Return `run` as its plan is rehearsed: shorter where it would be long, and with the path that the notebook opens.
+
+    A recording is looked at as a whole. For any other load length matters only where hardly a reaction comes in it, or
+    no burst fits.
+    """
+    if run.arrivals == "trace":
+        return replace(run, trace=str(ROOT / run.trace))
+    enough = math.ceil(max(REHEARSED_S, REHEARSED_REACTIONS / run.rate_per_s) / run.trigger_s)
+    return replace(
+        run,
+        warm_up_triggers=min(run.warm_up_triggers, enough),
+        measured_triggers=min(run.measured_triggers, enough),
+    )

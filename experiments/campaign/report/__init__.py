@@ -1,0 +1,1 @@
+"""The report of a campaign, read back from the files its runs left."""

@@ -1,0 +1,125 @@
+"""What a search came to: the capacity as an interval, and the stage that limits it, in words and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments.analysis.verdict import SLOS
+from experiments.campaign.report.levels import phrase
+from experiments.campaign.report.limits import Evidence, limits
+from experiments.stats.capacity import Capacity, Probe, Search, capacity
+
+_UNKNOWN_CORES = 1_000_000  # then no machine counts as full
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's probes in their order, the capacity they give, and the evidence for the stage that limits it."""
+
+    search: Search
+    probes: tuple[Probe, ...]
+    capacity: Capacity
+    evidence: tuple[Evidence, ...]
+    missed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what capacity.json holds."""
+        return {
+            **asdict(self.capacity),
+            "search": asdict(self.search),
+            "limiting": [asdict(one) for one in self.evidence],
+            "missed_at_lowest_fail": list(self.missed),
+            "probes": [asdict(probe) for probe in self.probes],
+        }
+
+    def sentences(self) -> list[str]:
+        """Return the capacity, what was missed above it and what limits it, as the findings say it."""
+        low, high, factor = self.capacity.highest_pass, self.capacity.lowest_fail, self.search.factor
+        if low is not None and high is not None:
+            first = f"The chain carries {phrase(factor, low)} with every objective met; "
+            first += f"at {high:,g} it misses {self._missed()}"
+        elif low is not None:
+            first = f"The chain carries at least {phrase(factor, low)}: no load was found that misses an objective"
+        elif high is not None:
+            first = f"At {phrase(factor, high)}, the lowest load measured, the chain misses {self._missed()} already"
+        else:
+            first = "No load could be measured yet"
+        rest = self.capacity.why.partition(". ")[2]
+        told = [first + "."] + ([rest] if rest else [])
+        if self.capacity.confirmed:
+            # A search may end with a fail that was probed once, or with none.
+            again = [
+                probe for probe in self.probes if probe.valid and high and math.isclose(probe.load, high, rel_tol=1e-3)
+            ]
+            told.append(
+                "Both ends were measured again."
+                if len(again) > 1
+                else "The highest load that passed was measured again."
+            )
+        if self.evidence:
+            strongest = self.evidence[0]
+            told.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")
+        elif high is not None:
+            told.append("The figures name no stage that limits it.")
+        return told
+
+    def _missed(self) -> str:
+        names = [SLOS[key].name if key in SLOS else key for key in self.missed]
+        return " and ".join(f"“{name}”" for name in names) or "an objective"
+
+
+def found(about: Mapping[str, Any], runs: pd.DataFrame, cores: int | None) -> Found | None:
+    """Return what the search of the campaign came to, None where its design has none; `runs` as in derived."""
+    spec = about["design"].get("search")
+    if not spec:
+        return None
+    search = Search(**spec)
+    rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
+    probes = tuple(
+        Probe(float(row[f"factor_{search.factor}"]), bool(row["passed"]), bool(row["valid"]), _why(row)) for row in rows
+    )
+    result = capacity(search, probes)
+    passing = _run_at(rows, search.factor, result.highest_pass, passed=True)
+    failing = _run_at(rows, search.factor, result.lowest_fail, passed=False)
+    decisive = failing if failing is not None else _given_up(rows, search.factor, result.highest_pass)
+    evidence = tuple(limits(passing, decisive, cores or _UNKNOWN_CORES)) if decisive else ()
+    return Found(search, probes, result, evidence, tuple(_missed(failing)) if failing else ())
+
+
+def _run_at(rows: list[dict[str, Any]], factor: str, load: float | None, *, passed: bool) -> dict[str, Any] | None:
+    """The last valid run at a load that came out as the load did."""
+    if load is None:
+        return None
+    ours = [
+        row
+        for row in rows
+        if row["valid"] and bool(row["passed"]) is passed and abs(row[f"factor_{factor}"] / load - 1) < 1e-3
+    ]
+    return ours[-1] if ours else None
+
+
+def _given_up(rows: list[dict[str, Any]], factor: str, highest: float | None) -> dict[str, Any] | None:
+    """The last run of the lowest load above the highest pass that was INVALID: where no fail bounds the capacity."""
+    beyond = [row for row in rows if not row["valid"] and row[f"factor_{factor}"] > (highest or 0)]
+    return min(reversed(beyond), key=lambda row: float(row[f"factor_{factor}"]), default=None)
+
+
+def _missed(row: Mapping[str, Any]) -> list[str]:
+    slos = row.get("slos")
+    return [key for key, met in slos.items() if not met] if isinstance(slos, Mapping) else []
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    if not row["valid"]:
+        return " ".join(row["reasons"])
+    return ", ".join(_missed(row))
+
+
+def _stage(stage: str) -> str:
+    own = {"load": "the instrument's load generator", "receivers": "the instrument's receivers"}
+    return own.get(stage, stage.capitalize() if stage in ("kafka", "spark") else f"the {stage.replace('-', ' ')}")

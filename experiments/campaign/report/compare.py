@@ -1,0 +1,242 @@
+"""What a comparison of two campaigns reads like: on the terminal, and as a page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import files
+from experiments.campaign.report import capacity_comparison
+from experiments.campaign.report.capacity import Found
+from experiments.campaign.report.differences import FIGURES, compare, context
+from experiments.campaign.report.levels import FEW_RUNS
+from experiments.report import pages, svg
+from experiments.report.figures import Drawing
+from experiments.report.format import between, slo_figure
+from experiments.report.sentences import NBSP, count, number
+from experiments.report.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
+
+_MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few runs": "·"}
+
+
+def main_text(a_dir: Path, b_dir: Path) -> str:
+    """Return the comparison as text for a terminal; raises SettingError for what is no campaign."""
+    lines = [f"A  {_path(a_dir)}", f"B  {_path(b_dir)}", ""]
+    lines += [f"! {sentence}" for sentence in context(a_dir, b_dir)]
+    found = capacity_comparison.searches(a_dir, b_dir)
+    if found is not None:
+        return "\n".join([*lines, "", *capacity_comparison.findings(found)]).replace(NBSP, " ")
+    table = compare(a_dir, b_dir)
+    lines += ["", *findings(table), ""]
+    for level, rows in table.groupby("words", sort=False):
+        lines.append(str(level))
+        for row in rows.to_dict("records"):
+            change = f"{_change(row['difference'], row['unit'], signed=True)} ({_range(row)})"
+            lines.append(
+                f"  {_MARKS[row['verdict']]} {row['name']:<32}{_figure(row['a'], row['unit']):>18}"
+                f"{_figure(row['b'], row['unit']):>18}   {change}"
+            )
+    legend = "   ".join(f"{mark} {verdict}" for verdict, mark in _MARKS.items())
+    lines += ["", f"Columns: A, B, B - A (95 % interval over runs). {legend}", "", multiple(table)]
+    return "\n".join(lines).replace(NBSP, " ")
+
+
+def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
+    """Write the comparison as a page, its data as CSV beside it; return the page's path.
+
+    `out` is that path, or a directory in which the page is called after both campaigns.
+    """
+    if out.is_dir():
+        out = out / f"compare-{a_dir.name}-{b_dir.name}.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found = capacity_comparison.searches(a_dir, b_dir)
+    data, shown = _levels(compare(a_dir, b_dir)) if found is None else _capacities(found)
+    files.to_csv(data, out.with_suffix(".csv"))
+    text = pages.render(
+        "compare.html",
+        title=f"{a_dir.name} against {b_dir.name}",
+        a=_path(a_dir),
+        b=_path(b_dir),
+        context=context(a_dir, b_dir),
+        csv=out.with_suffix(".csv").name,
+        **shown,
+    )
+    files.write_text(out, text)
+    return out
+
+
+def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The data of a comparison level by level, and what its page shows of them."""
+    drawing, data = differences_figure(table)
+    rows = [
+        {
+            "name": name,
+            "rows": [
+                {
+                    **row,
+                    "a": _figure(row["a"], row["unit"]),
+                    "b": _figure(row["b"], row["unit"]),
+                    "difference": _change(row["difference"], row["unit"], signed=True),
+                    "range": _range(row),
+                    "mark": _MARKS[row["verdict"]],
+                }
+                for row in pages.records(table[table["key"] == key])
+            ],
+        }
+        for key, (name, _) in FIGURES.items()
+        if (table["key"] == key).any()
+    ]
+    return data, {
+        "findings": findings(table),
+        "multiple": multiple(table),
+        "figures": rows,
+        "drawing": svg.inline(drawing),
+    }
+
+
+def _capacities(found: Mapping[str, Found]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The data of a comparison of two searches, and what its page shows of them."""
+    data = capacity_comparison.table(found)
+    return data, {"findings": capacity_comparison.findings(found), "capacities": pages.records(data)}
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """Return in sentences which differences the runs support, hint at, and do not support."""
+    if table.empty:
+        return ["There is nothing to compare: no level has valid runs in both campaigns."]
+    told = [
+        f"The {_difference(FIGURES[str(key)][0], rows)}."
+        for key, rows in table[table["verdict"] == "supported"].groupby("key", sort=False)
+    ]
+    if not told:
+        told = ["No difference is supported."]
+    hints = [
+        f"{FIGURES[str(key)][0]} with {', '.join(rows['words'])}"
+        for key, rows in table[table["verdict"] == "hint"].groupby("key", sort=False)
+    ]
+    if hints:
+        told.append(f"A hint of a difference, no more: {'; '.join(hints)}.")
+    for verdict, start in (("not supported", "No difference is supported in"), ("alike", "Alike in every run")):
+        names = [name for key, (name, _) in FIGURES.items() if _all(table, key, verdict)]
+        if names and (verdict == "alike" or len(told) > 1 or told[0] != "No difference is supported."):
+            told.append(f"{start}: {', '.join(names)}.")
+    few = table.loc[table["verdict"] == "too few runs", "words"].drop_duplicates()
+    if len(few):
+        told.append(f"Too few valid runs to tell (fewer than {number(FEW_RUNS)} on a side): {'; '.join(few)}.")
+    return told
+
+
+def multiple(table: pd.DataFrame) -> str:
+    """Return how the number of comparisons is dealt with; nothing where none was made."""
+    made = int(table["p"].notna().sum())
+    if not made:
+        return ""
+    excluded = int(table["verdict"].isin(["supported", "hint"]).sum())
+    fewest = int(table.loc[table["p"].notna(), ["runs_a", "runs_b"]].to_numpy().min())
+    were = f"{count(made, 'comparison')} {'was' if made == 1 else 'were'} made"
+    chance = max(round(made * 0.05), 1)
+    does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
+    text = (
+        f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {chance} of their 95 % intervals would "
+        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it "
+        "also stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), "
+        "and a hint otherwise."
+    )
+    if fewest < 5:
+        text += (
+            f" With {number(fewest)} runs on a side only what is large against the scatter of the runs can stand out."
+        )
+    return text
+
+
+def differences_figure(table: pd.DataFrame) -> Drawing:
+    """Draw each difference with its interval in per cent of A's median, filled where it is supported."""
+    a, change = (table[name].astype("float64") for name in ("a", "difference"))
+    shown = table[np.isfinite(change) & np.isfinite(a) & (a != 0)]
+    if shown.empty:
+        return nothing("differences", "No difference to draw"), table
+    keys = [key for key in FIGURES if (shown.loc[shown["verdict"] != "alike", "key"] == key).any()]
+    if not keys:
+        return nothing("differences", "Every figure is alike in every run"), table
+    levels = list(shown["words"].drop_duplicates())
+    heights = [0.62 + 0.22 * len(levels)] * len(keys)
+    figure, panels = canvas(sum(heights) + 0.3, len(keys), heights, share_x=True)
+    for axes, key in zip(panels, keys, strict=True):
+        for row in shown[shown["key"] == key].to_dict("records"):
+            at, scale = levels.index(row["words"]), 100 / abs(row["a"])
+            sure = row["verdict"] == "supported"
+            colour = BLUE if row["verdict"] in ("supported", "hint") else GREY
+            if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+                axes.plot([row["low"] * scale, row["high"] * scale], [at, at], color=colour, lw=2.2, alpha=0.6)
+            axes.plot([row["difference"] * scale], [at], "o", color=colour, mfc=colour if sure else PAPER, ms=6)
+        axes.axvline(0, color=MUTED, lw=1)
+        axes.set_yticks(range(len(levels)), levels)
+        axes.set_ylim(len(levels) - 0.5, -0.5)
+        axes.set_title(FIGURES[key][0], loc="left", fontsize=9)
+        axes.grid(visible=False, axis="y")
+    panels[-1].set_xlabel("B above (right) or below (left) A, % of A's median")
+    return render(figure, "differences", "Differences of B to A in per cent of A, with intervals"), table
+
+
+def _difference(name: str, rows: pd.DataFrame) -> str:
+    """Say by how much the figure differs, level by level, those of one direction together."""
+    parts = []
+    for higher in (True, False):
+        ours = [row for row in rows.to_dict("records") if (row["difference"] > 0) is higher]
+        if ours:
+            levels = ", ".join(f"with {row['words']} by {_size(row)}" for row in ours)
+            parts.append(f"{'higher' if higher else 'lower'} in B {levels}")
+    return f"{name} is {'; '.join(parts)}"
+
+
+def _size(row: Mapping[Any, Any]) -> str:
+    low, high = sorted((abs(row["low"]), abs(row["high"])))
+    size = _change(abs(row["difference"]), row["unit"])
+    relative = f", {abs(row['difference'] / row['a']) * 100:.0f}{NBSP}%" if row["a"] and row["unit"] != "share" else ""
+    return f"{size} ({between(_change(low, row['unit']), _change(high, row['unit']), size)}{relative})"
+
+
+def _range(row: Mapping[Any, Any]) -> str:
+    if not math.isfinite(row["low"]) and not math.isfinite(row["high"]):
+        return "no interval"
+    low, high = (_change(row[name], row["unit"], signed=True) for name in ("low", "high"))
+    return between(low, high, low)
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit in ("s", "share", ""):
+        return slo_figure(value, unit)
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}{NBSP}{unit}" if value >= 100 else f"{value:.3g}{NBSP}{unit}"
+
+
+def _change(value: float, unit: str, *, signed: bool = False) -> str:
+    """A difference: seconds in ms, so that both ends of an interval have one unit, and shares in points."""
+    sign = "−" if value < 0 else "+" if signed and value > 0 else ""
+    size = abs(value)
+    if math.isinf(size) or math.isnan(size):
+        return f"{sign}∞" if math.isinf(size) else "–"
+    if unit == "s":
+        return f"{sign}{size * 1000:,.0f}{NBSP}ms"
+    if unit == "share":
+        return f"{sign}{size * 100:.1f}{NBSP}points"
+    if unit == "":
+        return f"{sign}{size:g}"
+    return f"{sign}{size:,.0f}{NBSP}{unit}" if size >= 100 else f"{sign}{size:.3g}{NBSP}{unit}"
+
+
+def _path(place: Path) -> str:
+    """A directory as one would type it here."""
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
+
+def _all(judged: pd.DataFrame, key: str, verdict: str) -> bool:
+    rows = judged[judged["key"] == key]
+    return len(rows) > 0 and bool((rows["verdict"] == verdict).all())

@@ -1,0 +1,144 @@
+"""A campaign in three steps, for a scheduler that starts the runs itself: plan, carry out each, reduce.
+
+The heavy imports are in the steps: a scheduler reads this module again and again for the names of the designs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.repository import DESIGNS, REPORTS
+from pipeline.errors import EmoStreamError, SettingError
+
+if TYPE_CHECKING:
+    from experiments.campaign.state import Campaign
+
+# The pool of one slot that keeps runs apart.
+POOL = "emostream"
+# A campaign's name is a folder's, and leads nowhere else; an empty one stands for the design's.
+CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
+
+
+def designs() -> list[str]:
+    """Return the names of the designs whose runs are all known beforehand: those with levels.
+
+    A search is none of them: each of its runs follows from the one before.
+    """
+    found = (path for path in DESIGNS.glob("*.yaml") if re.search(r"^levels:", path.read_text("utf-8"), re.MULTILINE))
+    return sorted(path.stem for path in found)
+
+
+def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
+    """Open `campaign`, or take it up where it was cut off; return each run that is due, in the order to run.
+
+    An entry has `index`, `title`, `input_nb` and `parameters`, the names of these checked against the notebook's own.
+    Raises SettingError for a wrong design or campaign, EmoStreamError while somebody else is measuring.
+    """
+    from experiments.campaign import design_file
+    from experiments.run import notebook
+
+    with _opened(design, campaign) as opened:
+        if opened.state.design.search is not None:
+            raise SettingError(
+                f"design {design} is a search, whose runs follow from one another and cannot be planned: use "
+                f"`python -m experiments sweep experiments/designs/{design}.yaml`"
+            )
+        source = design_file.notebook_path(opened.state.design)
+        return [
+            {
+                "index": run.index,
+                "title": f"{run.index + 1}: {run.level} (block {run.block})",
+                "input_nb": str(source),
+                "parameters": notebook.checked(source, {name: str(value) for name, value in run.parameters.items()}),
+            }
+            for run in opened.pending()
+        ]
+
+
+@contextmanager
+def carried_out(design: str, campaign: str, index: int) -> Iterator[Path]:
+    """Yield the new directory of run `index`, for the notebook's execution; enter into the campaign what it left.
+
+    The machine is held meanwhile. A run with a verdict is finished even if an error came after it; one without is
+    abandoned, and the error goes on. Raises EmoStreamError if the run is not due.
+    """
+    from experiments.campaign import design_file
+    from experiments.run import notebook
+
+    with _opened(design, campaign) as opened:
+        run = next((run for run in opened.pending() if run.index == index), None)
+        if run is None:
+            raise EmoStreamError(
+                f"run {index + 1} of {opened.directory} is not due: it is finished, or failed too often; to go on with "
+                "what is due, trigger the sweep again"
+            )
+        run_dir = opened.begin(run)
+        try:
+            yield run_dir
+        except BaseException as error:
+            if not (run_dir / "verdict.json").exists():
+                # Whoever interrupts a run, in the notebook or outside of it, says nothing against it.
+                interrupted = "KeyboardInterrupt" in (getattr(error, "ename", ""), type(error).__name__)
+                opened.abandon(_words(error), failed=isinstance(error, Exception) and not interrupted)
+                raise
+            opened.finish(run, run_dir)
+            raise
+        notebook.note_source(design_file.notebook_path(opened.state.design), run_dir)
+        opened.finish(run, run_dir)
+
+
+def reduced(design: str, campaign: str = "") -> Path:
+    """Write the report of what is finished; return its path.
+
+    Raises EmoStreamError, after the report is written, if a run is left without a valid verdict or missed an
+    objective: where `python -m experiments sweep` ends with a status other than 0.
+    """
+    from experiments.campaign import sweep
+
+    with _opened(design, campaign) as opened:
+        outcome = sweep.outcome(opened)
+        if outcome.status:
+            raise EmoStreamError("\n".join([f"{outcome.page} is written, but:", *_complaints(opened)]))
+        return outcome.page
+
+
+@contextmanager
+def _opened(design: str, campaign: str) -> Iterator[Campaign]:
+    """Yield the campaign, the machine held: whoever opens one declares a run that is under way cut off."""
+    from experiments.campaign.state import Campaign
+    from experiments.run import machine_lock
+
+    if not re.fullmatch(CAMPAIGN, campaign):
+        raise SettingError(f"campaign is {campaign!r}: give letters, digits, '.', '_' and '-', such as 'first-try'")
+    with machine_lock.alone(f"The sweep of {design} by Airflow"):
+        yield Campaign.open(DESIGNS / f"{design}.yaml", REPORTS, campaign)
+
+
+def _words(error: BaseException) -> str:
+    """What papermill or anybody else has to say, in one line."""
+    if hasattr(error, "ename"):
+        return f"{error.ename}: {error.evalue}"  # type: ignore[attr-defined]
+    return f"{type(error).__name__}: {error}"
+
+
+def _complaints(campaign: Campaign) -> Iterator[str]:
+    """Yield a line for each run of the campaign that is not as it should be."""
+    state = campaign.state
+    for run in state.order:
+        tries = [one for one in state.runs if one.index == run.index]
+        valid = next((one for one in tries if one.valid), None)
+        if valid is None:
+            left = "; ".join(f"{one.run} is INVALID: {' '.join(one.reasons)}" for one in tries)
+            failed = "; ".join(f"{one.run} failed: {one.why}" for one in state.abandoned if one.index == run.index)
+            yield f"run {run.index + 1} ({run.level}) has no valid verdict: {left or failed or 'it did not begin'}"
+        elif not valid.passed:
+            verdict = json.loads((campaign.directory / "runs" / valid.run / "verdict.json").read_text("utf-8"))
+            missed = (
+                f"{slo['name']}: {slo['figure']}, limit {slo['limit']}" for slo in verdict["slos"] if not slo["passed"]
+            )
+            yield f"run {run.index + 1} ({run.level}), {valid.run}, missed: {'; '.join(missed)}"

@@ -1,0 +1,188 @@
+"""The sweep: carries out a design run by run, one papermill execution each; resumes where it was cut off."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from experiments import files
+from experiments.campaign import design_file
+from experiments.campaign.design import Design, Planned
+from experiments.campaign.report import page as campaign_report
+from experiments.campaign.state import Campaign, Finished
+from experiments.parameters import checked
+from experiments.run import machine_lock, notebook
+from pipeline.errors import EmoStreamError
+
+# Starting a chain, its first window, and the analysis: what a run takes beside its load.
+OVERHEAD_S = 40.0
+# A search ends after some ten probes; how many is known only at its end.
+SEARCH_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep came to: its page, and how its runs stand."""
+
+    page: Path
+    finished: int
+    invalid: int
+    missed: int
+    unfinished: int
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 if every run is valid and met its objectives, 3 if one missed some, 4 if some level
+        was left without a valid run.
+
+        A search must miss its objectives somewhere: it only has to have come to an end, and to have measured anything.
+        """
+        if self.unfinished:
+            return 4
+        return 3 if self.missed else 0
+
+
+def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
+    """Carry out the design at `design_path`; return the outcome with the report's path.
+
+    Finished runs of an earlier, cut-off sweep are kept. Raises SettingError for a wrong design, EmoStreamError if
+    somebody else is measuring on this machine, a run failed twice or the disk is full; what is finished stays.
+    """
+    design_file.load(design_path)
+    with machine_lock.alone(f"The sweep of {design_path}"):
+        campaign = Campaign.open(design_path, reports, name)
+        with _progress(campaign) as tell:
+            while pending := campaign.pending():
+                _carry_out(campaign, pending[0], tell)
+        return outcome(campaign)
+
+
+def outcome(campaign: Campaign) -> Outcome:
+    """Write the report of what is finished; return how the campaign stands."""
+    state = campaign.state
+    page = campaign_report.write(campaign.directory)
+    valid = [run for run in state.runs if run.valid]
+    searching = state.design.search is not None
+    settled = {run.index for run in valid} if not searching else {run.index for run in state.runs}
+    return Outcome(
+        page=page,
+        finished=len(state.runs),
+        invalid=len(state.runs) - len(valid),
+        missed=0 if searching else sum(not run.passed for run in valid),
+        # A search none of whose probes is valid has found nothing, however it ended.
+        unfinished=sum(run.index not in settled for run in state.order) + (not valid if searching else not state.order),
+    )
+
+
+class Bar:
+    """The progress of a sweep: a bar over seconds of load and overhead, with the time left."""
+
+    def __init__(self, bar: tqdm[NoReturn], total_s: int) -> None:
+        self._bar = bar
+        self._total_s = total_s
+        self._base_s = 0.0
+        self._began_s = 0.0
+        self._expected_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="sweep-progress", daemon=True)
+        self._thread.start()
+
+    def run(self, planned: Planned, of: int) -> None:
+        """Say that a run begins."""
+        self._began_s = time.monotonic()
+        self._expected_s = expected_s(planned)
+        self._bar.set_description_str(f"run {planned.index + 1}/{of}: {planned.level}")
+
+    def done(self, finished: Finished) -> None:
+        """Say how a run ended, on a line of its own."""
+        self._base_s += self._expected_s
+        self._expected_s = 0.0
+        words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
+        self._bar.write(f"{finished.run}  block {finished.block}  {finished.level}: {words}", file=sys.stderr)
+        for reason in finished.reasons:
+            self._bar.write(f"  {reason}", file=sys.stderr)
+
+    def failed(self, name: str, planned: Planned, error: EmoStreamError) -> None:
+        """Say that a run came to nothing."""
+        self._bar.write(f"{name}  {planned.level}: failed, will be repeated: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Stop ticking."""
+        self._stop.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        # Where nobody watches, a line a minute will do.
+        while not self._stop.wait(1.0 if sys.stderr.isatty() else 60.0):
+            # Never past what was expected of this run: the bar waits for a slow one.
+            spent_s = min(time.monotonic() - self._began_s, self._expected_s) if self._expected_s else 0.0
+            # Runs that are made again are more than was planned.
+            self._bar.n = min(round(self._base_s + spent_s), self._total_s)
+            self._bar.refresh()
+
+
+@contextmanager
+def _progress(campaign: Campaign) -> Iterator[Bar]:
+    pending = campaign.pending()
+    runs = SEARCH_RUNS if campaign.state.design.search else 1
+    total_s = round(sum(expected_s(run) for run in pending) * runs)
+    with tqdm(
+        total=total_s,
+        file=sys.stderr,
+        bar_format="{desc} {bar} {percentage:3.0f} %, {elapsed} in all, {remaining} left",
+    ) as line:
+        bar = Bar(line, total_s)
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+
+def expected_s(run: Planned) -> float:
+    """How long a run should take, seconds."""
+    return checked(run.parameters).load_s + OVERHEAD_S
+
+
+def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
+    run_dir = campaign.begin(run)
+    bar.run(run, len(campaign.state.order))
+    try:
+        execute(campaign.state.design, run, run_dir)
+        finished = campaign.finish(run, run_dir)
+    except EmoStreamError as error:
+        # Of an error in the notebook only the words get here. A full disk says nothing against the run: it is still due
+        # when the sweep is started again.
+        full = files.DISK_FULL in str(error)
+        campaign.abandon(str(error), failed=not full)
+        if full:
+            raise
+        if not any(planned.index == run.index for planned in campaign.pending()):
+            raise EmoStreamError(
+                f"run {run.index + 1} ({run.level}) failed twice: {error}. What is finished is kept in "
+                f"{campaign.directory}"
+            ) from error
+        bar.failed(run_dir.name, run, error)
+        return
+    bar.done(finished)
+
+
+def execute(design: Design, run: Planned, run_dir: Path) -> Path:
+    """Carry out one run in a papermill execution of its design's notebook; its own progress goes to `run.log`.
+
+    Raises EmoStreamError if the run failed, or something could not be written.
+    """
+    given = {name: str(value) for name, value in run.parameters.items()}
+    path = run_dir / "run.log"
+    try:
+        with path.open("w") as log:
+            return notebook.execute(design_file.notebook_path(design), given, run_dir, log)
+    except OSError as error:
+        raise files.unwritten(error.filename or path, error) from error

@@ -1,0 +1,91 @@
+"""The closed-loop load of a run: Locust beside the chain, each user waiting for its answer.
+
+N users who wait are the "concurrent users" axis. A slow chain is asked less: latency counts from the actual send, and
+is not comparable with the open loop's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from experiments.parameters import Parameters
+from experiments.units import NS_PER_S
+from pipeline.errors import EmoStreamError
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+# From Locust's start until all users are there.
+SPAWN_S = 2.0
+# How long a user whose answer is under way at the end may wait for it before it is given up.
+STOP_S = 30
+OVERTIME_S = 60.0
+
+
+def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[str, float], None]) -> None:
+    """Let `parameters.users` react for `parameters.load_s`; leave `plan.parquet` and `sent.parquet` in `out_dir`.
+
+    As in the open loop the load begins at a moment drawn from U(0, trigger_s), and warm-up and measurement each last
+    a whole number of triggers. `step(what, seconds of load done)` is told how far it is. Raises EmoStreamError naming
+    Locust's log if it fails.
+    """
+    offset_s = float(np.random.default_rng(parameters.seed).uniform(0, parameters.trigger_s))
+    log_path = out_dir / "locust.log"
+    with log_path.open("wb") as log:
+        locust = subprocess.Popen(
+            command(parameters, ingest_url, out_dir, SPAWN_S + offset_s),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        try:
+            _follow(locust, parameters, step)
+        finally:
+            if locust.poll() is None:
+                locust.terminate()
+            # What is left of its output is the table of its statistics.
+            log.write(locust.communicate(timeout=STOP_S + 10)[0])
+    if locust.returncode != 0 or not (out_dir / "plan.parquet").exists():
+        raise EmoStreamError(f"the closed-loop load failed with status {locust.returncode}: see {log_path}")
+
+
+def _follow(locust: subprocess.Popen[bytes], parameters: Parameters, step: Callable[[str, float], None]) -> None:
+    """Tell how far Locust is until it has ended; raise EmoStreamError if it does not."""
+    assert locust.stdout is not None
+    word, _, start_ns = locust.stdout.readline().partition(b" ")
+    if word != b"start":
+        return
+    warm_up_s = parameters.warm_up_triggers * parameters.trigger_s
+    while locust.poll() is None:
+        done_s = (time.time_ns() - int(start_ns)) / NS_PER_S
+        step("warming up" if done_s < warm_up_s else "measuring", max(0.0, done_s))
+        if done_s > parameters.load_s + OVERTIME_S:
+            raise EmoStreamError(f"Locust did not end {OVERTIME_S:g} s after the load should have")
+        time.sleep(0.5)
+
+
+def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_s: float) -> list[str]:
+    """Return Locust's command line for the load of a run."""
+    options = {
+        "--users": parameters.users,
+        # All within a second; each then waits for the start.
+        "--spawn-rate": parameters.users,
+        "--stop-timeout": STOP_S,
+        "--host": ingest_url,
+        "--loglevel": "WARNING",
+        # What ingest refused is a result, and stands in the ledger.
+        "--exit-code-on-error": 0,
+        "--think-s": parameters.think_s,
+        "--popularity": parameters.popularity,
+        "--seed": parameters.seed,
+        "--ledger": out_dir,
+        "--start-after-s": start_after_s,
+        "--warm-up-s": parameters.warm_up_triggers * parameters.trigger_s,
+        "--load-s": parameters.load_s,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *words]

@@ -1,0 +1,60 @@
+"""From a run's parameters to its plan."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.load import trace
+from experiments.load.schedule import poisson_plan, user_names
+from experiments.parameters import Parameters
+from pipeline.errors import SettingError
+
+
+def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
+    """Return the plan of an open-loop run, by its `arrivals`; the load begins up to a trigger after `start_ns`.
+
+    A trace brings its own users, emoji and rate: `users`, `rate_per_s`, `activity` and `popularity` do not apply to
+    it. Raises SettingError where no plan can be made of the parameters, or one of which nothing would be measured.
+    """
+    if parameters.arrivals == "trace":
+        plan = trace.trace_plan(
+            _recorded(Path(parameters.trace)),
+            parameters.speed,
+            start_ns,
+            trigger_s=parameters.trigger_s,
+            warm_up_triggers=parameters.warm_up_triggers,
+            measured_triggers=parameters.measured_triggers,
+            seed=parameters.seed,
+        )
+    else:
+        plan = poisson_plan(
+            user_names(parameters.users),
+            parameters.rate_per_s,
+            start_ns,
+            trigger_s=parameters.trigger_s,
+            warm_up_triggers=parameters.warm_up_triggers,
+            measured_triggers=parameters.measured_triggers,
+            seed=parameters.seed,
+            weights=parameters.popularity,
+            activity=parameters.activity,
+            bursts=parameters.arrivals == "bursts",
+        )
+    if not (plan["phase"] == "measured").any():
+        raise SettingError(
+            f"measured_triggers is {parameters.measured_triggers}, and no reaction falls into them: measure longer, "
+            "or raise the load"
+        )
+    return plan
+
+
+def _recorded(path: Path) -> pd.DataFrame:
+    """Return what `trace.read` does, read once for the many plans that a design makes of one recording."""
+    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, changed_ns: int) -> pd.DataFrame:
+    return trace.read(path)

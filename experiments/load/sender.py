@@ -1,0 +1,258 @@
+"""How a plan is sent: prepared requests, each written at its time on a connection that is free then.
+
+An open loop has no say in how many answers are outstanding, so connections are opened as they are needed. Their number
+is bounded. When all are busy a reaction waits for the first that is free, and that wait is part of its
+`t_sent_ns - t_intended_ns`: nothing is dropped and nothing hidden. A pile-up that large makes the run invalid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from array import array
+from bisect import bisect_right
+from collections import deque
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+
+from experiments.load import http1
+from experiments.load.schedule import bodies
+from experiments.units import NS_PER_S
+from pipeline.errors import EmoStreamError, SettingError
+
+CONNECTIONS_MAX = 2_000
+"""Connections of one process. At 2,000 reactions a second they are all busy when an answer takes a second."""
+
+# An answer that takes longer counts as none; the chain has its own, shorter deadlines.
+ANSWER_S = 30.0
+# Opened before the first reaction is due, so that no ordinary one waits for a handshake: as many as are busy when an
+# answer takes ANSWER_EXPECTED_S, and up to OPEN_AT_START in any case. All take turns, as many people's connections
+# would, so that every worker of ingest gets its share.
+OPEN_AT_START = 100
+ANSWER_EXPECTED_S = 0.25
+# A connection idle for longer is not used again: the server may be about to close it.
+IDLE_S = 10.0
+# Written before answers are looked at again; bounds how far one reaction holds up the next.
+TOGETHER = 64
+# uvloop's timers count milliseconds, and one below that would be a busy wait for cores that the chain needs.
+TICK_S = 0.001
+LOOK_S = 1.0
+
+
+async def send(
+    plan: pd.DataFrame, url: str, connections: int = CONNECTIONS_MAX, stop: asyncio.Event | None = None
+) -> pd.DataFrame:
+    """Send `plan` to `url`/reactions until its end or until `stop`; return `seq, t_sent_ns, t_answered_ns, status`.
+
+    There is a row for each reaction sent, in the plan's order. `t_sent_ns` is taken right before the write. No
+    answer within ANSWER_S, or a connection that was lost before it came or could not be opened, is status 0 and
+    t_answered_ns 0. Raises SettingError for a URL that is none, EmoStreamError when this side runs out of ports or
+    the like.
+    """
+    sender = _Sender(plan, url, connections)
+    sending = asyncio.create_task(sender.run())
+    stopping = asyncio.create_task((stop or asyncio.Event()).wait())
+    await asyncio.wait((sending, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not sending.done():
+        sending.cancel()
+    try:
+        await sending
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await sender.close()
+    return sender.outcome(plan)
+
+
+class _Connection(http1.HttpConnection):
+    def __init__(self, sender: _Sender) -> None:
+        super().__init__()
+        self._sender = sender
+        self.index: int | None = None
+        self.since_ns = 0
+
+    def opened(self) -> None:
+        self._sender.opened(self)
+
+    def answered(self, status: int, closing: bool) -> None:
+        self._sender.answered(self, status, closing)
+
+    def lost(self) -> None:
+        self._sender.lost(self)
+
+
+class _Sender:
+    def __init__(self, plan: pd.DataFrame, url: str, connections: int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
+        self._host, self._port = parts.hostname, parts.port or 80
+        self._due_ns = array("q", plan["t_intended_ns"].to_numpy(dtype=np.int64).tobytes())
+        self._bodies = bodies(plan)
+        self._heads = {
+            length: http1.post_head(f"{parts.path.rstrip('/')}/reactions", length)
+            for length in {len(body) for body in self._bodies}
+        }
+        empty = bytes(8 * len(plan))
+        self._sent_ns, self._answered_ns, self._statuses = array("q", empty), array("q", empty), array("q", empty)
+        self._most = connections
+        self._connections: set[_Connection] = set()
+        self._idle: deque[_Connection] = deque()
+        # Due and not sent yet, for want of a free connection; at most the rest of the plan.
+        self._waiting: deque[int] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._trouble: Exception | None = None
+
+    async def run(self) -> None:
+        """Send each reaction at its time, and wait until every answer has come or is given up."""
+        due_ns = self._due_ns
+        length_s = (due_ns[-1] - due_ns[0]) / NS_PER_S if due_ns else 0.0
+        per_s = len(due_ns) / max(length_s, 1.0)
+        at_start = max(min(OPEN_AT_START, math.ceil(per_s)), math.ceil(per_s * ANSWER_EXPECTED_S))
+        for _ in range(min(at_start, self._most)):
+            self._open()
+        looking = asyncio.create_task(self._give_up_late())
+        try:
+            index = 0
+            while index < len(due_ns):
+                upto = min(bisect_right(due_ns, time.time_ns(), index), index + TOGETHER)
+                for each in range(index, upto):
+                    self._send(each)
+                index = upto
+                if self._trouble:
+                    raise self._trouble
+                if index < len(due_ns):
+                    # Late ones go out at once; between them the answers are read.
+                    left_s = (due_ns[index] - time.time_ns()) / NS_PER_S
+                    await asyncio.sleep(min(max(left_s, TICK_S), LOOK_S) if left_s > 0 else 0)
+            while self._waiting or self._under_way:
+                await asyncio.sleep(0.01)
+                if self._trouble:
+                    raise self._trouble
+        finally:
+            looking.cancel()
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        self._waiting.clear()
+        tasks = list(self._opening)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def outcome(self, plan: pd.DataFrame) -> pd.DataFrame:
+        """Return what was sent."""
+        columns = {"t_sent_ns": self._sent_ns, "t_answered_ns": self._answered_ns, "status": self._statuses}
+        frame = pd.DataFrame({name: np.frombuffer(values, dtype=np.int64) for name, values in columns.items()})
+        frame.insert(0, "seq", plan["seq"].to_numpy())
+        return frame[frame["t_sent_ns"] > 0].reset_index(drop=True)
+
+    def _send(self, index: int) -> None:
+        connection = self._free()
+        if connection is not None:
+            self._write(connection, index)
+        else:
+            self._waiting.append(index)
+            self._grow()
+
+    def _free(self) -> _Connection | None:
+        fresh_ns = time.time_ns() - round(IDLE_S * NS_PER_S)
+        while self._idle:
+            connection = self._idle.popleft()
+            if connection.since_ns >= fresh_ns and not connection.is_closing():
+                return connection
+            connection.close()
+        return None
+
+    def _write(self, connection: _Connection, index: int) -> None:
+        body = self._bodies[index]
+        request = self._heads[len(body)] + body
+        connection.index = index
+        self._under_way += 1
+        self._sent_ns[index] = time.time_ns()
+        connection.write(request)
+
+    def opened(self, connection: _Connection) -> None:
+        """A connection stands: it is free."""
+        self._connections.add(connection)
+        self._release(connection)
+
+    def answered(self, connection: _Connection, status: int, closing: bool) -> None:
+        """The answer on this connection came."""
+        if connection.index is None:
+            # An answer to nothing: whatever follows could not be told apart from it.
+            connection.abort()
+            return
+        self._answered_ns[connection.index] = time.time_ns()
+        self._statuses[connection.index] = status
+        connection.index = None
+        self._under_way -= 1
+        if closing:
+            connection.close()
+        else:
+            self._release(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        """A connection is gone; what was sent on it stays without an answer."""
+        self._connections.discard(connection)
+        if connection.index is not None:
+            connection.index = None
+            self._under_way -= 1
+        elif connection in self._idle:
+            self._idle.remove(connection)
+        self._grow()
+
+    def _release(self, connection: _Connection) -> None:
+        if self._waiting:
+            self._write(connection, self._waiting.popleft())
+        else:
+            connection.since_ns = time.time_ns()
+            self._idle.append(connection)
+
+    def _grow(self) -> None:
+        """Open a connection for each reaction that waits, as far as the bound allows."""
+        while len(self._opening) < len(self._waiting) and len(self._connections) + len(self._opening) < self._most:
+            self._open()
+
+    def _open(self) -> None:
+        task = asyncio.create_task(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        # A connection takes the first that waits as soon as it stands, a little before its task is done. One that
+        # began to wait in between counted on this task, so it is looked after now.
+        self._opening.discard(task)
+        self._grow()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        except (ConnectionError, TimeoutError):
+            # The server's doing: the attempt counts as sent, and has no answer.
+            if self._waiting:
+                self._sent_ns[self._waiting.popleft()] = time.time_ns()
+        except OSError as error:
+            self._trouble = EmoStreamError(
+                f"no connection to {self._host}:{self._port} ({error}), with {len(self._connections)} open: "
+                "lower rate_per_s, or raise this machine's limits"
+            )
+
+    async def _give_up_late(self) -> None:
+        """Abort connections whose answer takes too long."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            late_ns = time.time_ns() - round(ANSWER_S * NS_PER_S)
+            for connection in list(self._connections):
+                if connection.index is not None and self._sent_ns[connection.index] < late_ns:
+                    connection.abort()

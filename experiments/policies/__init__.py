@@ -1,0 +1,1 @@
+"""The representative policies compared on the same counts."""

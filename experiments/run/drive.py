@@ -1,0 +1,131 @@
+"""The load and its audience: two processes beside the chain, from the first connection to the last window."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from experiments import files
+from experiments.load import closed_loop
+from experiments.load.plan import plan_of
+from experiments.load.sender_processes import postponed
+from experiments.parameters import Parameters
+from experiments.run.chain import Endpoints
+from experiments.units import NS_PER_S
+from pipeline import lifecycle
+from pipeline.bus.base import Reader
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import Topics
+from pipeline.errors import EmoStreamError
+from pipeline.messages import decode_window
+
+# Windows that a slow chain may still need after the load has ended before the rest counts as lost.
+DRAIN_TRIGGERS = 5
+# The load is long over by then; whatever holds it up will not end.
+OVERTIME_S = 60.0
+
+Steps = Callable[[str, float], None]
+"""`step(what is going on, seconds of load done)`: how progress is told."""
+
+
+def drive(
+    parameters: Parameters,
+    endpoints: Endpoints,
+    bus: KafkaBus,
+    names: Topics,
+    since: Mapping[int, int],
+    run_dir: Path,
+    step: Steps,
+) -> None:
+    """Connect the audience, send the load, wait until the last reaction's window has reached everyone.
+
+    Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in `run_dir`. `since` holds the offsets of
+    emoji-events from which on records are this run's. Raises EmoStreamError if one of the processes fails.
+    """
+    step("connecting clients", 0)
+    with ExitStack() as stack:
+        windows = stack.enter_context(closing(bus.reader(names.aggregates.name, bus.ends(names.aggregates.name))))
+        audience = stack.enter_context(_audience(endpoints, parameters.clients, run_dir))
+        stack.callback(_end, audience)
+        assert audience.stdin is not None
+        assert audience.stdout is not None
+        if audience.stdout.readline().strip() != "ready":
+            raise EmoStreamError("the receivers could not connect: their own message stands above")
+        if parameters.loop == "closed":
+            closed_loop.run(parameters, endpoints.ingest, run_dir, step)
+        else:
+            sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
+            stack.callback(_end, sender)
+            if sender.wait() != 0:
+                raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
+        step("waiting for the last window", parameters.load_s)
+        patience_s = DRAIN_TRIGGERS * parameters.trigger_s
+        # The buffer's last flush comes first.
+        time.sleep(parameters.flush_ms / 1000 + 0.5)
+        last = last_window(bus.ends(names.events.name), since, windows, patience_s)
+        audience.stdin.write(f"until {last} {patience_s:g}\n")
+        audience.stdin.flush()
+        if audience.wait(patience_s + OVERTIME_S) != 0:
+            raise EmoStreamError(f"the receivers ended with status {audience.returncode}")
+
+
+def last_window(ends: Mapping[int, int], since: Mapping[int, int], windows: Reader, patience_s: float) -> str:
+    """Return the id of the window with which every record from `since` up to `ends` is covered.
+
+    Where none comes within `patience_s`, the last one that did is named, and the rest is counted as lost.
+    """
+    awaited = {partition: end for partition, end in ends.items() if end > since.get(partition, 0)}
+    deadline_s = time.monotonic() + patience_s
+    covered: dict[int, int] = {}
+    last = "none:0"
+    while time.monotonic() < deadline_s and any(covered.get(p, 0) < end for p, end in awaited.items()):
+        for record in windows.poll(0.2):
+            window = decode_window(record.value)
+            last = window.event_id
+            for key, (_, upto) in window.offsets.items():
+                covered[int(key.rpartition("-")[2])] = upto + 1
+    return last
+
+
+def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.run.audience", endpoints.registry, str(clients), str(run_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
+    """Write the plan, send it, tell how far it is; return the process when it has ended."""
+    asked_ns = time.time_ns()
+    plan = postponed(plan_of(parameters, asked_ns), asked_ns)
+    files.to_parquet(plan, run_dir / "plan.parquet")
+    places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
+    sender = subprocess.Popen(
+        [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],
+        # A load that outlived its run would spoil the next.
+        env={**os.environ, lifecycle.STOP_WITH_PARENT: "1"},
+    )
+    due = plan["t_intended_ns"]
+    first_ns, last_ns = int(due.iloc[0]), int(due.iloc[-1])
+    measured_ns = int(due[plan["phase"] == "measured"].iloc[0])
+    while sender.poll() is None:
+        now_ns = time.time_ns()
+        step("warming up" if now_ns < measured_ns else "measuring", max(0.0, (now_ns - first_ns) / NS_PER_S))
+        if now_ns > last_ns + OVERTIME_S * NS_PER_S:
+            _end(sender)
+            raise EmoStreamError(f"the load did not end {OVERTIME_S:g} s after its last reaction was due")
+        time.sleep(0.5)
+    return sender
+
+
+def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait(10)

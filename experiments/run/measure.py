@@ -1,0 +1,118 @@
+"""One measured run: start or attach to a chain, load it, receive, read Kafka back, write the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from experiments import files, ledger
+from experiments.analysis.analyse import Analysis, analyse
+from experiments.load import sender_processes
+from experiments.parameters import Parameters
+from experiments.report.run_page import write
+from experiments.run import chain, machine_lock, manifest, read_back, usage
+from experiments.run.drive import Steps, drive
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import Topics, topics
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its directory, its report and what the report is made of."""
+
+    run_dir: Path
+    report: Path
+    analysis: Analysis
+    ready_s: float
+
+
+def measure(parameters: Parameters, run_dir: Path) -> Result:
+    """Carry out one run and write everything about it into `run_dir`.
+
+    Raises EmoStreamError when the chain, the load or the receivers could not do their part; what was recorded
+    until then stays in `run_dir`.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    about = manifest.manifest(asdict(parameters)) | {
+        "run": run_dir.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "regenerate": parameters.command(),
+        "generator_scheduling": sender_processes.scheduling(),
+    }
+    with ExitStack() as stack:
+        stack.enter_context(machine_lock.alone(f"The run {run_dir}"))
+        steps = stack.enter_context(_progress(parameters))
+        steps("starting the chain", 0)
+        endpoints = (
+            chain.attached(Path(parameters.attach))
+            if parameters.attach
+            else stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
+        )
+        # On a chain that was up its own settings hold, whatever the parameters say.
+        parameters = replace(parameters, **endpoints.settings)
+        about["parameters"] = asdict(parameters)
+        about["ready_s"] = endpoints.ready_s
+        bus = KafkaBus(endpoints.bootstrap_servers)
+        stack.callback(bus.close)
+        names = topics(chain.settings_of(endpoints))
+        # On a chain that is up, only what this run adds is its own.
+        since = {name: bus.ends(name) for name in _read_back(names)}
+        with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
+            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
+        about["clock_samples"] = clock.samples
+        about["other_run"] = watch.other_run
+        files.to_parquet(watch.frame(), run_dir / "usage.parquet")
+        steps("reading Kafka back", parameters.load_s)
+        frames = _collect(bus, names, since, run_dir)
+    files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
+    analysis = analyse(frames, asdict(parameters), about)
+    files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
+    report = write(run_dir, analysis, asdict(parameters), about)
+    return Result(run_dir, report, analysis, endpoints.ready_s)
+
+
+def _read_back(names: Topics) -> tuple[str, ...]:
+    return names.events.name, names.aggregates.name, names.progress.name
+
+
+def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run_dir: Path) -> dict[str, pd.DataFrame]:
+    """Read the topics back and return every frame of the ledger, each written to `run_dir` as well."""
+    events, aggregates, progress = (bus.read(name, since[name]) for name in _read_back(names))
+    first = {f"{names.events.name}-{partition}": offset for partition, offset in since[names.events.name].items()}
+    frames = {
+        "topic": read_back.events(events),
+        "windows": read_back.windows(aggregates, first),
+        "progress": read_back.progress(progress),
+    }
+    for name, frame in frames.items():
+        files.to_parquet(frame, run_dir / f"{name}.parquet")
+    written = (name for name in ledger.COLUMNS if name not in frames)
+    return {**frames, **{name: pd.read_parquet(run_dir / f"{name}.parquet") for name in written}}
+
+
+@contextmanager
+def _progress(parameters: Parameters) -> Iterator[Steps]:
+    """Yield `step(what, seconds of load done)`, shown as a bar over the load's planned length."""
+    planned_s = math.ceil(parameters.load_s)
+    with tqdm(
+        total=planned_s,
+        unit="s",
+        bar_format="{desc:<28} {bar} {n:3.0f}/{total} s of load, {elapsed} in all",
+        file=sys.stderr,
+    ) as bar:
+
+        def step(what: str, done_s: float) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.n = min(round(done_s), planned_s)
+            bar.refresh()
+
+        yield step

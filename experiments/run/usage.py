@@ -1,0 +1,131 @@
+"""What each stage costs the machine while a run goes on: CPU time and memory, sampled from the outside."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import pandas as pd
+import psutil
+
+from experiments.ledger import COLUMNS
+from experiments.run import machine_lock
+from experiments.units import NS_PER_S
+
+SAMPLE_S = 2.0
+MACHINE = "machine"
+_STAGES = {
+    "pipeline": "supervisor",
+    "pipeline.broker": "kafka",
+    "spark.job": "spark",
+    "pipeline.ingest": "ingest",
+    "pipeline.registry": "registry",
+    "pipeline.main_publisher": "main-publisher",
+    "pipeline.cluster_publisher": "cluster-publisher",
+    "pipeline.subscriber": "subscriber",
+    "experiments.load": "load",
+    "locust": "load",
+    "experiments.run.audience": "receivers",
+}
+
+
+class UsageWatch:
+    """Samples every stage below this process and below `roots` (process ids) while it is entered.
+
+    A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
+    subscribers together are one stage. The stage `machine` is all that the machine did, whoever did it.
+    `other_run` is whether somebody else's load generator was seen on the machine, however briefly it stayed.
+    """
+
+    def __init__(self, roots: Iterable[int]) -> None:
+        self.other_run = False
+        self._roots = (os.getpid(), *roots)
+        self._rows: list[tuple[int, str, float, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="usage-watch", daemon=True)
+
+    def __enter__(self) -> UsageWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def frame(self) -> pd.DataFrame:
+        """Return `t_ns, stage, cpu_s, rss_bytes`: a row a stage and sample; cpu_s counts from the process's start."""
+        return pd.DataFrame(self._rows, columns=list(COLUMNS["usage"]))
+
+    def _run(self) -> None:
+        while True:
+            self._rows += _sample(self._roots)
+            self.other_run |= machine_lock.foreign_load()
+            if self._stop.wait(SAMPLE_S):
+                return
+
+
+def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
+    now_ns = time.time_ns()
+    cpu_s: dict[str, float] = defaultdict(float)
+    rss: dict[str, int] = defaultdict(int)
+    seen: dict[int, str | None] = {}
+    for root in roots:
+        try:
+            processes = psutil.Process(root).children(recursive=True)
+        except psutil.NoSuchProcess:
+            continue
+        # Parents come before their children, so a process without a name of its own takes its parent's.
+        for process in processes:
+            try:
+                with process.oneshot():
+                    stage = _stage(process.cmdline()) or seen.get(process.ppid())
+                    if process.pid in seen:
+                        continue
+                    seen[process.pid] = stage
+                    if stage is not None:
+                        times = process.cpu_times()
+                        cpu_s[stage] += times.user + times.system
+                        rss[stage] += process.memory_info().rss
+            except psutil.Error:
+                # It ended between being listed and being looked at.
+                continue
+    whole = psutil.cpu_times()
+    busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0)
+    rows = [(now_ns, stage, cpu_s[stage], rss[stage]) for stage in cpu_s]
+    return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
+
+
+def _stage(command: Sequence[str]) -> str | None:
+    """Return the stage that a command line such as `python -m spark.job` starts, None for any other.
+
+    Some rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `up` to `emostream`.
+    """
+    words = " ".join(command).split()
+    if words[:1] == ["emostream"]:
+        return "supervisor"
+    if words[:1] == ["granian"]:
+        return next((_STAGES[word] for word in words if word in _STAGES), None)
+    return next((_STAGES.get(module) for flag, module in pairwise(words) if flag == "-m"), None)
+
+
+def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
+    """Return the mean number of cores each stage used between the two moments, and `others`: all the rest.
+
+    Only samples inside count; a stage with fewer than two is left out. `others` is what the machine did that was
+    none of ours: the operating system, or somebody else's work that may have spoilt the run.
+    """
+    inside = usage[(usage["t_ns"] >= start_ns) & (usage["t_ns"] <= end_ns)]
+    result: dict[str, float] = {}
+    for stage, rows in inside.groupby("stage"):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        if last["t_ns"] > first["t_ns"]:
+            spent_s = float(last["cpu_s"] - first["cpu_s"])
+            result[str(stage)] = max(spent_s, 0.0) * NS_PER_S / float(last["t_ns"] - first["t_ns"])
+    if MACHINE in result:
+        ours = sum(share for stage, share in result.items() if stage != MACHINE)
+        result["others"] = max(result[MACHINE] - ours, 0.0)
+    return result

@@ -1,1 +1,0 @@
-"""What may be concluded from runs: slopes, intervals, capacity, scaling and limits, each a function of figures."""

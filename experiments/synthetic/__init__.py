@@ -1,0 +1,1 @@
+"""Runs and campaigns with known truth, made without a chain."""

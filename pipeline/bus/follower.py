@@ -1,0 +1,85 @@
+"""Following a topic from a thread of its own: what came before first, then whatever comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pipeline import logs
+from pipeline.bus.base import Bus, Reader, Record
+
+log = logs.get(__name__)
+
+ALL = 2**62
+"""A history longer than any topic's."""
+POLL_S = 0.2
+# A consumer comes back by itself after a broker's outage; what fails for longer than this is no outage.
+FAILURES_MAX = 60
+RETRY_S = 1.0
+
+Deliver = Callable[[list[Record], int], object]
+
+
+class Follower:
+    """Reads `topic`, sharing nothing with other readers.
+
+    `deliver(records, received_ns)` is called in order, never twice at once, from the follower's own thread;
+    `failed(error)` once, from there, when reading is given up. Records near the seam between history and what
+    follows may be delivered twice.
+    """
+
+    def __init__(self, bus: Bus, topic: str, failed: Callable[[BaseException], None]) -> None:
+        self._bus = bus
+        self._topic = topic
+        self._failed = failed
+        self._stop = threading.Event()
+        self._reader: Reader | None = None
+        self._thread: threading.Thread | None = None
+
+    def history(self, count: int) -> list[Record]:
+        """Return the last `count` records; what `start` delivers goes on from there."""
+        ends = self._bus.ends(self._topic)
+        records = self._bus.tail(self._topic, count)
+        self._reader = self._bus.reader(self._topic, ends)
+        return records
+
+    def start(self, deliver: Deliver) -> None:
+        """Deliver from the thread from now on, all records from the beginning if there was no `history`."""
+        reader = self._reader or self._bus.reader(self._topic)
+        self._thread = threading.Thread(
+            target=self._run, args=(reader, deliver), name=f"follow-{self._topic}", daemon=True
+        )
+        self._thread.start()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Stop delivering, wait for it, and close the connection."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        elif self._reader is not None:
+            self._reader.close()
+
+    def _run(self, reader: Reader, deliver: Deliver) -> None:
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                try:
+                    records = reader.poll(POLL_S)
+                    failures = 0
+                except Exception as error:
+                    failures += 1
+                    if failures > FAILURES_MAX:
+                        raise
+                    log.warning("reading failed", topic=self._topic, failures=failures, error=str(error))
+                    self._stop.wait(RETRY_S)
+                    continue
+                if records:
+                    deliver(records, time.time_ns())
+        except Exception as error:
+            # Delivering to a loop that is gone is no failure once this is to stop.
+            if not self._stop.is_set():
+                log.exception("gave up following", topic=self._topic)
+                self._failed(error)
+        finally:
+            reader.close()

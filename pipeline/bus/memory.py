@@ -1,0 +1,95 @@
+"""An in-memory log for unit tests: the twin of `KafkaBus`, for one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from pipeline.bus.base import Record
+from pipeline.bus.topics import TopicSpec
+
+
+class MemoryBus:
+    """Keeps every record of every topic in lists; readers wait on one condition."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, list[list[Record]]] = {}
+        self._changed = threading.Condition()
+
+    def ensure(self, *specs: TopicSpec) -> None:
+        """Create the topics that do not exist."""
+        with self._changed:
+            for spec in specs:
+                self._topics.setdefault(spec.name, [[] for _ in range(spec.partitions)])
+
+    def reader(self, topic: str, start: Mapping[int, int] | None = None) -> MemoryReader:
+        """Return a reader from `start`, or from the beginning."""
+        count = len(self._topics[topic])
+        return MemoryReader(self._topics[topic], self._changed, {p: (start or {}).get(p, 0) for p in range(count)})
+
+    def writer(self) -> MemoryWriter:
+        """Return a writer whose records are in the log at once."""
+        return MemoryWriter(self._topics, self._changed)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return the offset after the last record of each partition."""
+        with self._changed:
+            return {p: len(records) for p, records in enumerate(self._topics[topic])}
+
+    def tail(self, topic: str, count: int) -> list[Record]:
+        """Return the last `count` records of each partition."""
+        with self._changed:
+            return [record for records in self._topics[topic] for record in records[max(0, len(records) - count) :]]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryReader:
+    """Reads one topic of a MemoryBus."""
+
+    def __init__(self, partitions: list[list[Record]], changed: threading.Condition, positions: dict[int, int]) -> None:
+        self._partitions = partitions
+        self._changed = changed
+        self._positions = positions
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """Return what was appended since the last poll."""
+        with self._changed:
+            self._changed.wait_for(self._behind, timeout_s)
+            records = []
+            for partition, position in self._positions.items():
+                new = self._partitions[partition][position:]
+                records += new
+                self._positions[partition] = position + len(new)
+            return records
+
+    def _behind(self) -> bool:
+        return any(len(self._partitions[p]) > position for p, position in self._positions.items())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryWriter:
+    """Appends to a MemoryBus; a keyed record goes to its key's partition."""
+
+    def __init__(self, topics: dict[str, list[list[Record]]], changed: threading.Condition) -> None:
+        self._topics = topics
+        self._changed = changed
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
+        """Append one record."""
+        with self._changed:
+            partitions = self._topics[topic]
+            partition = 0 if key is None else hash(key) % len(partitions)
+            records = partitions[partition]
+            records.append(Record(partition, len(records), time.time_ns() // 1_000_000, key, value))
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Everything is in the log already."""
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,1 +1,0 @@
-"""What ingest is made of: from a request body to a flush to Kafka."""

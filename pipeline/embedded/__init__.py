@@ -1,1 +1,0 @@
-"""What the embedded Kafka is made of: its data directory and its process."""

@@ -1,0 +1,1 @@
+"""Ingest: `POST /reactions`, from a request body to a record in Kafka."""

@@ -1,0 +1,1 @@
+"""The registry: registers clients and assigns each to a subscriber."""

@@ -1,0 +1,92 @@
+"""The registry: clients come here first and are told which subscriber holds their stream."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from multiprocessing.util import Finalize
+
+import flask
+from granian import Granian
+from granian.constants import Interfaces
+
+from pipeline import lifecycle, logs, settings
+from pipeline.addresses import base_url
+from pipeline.bus.kafka import KafkaBus
+from pipeline.errors import EmoStreamError
+from pipeline.registry.app import create_app
+from pipeline.registry.registrations import Registrations
+from pipeline.registry.web.observer import Observer
+from pipeline.registry.web.views import create_pages
+
+STAGE = "registry"
+OPTIONS = (
+    "bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "registry_port", "registry_url", "silent_s",
+    "moves_per_s", "clients_max", "client_idle_s", "registrations_per_address_min", "proxies",
+    "ingest_url", "ingest_port", "trigger_s", "group_size", "log_level",
+)  # fmt: skip
+
+# A registration holds one until Kafka has it.
+THREADS = 64
+KILL_S = 2
+
+
+def load_app(values: settings.Settings, port: int) -> flask.Flask:
+    """Build the application inside Granian's worker process, and have it closed when the worker ends."""
+    # Without its main process a worker would hold the port for ever.
+    os.environ[lifecycle.STOP_WITH_PARENT] = "1"
+    lifecycle.follow_parent()
+    logs.configure(STAGE, values.log_level)
+
+    def failed(_error: BaseException) -> None:
+        # The main process sees its worker gone and ends with an error, which the supervisor answers.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    bus, observed = (KafkaBus(values.kafka, values.kafka_wait_s) for _ in range(2))
+    try:
+        enrolment = Registrations(bus, values, failed)
+        observer = Observer(observed, values, failed)
+    except EmoStreamError as error:
+        sys.exit(f"pipeline.registry: {error}")
+
+    def close() -> None:
+        observer.close()
+        enrolment.close()
+        observed.close()
+        bus.close()
+
+    # A multiprocessing worker runs finalizers and no atexit functions.
+    Finalize(None, close, exitpriority=10)
+    threading.Thread(target=enrolment.keep, name="keep", daemon=True).start()
+    logs.get(__name__).info("serving", clients=len(enrolment.roster), port=port)
+    url = base_url(values.registry_url, values.host, port)
+    app = create_app(enrolment, url, values.registrations_per_address_min, values.proxies)
+    app.register_blueprint(create_pages(enrolment, observer, values, url))
+    return app
+
+
+def run(values: settings.Settings) -> None:
+    """Serve until SIGTERM."""
+    port = lifecycle.claim_port(values.host, values.registry_port, "registry_port")
+    lifecycle.follow_parent()
+    server = Granian(
+        "pipeline.registry",
+        address=values.host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=1,
+        blocking_threads=THREADS,
+        workers_kill_timeout=KILL_S,
+        log_enabled=False,
+    )
+    server.serve(target_loader=partial(load_app, values, port), wrap_loader=False)
+
+
+def main() -> None:
+    """`python -m pipeline.registry`."""
+    values = settings.main("pipeline.registry", "Register clients and lead them to a subscriber.", OPTIONS)
+    logs.configure(STAGE, values.log_level)
+    lifecycle.run_main("pipeline.registry", lambda: run(values))

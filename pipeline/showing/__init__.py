@@ -1,1 +1,0 @@
-"""What the registry shows in a browser: the page, and the operator's view of the chain."""

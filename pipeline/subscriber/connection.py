@@ -1,0 +1,110 @@
+"""A client's connection as the fan-out sees it: where a stream's bytes go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from operator import attrgetter
+
+from aiohttp import web
+
+from pipeline import logs
+from pipeline.subscriber.fanout import Stream
+from pipeline.subscriber.frames import Wire
+
+log = logs.get(__name__)
+
+STUCK_S = 30.0
+"""A connection whose client takes none of the bytes that wait for it is closed after so long, seconds."""
+
+# What the kernel holds for a client that does not read; its own default is up to 4 MiB a connection.
+SEND_BUFFER_BYTES = 65_536
+
+PLAIN, CHUNK, FRAME = attrgetter("plain"), attrgetter("chunk"), attrgetter("frame")
+
+
+class StreamConnection:
+    """The sink of one response: writes past aiohttp's response object, straight to the transport.
+
+    What is written is framed already (`form` picks how), and no task has to wake for it: that is what one message
+    costs a client.
+    """
+
+    __slots__ = ("_form", "_protocol", "_since_s", "_taken", "_transport", "_written")
+
+    def __init__(self, request: web.Request, form: attrgetter[bytes]) -> None:
+        if request.transport is None:
+            raise ConnectionResetError("the client left before its stream began")
+        self._transport: asyncio.Transport = request.transport
+        self._protocol = request.protocol
+        self._form = form
+        self._written = 0
+        self._taken = 0
+        self._since_s = time.monotonic()
+        notice_lost_peers(self._transport)
+
+    def write(self, data: Wire) -> None:
+        """Hand bytes to the transport."""
+        if not self._transport.is_closing():
+            sent = self._form(data)
+            self._written += len(sent)
+            self._transport.write(sent)
+
+    def is_full(self) -> bool:
+        """Whether the transport holds more than its high-water mark."""
+        return self._protocol.writing_paused
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self._transport.abort()
+
+    def stuck_s(self, now_s: float) -> float:
+        """How long bytes have waited of which the client took none, by `time.monotonic()`."""
+        waiting = self._transport.get_write_buffer_size()
+        taken = self._written - waiting
+        if not waiting or taken != self._taken:
+            self._taken, self._since_s = taken, now_s
+        return now_s - self._since_s
+
+
+def notice_lost_peers(transport: asyncio.Transport) -> None:
+    """Bound what the kernel keeps for a peer, and have it give up one that acknowledges nothing for STUCK_S."""
+    peer = transport.get_extra_info("socket")
+    if peer is None:
+        return
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_S * 1000))
+
+
+class OneWay(asyncio.Protocol):
+    """Stands before a connection's protocol while its stream goes on: whatever the client sends then ends it.
+
+    aiohttp would keep it for a next request that never gets its turn, as much as is sent.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, stream: Stream) -> None:
+        self._protocol = protocol
+        self._stream = stream
+
+    def pause_writing(self) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on (asyncio calls this)."""
+        self._protocol.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        """Pass on (asyncio calls this)."""
+        return self._protocol.eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        """End the stream (asyncio calls this)."""
+        log.warning("a client sent bytes on its stream", client_id=self._stream.client_id, received=len(data))
+        self._stream.sink.abort()

@@ -1,0 +1,76 @@
+"""Which processes make up a chain, in the order in which they may stop. No I/O."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.addresses import SubscriberId
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process: its name, what `python -m` runs, its arguments, and its place in the order of stopping.
+
+    Stages of a lower `rank` stop first: ingest while Kafka still takes its last flush, Kafka after everyone.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    rank: int = 1
+    metered: bool = False
+    """Whether it serves nothing but its metrics, and so needs a port for them."""
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", self.module, *self.arguments]
+
+
+def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequence[Stage]:
+    """Return every process of the chain; `broker_port` None means a Kafka that is there already."""
+    result = []
+    if broker_port is not None:
+        result.append(Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2))
+    result += [
+        Stage("spark", "spark.job", metered=True),
+        Stage("ingest", "pipeline.ingest", rank=0),
+        Stage("registry", "pipeline.registry"),
+        Stage("main-publisher", "pipeline.main_publisher", metered=True),
+    ]
+    for cluster in range(1, settings.clusters + 1):
+        result += cluster_stages(str(cluster), settings.subscribers)
+    return result
+
+
+def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
+    """Return the processes of one cluster: its publisher, and its subscribers, named from 1 on; none for 0."""
+    if not subscribers:
+        return []
+    return [
+        Stage(f"cluster-publisher-{cluster}", "pipeline.cluster_publisher", ("--cluster", cluster), metered=True),
+        *(
+            Stage(
+                SubscriberId(cluster, str(subscriber)).stage,
+                "pipeline.subscriber",
+                ("--cluster", cluster, "--subscriber", str(subscriber)),
+            )
+            for subscriber in range(1, subscribers + 1)
+        ),
+    ]
+
+
+def scaled(plan: Sequence[Stage], cluster: str, subscribers: int) -> tuple[list[Stage], list[Stage]]:
+    """Return what to start, in order, and what to stop, in order, so that `cluster` has so many subscribers.
+
+    A new cluster begins with its publisher, and one without subscribers ends with it.
+    """
+    wanted = cluster_stages(cluster, subscribers)
+    there = [stage for stage in plan if stage.arguments[:2] == ("--cluster", cluster)]
+    # By name: what runs has its port for metrics among its arguments.
+    start = [stage for stage in wanted if stage.name not in {one.name for one in there}]
+    stop = [stage for stage in reversed(there) if stage.name not in {one.name for one in wanted}]
+    return start, stop

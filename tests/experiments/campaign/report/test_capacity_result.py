@@ -1,0 +1,127 @@
+"""A capacity campaign on disk becomes an interval, a limiting stage in words, and a staircase."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.campaign.report import capacity as campaign_capacity
+from experiments.campaign.report import capacity_result
+from experiments.campaign.report.staircase import staircase_figure
+from experiments.stats.capacity import Probe, Search, capacity, next_load
+from experiments.synthetic import campaign
+from pipeline.errors import SettingError
+
+SEARCH = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15}
+
+
+def chain(factors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a chain that Spark limits to 3,000 reactions a second."""
+    over = factors["rate_per_s"] > 3000
+    return {"shift_s": 5.0 if over else 0.0, "cpu_share_spark": 1.3 if over else 0.6}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The campaign of a whole search, made probe by probe as a sweep makes it."""
+    place, search = tmp_path_factory.mktemp("capacity"), Search(**SEARCH)
+    levels: list[dict[str, Any]] = []
+    probes: list[Probe] = []
+    while (load := next_load(search, probes)) is not None:
+        levels.append({"rate_per_s": load})
+        known = campaign.write_synthetic(place, levels=levels, search=SEARCH, truth=chain, noise=0.001)
+        probes = [Probe(run["factors"]["rate_per_s"], run["passed"], run["valid"]) for run in known["runs"]]
+    return place
+
+
+def test_a_search_on_disk_is_an_interval_with_its_limiting_stage(searched: Path):
+    """The true capacity is inside the interval, confirmed, and Spark is named with its cores."""
+    found = capacity_result.read(searched)
+    assert found.capacity.highest_pass is not None
+    assert found.capacity.lowest_fail is not None
+    assert found.capacity.highest_pass <= 3000 < found.capacity.lowest_fail
+    assert found.capacity.confirmed
+    assert found.evidence[0].stage == "spark"
+    assert "spark" in found.evidence[0].reason
+    assert re.search(r"The machine is full: 2\.0\d of 2 cores", found.evidence[0].reason)
+    words = " ".join(found.sentences())
+    assert f"{found.capacity.highest_pass:,g}\u00a0reactions/s" in words
+    assert "Spark" in words
+    assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
+
+
+def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
+    """INVALID probes bound the capacity from below, and the instrument is named."""
+    faults = {3: {"reasons": ["The generator stalled."]}, 4: {"reasons": ["The generator stalled."]}}
+    levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 4096)]
+    campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
+    found = capacity_result.read(tmp_path)
+    assert found.capacity.highest_pass == 2560
+    assert not found.capacity.bounded_above
+    assert found.evidence[0].stage == "load"
+    assert "INVALID (The generator stalled.)" in " ".join(found.sentences())
+    assert found.missed == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "words"),
+    [
+        (3000, 20000, "Both ends were measured again."),
+        (1900, 2000, "The highest load that passed was measured again."),  # 2,000 failed, and once
+        (9000, 2000, "The highest load that passed was measured again."),  # nothing failed
+    ],
+)
+def test_both_ends_are_said_to_be_measured_again_only_if_both_were(limit: int, most: int, words: str):
+    """A confirmed search tells of the fail what was done: probed twice, once, or never met."""
+    search = Search(**SEARCH | {"growth": 2, "most": most})
+    probes: list[Probe] = []
+    while (load := next_load(search, probes)) is not None:
+        probes.append(Probe(load, load <= limit))
+    found = campaign_capacity.Found(search, tuple(probes), capacity(search, probes), (), ())
+    assert found.capacity.confirmed
+    assert [told for told in found.sentences() if "measured again" in told] == [words]
+
+
+def test_a_campaign_without_a_search_says_so(tmp_path: Path):
+    """Given the directory of another campaign, the error names it and the remedy."""
+    campaign.write_synthetic(tmp_path, blocks=1)
+    with pytest.raises(SettingError, match=r"is no search for a capacity.*designs/capacity\.yaml"):
+        capacity_result.read(tmp_path)
+
+
+def test_a_search_with_an_unknown_field_or_a_manifest_cut_off_is_named(searched: Path, tmp_path: Path):
+    """Damaged input is an error that names file and field."""
+    place = shutil.copytree(searched, tmp_path / "damaged")
+    manifest = next(place.glob("runs/*/manifest.json"))
+    whole = manifest.read_text()
+    manifest.write_text(whole[:20])
+    with pytest.raises(SettingError, match=r"manifest\.json is missing, cut off or damaged"):
+        capacity_result.read(place)
+    manifest.write_text(whole)
+    known = json.loads((place / "campaign.json").read_text())
+    known["design"]["search"]["colour"] = "red"
+    (place / "campaign.json").write_text(json.dumps(known))
+    with pytest.raises(SettingError, match=r"campaign\.json: search is .*colour.*give factor"):
+        capacity_result.read(place)
+
+
+def test_the_staircase_has_a_row_a_probe_and_says_the_interval(searched: Path):
+    """The figure's data are the probes in order; the picture names highest pass and lowest fail; it is the same
+    twice, and drawn with nothing probed too.
+    """
+    found = capacity_result.read(searched)
+    text, data = staircase_figure(found.search, found.probes, found.capacity)
+    assert list(data["load"]) == [probe.load for probe in found.probes]
+    assert set(data["outcome"]) == {"pass", "fail"}
+    for words in ("highest pass", "lowest fail", "rate_per_s (log)", 'aria-label="The probes'):
+        assert words in text
+    assert staircase_figure(found.search, found.probes, found.capacity)[0] == text
+    empty, rows = staircase_figure(found.search, [], capacity(found.search, []))
+    assert "No load was probed yet" in empty
+    assert rows.empty

@@ -1,0 +1,506 @@
+"""The report of a campaign: the right words for known runs, whole in itself, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+
+from experiments.analysis import hdr
+from experiments.campaign.report import levels as campaign_levels
+from experiments.campaign.report import page as campaign_report
+from experiments.campaign.report import sentences
+from experiments.campaign.report.spectra import merged
+from experiments.report.sentences import NBSP
+from experiments.run import notebook
+from experiments.synthetic import campaign
+from pipeline.errors import SettingError
+
+USERS = (1, 10, 50, 100, 200, 400)
+LEVELS = [{"users": n, "rate_per_s": n, "clients": n} for n in USERS]
+FIGURES = ["excess", "spectrum", "hops", "headroom", "faults", "accuracy", "order"]
+VOID = {"meta", "br", "use", "path", "img", "line", "rect", "circle"}
+
+
+def growing(factors):
+    """A chain whose latency grows by 50 ms for each tenfold of its users, and whose pictures get truer."""
+    return {"shift_s": 0.05 * math.log10(factors["users"]), "representation_error": 0.9 / factors["users"] ** 0.5}
+
+
+def histograms(place: Path) -> None:
+    """Give each run the histogram it would have left."""
+    histogram = campaign.synthetic_run().end_to_end.histogram
+    for run_dir in (place / "runs").iterdir():
+        (run_dir / "summary" / "latency.hdr").write_text(hdr.encode(histogram) + "\n")
+
+
+def written(place: Path, *, kept: bool = False, **options) -> str:
+    """Write a synthetic campaign and its report; return the page, with plain spaces."""
+    campaign.write_synthetic(place, **options)
+    if kept:
+        histograms(place)
+    return campaign_report.write(place).read_text(encoding="utf-8").replace(NBSP, " ")
+
+
+def lead(page: str) -> str:
+    """The first paragraph of a page."""
+    found = re.search(r'class="lead">(.*?)</p>', page, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished campaign over users with one invalid run and one that lost reactions; its place and page."""
+    place = tmp_path_factory.mktemp("reports") / "concurrency"
+    faults = {4: {"reasons": ["The clock <stepped>."], "e2e_excess_p50_s": 99.0}, 7: {"lost": 3}}
+    page = written(place, kept=True, levels=LEVELS, truth=growing, noise=0.004, faults=faults)
+    return place, page
+
+
+class Nesting(HTMLParser):
+    """Whether every element that is opened is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        """Note an opened element."""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        """Close the last one, which must be this."""
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes another element at {self.getpos()}"
+
+
+def test_page_is_well_formed_and_ids_are_its_own(whole):
+    """Elements nest; ids are unique and what refers to one finds it."""
+    _, page = whole
+    parser = Nesting()
+    parser.feed(page)
+    assert parser.open == []
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', page)) <= set(ids)
+
+
+def test_page_needs_nothing_from_elsewhere(whole):
+    """No scripts, nothing fetched; each local link leads to a file (the README is the repository's)."""
+    place, page = whole
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    assert "@import" not in page
+    assert "url(http" not in page
+    links = set(re.findall(r'href="([^"#]+)"', page)) - {"../README.md"}
+    assert len(links) > 20
+    assert [link for link in links if not (place / link).is_file()] == []
+
+
+def test_every_figure_is_there_with_its_data(whole):
+    """Each figure the protocol asks for is in the page, and saved as SVG that is well-formed with a CSV beside it."""
+    place, page = whole
+    for name in FIGURES:
+        ET.fromstring((place / "summary" / f"{name}.svg").read_text(encoding="utf-8"))
+        assert not pd.read_csv(place / "summary" / f"{name}.csv").empty, name
+        assert f'<figure id="{name}">' in page
+    assert not re.findall(r"#0[0-9a-f]000[0-9a-f]", page), "a marker colour was left over"
+
+
+def test_findings_are_right_for_known_runs(whole):
+    """How many runs, which objective is missed where, what grows and by how much, and whether counts are right."""
+    _, page = whole
+    text = lead(page)
+    assert "18 runs are finished; one is invalid and left out of every figure." in text
+    assert "Of eight objectives seven hold at every level." in text
+    assert "reactions lost (with 10 users: 3, 0 allowed)" in text
+    slope = re.search(r"the median’s excess grows by (\d+) ms \((\d+) to (\d+)\)", text)
+    assert slope
+    value, low, high = map(int, slope.groups())
+    assert low <= 50 <= high
+    assert abs(value - 50) < 8
+    assert "From 1 user to 400 users" in text
+    assert "three reactions lost in one run" in text
+    assert re.search(r"4\.5 % off the counts with 400 users and (89|90|91) % with 1 user", text)
+
+
+def test_invalid_runs_are_named_and_enter_no_figure(whole):
+    """The invalid run's absurd latency is nowhere in summary or figures, its reason is in the page, as text."""
+    place, page = whole
+    for name in ("levels", *FIGURES):
+        assert "99.0" not in (place / "summary" / f"{name}.csv").read_text()
+    levels = pd.read_csv(place / "summary" / "levels.csv")
+    assert (levels[levels["key"] == "e2e_excess_p50_s"]["most"] < 1).all()
+    assert "The clock &lt;stepped&gt;." in page
+    runs = pd.read_csv(place / "summary" / "runs.csv")
+    assert len(runs) == 18
+    assert (~runs["valid"]).sum() == 1
+
+
+def test_levels_have_median_and_interval_over_runs(whole):
+    """The table of levels is the medians of runs.csv, and every level of three runs has an interval about it."""
+    place, _ = whole
+    runs = pd.read_parquet(place / "summary" / "runs.parquet")
+    levels = pd.read_csv(place / "summary" / "levels.csv")
+    row = levels[(levels["label"] == 400) & (levels["key"] == "batch_p95_s")].iloc[0]
+    ours = runs[(runs["factor_users"] == 400) & runs["valid"]]["batch_p95_s"]
+    assert row["median"] == pytest.approx(ours.median())
+    assert ours.min() - 1e-9 <= row["low"] <= row["median"] <= row["high"] <= ours.max() + 1e-9
+
+
+def test_few_runs_are_warned_of_and_have_no_interval(whole):
+    """A level that the invalid run left with two has no interval and stands in the cautions."""
+    place, page = whole
+    assert "Fewer than three valid runs stand behind:" in page
+    levels = pd.read_csv(place / "summary" / "levels.csv")
+    two = levels[(levels["runs"] == 2) & (levels["key"] == "e2e_excess_p50_s")]
+    assert len(two) == 1
+    assert two["low"].isna().all()
+
+
+def test_same_campaign_same_report(whole, tmp_path):
+    """The report written anew, from only what the repository keeps of a campaign, is the same to the byte."""
+    place, page = whole
+    copy = tmp_path / "concurrency"
+    kept = ("campaign.json", "manifest.json", "verdict.json", "summary.json", "latency.hdr")
+    for path in place.rglob("*"):
+        if path.name in kept:
+            (copy / path.relative_to(place)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy / path.relative_to(place))
+    again = campaign_report.write(copy).read_text(encoding="utf-8").replace(NBSP, " ")
+    assert again == page
+
+
+def test_spectrum_is_that_of_all_runs_merged(whole):
+    """The merged histogram of a level holds every run's pairs, and its quantiles are those of the runs' own merged."""
+    place, _ = whole
+    one = campaign.synthetic_run().end_to_end.histogram
+    paths = sorted((place / "runs").glob("*/summary/latency.hdr"))[:3]
+    runs = pd.DataFrame({"negative": [0] * 3, "undelivered": [5, 0, 0], "reactions_measured": [one.reactions] * 3})
+    both = merged(paths, runs)
+    assert both.samples == 3 * one.samples + 5
+    assert both.reactions == 3 * one.reactions
+    own = replace(one.merged(one).merged(one), undelivered=5)
+    for q in (0.0, 0.1, 0.5, 0.9, 0.99):
+        assert both.quantile_s(q) == own.quantile_s(q)
+    spectrum = pd.read_csv(place / "summary" / "spectrum.csv")
+    assert list(spectrum["label"].unique()) == list(USERS)
+
+
+def test_a_damaged_run_names_the_file_and_the_remedy(whole, tmp_path):
+    """Whatever file of a finished run is cut off or gone, the error says which and what to do."""
+    place, _ = whole
+    for name in ("manifest.json", "verdict.json", "summary.json", "summary/latency.hdr"):
+        copy = tmp_path / name.replace("/", "-") / "concurrency"
+        shutil.copytree(place, copy)
+        run_dir = sorted((copy / "runs").iterdir())[3]
+        path = run_dir / name
+        path.write_text(path.read_text()[:40])
+        with pytest.raises(SettingError, match=rf"{run_dir.name}.*{path.name}.*(restore|write)"):
+            campaign_report.write(copy)
+
+
+def test_no_trend_is_claimed_that_runs_do_not_support(tmp_path):
+    """A chain that is the same at every level is said to show no trend, and its levels are not told apart."""
+    text = lead(written(tmp_path, levels=LEVELS, noise=0.02, blocks=3, seed=2))
+    assert "stands out from the scatter of the runs" in text
+    assert "grows" not in text
+    assert "All eight objectives hold at every level." in text
+    assert "18 runs are finished, all of them valid." in text
+    assert "the runs do not tell the levels apart" in text
+    assert "was counted exactly once" in text
+
+
+def measured(runs_a_level=3, **figures):
+    """Valid runs over USERS with the latencies of `growing`, each figure moved by its function of the users."""
+    rows = [
+        {"level": str(n), "run": run, **{key: of(n) + 0.001 * run for key, of in figures.items()}}
+        for n in USERS
+        for run in range(runs_a_level)
+    ]
+    levels = pd.DataFrame({"level": list(map(str, USERS)), "x": list(map(float, USERS)), "planned": runs_a_level})
+    levels = levels.assign(label=levels["level"], words=[f"{n} users" for n in USERS])
+    return pd.DataFrame(rows), campaign_levels.Layout("users", (), "users", True, True, levels, "100")
+
+
+def test_a_figure_that_is_infinite_somewhere_has_no_trend_and_the_words_say_so():
+    """What never arrived at one level cannot be left out of a slope: it would be that of the healthy levels."""
+    valid, plan = measured(
+        e2e_excess_p50_s=lambda n: 0.05 * math.log10(n),
+        e2e_excess_p99_s=lambda n: 0.1 * math.log10(n) if n < 400 else math.inf,
+        batch_p95_s=lambda n: 1.0,
+    )
+    found = campaign_levels.trend(valid, plan, "e2e_excess_p99_s")
+    assert math.isnan(found.slope)
+    assert found.infinite == ("400",)
+    (grows, given) = sentences._growth(valid, plan, searched=False)
+    assert "the median’s excess grows by" in grows
+    assert "p99" not in grows
+    assert given == "No trend is given of the p99’s excess (infinite in runs with 400 users)."
+    (silent, again) = sentences._growth(valid.assign(e2e_excess_p50_s=1.0), plan, searched=False)
+    assert "no trend of the median’s excess and micro-batch time stands out" in silent
+    assert again == given
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (3, "intervals over three runs, too few for 95 %: they hold the true median in 75 % of cases."),
+        (4, "intervals over four runs, too few for 95 %: they hold the true median in 88 % of cases."),
+        (5, "95 % intervals over five runs."),
+    ],
+)
+def test_intervals_of_few_runs_are_not_called_what_they_are_not(runs, words):
+    """The sentence that quotes intervals says what they cover where fewer than five runs stand behind them."""
+    valid, plan = measured(runs, e2e_excess_p50_s=lambda n: 0.3, e2e_excess_p99_s=lambda n: 0.5)
+    (text,) = sentences._latency(valid, plan)
+    assert text.replace(NBSP, " ").endswith(f"; in brackets, {words}")
+
+
+def test_levels_that_are_alike_are_seldom_told_apart():
+    """Of 60 campaigns over six equal levels hardly one calls the two ends different; four runs of each find what is."""
+    rng = np.random.default_rng(23)
+    valid, plan = measured(representation_error=lambda n: 0.0, tv_distance=lambda n: 0.1)
+    told = 0
+    for _ in range(60):
+        (text,) = sentences._shown(valid.assign(representation_error=rng.normal(0.3, 0.02, len(valid))), plan)
+        told += "the runs do not tell the levels apart" not in text
+    assert told <= 6
+    differing, plan = measured(4, representation_error=lambda n: 0.9 / n**0.5, tv_distance=lambda n: 0.1)
+    (text,) = sentences._shown(differing, plan)
+    assert "4.7 % off the counts with 400 users and 90 % with 1 user" in text.replace(NBSP, " ")
+
+
+def test_an_unfinished_campaign_says_how_far_it_is(tmp_path):
+    """Badge, findings and order tell what is done and what is to come; a level without a run is a row of dashes."""
+    page = written(tmp_path, blocks=1, unfinished=1)
+    assert "Two of three planned runs are finished so far, all of them valid." in lead(page)
+    assert "Unfinished · 2 of 3 runs" in page
+    assert "1 planned run is still to come" in page
+
+
+@pytest.mark.parametrize("missing", [9, 0])
+def test_a_campaign_without_a_valid_run_still_has_a_report(tmp_path, missing):
+    """Nothing finished, or nothing valid: every figure says why it is empty."""
+    faults = {index: {"reasons": ["no"]} for index in range(9)}
+    page = written(tmp_path, unfinished=missing, faults=faults)
+    assert ("none of the nine planned runs is finished" if missing else "none is valid") in lead(page).lower()
+    assert "No valid run to check" in page
+    for name in FIGURES:
+        assert (tmp_path / "summary" / f"{name}.csv").is_file()
+
+
+def test_one_level_has_neither_trend_nor_comparison(tmp_path):
+    """A campaign of one level is told without levels."""
+    text = lead(written(tmp_path, levels=[{"users": 100}], blocks=5))
+    assert "Half of the reactions" in text
+    assert "From" not in text
+    assert "at every level" not in text
+
+
+def test_policies_are_laid_out_by_name_and_told_apart(tmp_path):
+    """A factor that is no quantity gives an axis of names in the design's order, and the truest policy is named."""
+    error = {"ceil": 0.33, "floor": 0.82, "carry": 0.05, "stochastic": 0.11}
+    levels = [{"policy": name} for name in error]
+    page = written(
+        tmp_path, levels=levels, blocks=4, truth=lambda factors: {"representation_error": error[factors["policy"]]}
+    )
+    assert re.search(r"\d\.\d % off the counts with policy carry and 8\d % with policy floor", lead(page))
+    assert list(pd.read_csv(tmp_path / "summary" / "hops.csv")["label"].unique()) == list(error)
+
+
+def test_several_factors_make_an_axis_of_their_values(tmp_path):
+    """Where only several factors together tell levels apart, the label carries them all, in the design's order."""
+    levels = [{"flush_ms": ms, "flush_phase": phase} for ms in (0, 500) for phase in ("aligned", "free")]
+    about = campaign.write_synthetic(tmp_path, levels=levels)
+    plan = campaign_levels.layout(about)
+    assert list(plan.levels["label"]) == ["0 · aligned", "0 · free", "500 · aligned", "500 · free"]
+    assert plan.label == "flush interval, ms · flush phase"
+    assert plan.main == "flush_ms=500, flush_phase=aligned"
+    assert not plan.numeric
+
+
+def test_axis_is_logarithmic_over_more_than_a_decade_and_main_has_most_blocks(tmp_path):
+    """Users from 1 to 400 are a log axis on which rate and clients go along; the level run most often is quoted."""
+    about = campaign.write_synthetic(tmp_path / "a", levels=LEVELS)
+    about["order"].append({**about["order"][0], "index": 99})
+    plan = campaign_levels.layout(about)
+    assert (plan.factor, plan.along, plan.log) == ("users", ("rate_per_s", "clients"), True)
+    assert plan.main == about["order"][0]["level"]
+    triggers = campaign.write_synthetic(tmp_path / "b", levels=[{"trigger_s": t} for t in (6, 2, 1)])
+    plan = campaign_levels.layout(triggers)
+    assert plan.numeric
+    assert not plan.log
+    assert list(plan.levels["x"]) == [1, 2, 6]
+    assert plan.words(plan.main) == f"T{NBSP}={NBSP}6{NBSP}s"
+
+
+def test_a_level_whose_blocks_differ_keeps_the_order_of_the_design(tmp_path):
+    """The `blocks` of a level in a design is no factor of it."""
+    levels = [{"policy": "floor"}, {"policy": "ceil"}]
+    about = campaign.write_synthetic(tmp_path, levels=levels)
+    about["design"]["levels"] = [{"policy": "floor", "blocks": 5}, {"policy": "ceil"}]
+    assert list(campaign_levels.layout(about).levels["label"]) == ["floor", "ceil"]
+
+
+def test_what_never_arrived_is_shown_as_never(tmp_path):
+    """A p99 that never arrived in any run of a level is never at that level, and misses its objective."""
+    truth = {"e2e_p99_s": math.inf, "e2e_excess_p99_s": math.inf, "undelivered": 40}
+    page = written(tmp_path, levels=[{"users": 100}], truth=lambda _: truth)
+    assert "p99 latency above the floor (never, 2.00 s allowed)" in lead(page)
+    assert "99 in 100 never" in lead(page)
+
+
+def test_drift_of_the_machine_is_measured_over_the_runs(tmp_path):
+    """Residuals in run order find a machine that slows by 10 ms a run, whatever the order of levels."""
+    about = campaign.write_synthetic(tmp_path, noise=0.001, blocks=4)
+    for row in about["runs"]:
+        path = tmp_path / "runs" / row["run"] / "summary.json"
+        summary = json.loads(path.read_text())
+        path.write_text(json.dumps(summary | {"e2e_excess_p50_s": summary["e2e_excess_p50_s"] + 0.01 * row["index"]}))
+    campaign_report.write(tmp_path)
+    runs = campaign_levels.derived(campaign_report.campaign_data.runs(tmp_path))
+    residuals, drifts = campaign_report.in_order(runs)
+    assert drifts["e2e_excess_p50_s"].slope_ms_per_min == pytest.approx(10, rel=0.15)
+    assert drifts["e2e_excess_p50_s"].present
+    assert residuals.groupby("level")["e2e_excess_p50_s"].mean().abs().max() < 1e-6
+
+
+def test_different_commits_and_uncommitted_changes_are_said(tmp_path):
+    """Runs of two commits, one dirty, are warned of."""
+    about = campaign.write_synthetic(tmp_path)
+    for row, changes in zip(about["runs"][:2], ({"commit": "abc"}, {"dirty": True}), strict=True):
+        path = tmp_path / "runs" / row["run"] / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    page = campaign_report.write(tmp_path).read_text(encoding="utf-8")
+    assert "The runs are of different commits" in page
+    assert "1 of 9 runs were made with changes that were not committed" in page
+
+
+def test_a_search_is_told_by_its_interval_and_the_stage_that_limits(tmp_path):
+    """Capacity in words and JSON, with the staircase; missing an objective is how a search ends, not a blemish."""
+    loads = (1000, 1600, 2560, 2024, 2024, 2226)
+    search = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 5000, "resolution": 0.3}
+    page = written(
+        tmp_path,
+        levels=[{"rate_per_s": float(load)} for load in loads],
+        truth=lambda factors: {"headroom": 0.2 if factors["rate_per_s"] < 2100 else 0.95},
+        search=search,
+    )
+    text = lead(page)
+    assert "The chain carries 2,024 reactions/s with every objective met; at 2,226 it misses" in text
+    assert "The limiting stage is Spark" in text
+    capacity = json.loads((tmp_path / "summary" / "capacity.json").read_text())
+    assert (capacity["highest_pass"], capacity["lowest_fail"]) == (2024, 2226)
+    assert capacity["missed_at_lowest_fail"] == ["headroom"]
+    assert capacity["limiting"][0]["stage"] == "spark"
+    assert (tmp_path / "summary" / "staircase.csv").is_file()
+    assert "objectives missed" not in page
+
+
+def test_a_closed_loop_is_labelled_and_has_its_law(tmp_path):
+    """Closed-loop throughput is told with the law fitted to it, and its latency is marked as no open-loop figure."""
+
+    def truth(factors):
+        n = factors["users"]
+        return {"accepted_per_s": 20 * n / (1 + 0.03 * (n - 1) + 2e-5 * n * (n - 1))}
+
+    levels = [{"users": n} for n in USERS]
+    about = campaign.write_synthetic(tmp_path, levels=levels, truth=truth, noise=0.01)
+    about["design"]["parameters"]["loop"] = "closed"
+    (tmp_path / "campaign.json").write_text(json.dumps(about))
+    page = campaign_report.write(tmp_path).read_text(encoding="utf-8").replace(NBSP, " ")
+    assert "Users who each wait for their answer get 20 reactions/s through with 1 user" in lead(page)
+    assert re.search(r"[23]\.\d % of the work waits for others", lead(page))
+    assert "<strong>Closed loop:</strong>" in page
+    data = pd.read_csv(tmp_path / "summary" / "scalability.csv")
+    assert set(data["key"]) == {"accepted_per_s", "usl"}
+
+
+def test_only_users_make_a_law_of_a_closed_loop(tmp_path):
+    """Throughput against another number, such as the screens that watch, is told without a law of concurrency."""
+    about = campaign.write_synthetic(tmp_path, levels=[{"clients": n} for n in USERS], blocks=1)
+    about["design"]["parameters"]["loop"] = "closed"
+    (tmp_path / "campaign.json").write_text(json.dumps(about))
+    summary = campaign_report.read(tmp_path)
+    assert "scalability" not in summary.drawings
+    text = " ".join(summary.findings).replace(NBSP, " ")
+    assert "Users who each wait for their answer get" in text
+    assert "Scalability Law" not in text
+
+
+def test_markup_in_a_campaign_stays_text(tmp_path):
+    """A name, a sentence of the design or a level with markup in it is shown, not interpreted."""
+    about = campaign.write_synthetic(tmp_path, levels=[{"trace": "<script>x</script>"}, {"trace": "b & c"}])
+    about["design"]["about"] = "<img src=http://x>"
+    about["abandoned"] = [{"index": 0, "run": "r", "why": "<b>cut</b>"}]
+    (tmp_path / "campaign.json").write_text(json.dumps(about))
+    page = campaign_report.write(tmp_path).read_text(encoding="utf-8")
+    for text in ("<script", "<img", "<b>cut"):
+        assert text not in page
+    assert "&lt;b&gt;cut" in page
+
+
+def test_trend_is_zero_without_one_and_needs_an_axis():
+    """A constant figure has slope zero; an axis of names has no trend at all."""
+    levels = pd.DataFrame(
+        {"level": ["a", "b"], "label": ["1", "9"], "words": ["1", "9"], "x": [1.0, 9.0], "planned": 3}
+    )
+    plan = campaign_levels.Layout("users", (), "users", True, False, levels, "a")
+    valid = pd.DataFrame({"level": ["a"] * 3 + ["b"] * 3, "k": [1.0] * 6})
+    flat = campaign_levels.trend(valid, plan, "k")
+    assert flat.slope == 0
+    assert not flat.supported
+    rising = campaign_levels.trend(valid.assign(k=np.where(valid["level"] == "a", 1.0, 9.0)), plan, "k")
+    assert rising.slope == pytest.approx(1)
+    names = campaign_levels.Layout("policy", (), "policy", False, False, levels, "a")
+    assert math.isnan(campaign_levels.trend(valid, names, "k").slope)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0 %"), (0.0004, "under 0.1 %"), (0.0123, "1.2 %"), (0.9996, "99.9 %"), (1.0, "100 %")]
+)
+def test_shares_in_words_are_never_rounded_to_perfection(value, text):
+    """99.96 % is not 100 %, and 0.04 % is not nothing."""
+    assert sentences.percent(value).replace(NBSP, " ") == text
+
+
+def test_reports_readme_names_every_file_of_a_campaign(whole):
+    """Each file below summary/ is told of, with where it comes from."""
+    readme = (Path(__file__).resolve().parents[4] / "reports" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## The files of a campaign")[2].partition("\n## ")[0]
+    names = [path.name for path in (whole[0] / "summary").iterdir()]
+    names += ["capacity.json", "staircase.svg", "scalability.svg"]
+    assert [name for name in names if not re.search(rf"[`/]{re.escape(name)}`", section)] == []
+
+
+def test_notebook_shows_findings_levels_and_figures(whole, tmp_path):
+    """notebooks/sweep.ipynb, executed by papermill on a campaign, says what the page says."""
+    source = Path(__file__).resolve().parents[4] / "notebooks" / "sweep.ipynb"
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        str(source),
+        str(executed),
+        {"campaign": str(whole[0])},
+        cwd=str(source.parent.parent),
+        progress_bar=False,
+        kernel_name="python3",
+        kernel_manager_class=notebook.LocalKernel,
+    )
+    shown = str([cell.get("outputs") for cell in nbformat.read(executed, as_version=4).cells])
+    assert "one is invalid and left out of every figure" in shown
+    assert shown.count("image/svg+xml") == len(FIGURES)
+    assert notebook.checked(source, {"campaign": "x"}) == {"campaign": "x"}

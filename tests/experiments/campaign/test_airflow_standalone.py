@@ -1,0 +1,96 @@
+"""What a standalone Airflow is told, and when it counts as ready."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.campaign import airflow_standalone
+
+HEALTH = {part: {"status": "healthy"} for part in airflow_standalone.PARTS}
+KNOWN = {"dags": [{"dag_id": name} for name in airflow_standalone.DAGS]}
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, health: dict, dags: dict) -> None:
+    """Have Airflow answer so."""
+    monkeypatch.setattr(airflow_standalone, "_get", lambda url: health if url.endswith("/health") else dags)
+
+
+def test_it_serves_this_machine_alone() -> None:
+    """Without a password nothing but the loopback may be listened on; everybody who reaches it is admin."""
+    env = airflow_standalone.environment(Path("/home/of"), 8085, {})
+    assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True"
+    assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8085/execution/"
+
+
+def test_its_dags_are_ours_and_import_our_packages() -> None:
+    """The folder of DAGs is the repository's, and what they import is found wherever Airflow was installed."""
+    env = airflow_standalone.environment(Path("/home/of"), 8085, {"PYTHONPATH": "/mine", "KEPT": "1"})
+    root = Path(__file__).parents[3]
+    assert Path(env["AIRFLOW__CORE__DAGS_FOLDER"]) == root / "dags"
+    assert env["PYTHONPATH"] == f"{root}:/mine"
+    assert env["KEPT"] == "1"
+
+
+def test_ready_is_when_all_parts_are_healthy_and_our_dags_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People are told where to look once there is something to see."""
+    answers(monkeypatch, HEALTH, KNOWN)
+    assert airflow_standalone.unready("http://x") == []
+
+
+@pytest.mark.parametrize("status", [{"status": "unhealthy"}, {"status": None}, None])
+def test_a_part_that_is_not_healthy_is_named(monkeypatch: pytest.MonkeyPatch, status: dict | None) -> None:
+    """A part that is ill, has not reported or is missing holds it up."""
+    answers(monkeypatch, {**HEALTH, "scheduler": status}, KNOWN)
+    assert airflow_standalone.unready("http://x") == ["scheduler"]
+
+
+def test_a_dag_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DAGs appear only once their files were parsed."""
+    answers(monkeypatch, HEALTH, {"dags": KNOWN["dags"][:1]})
+    assert airflow_standalone.unready("http://x") == [f"DAG {airflow_standalone.DAGS[1]}"]
+
+
+def test_nobody_there_is_not_ready() -> None:
+    """A refused connection is no error while it starts."""
+    assert airflow_standalone.unready("http://127.0.0.1:9") == [airflow_standalone.API]
+
+
+def test_kernels_below_a_process_are_interrupted() -> None:
+    """Only a notebook's kernel gets the Ctrl-C, and gets it as a Ctrl-C, once."""
+    waits = (
+        # Whoever runs the tests in the background has it ignored, and children inherit that.
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n print(1, flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('interrupted')"
+    )
+    starts = (
+        "import subprocess, sys\n"
+        "ours, other = (subprocess.Popen([sys.executable, '-c', sys.argv[1], name], stdout=subprocess.PIPE, text=True)"
+        " for name in ('ipykernel_launcher', 'else'))\n"
+        "ours.stdout.readline(), other.stdout.readline()\n"
+        "print('both', flush=True)\n"
+        "print(ours.communicate()[0].strip(), other.poll(), flush=True)\n"
+        "other.kill()"
+    )
+    with subprocess.Popen([sys.executable, "-c", starts, waits], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "both\n"
+        interrupted = airflow_standalone.interrupt_kernels(parent.pid)
+        assert len(interrupted) == 1
+        assert airflow_standalone.interrupt_kernels(parent.pid, interrupted) == set()
+        assert parent.stdout.readline() == "interrupted None\n"
+
+
+def test_a_port_in_use_ends_it_with_the_remedy() -> None:
+    """The port is claimed before anything is started or written."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "experiments.campaign.airflow_standalone", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"--port is {port}" in done.stderr

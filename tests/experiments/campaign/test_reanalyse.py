@@ -1,0 +1,140 @@
+"""A recorded run analysed again: the same figures from its files, and damage named before anything is touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from experiments import files, ledger
+from experiments.bench import analysis as bench
+from experiments.campaign import reanalyse
+from experiments.campaign.state import Campaign
+from experiments.report.run_page import write_report
+from experiments.synthetic import run as synthetic
+from pipeline.errors import EmoStreamError
+
+RUN = synthetic.make_run(rate_per_s=15.0, measured_triggers=3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a finished run, its report included."""
+    place = tmp_path_factory.mktemp("finished") / "run"
+    place.mkdir(parents=True)
+    for name, frame in RUN.frames.items():
+        files.to_parquet(frame, place / f"{name}.parquet")
+    files.write_text(place / "manifest.json", json.dumps(RUN.manifest | {"parameters": RUN.parameters}))
+    write_report(place, RUN.frames, RUN.parameters, RUN.manifest)
+    return place
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path):
+    """A copy of it to do harm to."""
+    return shutil.copytree(finished, tmp_path / "runs" / "20261123T093000")
+
+
+def state(folder):
+    """Return every file below `folder` with its contents."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_files_alone_give_the_same_report(run_dir):
+    """What the run's own analysis wrote and what its files give are the same, byte by byte."""
+    before = state(run_dir)
+    for path in (run_dir / "summary.json", run_dir / "verdict.json", run_dir / "report.html"):
+        path.unlink()
+    report = reanalyse.run(run_dir)
+    assert report == run_dir / "report.html"
+    assert {path for path, read in state(run_dir).items() if before.get(path) != read} <= {report}
+    assert state(run_dir)[run_dir / "summary.json"] == before[run_dir / "summary.json"]
+
+
+DESIGN = """\
+name: tiny
+about: One level.
+seed: 3
+blocks: 1
+levels: [{users: 100}]
+slos: {lost: 0}
+"""
+
+
+@pytest.fixture
+def campaign(finished, tmp_path):
+    """A campaign whose one run is finished."""
+    (tmp_path / "tiny.yaml").write_text(DESIGN)
+    begun = Campaign.open(tmp_path / "tiny.yaml", tmp_path)
+    run = begun.pending()[0]
+    place = begun.begin(run)
+    shutil.copytree(finished, place, dirs_exist_ok=True)
+    parameters = RUN.parameters | {"slos": json.dumps({"lost": 0})}
+    files.write_text(place / "manifest.json", json.dumps(RUN.manifest | {"parameters": parameters}))
+    reanalyse.run(place)
+    begun.finish(run, place)
+    return begun
+
+
+def test_a_campaign_is_analysed_and_judged_anew(campaign):
+    """Each finished run's figures and verdict are written anew, and campaign.json says what they say."""
+    assert campaign.state.runs[0].passed
+    run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
+    before = (run_dir / "summary.json").read_bytes()
+    (run_dir / "summary.json").unlink()
+    deliveries = pd.read_parquet(run_dir / "deliveries.parquet")
+    page = reanalyse.whole_campaign(campaign.directory)
+    assert page == campaign.directory / "index.html"
+    assert page.exists()
+    assert (run_dir / "summary.json").read_bytes() == before
+    files.to_parquet(deliveries.iloc[1:], run_dir / "deliveries.parquet")
+    reanalyse.whole_campaign(campaign.directory)
+    assert json.loads((campaign.directory / "campaign.json").read_text())["runs"][0]["passed"] is False
+
+
+def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
+    """What a checkout keeps of the reference is enough for its report, and is not changed."""
+    run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
+    for name in ledger.COLUMNS:
+        (run_dir / f"{name}.parquet").unlink()
+    before = state(run_dir)
+    reanalyse.whole_campaign(campaign.directory)
+    assert state(run_dir) == before
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.parquet" for name in ledger.COLUMNS), "manifest.json"])
+@pytest.mark.parametrize(("keep", "said"), [(None, "is missing"), (0.5, "cannot be read"), (0.0, "cannot be read")])
+def test_a_run_cut_off_in_a_write_is_named_and_not_touched(run_dir, name, keep, said):
+    """A file that is missing, half there or empty is named with what to do, and nothing else changes."""
+    path = run_dir / name
+    whole = path.read_bytes()
+    path.unlink()
+    if keep is not None:
+        path.write_bytes(whole[: int(len(whole) * keep)])
+    before = state(run_dir)
+    with pytest.raises(EmoStreamError, match=f"{name} {said}.*measure again"):
+        reanalyse.run(run_dir)
+    assert state(run_dir) == before
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    """A path without a run, a manifest of something else, and one without parameters are named."""
+    with pytest.raises(reanalyse.RunDirectoryError, match="no run directory"):
+        reanalyse.run(tmp_path / "absent")
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(reanalyse.RunDirectoryError, match=r"manifest\.json is no JSON object"):
+        reanalyse.run(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(reanalyse.RunDirectoryError, match=r"manifest\.json names no parameters"):
+        reanalyse.run(tmp_path)
+
+
+def test_the_benchmark_measures_a_fresh_process():
+    """The benchmark of the analysis says how many reactions, how long and how much memory."""
+    figures = bench.analysis(reactions=3_000)
+    assert list(figures) == ["reactions", "analyse_s", "report_s", "total_s", "peak_rss_mb"]
+    assert 2_500 < figures["reactions"] < 3_500
+    assert figures["total_s"] > 0
+    assert figures["peak_rss_mb"] > 0

@@ -1,0 +1,202 @@
+"""A campaign survives a kill at any moment: what is finished is kept, the broken run is made again under a new id."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.campaign.design import Planned
+from experiments.campaign.state import Campaign
+from pipeline.errors import EmoStreamError, SettingError
+
+TEXT = """\
+name: tiny
+about: Two levels.
+seed: 3
+blocks: 2
+levels: [{users: 10}, {users: 50}]
+slos: {lost: 0}
+"""
+SEARCH = """\
+name: tiny
+about: A search.
+search: {factor: rate_per_s, start: 100, growth: 2, most: 1600, resolution: 0.5}
+slos: {lost: 0}
+"""
+
+
+@pytest.fixture
+def design(tmp_path: Path) -> Path:
+    """The path of a small design."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def leave(run_dir: Path, *, valid: bool = True, passed: bool = True) -> None:
+    """Leave the verdict that a run would."""
+    reasons = [] if valid else ["The clock stepped."]
+    verdict = {"verdict": "VALID" if valid else "INVALID", "passed": passed and valid, "reasons": reasons}
+    (run_dir / "verdict.json").write_text(json.dumps(verdict))
+
+
+def carry_out(campaign: Campaign, *, valid: bool = True, passed: bool = True) -> Planned:
+    """Carry out the next run as if by a notebook; return it."""
+    run = campaign.pending()[0]
+    run_dir = campaign.begin(run)
+    leave(run_dir, valid=valid, passed=passed)
+    campaign.finish(run, run_dir)
+    return run
+
+
+def test_runs_follow_the_plan_and_the_end_is_noted(design: Path, tmp_path: Path) -> None:
+    """Every run is made once, in the order planned; then the campaign has an end."""
+    campaign = Campaign.open(design, tmp_path)
+    done = [carry_out(campaign).index for _ in range(4)]
+    assert done == [0, 1, 2, 3]
+    assert campaign.complete
+    assert campaign.state.ended is not None
+    assert campaign.directory == tmp_path / "tiny"
+
+
+def test_a_kill_in_the_middle_of_a_run_repeats_that_run_alone(design: Path, tmp_path: Path) -> None:
+    """What was finished is kept, the run under way is abandoned and made again under a new id."""
+    campaign = Campaign.open(design, tmp_path)
+    carry_out(campaign)
+    cut_off = campaign.begin(campaign.pending()[0])
+    again = Campaign.open(design, tmp_path)
+    assert [run.index for run in again.state.runs] == [0]
+    assert [(one.index, one.run, one.failed) for one in again.state.abandoned] == [(1, cut_off.name, False)]
+    assert again.pending()[0].index == 1
+    assert again.begin(again.pending()[0]).name != cut_off.name
+
+
+def test_many_kills_do_not_use_up_a_runs_tries(design: Path, tmp_path: Path) -> None:
+    """Being cut off is no failure of the run."""
+    for _ in range(4):
+        campaign = Campaign.open(design, tmp_path)
+        campaign.begin(campaign.pending()[0])
+    assert Campaign.open(design, tmp_path).pending()[0].index == 0
+
+
+def test_an_invalid_run_is_kept_and_made_once_more(design: Path, tmp_path: Path) -> None:
+    """It counts as finished, and the level gets a second chance; a second INVALID is the last."""
+    campaign = Campaign.open(design, tmp_path)
+    assert [carry_out(campaign, valid=False).index for _ in range(2)] == [0, 0]
+    assert campaign.pending()[0].index == 1
+    assert [run.valid for run in campaign.state.runs] == [False, False]
+    assert campaign.state.runs[0].reasons == ["The clock stepped."]
+
+
+def test_a_missed_objective_is_a_result(design: Path, tmp_path: Path) -> None:
+    """A run that is VALID is not repeated, whatever it found."""
+    campaign = Campaign.open(design, tmp_path)
+    carry_out(campaign, passed=False)
+    assert campaign.pending()[0].index == 1
+
+
+def test_a_run_that_fails_twice_is_not_tried_again(design: Path, tmp_path: Path) -> None:
+    """Its errors are kept by name."""
+    campaign = Campaign.open(design, tmp_path)
+    for _ in range(2):
+        campaign.begin(campaign.pending()[0])
+        campaign.abandon("the chain did not start")
+    assert campaign.pending()[0].index == 1
+    assert {one.why for one in campaign.state.abandoned} == {"the chain did not start"}
+
+
+def test_a_changed_design_is_refused_and_nothing_is_harmed(design: Path, tmp_path: Path) -> None:
+    """Runs of two designs never mix; the finished ones stay."""
+    carry_out(Campaign.open(design, tmp_path))
+    before = (tmp_path / "tiny" / "campaign.json").read_bytes()
+    design.write_text(TEXT.replace("users: 50", "users: 60"))
+    with pytest.raises(SettingError, match=r"another design.*--campaign"):
+        Campaign.open(design, tmp_path)
+    assert (tmp_path / "tiny" / "campaign.json").read_bytes() == before
+    assert Campaign.open(design, tmp_path, "other").pending()[0].index == 0
+
+
+def test_a_damaged_record_is_named(design: Path, tmp_path: Path) -> None:
+    """A record cut off in the middle is refused with its path and the remedy, and not overwritten."""
+    carry_out(Campaign.open(design, tmp_path))
+    path = tmp_path / "tiny" / "campaign.json"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(EmoStreamError, match=r"campaign\.json cannot be read.*restore it"):
+        Campaign.open(design, tmp_path)
+    assert len(path.read_bytes()) == 200
+
+
+def test_a_run_without_a_verdict_is_not_finished(design: Path, tmp_path: Path) -> None:
+    """A run directory cut off in the middle of a write is refused by name."""
+    campaign = Campaign.open(design, tmp_path)
+    run = campaign.pending()[0]
+    run_dir = campaign.begin(run)
+    (run_dir / "verdict.json").write_text('{"verdict": "VA')
+    with pytest.raises(EmoStreamError, match=r"verdict\.json holds no verdict"):
+        campaign.finish(run, run_dir)
+    assert not campaign.state.runs
+
+
+def test_a_full_disk_is_named_and_harms_no_finished_run(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is replaced whole or not at all."""
+    campaign = Campaign.open(design, tmp_path)
+    carry_out(campaign)
+    path = tmp_path / "tiny" / "campaign.json"
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = campaign.pending()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(EmoStreamError, match=r"campaign\.json could not .*full: make"):
+            campaign.begin(run)
+    assert path.read_bytes() == before
+
+
+def test_a_search_counts_the_failures_of_the_probe_at_hand(design: Path, tmp_path: Path) -> None:
+    """A start that failed and was made again well is forgiven: only the same probe failing twice ends the search."""
+    design.write_text(SEARCH)
+    campaign = Campaign.open(design, tmp_path)
+    for _ in range(3):
+        campaign.begin(campaign.pending()[0])
+        campaign.abandon("the chain did not start")
+        carry_out(campaign)
+    assert len(campaign.state.abandoned) == len(campaign.state.runs) == 3
+    for _ in range(2):
+        assert campaign.pending()[0].index == 3
+        campaign.begin(campaign.pending()[0])
+        campaign.abandon("the chain did not start")
+    assert not campaign.pending()
+
+
+def test_a_directory_that_cannot_be_made_is_named(design: Path, tmp_path: Path) -> None:
+    """Of the campaign, and of a run; what is there stays."""
+    campaign = Campaign.open(design, tmp_path)
+    (campaign.directory / "runs").write_text("a file in the way")
+    with pytest.raises(EmoStreamError, match=r"tiny/runs/\S+ could not be written: Not a directory: mend that"):
+        campaign.begin(campaign.pending()[0])
+    with pytest.raises(EmoStreamError, match=r"tiny/runs/tiny could not be written: Not a directory"):
+        Campaign.open(design, campaign.directory / "runs")
+    assert (campaign.directory / "runs").read_text() == "a file in the way"
+
+
+def test_a_search_goes_where_its_results_lead(design: Path, tmp_path: Path) -> None:
+    """The next load depends on the verdicts; it ends with the threshold between a pass and a failure."""
+    design.write_text(SEARCH)
+    campaign = Campaign.open(design, tmp_path)
+    loads = []
+    while pending := campaign.pending():
+        load = float(pending[0].factors["rate_per_s"])
+        loads.append(load)
+        carry_out(campaign, passed=load <= 500)
+        campaign = Campaign.open(design, tmp_path)
+    assert loads[:4] == [100, 200, 400, 800]
+    assert len(loads) < 15
+    assert max(load for load in loads if load <= 500) < 500 < min(load for load in loads if load > 500)

@@ -1,0 +1,171 @@
+"""A recorded crowd: what is read, what is refused and how, and how it is replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.load.plan import plan_of
+from experiments.load.schedule import PLAN_COLUMNS
+from experiments.load.trace import read, replayed, trace_plan
+from experiments.parameters import Parameters
+from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from pipeline.errors import SettingError
+
+START_NS = 1_795_426_200 * NS_PER_S + 123
+HEADER = "offset_ms,user_id,emoji_type\n"
+ROWS = "0,ada,😂\n7,alan,❤\n7,alan,❤️\n3000,ada,🔥\n"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "mayweather_mcgregor_2017.csv"
+
+
+def written(folder: Path, text: str) -> Path:
+    """Return a trace file of this text."""
+    path = folder / "trace.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def recorded(*rows: tuple[int, str]) -> pd.DataFrame:
+    """Return a trace of offsets and users, as `read` does."""
+    offsets, users = zip(*rows, strict=True)
+    return pd.DataFrame({"offset_ms": np.array(offsets, dtype=np.int64), "user_id": users, "emoji_type": "😂"})
+
+
+def test_a_trace_is_read_whole_and_canonical(tmp_path: Path) -> None:
+    """Every row comes back in order, each emoji in the one form it is counted in, further columns left out."""
+    rows = "0,x,ada,😂\n7,x,alan,❤\n7,x,alan,❤️\n3000,x,ada,🔥\n"
+    frame = read(written(tmp_path, "offset_ms,note,user_id,emoji_type\n" + rows))
+    assert list(frame.columns) == ["offset_ms", "user_id", "emoji_type"]
+    assert frame["offset_ms"].dtype == np.int64
+    assert frame.to_numpy().tolist() == [[0, "ada", "😂"], [7, "alan", "❤️"], [7, "alan", "❤️"], [3000, "ada", "🔥"]]
+
+
+def test_a_spreadsheet_s_mark_and_line_ends_are_no_matter(tmp_path: Path) -> None:
+    """A byte order mark and Windows line ends change nothing."""
+    plain = read(written(tmp_path, HEADER + ROWS))
+    pd.testing.assert_frame_equal(read(written(tmp_path, "\ufeff" + (HEADER + ROWS).replace("\n", "\r\n"))), plain)
+
+
+def test_users_that_look_like_nothing_are_users(tmp_path: Path) -> None:
+    """Ids such as `NA` or `007` are text and stay as they are."""
+    assert list(read(written(tmp_path, HEADER + "0,NA,😂\n1,007,😂\n"))["user_id"]) == ["NA", "007"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", r"trace.csv is empty: its first line is offset_ms,user_id,emoji_type"),
+        (HEADER, "no row below its first line"),
+        ("offset_ms,user\n0,ada\n", r"no column 'user_id' but offset_ms,user: its first line"),
+        (HEADER + "0,ada,😂\n9,ada,😂\n8,ada,😂\n", r"line 4, column offset_ms is '8': .*sort the rows"),
+        (HEADER + "0,ada,😂\n-1,ada,😂\n", r"line 3, column offset_ms is '-1': give whole milliseconds from 0"),
+        (HEADER + "0.5,ada,😂\n", r"line 2, column offset_ms is '0.5': give whole"),
+        (HEADER + "soon,ada,😂\n", r"line 2, column offset_ms is 'soon'"),
+        (HEADER + "٣,ada,😂\n", r"line 2, column offset_ms is '٣'"),
+        (HEADER + "99999999999,ada,😂\n", r"line 2, column offset_ms is '99999999999': give ms since the start"),
+        (HEADER + f"{10**30},ada,😂\n", r"line 2, column offset_ms is '10+': give whole"),
+        (HEADER + "0,,😂\n", r"line 2, column user_id is '': give 1 to 128 characters"),
+        (HEADER + f"0,{'a' * 129},😂\n", r"line 2, column user_id is 'a+': give 1 to 128"),
+        (HEADER + "0,ada,😂😂\n", r"line 2, column emoji_type is '😂😂': give exactly one emoji"),
+        (HEADER + "0,ada,x\n", r"line 2, column emoji_type is 'x'"),
+        (HEADER + "0,ada\n", r"line 2, column emoji_type is ''"),
+        (HEADER + "0,ada,😂\n\n1,ada,😂\n", r"line 3, column offset_ms is ''"),
+        (HEADER + '0,"ada\nlovelace",😂\n1,ada,x\n', r"line 4, column emoji_type is 'x'"),
+        (HEADER + "0,ada,😂,more\n", r"cannot be read as CSV"),
+        (HEADER + "0,ada,😂\n0,ada,😂,more\n", r"cannot be read as CSV in UTF-8 .*line 3"),
+    ],
+)
+def test_each_offence_is_named_where_it_stands(tmp_path: Path, text: str, named: str) -> None:
+    """A trace that cannot be replayed is refused with its file, line, column, value and the remedy."""
+    path = written(tmp_path, text)
+    with pytest.raises(SettingError, match=named) as refused:
+        read(path)
+    assert str(path) in str(refused.value)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """A missing file, a folder and bytes that are not UTF-8 are named."""
+    with pytest.raises(SettingError, match=r"none\.csv is not there: give the path"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(SettingError, match="cannot be read"):
+        read(tmp_path)
+    path = tmp_path / "latin.csv"
+    path.write_bytes(HEADER.encode() + "0,adélaïde,x\n".encode("latin-1"))
+    with pytest.raises(SettingError, match="cannot be read as CSV in UTF-8"):
+        read(path)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc")), min_size=1, max_size=80).map(sorted),
+    st.floats(1, 60),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_replay_is_the_recording_and_told_apart(rows: list[tuple[int, str]], speed: float) -> None:
+    """Each reaction comes once, never early and late only by what keeps its user's reactions apart, in order."""
+    frame = replayed(recorded(*rows), speed, START_NS)
+    times = frame["t_ns"].to_numpy()
+    assert (np.diff(times) >= 0).all()
+    assert not pd.DataFrame({"user": frame["user_id"], "us": times // NS_PER_US}).duplicated().any()
+    for user, of_user in frame.groupby("user_id"):
+        due_ns = START_NS + np.rint([offset * NS_PER_MS / speed for offset, name in rows if name == user]).astype(int)
+        late_us = (of_user["t_ns"].to_numpy() - due_ns) // NS_PER_US
+        assert len(late_us) == len(due_ns)
+        assert (late_us >= 0).all()
+        # One that was moved is a microsecond behind the one before.
+        moved = late_us > 0
+        assert not moved[0]
+        assert (np.diff(of_user["t_ns"].to_numpy() // NS_PER_US)[moved[1:]] == 1).all()
+
+
+def test_a_replay_has_the_phases_of_any_plan() -> None:
+    """It begins with the warm-up, less than a trigger after its start, and is over when the measured phase is."""
+    trace = recorded(*((ms, f"user-{ms % 7}") for ms in range(0, 40_000, 10)))
+    phases = {"trigger_s": 2.0, "warm_up_triggers": 2, "measured_triggers": 3}
+    plan = trace_plan(trace, 2.0, START_NS, **phases, seed=4)
+    assert tuple(plan.columns) == PLAN_COLUMNS
+    assert list(plan["seq"]) == list(range(2_000))
+    assert list(plan["phase"]) == ["warm-up"] * 800 + ["measured"] * 1_200
+    first_ns = int(plan["t_intended_ns"].iloc[0])
+    assert START_NS <= first_ns < START_NS + 2 * NS_PER_S
+    assert (np.diff(plan["t_intended_ns"]) == 5 * NS_PER_MS).all()
+    pd.testing.assert_frame_equal(plan, trace_plan(trace, 2.0, START_NS, **phases, seed=4))
+    assert trace_plan(trace, 2.0, START_NS, **phases, seed=5)["t_intended_ns"].iloc[0] != first_ns
+
+
+def test_a_trace_too_short_is_refused_with_the_remedy() -> None:
+    """Where the recording ends before the measured phase does, the message says what to lower."""
+    with pytest.raises(
+        SettingError, match=r"lasts 10\.0 s at speed 2, and 1 \+ 2 triggers of 6 s take 18 s: lower measured_triggers"
+    ):
+        trace_plan(
+            recorded((0, "a"), (20_000, "a")),
+            2.0,
+            START_NS,
+            trigger_s=6.0,
+            warm_up_triggers=1,
+            measured_triggers=2,
+            seed=1,
+        )
+
+
+def test_a_trace_silent_while_measured_is_refused(tmp_path: Path) -> None:
+    """A replay of which no reaction is measured has nothing to say."""
+    path = written(tmp_path, HEADER + "0,ada,😂\n600000,ada,😂\n")
+    with pytest.raises(SettingError, match="measured_triggers is 3, and no reaction falls into them"):
+        plan_of(Parameters(arrivals="trace", trace=str(path), measured_triggers=3), START_NS)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the recording is not beside the repository")
+def test_the_real_recording_is_read_and_replayed() -> None:
+    """The recording beside the repository comes in whole, and replays at ten times its speed."""
+    frame = read(SHARED)
+    assert (len(frame), frame["user_id"].nunique(), int(frame["offset_ms"].iloc[-1])) == (14_810, 6_331, 2_498_557)
+    plan = plan_of(Parameters(arrivals="trace", trace=str(SHARED), speed=10.0), START_NS)
+    in_time = frame[frame["offset_ms"] < 1_500_000]
+    assert len(plan) == len(in_time)
+    pd.testing.assert_series_equal(plan["user_id"].value_counts(), in_time["user_id"].value_counts())

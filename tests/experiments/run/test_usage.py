@@ -1,0 +1,107 @@
+"""What the stages cost: shares are right on known samples, and a real process is found with its children."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.run import usage
+from experiments.units import NS_PER_S
+
+
+def test_shares_are_cores_between_two_moments() -> None:
+    """CPU seconds over seconds, from the samples inside; what is no stage's is others'."""
+    rows = [
+        (second * NS_PER_S, stage, cores * second + 7.0, 1)
+        for second in range(0, 20, 2)
+        for stage, cores in (("spark", 0.5), ("ingest", 0.25), ("machine", 1.0))
+    ]
+    frame = pd.DataFrame(rows, columns=["t_ns", "stage", "cpu_s", "rss_bytes"])
+    shares = usage.shares(frame, 4 * NS_PER_S, 15 * NS_PER_S)
+    assert shares == pytest.approx({"spark": 0.5, "ingest": 0.25, "machine": 1.0, "others": 0.25})
+
+
+def test_a_stage_that_was_restarted_has_no_negative_share() -> None:
+    """Its counter begins anew; nothing is made of that."""
+    frame = pd.DataFrame(
+        [(0, "spark", 9.0, 1), (NS_PER_S, "spark", 1.0, 1)], columns=["t_ns", "stage", "cpu_s", "rss_bytes"]
+    )
+    assert usage.shares(frame, 0, NS_PER_S) == {"spark": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("command", "stage"),
+    [
+        ("python -m spark.job --trigger-s 6", "spark"),
+        ("python -m pipeline.subscriber --cluster 1", "subscriber"),
+        ("python -m pipeline up", "supervisor"),
+        ("python -m locust -f x", "load"),
+        ("granian wsgi 127.0.0.1:8000 pipeline.ingest worker-1", "ingest"),
+        ("granian wsgi 127.0.0.1:9000 somebody.else", None),
+        ("emostream", "supervisor"),
+        ("python -m http.server", None),
+        ("java -cp x kafka.Kafka", None),
+    ],
+)
+def test_a_stage_is_known_by_its_command(command: str, stage: str | None) -> None:
+    """By the module that -m names, and nothing else."""
+    assert usage._stage(command.split()) == stage
+
+
+def test_a_real_process_is_sampled_with_its_children() -> None:
+    """A stage's figure includes its children, and the machine's is at least as large."""
+    child = "import time\nwhile True: time.sleep(0.01)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    # The words after -c stand where a stage's would.
+    with subprocess.Popen([sys.executable, "-c", parent, "-m", "spark.job"]) as process:
+        try:
+            deadline_s = time.monotonic() + 30
+            stages: dict[str, int] = {}
+            alone = 0
+            while time.monotonic() < deadline_s:
+                stages = {stage: rss for _, stage, _, rss in usage._sample([os.getpid()])}
+                alone = usage.psutil.Process(process.pid).memory_info().rss
+                if stages.get("spark", 0) > 1.5 * alone > 0:
+                    break
+            assert stages["spark"] > 1.5 * alone
+            assert stages["machine"] > 0
+        finally:
+            for one in usage.psutil.Process(process.pid).children():
+                one.kill()
+
+
+def test_another_load_that_comes_and_goes_meanwhile_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the begin nor the end of the watch has it: Locust by its console script, of somebody else."""
+    script = tmp_path / "locust"
+    script.write_text("import sys\nsys.stdin.read()\n")
+    monkeypatch.setattr(usage, "SAMPLE_S", 0.05)
+    monkeypatch.setattr(usage.machine_lock.psutil.Process, "parents", lambda _: [])
+    # What else runs on this machine is no matter here.
+    listed, others = usage.machine_lock.psutil.process_iter, set[int]()
+    monkeypatch.setattr(
+        usage.machine_lock.psutil, "process_iter", lambda names: (one for one in listed(names) if one.pid in others)
+    )
+    with usage.UsageWatch([]) as watch:
+        wait_until(lambda: len(watch.frame()) > 0)
+        assert not watch.other_run
+        with subprocess.Popen([sys.executable, str(script), "-f", "x.py"], stdin=subprocess.PIPE) as other:
+            others.add(other.pid)
+            wait_until(lambda: watch.other_run)
+            assert other.stdin is not None
+            other.stdin.close()
+    assert watch.other_run
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    """Wait until `there()` holds; fail if it does not within 20 s."""
+    deadline_s = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

@@ -1,0 +1,244 @@
+"""From a body to reactions: all of it is accepted or nothing is, and every bad item is named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.load.schedule import POPULAR_EMOJIS, bodies, poisson_plan, timestamp_of, user_names
+from pipeline.emojis import canonical
+from pipeline.ingest import intake
+from pipeline.ingest.intake import Refusal, close_record, read, records
+from pipeline.messages import EMOJI_MAX, USER_ID_MAX, decode_event, encode
+from pipeline.rate_limit import NS, RateLimit
+
+ARRAY_MAX = 1_000
+STAMP = "2026-11-23T09:30:00.000001Z"
+GOOD = {"user_id": "fan", "emoji_type": "😂", "timestamp": STAMP}
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=ZONES)  # noqa: DTZ001
+REACTIONS = st.fixed_dictionaries(
+    {
+        "user_id": st.text(min_size=1, max_size=USER_ID_MAX),
+        "emoji_type": st.sampled_from([*POPULAR_EMOJIS, "❤", "☺"]),
+        "timestamp": MOMENTS.map(datetime.isoformat),
+    }
+)
+# What may stand at one place of an array, and the field its error has to name.
+BAD_ITEMS: list[tuple[Any, str]] = [
+    (5, ""),
+    (None, ""),
+    ("😂", ""),
+    ([GOOD], ""),
+    ([], ""),
+    ({}, "user_id"),
+    ({**GOOD, "user_id": 5}, "user_id"),
+    ({**GOOD, "user_id": ""}, "user_id"),
+    ({**GOOD, "user_id": "x" * (USER_ID_MAX + 1)}, "user_id"),
+    ({**GOOD, "user_id": None}, "user_id"),
+    ({**GOOD, "user_id": {"id": 1}}, "user_id"),
+    ({**GOOD, "emoji_type": "😂😂"}, "emoji_type"),
+    ({**GOOD, "emoji_type": "joy"}, "emoji_type"),
+    ({**GOOD, "emoji_type": ""}, "emoji_type"),
+    ({**GOOD, "emoji_type": "🏽"}, "emoji_type"),
+    ({**GOOD, "emoji_type": "😂" * EMOJI_MAX}, "emoji_type"),
+    ({**GOOD, "emoji_type": ["😂"]}, "emoji_type"),
+    ({**GOOD, "timestamp": "2026-11-23T09:30:00"}, "timestamp"),
+    ({**GOOD, "timestamp": "yesterday"}, "timestamp"),
+    ({**GOOD, "timestamp": 1_795_426_200}, "timestamp"),
+    ({**GOOD, "timestamp": "2026-13-01T00:00:00Z"}, "timestamp"),
+    ({**GOOD, "timestamp": "2026-11-23T09:30:00+99:00"}, "timestamp"),
+    ({**GOOD, "timestamp": "9999-12-31T23:59:59.9999999Z"}, "timestamp"),
+    ({"user_id": "fan", "emoji_type": "😂"}, "timestamp"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(list(GOOD.values())),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.sampled_from(list(GOOD)), inner),
+    max_leaves=8,
+)
+
+
+def refused(body: bytes, array_max: int = ARRAY_MAX) -> Refusal:
+    """Return the refusal of a body that must not be accepted."""
+    with pytest.raises(Refusal) as caught:
+        read(body, array_max)
+    return caught.value
+
+
+@given(sent=st.lists(REACTIONS, max_size=5), accepted_ns=st.integers(0, 2**62), later_ns=st.integers(0, 2**40))
+def test_what_is_accepted_is_what_kafka_gets(sent: list[dict[str, str]], accepted_ns: int, later_ns: int) -> None:
+    """Each record is an Event of the same user and moment, with the emoji in canonical form and both stamps."""
+    waiting = records(read(encode(sent), ARRAY_MAX), accepted_ns)
+    events = [decode_event(close_record(record, accepted_ns + later_ns)) for record in waiting]
+    assert [event.user_id for event in events] == [reaction["user_id"] for reaction in sent]
+    assert [event.emoji_type for event in events] == [canonical(reaction["emoji_type"]) for reaction in sent]
+    moments = [datetime.fromisoformat(reaction["timestamp"]) for reaction in sent]
+    assert [datetime.fromisoformat(event.timestamp) for event in events] == moments
+    assert {(event.accepted_ns, event.flushed_ns) for event in events} <= {(accepted_ns, accepted_ns + later_ns)}
+
+
+@given(reaction=REACTIONS)
+def test_one_object_is_an_array_of_one(reaction: dict[str, str]) -> None:
+    """A single reaction and an array that holds only it are the same."""
+    assert read(encode(reaction), ARRAY_MAX) == read(encode([reaction]), ARRAY_MAX)
+
+
+def test_the_record_keeps_the_form_of_the_timestamp() -> None:
+    """The instrument joins by the text of the timestamp, so a UTC one with microseconds stays as it was sent."""
+    (record,) = records(read(encode(GOOD), ARRAY_MAX), 1)
+    assert decode_event(close_record(record, 2)).timestamp == STAMP
+
+
+@pytest.mark.parametrize(("item", "field"), [bad for bad in BAD_ITEMS if not isinstance(bad[0], list)])
+def test_a_bad_reaction_is_named_by_its_field(item: Any, field: str) -> None:
+    """Alone, it is answered 422 with the field, and the detail says what a reaction is."""
+    refusal = refused(json.dumps(item).encode())
+    assert refusal.status == 422
+    assert refusal.errors is not None
+    assert [error["field"] for error in refusal.errors] == [field]
+    assert "ISO 8601 with a zone" in refusal.detail
+    assert f"in field {field}" in refusal.detail if field else "in field" not in refusal.detail
+
+
+@given(plan=st.lists(st.none() | st.sampled_from(BAD_ITEMS), min_size=1, max_size=12))
+def test_every_bad_item_of_an_array_is_named(plan: list[tuple[Any, str] | None]) -> None:
+    """The errors are exactly the bad items, by index and field and in order; the good ones beside them do not count."""
+    body = json.dumps([GOOD if each is None else each[0] for each in plan]).encode()
+    bad = [(index, each[1]) for index, each in enumerate(plan) if each is not None]
+    if not bad:
+        assert len(read(body, ARRAY_MAX)) == len(plan)
+        return
+    refusal = refused(body)
+    assert refusal.status == 422
+    assert refusal.errors is not None
+    assert [(error["index"], error["field"]) for error in refusal.errors] == bad
+    assert all(error["detail"] for error in refusal.errors)
+    assert f"{len(bad)} item(s), the first at index {bad[0][0]}" in refusal.detail
+    assert "nothing was accepted" in refusal.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"not json",
+        b"[1, ",
+        b'{"user_id": 5, ',
+        b"[5]x",
+        b"{} {}",
+        b"\xff\xfe{}",
+        b"\xef\xbb\xbf[]",
+        b'{"user_id": "\xff"}',
+        b'{"user_id": NaN}',
+        b"[" * 200_000,
+        b'{"a":' * 40_000,
+        b"[1," + b"[" * 200_000,
+        # A lone surrogate, escaped and raw, where it is read and where a bad field comes before it.
+        b'{"user_id": "\\ud83d"}',
+        b'{"user_id": "\\ude02\\ud83d"}',
+        b'{"user_id": "\xed\xa0\xbd"}',
+        b'{"user_id": 5, "emoji_type": "\\ud83d"}',
+        b'[{"user_id": 5}, {"user_id": "\xed\xa0\xbd"}]',
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_what_is_no_json_is_400(body: bytes) -> None:
+    """Broken syntax, broken text and nesting without end are answered 400, even behind a field that is wrong."""
+    refusal = refused(body)
+    assert refusal.status == 400
+    assert "not valid JSON" in refusal.detail
+    assert len(refusal.detail) < 500
+
+
+def test_numbers_out_of_range_are_a_wrong_type() -> None:
+    """A number that no field could hold is a bad item with its index, not an error of ours."""
+    refusal = refused(b'[{"user_id": 1e999}, ' + encode(GOOD) + b", " + b"9" * 5_000 + b"]")
+    assert refusal.status == 422
+    assert refusal.errors is not None
+    assert [error["index"] for error in refusal.errors] == [0, 2]
+
+
+@given(body=st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode) | st.text().map(str.encode))
+def test_no_body_is_an_error_of_ours(body: bytes) -> None:
+    """Any bytes at all are reactions or a refusal with one of the statuses of the design."""
+    refusal = None
+    try:
+        read(body, ARRAY_MAX)
+    except Refusal as raised:
+        refusal = raised
+    if refusal is not None:
+        assert refusal.status in {400, 413, 422}
+        assert encode({"detail": refusal.detail, "errors": refusal.errors})
+
+
+@given(body=st.sampled_from([encode(GOOD), encode([GOOD] * 3), encode([GOOD, 5, GOOD])]), data=st.data())
+def test_a_damaged_body_is_accepted_whole_or_not_at_all(body: bytes, data: st.DataObject) -> None:
+    """Cutting a body anywhere, or changing one byte of it, never makes fewer reactions out of it."""
+    at = data.draw(st.integers(0, len(body) - 1))
+    cut = data.draw(st.booleans())
+    damaged = body[:at] if cut else body[:at] + bytes([data.draw(st.integers(0, 255))]) + body[at + 1 :]
+    try:
+        accepted = read(damaged, ARRAY_MAX)
+    except Refusal:
+        return
+    assert not cut
+    assert len(accepted) == (3 if body.startswith(b"[") else 1)
+
+
+@pytest.mark.parametrize("item", [GOOD, 5])
+@pytest.mark.parametrize("length", [ARRAY_MAX + 1, 10_000])
+def test_an_array_may_be_too_long(item: Any, length: int) -> None:
+    """It is answered 413 with both numbers and the remedy, whether its items are good or bad."""
+    refusal = refused(json.dumps([item] * length).encode())
+    assert refusal.status == 413
+    assert f"{length} items, at most 1000" in refusal.detail
+    assert "split it" in refusal.detail
+
+
+def test_an_array_may_be_exactly_as_long_as_allowed_or_empty() -> None:
+    """The bound is inclusive, and nothing is too few."""
+    assert len(read(encode([GOOD] * ARRAY_MAX), ARRAY_MAX)) == ARRAY_MAX
+    assert read(b"[]", ARRAY_MAX) == []
+
+
+def test_ten_thousand_bad_items_are_all_named() -> None:
+    """Where the bound allows it, every index is told."""
+    refusal = refused(json.dumps([5] * 10_000).encode(), array_max=10_000)
+    assert refusal.errors is not None
+    assert [error["index"] for error in refusal.errors] == list(range(10_000))
+
+
+def test_the_rate_names_the_user_and_when_to_come_back() -> None:
+    """An array counts each of its items for its user; who is over the limit is named."""
+    limit = RateLimit(3)
+    reactions = read(encode([GOOD] * 3 + [{**GOOD, "user_id": "other"}]), ARRAY_MAX)
+    intake.check_rate(reactions, limit, 0)
+    for more in (reactions, reactions[:1]):
+        with pytest.raises(Refusal) as caught:
+            intake.check_rate(more, limit, NS - 1)
+        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+        assert "user_id 'fan' sends more than 3 reactions a second" in caught.value.detail
+    intake.check_rate(reactions, limit, NS)
+
+
+def test_the_loads_bodies_are_accepted_and_joinable() -> None:
+    """Each row of a plan becomes one reaction, and (user_id, timestamp) leads from its record back to the row."""
+    start_ns = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * NS
+    plan: pd.DataFrame = poisson_plan(
+        user_names(5), 40.0, start_ns, trigger_s=1.0, warm_up_triggers=1, measured_triggers=4, seed=1
+    )
+    sent = bodies(plan)
+    assert len(sent) == len(plan) > 100
+    events = [decode_event(close_record(records(read(body, ARRAY_MAX), 1)[0], 2)) for body in sent]
+    assert [event.emoji_type for event in events] == list(plan["emoji_type"])
+    keys = [(event.user_id, event.timestamp) for event in events]
+    assert keys == list(zip(plan["user_id"], map(timestamp_of, plan["t_intended_ns"]), strict=True))
+    assert len(set(keys)) == len(keys)

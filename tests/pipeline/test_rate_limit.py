@@ -1,0 +1,70 @@
+"""How much one sender may send."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.rate_limit import NS, RateLimit
+
+HITS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 7), st.integers(0, 2 * NS)), max_size=60)
+
+
+@given(per_s=st.integers(1, 10), hits=HITS)
+def test_no_user_has_more_than_the_limit_in_a_second(per_s: int, hits: list[tuple[str, int, int]]) -> None:
+    """What is let through in one second stays within the limit, and is refused only where it would exceed it."""
+    limit = RateLimit(per_s)
+    let_through: Counter[tuple[str, int]] = Counter()
+    for user, cost, now_ns in sorted(hits, key=lambda hit: hit[2]):
+        cell = (user, now_ns // NS)
+        fits = let_through[cell] + cost <= per_s
+        assert limit.hit(user, cost, now_ns) is fits
+        let_through[cell] += cost if fits else 0
+    assert all(count <= per_s for count in let_through.values())
+
+
+def test_zero_is_no_limit() -> None:
+    """`rate_per_user_s=0` lets everything through."""
+    limit = RateLimit(0)
+    assert all(limit.hit("a", 1_000, 0) for _ in range(10))
+
+
+def test_threads_share_one_count() -> None:
+    """Many request threads together let through exactly the limit."""
+    limit = RateLimit(500)
+    barrier = threading.Barrier(8)
+    passed: list[int] = []
+
+    def hit() -> None:
+        barrier.wait(20)
+        passed.append(sum(limit.hit("a", 1, 0) for _ in range(200)))
+
+    threads = [threading.Thread(target=hit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sum(passed) == 500
+
+
+def test_memory_is_that_of_one_second() -> None:
+    """A new second forgets the users of the one before."""
+    limit = RateLimit(1)
+    for second in range(3):
+        for user in range(50):
+            assert limit.hit(str(user), 1, second * NS)
+    assert len(limit._counts) == 50
+
+
+@given(window_s=st.integers(1, 90), now_ns=st.integers(0, 10**15))
+def test_after_the_wait_everyone_may_send_again(window_s: int, now_ns: int) -> None:
+    """Whole seconds, at least one and no more than there are, and not one too few."""
+    limit = RateLimit(1, window_s)
+    assert limit.hit("a", 1, now_ns)
+    wait_s = limit.wait_s(now_ns)
+    assert 1 <= wait_s <= window_s
+    assert limit.hit("a", 1, now_ns + wait_s * NS)
+    assert not limit.hit("a", 1, now_ns + wait_s * NS)
