@@ -1,10 +1,50 @@
-"""Problem documents (RFC 9457): how every HTTP stage says what went wrong."""
+"""Problem documents (RFC 9457), and the one way in which every HTTP stage refuses a request. No I/O, no framework."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 CONTENT_TYPE = "application/problem+json"
+
+
+class Refusal(Exception):
+    """Why a request is refused; raised anywhere, translated into an answer once per framework.
+
+    `title` names the kind of problem and is the same at every occurrence. `detail` names the culprit, the value
+    seen and the remedy. `headers` are those of the answer, such as Retry-After. `errors` lists each bad item of an
+    array. A `status` below 400 has no body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[Mapping[str, object]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = errors
+
+    def body(self) -> bytes:
+        """Return the problem document; its content type is CONTENT_TYPE.
+
+        `type` is left out, which means `about:blank` (RFC 9457, section 4.2.1). `errors` is an extension member
+        (section 3.2).
+        """
+        if self.status < 400:
+            return b""
+        document: dict[str, object] = {"title": self.title, "status": self.status, "detail": self.detail}
+        if self.errors is not None:
+            document["errors"] = self.errors
+        return msgspec.json.encode(document)
 
 
 def problem(status: int, title: str, detail: str, **extra: object) -> tuple[bytes, str]:
