@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaError, Message, Producer
 
 from pipeline import logs
-from pipeline.bus.kafka import LIBRARY, connection
+from pipeline.bus.connection import LIBRARY_LOG, client_config
 
 log = logs.get(__name__)
 
@@ -30,7 +30,7 @@ class KafkaSink:
         self.errors = 0
         self._producer = Producer(
             {
-                **connection(bootstrap_servers),
+                **client_config(bootstrap_servers),
                 "enable.idempotence": True,
                 "acks": "all",
                 # Records leave when the flush begins; it is the flush that batches them.
@@ -45,7 +45,7 @@ class KafkaSink:
                 "on_delivery": self._refused,
                 "error_cb": self._failed,
             },
-            logger=LIBRARY,
+            logger=LIBRARY_LOG,
         )
 
     def write(self, values: Sequence[bytes]) -> None:
