@@ -19,11 +19,12 @@ def readable(
     decode: Callable[[bytes | None], T],
     what: str,
     skipped: Callable[[], object] = lambda: None,
+    **fields: object,
 ) -> Iterator[tuple[Record, T]]:
     """Yield each record with its message, as `decode` returns it.
 
-    A record for which `decode` raises MessageError is logged with `what` it should be, reported by `skipped()`, and
-    not yielded.
+    A record for which `decode` raises MessageError is logged with `what` it should be and with `fields`, reported by
+    `skipped()`, and not yielded.
     """
     for record in records:
         try:
@@ -35,6 +36,7 @@ def readable(
                 partition=record.partition,
                 offset=record.offset,
                 reason=str(error),
+                **fields,
             )
             skipped()
             continue

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import Histogram, Metric
 
 from pipeline.messages import Transport, Window
-from pipeline.metrics.exposition import PATH, Refusals, counter, expose, gauge, registry
+from pipeline.metrics.exposition import PATH, Refusals, collector_registry, counter, expose, gauge
 from pipeline.metrics.windows import WindowMeters
 from pipeline.subscriber.fanout import Fanout
 from pipeline.tokens import Tokens
@@ -51,7 +51,7 @@ class StreamMeters:
     def attach(self, app: web.Application, streams_max: int) -> None:
         """Have `app` answer `GET /metrics`, and count what it refuses; it takes `streams_max` streams."""
         self._streams_max = streams_max
-        found = registry(self)
+        found = collector_registry(self)
 
         async def metrics(request: web.Request) -> web.Response:
             body, content_type = expose(found, request.headers.get("Accept", ""))

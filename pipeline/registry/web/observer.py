@@ -15,7 +15,7 @@ from pipeline.bus.topics import topics
 from pipeline.messages import decode_window
 from pipeline.registry.web.alerts import Member
 from pipeline.registry.web.status import BATCHES, WINDOWS, ChainStatus
-from pipeline.streaming_progress import decode_report
+from pipeline.streaming_progress import decode_progress
 
 log = logs.get(__name__)
 
@@ -78,7 +78,7 @@ class Observer:
                 self._account.take_window(window)
 
     def _hear_reports(self, records: list[Record], _received_ns: int = 0) -> None:
-        for _, report in readable(records, decode_report, "report"):
+        for _, report in readable(records, decode_progress, "report"):
             with self._lock:
                 self._account.take_report(report)
 

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from pipeline.bus.base import Record
 from pipeline.bus.records import keyed, readable
-from pipeline.messages import ClusterRoute, decode_route, encode
+from pipeline.messages import ClusterRoute, decode_cluster_route, encode
 
 ROUTE = ClusterRoute("a", 7)
 
@@ -21,7 +21,7 @@ def test_unreadable_record_is_logged_counted_and_skipped() -> None:
     skipped: list[None] = []
     topic = records((None, encode(ROUTE)), (None, b"nonsense"), (None, None), (None, encode(ROUTE)))
     with capture_logs() as logged:
-        read = list(readable(topic, decode_route, "route", lambda: skipped.append(None)))
+        read = list(readable(topic, decode_cluster_route, "route", lambda: skipped.append(None)))
     assert read == [(topic[0], ROUTE), (topic[3], ROUTE)]
     assert len(skipped) == 2
     assert [(entry["event"], entry["expected"], entry["offset"]) for entry in logged] == [
@@ -34,4 +34,4 @@ def test_unreadable_record_is_logged_counted_and_skipped() -> None:
 def test_keyed_yields_tombstones_and_skips_records_without_key() -> None:
     """A tombstone's message is None; an unreadable record leaves its key out."""
     topic = records((b"a", encode(ROUTE)), (None, encode(ROUTE)), (b"b", b"nonsense"), (b"a", None))
-    assert list(keyed(topic, decode_route, "route")) == [("a", ROUTE), ("a", None)]
+    assert list(keyed(topic, decode_cluster_route, "route")) == [("a", ROUTE), ("a", None)]

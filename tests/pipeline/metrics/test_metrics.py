@@ -37,7 +37,7 @@ from pipeline.ingest.server import create_app as ingest_app
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import Announcement, TypeCount, Window, encode
 from pipeline.metrics import workers
-from pipeline.metrics.exposition import PATH, bare_registry, expose, registry
+from pipeline.metrics.exposition import PATH, bare_registry, collector_registry, expose
 from pipeline.metrics.server import serving
 from pipeline.registry.app import create_app as registry_app
 from pipeline.registry.metrics import scrape_targets
@@ -159,9 +159,9 @@ def expositions(enrolment: Registrations) -> dict[str, bytes]:
     enrolment.roster.hear_announcement(SubscriberId("1", "1"), Announcement("1", "1", "http://s", 0, 2**62))
     return {
         "ingest": Ingest().http.get(PATH).data,
-        "spark": expose(registry(batches), "")[0],
-        "publisher": expose(registry(forwarder.meters), "")[0],
-        "subscriber": expose(registry(subscriber.meters), "")[0],
+        "spark": expose(collector_registry(batches), "")[0],
+        "publisher": expose(collector_registry(forwarder.meters), "")[0],
+        "subscriber": expose(collector_registry(subscriber.meters), "")[0],
         "registry": registry_app(enrolment, "http://r").test_client().get(PATH).data,
     }
 
@@ -373,7 +373,7 @@ def work(accepted, waiting, counted):
 
 class Asked:
     def collect(self):
-        return workers.everyones(())
+        return workers.summed(())
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
@@ -544,7 +544,7 @@ def test_a_stage_without_a_server_gets_one() -> None:
     """Metrics, health with its status, and problem documents for anything else; it is gone with its stage."""
     _, forwarder = publisher()
     health: dict[str, object] = {"status": "starting", "stage": "s"}
-    with serving("127.0.0.1", 0, registry(forwarder.meters), lambda: health) as url:
+    with serving("127.0.0.1", 0, collector_registry(forwarder.meters), lambda: health) as url:
         status, kind, body = fetch(f"{url}{PATH}?x=1")
         assert (status, kind.split(";")[0]) == (200, "text/plain")
         assert ("emostream_windows_forwarded_total", (("stage", "main-publisher"),)) in scraped(body)
