@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 from pipeline.bus.topics import TopicSpec
 
+FLUSH_TIMEOUT_S = 10.0
+
 
 class Record(NamedTuple):
     """One record of a topic. `timestamp_ms` is the broker's append time if the topic is configured so."""
@@ -37,7 +39,7 @@ class Writer(Protocol):
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
         """Queue one record; a `value` of None is a tombstone."""
 
-    def flush(self, timeout_s: float = 10.0) -> None:
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until every record is acknowledged; raise KafkaUnreachableError if one is not."""
 
     def close(self) -> None:

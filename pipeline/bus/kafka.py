@@ -21,6 +21,7 @@ from pipeline.bus.kafka_reader import KafkaReader
 from pipeline.bus.kafka_writer import KafkaWriter
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError, SettingError
+from pipeline.settings import DEFAULTS
 
 LISTENER_POLL_S = 0.1
 TOPIC_POLL_S = 0.02
@@ -34,7 +35,7 @@ class KafkaBus:
     Every call raises KafkaUnreachableError when no broker answers within `wait_s`.
     """
 
-    def __init__(self, bootstrap_servers: str, wait_s: float = 30.0, replication: int = 1) -> None:
+    def __init__(self, bootstrap_servers: str, wait_s: float = DEFAULTS.kafka_wait_s, replication: int = 1) -> None:
         self._servers = bootstrap_servers
         self._wait_s = wait_s
         self._replication = replication

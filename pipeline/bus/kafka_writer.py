@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline import logs
+from pipeline.bus.base import FLUSH_TIMEOUT_S
 from pipeline.bus.connection import LIBRARY_LOG, client_config
 from pipeline.errors import KafkaUnreachableError
 
 log = logs.get(__name__)
 
-CLOSE_S = 10.0
+CLOSE_S = FLUSH_TIMEOUT_S
 # The errors of a producer that has failed permanently. SystemError comes when it fails while a delivery is reported.
 FAILURES = (KafkaException, SystemError)
 
@@ -53,7 +54,7 @@ class KafkaWriter:
             # The library reports deliveries and errors only when it is polled, and not every caller flushes.
             self._producer.poll(0)
 
-    def flush(self, timeout_s: float = 10.0) -> None:
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until every queued record is acknowledged."""
         with self._replacing_failed_producer():
             waiting = self._producer.flush(timeout_s)
@@ -98,7 +99,7 @@ class KafkaWriter:
             self._producer.close()
 
     def close(self) -> None:
-        """Flush and close the connection; records that Kafka has not acknowledged within 10 s are given up."""
+        """Flush and close the connection; records that Kafka has not acknowledged within CLOSE_S are given up."""
         try:
             self.flush(CLOSE_S)
         except KafkaUnreachableError as error:

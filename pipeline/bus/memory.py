@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from pipeline.bus.base import Record
+from pipeline.bus.base import FLUSH_TIMEOUT_S, Record
 from pipeline.bus.topics import TopicSpec
 
 
@@ -88,7 +88,7 @@ class MemoryWriter:
             records.append(Record(partition, len(records), time.time_ns() // 1_000_000, key, value))
             self._changed.notify_all()
 
-    def flush(self, timeout_s: float = 10.0) -> None:
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Do nothing: every record is in the log already."""
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pipeline import __main__ as command
         (["down"], "python -m pipeline scale"),
         (["scale", "--run-dir", "{}", "--subscribers", "2"], "pipeline scale: run_dir {} has no running chain"),
         (["scale", "--run-dir", "{}", "--subscribers", "2", "--cluster", "a/b"], "setting cluster"),
-        (["scale", "--run-dir", "{}", "--subscribers", "2", "--cluster", "1-feed"], "no name ends in -feed"),
+        (["scale", "--run-dir", "{}", "--subscribers", "2", "--cluster", "1-feed"], "must not end in -feed"),
     ],
 )
 def test_error_is_one_line(
