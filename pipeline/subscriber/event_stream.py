@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from pipeline.errors import MessageError
 from pipeline.sse import comment, retry
 from pipeline.subscriber import connection
-from pipeline.subscriber.admission import LAST_EVENT_ID, SSE_TYPE, Admission, Refusal, cors, refuse
+from pipeline.subscriber.admission import LAST_EVENT_ID, SSE_TYPE, Admission, cors_headers
 from pipeline.subscriber.connection import OneWay, StreamConnection
 from pipeline.subscriber.fanout import Fanout, Stream
 
@@ -18,18 +17,15 @@ CONNECTED = comment("connected")
 
 async def stream(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
     """Stream windows as server-sent events until the client leaves or its stream is ended. Raises Refusal."""
-    client_id = await admission.client(request)
-    try:
-        position, first = await admission.resumed(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
-    except MessageError as error:
-        raise Refusal(refuse(400, f"Malformed {LAST_EVENT_ID}", str(error))) from error
+    client_id = await admission.authenticate(request)
+    position, first = await admission.resume(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
     response = web.StreamResponse(
         headers={
             "Content-Type": SSE_TYPE,
             "Cache-Control": "no-store",
             # Proxies that buffer would hold every event back.
             "X-Accel-Buffering": "no",
-            **cors(request),
+            **cors_headers(request),
         }
     )
     response.force_close()

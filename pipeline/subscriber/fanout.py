@@ -143,7 +143,7 @@ class Fanout:
             stream.cursor += 1
             self.sent += 1
 
-    def beat(self, data: Wire, slot: int, slots: int) -> None:
+    def heartbeat(self, data: Wire, slot: int, slots: int) -> None:
         """Write `data` to every `slots`-th stream, beginning at `slot`: a heartbeat spread over time.
 
         A full sink is passed over: its client has bytes to take as it is.
@@ -152,10 +152,10 @@ class Fanout:
             if not stream.sink.is_full():
                 stream.sink.write(data)
 
-    def cut_stuck(self, now_s: float, most_s: float) -> None:
-        """Cut off every stream whose client has taken none of what waits for it for `most_s`."""
+    def sweep_idle(self, now_s: float, idle_max_s: float) -> None:
+        """Cut off every stream whose client has taken none of the bytes that wait for it for `idle_max_s`."""
         for stream in list(self._streams.values()):
-            if stream.sink.stuck_s(now_s) > most_s:
+            if stream.sink.stuck_s(now_s) > idle_max_s:
                 self._cut(stream, "stuck")
 
     # streams

@@ -83,9 +83,9 @@ def event(event_id: str, name: str, data: bytes) -> Wire:
     return Wire(plain, chunked(plain), text_frame(message), message, event_id)
 
 
-def beat() -> Wire:
+def heartbeat() -> Wire:
     """Return what goes out when nothing else does, so that dead connections are noticed."""
-    plain = sse.comment("beat")
+    plain = sse.comment("heartbeat")
     return Wire(plain, chunked(plain), _PING)
 
 

@@ -11,9 +11,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from pipeline.errors import MessageError
 from pipeline.messages import encode
-from pipeline.subscriber.admission import Admission, Refusal, cors, refuse
+from pipeline.subscriber.admission import Admission, cors_headers
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import Wire
 
@@ -49,12 +48,9 @@ class Answer:
 
 async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
     """Answer with what came after `after`, or with what comes next. Raises Refusal."""
-    client_id = await admission.client(request)
+    client_id = await admission.authenticate(request)
     after = request.query.get("after", "")
-    try:
-        position, first = await admission.resumed(after, "after")
-    except MessageError as error:
-        raise Refusal(refuse(400, "Malformed after", str(error))) from error
+    position, first = await admission.resume(after, "after")
     answer = Answer()
     one = answer.stream = Stream(client_id, answer, "poll")
     if first is not None:
@@ -75,5 +71,5 @@ async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> we
     return web.Response(
         body=b'{"events":[%b],"after":%b}' % (listed, encode(newest)),
         content_type="application/json",
-        headers={"Cache-Control": "no-store", **cors(request)},
+        headers={"Cache-Control": "no-store", **cors_headers(request)},
     )

@@ -14,8 +14,9 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from pipeline.errors import MessageError
+from pipeline.problems import Refusal
 from pipeline.subscriber import connection
-from pipeline.subscriber.admission import Admission, Refusal
+from pipeline.subscriber.admission import Admission
 from pipeline.subscriber.connection import StreamConnection
 from pipeline.subscriber.event_stream import pump
 from pipeline.subscriber.fanout import Fanout, Stream
@@ -44,7 +45,7 @@ _decode_first = msgspec.json.Decoder(First).decode
 
 async def socket(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
     """Send windows over a WebSocket until the client leaves or its stream is ended. Raises Refusal before that."""
-    client_id = await admission.client(request)
+    client_id = await admission.authenticate(request)
     ws = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_MAX_BYTES, timeout=CLOSE_S)
     ready = ws.can_prepare(request)
     if not ready.ok:
@@ -64,11 +65,9 @@ async def _converse(
         asked = await _first(ws)
         if asked is None:
             return None
-        position, first = await admission.resumed(asked.after, "after")
-    except MessageError as error:
+        position, first = await admission.resume(asked.after, "after")
+    except (MessageError, Refusal) as error:
         return _Close(WSCloseCode.POLICY_VIOLATION, str(error))
-    except Refusal as refusal:
-        return _Close(WSCloseCode.POLICY_VIOLATION, str(refusal))
     if not admission.is_registered(client_id):
         return _Close(WSCloseCode.OK, "deleted")
     one = Stream(client_id, StreamConnection(request, connection.FRAME), "websocket")

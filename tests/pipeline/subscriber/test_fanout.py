@@ -117,7 +117,7 @@ def test_a_stream_whose_client_takes_nothing_is_cut_off() -> None:
     fanout = Fanout(10, 10)
     (stream, sink), (other, _) = joined(fanout, "stuck"), joined(fanout, "other")
     sink.stuck = 31.0
-    fanout.cut_stuck(0.0, 30.0)
+    fanout.sweep_idle(0.0, 30.0)
     assert (stream.ended, sink.aborted, fanout.cut) == ("stuck", True, {"stuck": 1})
     assert (other.ended, len(fanout)) == (None, 1)
 
@@ -170,7 +170,7 @@ def test_a_round_of_beats_reaches_each_stream_once() -> None:
     fanout = Fanout(10, 10)
     sinks = [joined(fanout, str(n), room=0 if n == 3 else 9)[1] for n in range(10)]
     for slot in range(4):
-        fanout.beat(Wire(b"x", b"x", b"x"), slot, 4)
+        fanout.heartbeat(Wire(b"x", b"x", b"x"), slot, 4)
     assert [len(sink.sent) for sink in sinks] == [0 if n == 3 else 1 for n in range(10)]
 
 

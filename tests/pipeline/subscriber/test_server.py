@@ -237,7 +237,7 @@ def test_an_id_that_this_feed_never_gave_is_refused(last: str, reason: str) -> N
         status, problem = await live.refusal("x", **headers)
         assert status == 409
         assert reason in problem["detail"]
-        assert "connect without one" in problem["detail"]
+        assert "connect without it" in problem["detail"]
 
     run(scenario, bus, patience_s=0.1)
 
@@ -448,7 +448,7 @@ def test_heartbeats_go_out_between_windows() -> None:
     async def scenario(live: Live) -> None:
         live.register("x")
         async with live.watch("x") as x:
-            while x.raw.count(b": beat\n\n") < 3:
+            while x.raw.count(b": heartbeat\n\n") < 3:
                 assert await x._more()
             live.publish(1)
             assert await x.ids(1) == ["e:1"]
@@ -637,11 +637,11 @@ async def connect(port: int, client_id: str, version: str = "1.1", receive_bytes
 
 def test_memory_is_given_back_when_half_the_crowd_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs the others a moment: so not for every client that leaves, and not again without need."""
-    monkeypatch.setattr(app, "CROWD", 4)
+    monkeypatch.setattr(app, "TRIM_STREAMS_MIN", 4)
     given: list[int] = []
     looks: list[float] = []
-    monkeypatch.setattr(app, "LOOK_S", 0.005)
-    monkeypatch.setattr(Fanout, "cut_stuck", lambda _fanout, now_s, _most_s: looks.append(now_s))
+    monkeypatch.setattr(app, "SWEEP_S", 0.005)
+    monkeypatch.setattr(Fanout, "sweep_idle", lambda _fanout, now_s, _most_s: looks.append(now_s))
     monkeypatch.setattr(app, "trim_heap", lambda: given.append(1))
 
     async def scenario(live: Live) -> None:

@@ -293,10 +293,10 @@ def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
     """What comes in the same turn of the loop as its end is left to the next one."""
 
     class Admitted:
-        async def client(self, _request: object) -> str:
+        async def authenticate(self, _request: object) -> str:
             return "x"
 
-        async def resumed(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
+        async def resume(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
             return fanout.head, frames.beginning(fanout.last_event_id or frames.BEFORE_ALL)
 
         def is_registered(self, _client_id: str) -> bool:
