@@ -11,7 +11,7 @@ from pipeline.errors import MessageError
 from pipeline.origins import same_host
 from pipeline.problems import Refusal
 from pipeline.subscriber.fanout import Fanout
-from pipeline.subscriber.frames import BEFORE_ALL, EventId, Missed, Wire, beginning, parse_event_id, reset_event
+from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, begin_event, parse_event_id, reset_event
 from pipeline.tokens import COOKIE, Tokens, bearer, matches
 
 SSE_TYPE = "text/event-stream"
@@ -94,21 +94,21 @@ class Admission:
         streams.
         """
         if not last:
-            return self._fanout.head, beginning(self._newest())
+            return self._fanout.head, begin_event(self._newest())
         try:
             event_id = parse_event_id(last, field)
         except MessageError as error:
             raise Refusal(400, f"Malformed {field}", str(error)) from error
-        position = await self._fanout.settle(event_id, self._patience_s)
+        position = await self._fanout.resolve(event_id, self._patience_s)
         if isinstance(position, int):
             return position, None
-        if not position.settled:
+        if not position.final:
             raise Refusal(409, f"Unknown {field}", _unknown(event_id, position, field, self._fanout.last_event_id))
         self._fanout.resets += 1
         return self._fanout.head, reset_event(event_id, position.reason, self._newest())
 
     def _newest(self) -> EventId:
-        return self._fanout.last_event_id or BEFORE_ALL
+        return self._fanout.last_event_id or EARLIEST
 
 
 def _unknown(last: EventId, missed: Missed, field: str, newest: EventId | None) -> str:

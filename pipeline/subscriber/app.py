@@ -12,11 +12,11 @@ from pipeline.problems import CONTENT_TYPE, Refusal
 from pipeline.subscriber import frames
 from pipeline.subscriber.admission import Admission, cors_headers
 from pipeline.subscriber.connection import STUCK_S
-from pipeline.subscriber.event_stream import stream
+from pipeline.subscriber.event_stream import serve_event_stream
 from pipeline.subscriber.fanout import Fanout
-from pipeline.subscriber.polling import poll
+from pipeline.subscriber.polling import serve_poll
 from pipeline.subscriber.process import trim_heap
-from pipeline.subscriber.websocket import socket
+from pipeline.subscriber.websocket import serve_websocket
 from pipeline.tokens import Tokens
 
 PATIENCE_S = 2.0
@@ -124,7 +124,7 @@ def create_app(
         fanout.end_all("shutdown")
 
     app = web.Application(middlewares=[explain])
-    for path, transport in (("stream", stream), ("socket", socket), ("windows", poll)):
+    for path, transport in (("stream", serve_event_stream), ("socket", serve_websocket), ("windows", serve_poll)):
         app.router.add_get(f"/clients/{{client_id}}/{path}", handler_of(transport), allow_head=False)
         app.router.add_options(f"/clients/{{client_id}}/{path}", preflight)
     app.router.add_get("/healthz", healthz)

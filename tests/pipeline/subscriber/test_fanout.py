@@ -12,7 +12,7 @@ from pipeline.errors import MessageError
 from pipeline.messages import Window, decode_window
 from pipeline.sse import SseParser
 from pipeline.subscriber.fanout import Fanout, Stream
-from pipeline.subscriber.frames import BEFORE_ALL, EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, parse_event_id, reset_event
 
 
 class FakeSink:
@@ -179,13 +179,13 @@ def test_resuming_gives_exactly_what_was_missed(published: int, ring: int, last:
     """After window `last`: all later ones in order, once; when one is no longer kept, no replay."""
     fanout = Fanout(ring, 1)
     publish(fanout, *range(published))
-    found = fanout.after(EventId("e", last))
+    found = fanout.position_after(EventId("e", last))
     if last >= published:
         assert isinstance(found, Missed)
-        assert not found.settled
+        assert not found.final
     elif last + 1 < published - ring:
         assert isinstance(found, Missed)
-        assert found.settled
+        assert found.final
     else:
         assert not isinstance(found, Missed)
         assert joined(fanout, "a", found)[1].windows() == list(range(last + 1, published))
@@ -194,17 +194,17 @@ def test_resuming_gives_exactly_what_was_missed(published: int, ring: int, last:
 def test_what_came_before_the_first_window_is_replayed_while_that_is_kept() -> None:
     """From the first on, as long as the ring has it; never by a core that did not see the feed's first."""
     fanout = Fanout(3, 1)
-    assert fanout.after(BEFORE_ALL) == 0
+    assert fanout.position_after(EARLIEST) == 0
     publish(fanout, 5, 6, 7)
     assert joined(fanout, "a", 0)[1].windows() == [5, 6, 7]
-    assert fanout.after(BEFORE_ALL) == 0
+    assert fanout.position_after(EARLIEST) == 0
     publish(fanout, 8)
     late = Fanout(3, 1)
-    late.whole = False
+    late.has_earliest = False
     publish(late, 5)
-    for gone in (fanout.after(BEFORE_ALL), late.after(BEFORE_ALL)):
+    for gone in (fanout.position_after(EARLIEST), late.position_after(EARLIEST)):
         assert isinstance(gone, Missed)
-        assert gone.settled
+        assert gone.final
 
 
 def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
@@ -217,7 +217,7 @@ def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
         (EventId("old", 8), [0, 1]),
         (EventId("new", 0), [1]),
     ):
-        found = fanout.after(last)
+        found = fanout.position_after(last)
         assert not isinstance(found, Missed)
         assert joined(fanout, str(last), found)[1].windows() == missed
 
@@ -228,7 +228,7 @@ def test_an_id_ahead_of_this_subscriber_is_waited_for() -> None:
     async def scenario() -> int | Missed:
         fanout = Fanout(10, 1)
         publish(fanout, 1)
-        settling = asyncio.create_task(fanout.settle(EventId("e", 2), 60))
+        settling = asyncio.create_task(fanout.resolve(EventId("e", 2), 60))
         await asyncio.sleep(0)
         publish(fanout, 2, 3)
         return await settling
@@ -241,7 +241,7 @@ def test_an_id_nobody_comes_to_know_ends_in_a_reset(last: EventId) -> None:
     """The future and a foreign epoch are given up when patience ends, with the reason."""
     fanout = Fanout(10, 1)
     publish(fanout, 1)
-    found = asyncio.run(fanout.settle(last, 0.01))
+    found = asyncio.run(fanout.resolve(last, 0.01))
     assert isinstance(found, Missed)
     (event,) = SseParser().feed(reset_event(last, found.reason, EventId("e", 1)).plain)
     assert (event.id, event.event) == ("e:1", "reset")

@@ -32,7 +32,8 @@ from pipeline.sse import SseEvent, SseParser
 from pipeline.subscriber import app
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.process import fastest_loop
-from pipeline.subscriber.server import Subscriber, serve
+from pipeline.subscriber.server import serve
+from pipeline.subscriber.state import Subscriber
 from pipeline.tokens import token_sha256
 
 NAMES = topics(Settings())
@@ -176,7 +177,7 @@ def test_a_window_reaches_every_client_with_every_hop() -> None:
             live.publish(17)
             event = await x.next()
             assert await y.next() == event
-            assert x.raw.startswith(b"retry: 1000\n\nid: begin:0\n\n: connected\n\n")
+            assert x.raw.startswith(b"retry: 1000\n\nid: earliest\n\n: connected\n\n")
         assert (event.id, event.event, event.retry_ms) == ("e:17", "window", 1000)
         got = decode_window(event.data.encode())
         assert got.reactions == [TypeCount("😂", 38, 4)]

@@ -16,7 +16,7 @@ from pipeline.bus.base import Record
 from pipeline.bus.memory import MemoryBus
 from pipeline.client import transports
 from pipeline.settings import Settings
-from pipeline.subscriber import event_stream, frames, server, websocket
+from pipeline.subscriber import event_stream, frames, state, websocket
 from pipeline.subscriber import polling as polls
 from pipeline.subscriber.fanout import Fanout
 from tests.pipeline.subscriber.test_fanout import publish
@@ -56,7 +56,7 @@ def test_a_socket_gets_each_window_once() -> None:
             await live.until(lambda health: health["clients"] == 1)
             live.publish(1, 2)
             begin, *got = await events(opened, 3)
-            assert (begin["id"], begin["event"]) == ("begin:0", "begin")
+            assert (begin["id"], begin["event"]) == ("earliest", "begin")
             assert [one["id"] for one in got] == ["e:1", "e:2"]
             assert {one["event"] for one in got} == {"window"}
             assert got[0]["data"]["window"] == 1
@@ -97,22 +97,22 @@ def test_who_was_there_before_the_first_window_ever_misses_none(
         if transport == "sse":
             async with live.watch("x") as before:
                 await before.greeted()
-            assert before.raw == b"retry: 1000\n\nid: begin:0\n\n: connected\n\n"
+            assert before.raw == b"retry: 1000\n\nid: earliest\n\n: connected\n\n"
         elif transport == "websocket":
             async with socket(live) as opened:
-                assert await events(opened, 1) == [{"id": "begin:0", "event": "begin", "data": {}}]
+                assert await events(opened, 1) == [{"id": "earliest", "event": "begin", "data": {}}]
         else:
-            assert await polled(live) == (200, {"events": [], "after": "begin:0"})
+            assert await polled(live) == (200, {"events": [], "after": "earliest"})
         live.publish(1, 2)
         await live.until(lambda health: health["last_event_id"] == "e:2")
         if transport == "sse":
-            async with live.watch("x", **{"Last-Event-ID": "begin:0"}) as again:
+            async with live.watch("x", **{"Last-Event-ID": "earliest"}) as again:
                 assert await again.ids(2) == ["e:1", "e:2"]
         elif transport == "websocket":
-            async with socket(live, '{"after": "begin:0"}') as opened:
+            async with socket(live, '{"after": "earliest"}') as opened:
                 assert [one["id"] for one in await events(opened, 2)] == ["e:1", "e:2"]
         else:
-            _, got = await polled(live, "?after=begin:0")
+            _, got = await polled(live, "?after=earliest")
             assert ([one["id"] for one in got["events"]], got["after"]) == (["e:1", "e:2"], "e:2")
 
     run(scenario)
@@ -126,12 +126,12 @@ class Emptied(MemoryBus):
         return [] if topic == FEED else super().tail(topic, count)
 
 
-@pytest.mark.parametrize(("kept", "resumes_after"), [(2, "e:3"), (0, "begin:0")])
+@pytest.mark.parametrize(("kept", "resumes_after"), [(2, "e:3"), (0, "earliest")])
 def test_a_beginning_that_is_no_longer_kept_is_a_gap(
     monkeypatch: pytest.MonkeyPatch, kept: int, resumes_after: str
 ) -> None:
     """A subscriber that starts later, with the newest windows alone or none, says so."""
-    monkeypatch.setattr(server, "RING_MAX", 2)
+    monkeypatch.setattr(state, "RING_MAX", 2)
     bus = MemoryBus() if kept else Emptied()
     bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
     for number in (1, 2, 3):
@@ -139,10 +139,10 @@ def test_a_beginning_that_is_no_longer_kept_is_a_gap(
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with socket(live, '{"after": "begin:0"}') as opened:
+        async with socket(live, '{"after": "earliest"}') as opened:
             (reset,) = await events(opened, 1)
         assert (reset["id"], reset["event"]) == (resumes_after, "reset")
-        assert reset["data"]["last_event_id"] == "begin:0"
+        assert reset["data"]["last_event_id"] == "earliest"
         assert "first windows are not kept" in reset["data"]["reason"]
 
     run(scenario, bus)
@@ -151,9 +151,9 @@ def test_a_beginning_that_is_no_longer_kept_is_a_gap(
 @pytest.mark.parametrize(("from_offset", "whole"), [(0, True), (3, False)])
 def test_only_who_reads_from_the_first_window_there_was_has_the_beginning(from_offset: int, whole: bool) -> None:
     """A cluster that was added later never saw what clients of the others may have missed."""
-    late = server.Subscriber(Settings(), "http://here", from_offset=from_offset)
+    late = state.Subscriber(Settings(), "http://here", from_offset=from_offset)
     late.take_feed([Record(0, 0, 0, None, window(1))], 0)
-    assert late.fanout.whole is whole
+    assert late.fanout.has_earliest is whole
 
 
 def test_a_socket_is_told_of_a_gap() -> None:
@@ -297,7 +297,7 @@ def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
             return "x"
 
         async def resume(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
-            return fanout.head, frames.beginning(fanout.last_event_id or frames.BEFORE_ALL)
+            return fanout.head, frames.begin_event(fanout.last_event_id or frames.EARLIEST)
 
         def is_registered(self, _client_id: str) -> bool:
             return True
@@ -305,7 +305,7 @@ def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
     async def scenario() -> dict[str, Any]:
         asked: Any = SimpleNamespace(query={}, headers={}, host="here")
         admitted: Any = Admitted()
-        polling = asyncio.create_task(polls.poll(asked, fanout, admitted))
+        polling = asyncio.create_task(polls.serve_poll(asked, fanout, admitted))
         while not len(fanout):
             await asyncio.sleep(0)
         fanout.end("x", "moved")
