@@ -49,7 +49,7 @@ def encode_event(event_id: str | None, event: str | None, data: bytes) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """Return a comment's bytes: clients skip it, proxies see traffic, a dead connection fails to take it."""
+    """Return a comment's bytes: clients ignore it, and it reveals a dead connection."""
     return b"".join(b": %b\n" % line.encode() for line in _LINE_END.split(text)) + b"\n"
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.client import __main__ as client_main
 from pipeline.client import backoff, transports
-from pipeline.client import client as client_module
 from pipeline.client.client import Client
 from pipeline.client.http import open_session, retry_after_s
-from pipeline.client.session import LED_WAIT_MAX_S, LOUD_AFTER, WAIT_MAX_S, Reset
+from pipeline.client.session import REDIRECTED_WAIT_MAX_S, WAIT_MAX_S, WARN_AT_FAILURE, Reset
 from pipeline.errors import ClientError, MessageError, SettingError
 from tests.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
 
@@ -73,7 +73,7 @@ def test_it_registers_gives_windows_and_leaves(transport: Any) -> None:
         async with Scripted(Send([window(1), window(2)]), Send([window(3)])) as server:
             async with Client.register(server.url + "/", "7", transport) as client:
                 assert await take(client, 2) == ["e:1", "e:2"]
-                assert (client.ticket.client_id, client.ticket.cluster) == ("c1", "7")
+                assert (client.credentials.client_id, client.credentials.cluster) == ("c1", "7")
             assert server.registered == [
                 {"cluster": "7"} if transport == "sse" else {"cluster": "7", "transport": transport}
             ]
@@ -224,7 +224,7 @@ def test_an_id_without_an_event_is_a_place_to_resume_from(waits: list[Any]) -> N
 def test_a_silent_connection_is_dead(monkeypatch: pytest.MonkeyPatch, waits: list[Any], transport: Any) -> None:
     """Without so much as a heartbeat for SILENT_S the client connects anew: the other side may be gone."""
     monkeypatch.setattr(transports, "SILENT_S", 0.05)
-    monkeypatch.setattr(transports, "_STREAM", aiohttp.ClientTimeout(total=None, sock_read=0.05))
+    monkeypatch.setattr(transports, "_STREAM_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.05))
 
     async def scenario() -> None:
         acts = (Send([window(1)]), Send([]), Send([window(2)]))
@@ -401,7 +401,7 @@ def test_a_registry_that_is_none_is_named() -> None:
             with pytest.raises(ClientError, match="308 instead of 201"):
                 await take(Client.register(server.url), 1)
             server.registering.append(Refuse(201, "hello"))
-            with pytest.raises(ClientError, match=r"no registration .*client_id"):
+            with pytest.raises(ClientError, match=r"without a registration .*client_id"):
                 await take(Client.register(server.url), 1)
 
     run(scenario)
@@ -440,7 +440,7 @@ def test_a_registration_that_the_registry_lost_is_made_anew(waits: list[Any]) ->
                 # Anew means: until it is granted.
                 server.registering.append(Refuse(503, "nobody is live", {"Retry-After": "2"}))
                 assert await take(client, 1) == ["e:2"]
-                assert client.ticket.client_id == "c2"
+                assert client.credentials.client_id == "c2"
             assert server.registered == [{"cluster": "7"}] * 2
             assert server.afters == ["", "e:1"]
             assert server.deleted == ["c2"]
@@ -503,7 +503,7 @@ def test_what_waits_grow_from_and_up_to(waits: list[Any]) -> None:
                 assert await take(client, 2) == ["e:1", "e:2"]
 
     run(scenario)
-    led, alone = LED_WAIT_MAX_S, WAIT_MAX_S
+    led, alone = REDIRECTED_WAIT_MAX_S, WAIT_MAX_S
     assert waits == [
         *((0, 1.0, alone, 0.0), (1, 1.0, alone, 3.0), (2, 1.0, led, 0.0), (3, 1.0, led, 9.0)),
         *((4, 0.25, led, 0.0), (0, 0.25, led, 0.0), (1, 0.25, led, 0.0)),
@@ -521,7 +521,7 @@ def test_an_outage_is_said_aloud_once(waits: list[Any], caplog: pytest.LogCaptur
     run(scenario)
     aloud = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(aloud) == 1
-    assert f"broken; attempt {LOUD_AFTER} in" in aloud[0]
+    assert f"broken; attempt {WARN_AT_FAILURE} in" in aloud[0]
 
 
 def test_a_poll_that_is_not_made_to_wait_is_no_busy_loop(waits: list[Any]) -> None:
@@ -670,7 +670,7 @@ def test_a_client_can_be_entered_again_and_goes_on() -> None:
                 async with client:
                     assert await take(client, 1) == [expected]
                 with pytest.raises(ClientError, match="not registered"):
-                    _ = client.ticket
+                    _ = client.credentials
             assert server.afters == ["", "e:1"]
             assert server.deleted == ["c1", "c2"]
 
@@ -723,7 +723,7 @@ def test_the_command_says_in_a_line_what_is_wrong(capsys: pytest.CaptureFixture[
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
         with pytest.raises(SystemExit, match=r"pipeline\.client: the registry's URL is 'nowhere'"):
-            client_module.main(["nowhere"])
+            client_main.main(["nowhere"])
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
