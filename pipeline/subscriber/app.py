@@ -47,7 +47,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
-    """Return aiohttp's refusal (unknown path, wrong method, no upgrade) as ours."""
+    """Return aiohttp's refusal (unknown path, wrong method, no upgrade) as a Refusal."""
     return Refusal(
         error.status,
         error.reason,
@@ -78,7 +78,7 @@ def create_app(
                 with admission.slot():
                     return await transport(request, fanout, admission)
             except ConnectionResetError:
-                # The client left before its stream began, and gets no answer.
+                # The client left before its stream started, and gets no answer.
                 return web.Response(status=503)
 
         return serve

@@ -34,7 +34,7 @@ class StreamConnection:
 
     def __init__(self, request: web.Request, form: attrgetter[bytes]) -> None:
         if request.transport is None:
-            raise ConnectionResetError("the client left before its stream began")
+            raise ConnectionResetError("the client left before its stream started")
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
         self._form = form

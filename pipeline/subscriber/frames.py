@@ -37,7 +37,9 @@ def parse_event_id(text: str, field: str) -> EventId:
     # Bytes that are not UTF-8 arrive as surrogates, which an answer cannot contain.
     foreign = any("\ud800" <= character <= "\udfff" for character in epoch)
     if not (epoch and number) or foreign or len(text) > EVENT_ID_MAX:
-        raise MessageError(f"{field} is {text[:80]!a}: send the last event's id, <epoch>:<window> or earliest, or none")
+        raise MessageError(
+            f"{field} is {text[:80]!a}: send the last event's id (<epoch>:<window> or earliest), or omit it"
+        )
     return EventId(epoch, int(window))
 
 

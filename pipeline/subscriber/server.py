@@ -152,7 +152,7 @@ async def serve(
     )
     subscriber.meters.attach(app, connections_max)
     with _following(bus, names.clients.name, fail) as registrations, _following(feed_bus, feed_topic, fail) as feed:
-        # Both histories before the first connection: a client that resumes then finds what it missed.
+        # Both histories before the first connection: a client that resumes then gets the windows it missed.
         windows = feed.history(state.RING_MAX)
         first_offset = windows[0].offset if windows else max(feed_bus.ends(feed_topic).values())
         subscriber.take_history(windows, first_offset)
