@@ -478,6 +478,29 @@ def test_cors_admits_pages_of_the_same_host_only() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("stream", {}, 401),
+        ("socket", {"Authorization": "Bearer token-x"}, 426),
+        ("windows?after=e", {"Authorization": "Bearer token-x"}, 400),
+        ("nothing", {}, 404),
+    ],
+)
+def test_refusals_are_problem_documents_with_cors_headers(path: str, headers: dict[str, str], status: int) -> None:
+    """The page can read why it was refused, whichever layer refuses."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        headers["Origin"] = "http://127.0.0.1:8080"
+        async with live.http.get(f"{live.url}/clients/x/{path}", headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/problem+json")
+            assert answer.headers["Access-Control-Allow-Origin"] == "http://127.0.0.1:8080"
+            assert (await answer.json(content_type=None))["status"] == status
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/clients/x/stream", 405)])
 def test_unknown_path_returns_404_and_wrong_method_405(method: str, path: str, status: int) -> None:
     """The framework's own refusals are problem documents too."""
