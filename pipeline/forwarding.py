@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -93,9 +94,8 @@ class Forwarder:
         if self._writer is None:
             self._writer = self._sink.writer()
         written = 0
-        windows = readable(
-            records, decode_window, "window", lambda: self.meters.dropped("malformed"), topic=self._source_topic
-        )
+        malformed = partial(self.meters.dropped, "malformed")
+        windows = readable(records, decode_window, "window", malformed, topic=self._source_topic)
         for record, window in windows:
             received_ns = self._clock_ns()
             forwarded: dict[str, int] = {}
