@@ -65,6 +65,7 @@ def _scale(arguments: Sequence[str]) -> None:
         dest="count",
         type=_count,
         required=True,
+        default=argparse.SUPPRESS,
         metavar="N",
         help="number of subscribers; 0 removes the cluster",
     )

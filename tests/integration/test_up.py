@@ -194,4 +194,4 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     environment = {**os.environ, "EMOSTREAM_TRIGER_S": "2"}
     ended = subprocess.run(_command(tmp_path), env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert "EMOSTREAM_TRIGER_S names no setting" in ended.stderr
+    assert "EMOSTREAM_TRIGER_S is not a setting" in ended.stderr
