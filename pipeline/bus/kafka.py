@@ -182,8 +182,15 @@ class KafkaBus:
         return sorted(numbers)
 
     def _bounds(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-        with self._answering():
-            return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._wait_s)
+        deadline_s = time.monotonic() + self._wait_s
+        while True:
+            try:
+                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._wait_s)
+            except KafkaException as error:
+                # A broker knows a new topic a moment before it leads the topic's partitions.
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline_s:
+                    raise self._unreachable(error) from error
+            time.sleep(TOPIC_POLL_S)
 
     def close(self) -> None:
         """Close the connection used for look-ups; readers and writers are closed by their owners."""

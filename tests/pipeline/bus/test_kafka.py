@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipeline.bus.connection import client_config
@@ -68,6 +68,27 @@ def test_start_removed_by_retention_falls_back_to_oldest_record(broker: object) 
             assert [record.offset for record in take(reader, 3)] == [7, 8, 9]
         remove(10)
         assert kafka.read("removed") == kafka.tail("removed", 3) == []
+
+
+class StartingLeader:
+    """A consumer of a broker that does not lead a new partition yet, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        """Fail, or return the offsets of an empty partition."""
+        self.times -= 1
+        if self.times >= 0:
+            raise KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
+        return 0, 0
+
+
+def test_new_partition_without_leader_is_asked_again() -> None:
+    """Until `wait_s` is over; then the error is raised."""
+    assert KafkaBus("k:1", wait_s=20.0)._bounds(StartingLeader(3), "t", 0) == (0, 0)  # type: ignore[arg-type]
+    with pytest.raises(KafkaUnreachableError, match="NOT_LEADER"):
+        KafkaBus("k:1", wait_s=0.0)._bounds(StartingLeader(10**9), "t", 0)  # type: ignore[arg-type]
 
 
 @contextmanager
