@@ -31,9 +31,10 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec, topics
 from pipeline.errors import KafkaUnreachableError, PortInUseError, SettingError
 from pipeline.forwarding import Forwarder
-from pipeline.ingest.buffer import Buffer, Flusher
+from pipeline.ingest.app import create_app as ingest_app
+from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.flusher import Flusher
 from pipeline.ingest.metrics import REASONS, Meters
-from pipeline.ingest.server import create_app as ingest_app
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import Announcement, TypeCount, Window, encode
 from pipeline.metrics import workers
