@@ -87,7 +87,7 @@ def _subscriber_alerts(facts: Facts) -> Iterator[Alert]:
         if silent:
             yield Alert(
                 "A subscriber is silent",
-                f"cluster {cluster}: {', '.join(silent)} of {len(members)}; its clients move to the others",
+                f"cluster {cluster}: {', '.join(silent)} ({len(silent)} of {len(members)}); clients move to live ones",
             )
         for member in members:
             behind = _behind(member.announcement.last_event_id, facts)

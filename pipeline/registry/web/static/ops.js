@@ -56,7 +56,7 @@ function bars(batches, triggerS) {
     svgElement(svg, 'line', 'limit', { x1: 0, x2: WIDTH, y1: y(triggerS).toFixed(1), y2: y(triggerS).toFixed(1) }),
   );
   const longest = Math.max(0, ...batches.map((batch) => batch.batch_s));
-  byId('batch-top').textContent = batches.length ? `longest ${seconds(longest)} of ${triggerS} s` : 'no data yet';
+  byId('batch-top').textContent = batches.length ? `longest ${seconds(longest)}` : 'no data yet';
 }
 
 function showAlerts(alerts) {
@@ -67,7 +67,7 @@ function showAlerts(alerts) {
     return item;
   });
   const list = byId('alerts');
-  const shown = items.length ? items : [element('li', 'none', 'No alerts: all figures shown here are as usual.')];
+  const shown = items.length ? items : [element('li', 'none', 'No alerts.')];
   // Screen readers would read an unchanged list aloud again.
   if (list.textContent !== shown.map((item) => item.textContent).join('')) list.replaceChildren(...shown);
 }
@@ -102,8 +102,8 @@ function show(data) {
   byId('arriving').textContent = known(data.arriving_per_s, rate);
   byId('counted').textContent = rate(data.counted_per_s);
   byId('lag').textContent = known(data.lag);
-  const usual = data.arriving_per_s === null ? '' : `, up to ${whole(data.arriving_per_s * triggerS)} is usual`;
-  byId('lag-usual').textContent = `reactions not read by Spark${usual}`;
+  const usual = data.arriving_per_s === null ? '' : `; up to ${whole(data.arriving_per_s * triggerS)} is usual`;
+  byId('lag-usual').textContent = `reactions not yet read by Spark${usual}`;
   byId('batch').textContent = seconds(batch.p95_s);
   byId('batch').classList.toggle('bad', batch.newest_s > triggerS);
   byId('trigger').textContent = `of ${triggerS} s`;

@@ -161,7 +161,7 @@ export class Stream {
       return new Failure('The registration has ended');
     }
     if (response.status === 429) return new Failure('Too many registrations', waitMs);
-    if (response.status === 503) return new Failure('The server is busy', waitMs);
+    if (response.status === 503) return new Failure('The server is not available', waitMs);
     if (response.status >= 400 && response.status < 500) {
       this.#last = '';
       this.on.reset({ reason: `the server answered ${response.status}` });
