@@ -53,7 +53,3 @@ class ClientError(EmoStreamError):
         self.status = status
         self.detail = detail
         self.retry_after_s = retry_after_s
-
-
-class RegistryFullError(EmoStreamError):
-    """The maximum number of clients is registered."""

@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec, topics
 from pipeline.forwarding import Forwarder
-from pipeline.ingest.buffer import Buffer, Flusher
-from pipeline.ingest.server import create_app as ingest_app
+from pipeline.ingest.app import create_app as ingest_app
+from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.flusher import Flusher
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import TypeCount, Window
 from pipeline.metrics.exposition import PATH

@@ -25,7 +25,7 @@ def expositions() -> Iterator[dict[str, bytes]]:
     subscriber = Subscriber(Settings(), "http://s")
     registrations = Registrations(MemoryBus(), Settings(), pytest.fail)
     batches = BatchMeters(NAMES.events.name, 6.0)
-    registrations.roster.hear_announcement(SubscriberId("1", "1"), Announcement("1", "1", "http://s", 0, 2**62))
+    registrations.assignments.apply_announcement(SubscriberId("1", "1"), Announcement("1", "1", "http://s", 0, 2**62))
     yield {
         "ingest": Ingest().http.get(PATH).data,
         "spark": expose(collector_registry(batches), "")[0],

@@ -29,7 +29,7 @@ def announce(registrations: Registrations, subscriber: str, announced_ns: int) -
     """Announce a subscriber of cluster 1 to the registry."""
     announcement = Announcement(subscriber, "1", f"http://host:81{subscriber}/base", 0, announced_ns)
     with registrations.lock:
-        registrations.roster.hear_announcement(SubscriberId("1", subscriber), announcement)
+        registrations.assignments.apply_announcement(SubscriberId("1", subscriber), announcement)
 
 
 def test_registrations_moves_and_removals_are_counted(registrations: Registrations) -> None:
