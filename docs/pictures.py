@@ -26,7 +26,7 @@ from experiments.synthetic.run import make_run
 IMAGES = Path(__file__).resolve().parent / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 1, "ingest_workers": 1}
-PAGE = {"width": 960, "height": 640}
+PAGE = {"width": 960, "height": 700}
 REPORT = {"width": 1000, "height": 900}
 WINDOWS = 20
 CROWD = {"😂": 9, "❤️": 7, "🎉": 6, "🔥": 5, "👏": 5, "😮": 3, "🥳": 2, "😢": 1, "🙌": 1, "💪": 1}
