@@ -78,7 +78,7 @@ def figures_table(run_dir: Path) -> str:
     changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name] != "")
     missed = [name for name, met in summary["slos"].items() if not met]
     rows = [
-        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions a second, "
+        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions per second, "
         f"{given['clients']} clients, on {about['cores']} cores ({about['cpu']}, {about['kernel']}), "
         f"commit {about['commit'][:7]}{' with changes' if about['dirty'] else ''}.",
         "",
