@@ -45,7 +45,7 @@ from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.metrics import StreamMeters
-from pipeline.subscriber.server import Subscriber
+from pipeline.subscriber.state import Subscriber
 from pipeline.supervisor import metrics_ports
 from pipeline.supervisor.plan import stages
 from pipeline.tokens import Tokens
