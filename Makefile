@@ -58,7 +58,7 @@ up: jars ## Start the whole chain; Ctrl-C stops it
 	@$(BIN)/python -m pipeline up
 
 .PHONY: airflow
-airflow: jars ## Start Airflow with the sweeps and print its address; Ctrl-C stops it
+airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to look
 	@$(BIN)/python -m experiments.campaign.airflow_standalone
 
 .PHONY: bench
