@@ -51,7 +51,7 @@ class Session:
             users=users,
             rate_per_s=rate_per_s,
             trigger_s=trigger_s,
-            policy=policy,  # type: ignore[arg-type]
+            policy=policy,
             attach=attach,
             # One screen needs no more.
             clusters=1,
