@@ -50,7 +50,7 @@ up: jars ## Start the whole chain, until Ctrl-C
 
 .PHONY: airflow
 airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to look
-	@$(BIN)/python -m experiments.campaign.airflow_standalone
+	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
 bench: jars ## Measure: SUITE=chain, ingest, load, analysis or delivery, into reports/bench/

@@ -1,4 +1,4 @@
-"""`python -m experiments run|sweep|report|compare|bench`: the instrument's command line. It only wires."""
+"""`python -m experiments`: the instrument's command line. It only wires."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import files
+from experiments.campaign import airflow_standalone
+from experiments.load import recording
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
 from pipeline.errors import EmoStreamError
@@ -47,13 +49,39 @@ def _line() -> argparse.ArgumentParser:
     )
     sweep.add_argument("design", type=Path, help="YAML, such as experiments/designs/smoke.yaml")
     sweep.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
-    report = commands.add_parser("report", help="write the report of a run or a campaign anew from its files")
+    report = commands.add_parser("report", help="write the report of a run or a campaign again, from its files")
     report.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
     compare = commands.add_parser("compare", help="two campaigns side by side, and which differences are supported")
     compare.add_argument("a", type=Path, help="directory of a campaign")
     compare.add_argument("b", type=Path, help="directory of another")
     bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    trace = commands.add_parser("trace", help="make a recording to replay")
+    actions = trace.add_subparsers(dest="action", required=True)
+    make = actions.add_parser(
+        "make",
+        help="write a made-up recording as CSV: offset_ms,user_id,emoji_type",
+        description="Write a made-up recording of a live audience as CSV (offset_ms,user_id,emoji_type): many emoji "
+        "types with few of each, and bursts after events. The same seed gives the same bytes on every platform. With "
+        "the defaults it is the recording that a run replays with `-p arrivals trace` and no path.",
+    )
+    make.add_argument("--seed", type=int, default=recording.SEED, help="a whole number from 0; default: %(default)s")
+    make.add_argument(
+        "--minutes", type=int, default=recording.MINUTES,
+        help=f"length of the recording, 1 to {recording.MINUTES_MAX}; default: %(default)s",
+    )  # fmt: skip
+    make.add_argument(
+        "--out", type=Path, default=Path("trace.csv"), help="file to write or replace; default: %(default)s"
+    )
+    airflow = commands.add_parser("airflow", help="run Airflow with the sweeps until Ctrl-C; print where to look")
+    airflow.add_argument(
+        "--port", type=int, default=airflow_standalone.PORT,
+        help="port of Airflow's page, on this machine only; default: %(default)s",
+    )  # fmt: skip
+    airflow.add_argument(
+        "--home", type=Path, default=airflow_standalone.HOME,
+        help="directory for its state and logs; default: %(default)s",
+    )  # fmt: skip
     for command in (run, sweep, compare, bench):
         command.add_argument("--reports", type=Path, default=REPORTS, help="where reports go: %(default)s")
     return line
@@ -97,7 +125,29 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "sweep": _sweep, "report": _report, "compare": _compare, "bench": _bench}
+def _trace(options: argparse.Namespace) -> int:
+    frame = recording.make(options.out, options.seed, options.minutes)
+    print(
+        f"{options.out}: {len(frame):,} reactions of {frame['user_id'].nunique():,} users and "
+        f"{frame['emoji_type'].nunique()} emoji types in {options.minutes} minutes"
+    )
+    return 0
+
+
+def _airflow(options: argparse.Namespace) -> int:
+    airflow_standalone.main(["--port", str(options.port), "--home", str(options.home)])
+    return 0
+
+
+COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "report": _report,
+    "compare": _compare,
+    "bench": _bench,
+    "trace": _trace,
+    "airflow": _airflow,
+}
 
 if __name__ == "__main__":
     main()

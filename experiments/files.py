@@ -19,7 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically. Raises EmoStreamError naming the path if it cannot be written."""
     with _whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
