@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from experiments import ledger
-from experiments.analysis import accuracy, batches, hops, lag, latency, verdict
+from experiments.analysis import accuracy, batches, hops, lag, latency, usage, verdict
 from experiments.analysis import deliveries as audit
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits, spectrum
 from experiments.analysis.representation import Representation, representation, representatives_wrong
-from experiments.run import usage
 from experiments.stats import warm_up
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError

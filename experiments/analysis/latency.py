@@ -17,9 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.ledger import WINDOW_KEY, accepted, require, unique_windows
-from experiments.units import NS_PER_S
+from experiments.units import NS_PER_MS, NS_PER_S
 
-NS_PER_MS = 1_000_000
 _PAIRS_AT_ONCE = 1 << 22  # 32 MB of int64: the outer sums stay small however many clients there are
 
 Ints = NDArray[np.int64]

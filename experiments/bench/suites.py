@@ -24,7 +24,7 @@ import uvloop
 from experiments.analysis.latency import rank_quantile
 from experiments.analysis.verdict import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
-from experiments.bench.delivery.suite import delivery
+from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
 from experiments.load.http1 import get, post
 from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names

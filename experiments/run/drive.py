@@ -20,6 +20,7 @@ from experiments.units import NS_PER_S
 from pipeline import lifecycle
 from pipeline.bus.base import Reader
 from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.records import readable
 from pipeline.bus.topics import Topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
@@ -84,8 +85,7 @@ def last_window(ends: Mapping[int, int], since: Mapping[int, int], windows: Read
     covered: dict[int, int] = {}
     last = "none:0"
     while time.monotonic() < deadline_s and any(covered.get(p, 0) < end for p, end in awaited.items()):
-        for record in windows.poll(0.2):
-            window = decode_window(record.value)
+        for _, window in readable(windows.poll(0.2), decode_window, "window"):
             last = window.event_id
             for key, (_, upto) in window.offsets.items():
                 covered[int(key.rpartition("-")[2])] = upto + 1

@@ -12,12 +12,11 @@ from itertools import pairwise
 import pandas as pd
 import psutil
 
+from experiments.analysis.usage import MACHINE
 from experiments.ledger import COLUMNS
 from experiments.run import machine_lock
-from experiments.units import NS_PER_S
 
 SAMPLE_S = 2.0
-MACHINE = "machine"
 _STAGES = {
     "pipeline": "supervisor",
     "pipeline.broker": "kafka",
@@ -110,22 +109,3 @@ def _stage(command: Sequence[str]) -> str | None:
     if words[:1] == ["granian"]:
         return next((_STAGES[word] for word in words if word in _STAGES), None)
     return next((_STAGES.get(module) for flag, module in pairwise(words) if flag == "-m"), None)
-
-
-def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
-    """Return the mean number of cores each stage used between the two moments, and `others`: all the rest.
-
-    Only samples inside count; a stage with fewer than two is left out. `others` is what the machine did that was
-    none of ours: the operating system, or somebody else's work that may have spoilt the run.
-    """
-    inside = usage[(usage["t_ns"] >= start_ns) & (usage["t_ns"] <= end_ns)]
-    result: dict[str, float] = {}
-    for stage, rows in inside.groupby("stage"):
-        first, last = rows.iloc[0], rows.iloc[-1]
-        if last["t_ns"] > first["t_ns"]:
-            spent_s = float(last["cpu_s"] - first["cpu_s"])
-            result[str(stage)] = max(spent_s, 0.0) * NS_PER_S / float(last["t_ns"] - first["t_ns"])
-    if MACHINE in result:
-        ours = sum(share for stage, share in result.items() if stage != MACHINE)
-        result["others"] = max(result[MACHINE] - ours, 0.0)
-    return result

@@ -18,10 +18,9 @@ import msgspec
 
 from experiments.bench.delivery.client import Client, Join, Received, Stream
 from experiments.bench.delivery.wire import Pool, request
+from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
-# Not experiments.load.schedule's: that would bring pandas into a process that has to be light.
-NS_PER_S = 1_000_000_000
 # What a subscriber asks for in its greeting.
 RETRY_S = 1.0
 # Fewer than the registry answers at a time: each is answered at once.

@@ -19,7 +19,7 @@ from experiments.bench.delivery.chain import Meter, Stages
 from experiments.bench.delivery.client import Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
-from experiments.bench.delivery.measurements import SETTLE_S, WARM_UP, Sizes
+from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
 
 PACE_S = 0.25
 

@@ -26,7 +26,7 @@ from experiments.bench.delivery.churn import Phase, compare
 from experiments.bench.delivery.client import Client, Join, Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
-from experiments.bench.delivery.suite import summary
+from experiments.bench.delivery.measurements import summary
 from experiments.bench.delivery.wire import Event, EventReader
 from pipeline import lifecycle
 from pipeline.bus.memory import MemoryBus

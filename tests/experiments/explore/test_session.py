@@ -22,12 +22,12 @@ from experiments.explore.state import State
 from experiments.explore.view import View, status
 from experiments.load.schedule import BURST_FOCUS, timestamp_of
 from experiments.parameters import Parameters
+from experiments.units import NS_PER_S
 from pipeline.bus.base import Record
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.messages import Event, TypeCount, Window, encode
 
-NS = 1_000_000_000
-START_NS = 1_764_000_000 * NS
+START_NS = 1_764_000_000 * NS_PER_S
 
 
 def reaction(partition: int, offset: int, due_ns: int, user_id: str = "look-0001") -> Record:
@@ -63,25 +63,25 @@ class Topic:
 def test_arrivals_are_poisson_in_their_tick_and_in_order() -> None:
     """A second at 1,000/s gives about a thousand reactions, each stamped within it, in order of time."""
     rng = np.random.default_rng(1)
-    drawn = arrivals(rng, 1000.0, START_NS, START_NS + NS, user_names(5, "look"))
+    drawn = arrivals(rng, 1000.0, START_NS, START_NS + NS_PER_S, user_names(5, "look"))
     stamps = [datetime.fromisoformat(one["timestamp"]) for one in drawn]
     assert 900 < len(drawn) < 1100
     assert stamps == sorted(stamps)
-    assert datetime.fromtimestamp(START_NS // NS, UTC) <= stamps[0] <= stamps[-1]
+    assert datetime.fromtimestamp(START_NS // NS_PER_S, UTC) <= stamps[0] <= stamps[-1]
     assert (stamps[-1] - stamps[0]).total_seconds() < 1
     assert {one["user_id"] for one in drawn} == {f"look-{number:04d}" for number in range(5)}
 
 
 def test_a_burst_is_mostly_of_one_type() -> None:
     """With a focus, the share of a goal's reactions that are alike is BURST_FOCUS at least."""
-    drawn = arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS + NS, ["look-0000"], "⚽")
+    drawn = arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS + NS_PER_S, ["look-0000"], "⚽")
     share = sum(one["emoji_type"] == "⚽" for one in drawn) / len(drawn)
     assert share == pytest.approx(BURST_FOCUS, abs=0.03)
 
 
 def test_a_clock_that_stepped_back_gives_no_arrivals() -> None:
     """A tick that ends before it began holds nothing."""
-    assert arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS - NS, ["look-0000"]) == []
+    assert arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS - NS_PER_S, ["look-0000"]) == []
 
 
 @pytest.mark.parametrize("answered", [202, 503])
@@ -121,20 +121,28 @@ def test_the_rate_changes_while_it_runs_and_every_answer_is_counted(answered: in
 def test_latency_runs_from_the_moment_a_reaction_was_due_to_the_receipt_of_its_window() -> None:
     """Only reactions of ours, and only those in the window's offsets, enter its latencies."""
     ledger = Ledger("look-")
-    ledger.add([reaction(0, 10, START_NS), reaction(0, 11, START_NS + NS, "fan-0001"), reaction(0, 12, START_NS + NS)])
-    ledger.add([reaction(1, 4, START_NS + 2 * NS), reaction(1, 5, START_NS + 3 * NS), Record(1, 6, 0, None, b"?")])
-    first = ledger.claim(window({"emoji-events-0": (10, 12), "emoji-events-1": (4, 4)}, 4), START_NS + 6 * NS)
+    ledger.add(
+        [
+            reaction(0, 10, START_NS),
+            reaction(0, 11, START_NS + NS_PER_S, "fan-0001"),
+            reaction(0, 12, START_NS + NS_PER_S),
+        ]
+    )
+    ledger.add(
+        [reaction(1, 4, START_NS + 2 * NS_PER_S), reaction(1, 5, START_NS + 3 * NS_PER_S), Record(1, 6, 0, None, b"?")]
+    )
+    first = ledger.claim(window({"emoji-events-0": (10, 12), "emoji-events-1": (4, 4)}, 4), START_NS + 6 * NS_PER_S)
     assert sorted(first.latencies_s) == [4.0, 5.0, 6.0]
     assert (first.median_s, first.slowest_s, first.total) == (5.0, 6.0, 4)
-    second = ledger.claim(window({"emoji-events-1": (5, 6)}, 1), START_NS + 12 * NS)
+    second = ledger.claim(window({"emoji-events-1": (5, 6)}, 1), START_NS + 12 * NS_PER_S)
     assert list(second.latencies_s) == [9.0]
 
 
 def test_a_window_waits_for_its_records() -> None:
     """Kafka is read as far as the window's offsets go before its latencies are computed."""
-    topic = Topic([reaction(0, 0, START_NS)], [], [reaction(0, 1, START_NS + NS)])
+    topic = Topic([reaction(0, 0, START_NS)], [], [reaction(0, 1, START_NS + NS_PER_S)])
     counted = window({"emoji-events-0": (0, 1)}, 2)
-    assert len(asyncio.run(seen(Ledger("look-"), topic, counted, START_NS + 2 * NS)).latencies_s) == 2
+    assert len(asyncio.run(seen(Ledger("look-"), topic, counted, START_NS + 2 * NS_PER_S)).latencies_s) == 2
 
 
 def test_records_that_never_come_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

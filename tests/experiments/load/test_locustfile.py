@@ -15,9 +15,9 @@ from experiments import ledger
 from experiments.load import closed_loop
 from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
 from experiments.parameters import Parameters
+from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
-NS = 1_000_000_000
 REFUSED, CUT = 7, 12  # the server answers one request with 503, and hangs up on another
 
 
@@ -119,7 +119,7 @@ def test_phases_last_whole_triggers(load):
     parameters, told, plan, _ = load
     spans = plan.groupby("phase", sort=False)["t_intended_ns"].agg(["min", "max"])
     assert list(spans.index) == ["warm-up", "measured"]
-    assert (spans["max"] - spans["min"] < parameters.trigger_s * NS).all()
+    assert (spans["max"] - spans["min"] < parameters.trigger_s * NS_PER_S).all()
     assert spans["max"].iloc[0] < spans["min"].iloc[1]
     assert next(what for what, _ in told) == "warming up"
 
