@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments import files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording
+from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
 from pipeline.errors import EmoStreamError
@@ -35,26 +36,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _line() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m experiments", description="Measure the chain.")
     commands = line.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="one measured run: execute a notebook, print the report's path last")
+    run = commands.add_parser(
+        "run", help="carry out one measured run: execute a notebook, print the path of its report last"
+    )
     run.add_argument(
         "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook, e.g. -p users 50",
     )  # fmt: skip
     run.add_argument("--notebook", type=Path, default=NOTEBOOKS / "run.ipynb", help="default: %(default)s")
-    run.add_argument("--campaign", default="single", help="the folder below it; default: %(default)s")
+    run.add_argument("--campaign", default="single", help="folder below the reports; default: %(default)s")
     sweep = commands.add_parser(
         "sweep",
-        help="carry out a design; start it again to go on where it was cut off",
+        help="carry out a design; start it again to continue one that was interrupted",
         epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
     )
     sweep.add_argument("design", type=Path, help="YAML, such as experiments/designs/smoke.yaml")
     sweep.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
     report = commands.add_parser("report", help="write the report of a run or a campaign again, from its files")
     report.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
-    compare = commands.add_parser("compare", help="two campaigns side by side, and which differences are supported")
+    compare = commands.add_parser("compare", help="compare two campaigns, and say which differences are supported")
     compare.add_argument("a", type=Path, help="directory of a campaign")
-    compare.add_argument("b", type=Path, help="directory of another")
-    bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
+    compare.add_argument("b", type=Path, help="directory of another campaign")
+    bench = commands.add_parser("bench", help="run a benchmark; print its figures and write them as JSON")
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
     trace = commands.add_parser("trace", help="make a recording to replay")
     actions = trace.add_subparsers(dest="action", required=True)
@@ -83,7 +86,9 @@ def _line() -> argparse.ArgumentParser:
         help="directory for its state and logs; default: %(default)s",
     )  # fmt: skip
     for command in (run, sweep, compare, bench):
-        command.add_argument("--reports", type=Path, default=REPORTS, help="where reports go: %(default)s")
+        command.add_argument(
+            "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
+        )
     return line
 
 
@@ -126,11 +131,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
-    frame = recording.make(options.out, options.seed, options.minutes)
-    print(
-        f"{options.out}: {len(frame):,} reactions of {frame['user_id'].nunique():,} users and "
-        f"{frame['emoji_type'].nunique()} emoji types in {options.minutes} minutes"
-    )
+    print(f"{options.out}: {summary(recording.make(options.out, options.seed, options.minutes))}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From a run's parameters to its plan."""
+"""Make the plan of a run from its parameters."""
 
 from __future__ import annotations
 

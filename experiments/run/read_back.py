@@ -33,7 +33,7 @@ def events(records: Iterable[Record]) -> pd.DataFrame:
                     record.offset,
                     event.user_id,
                     event.emoji_type,
-                    _spelled(event.timestamp),
+                    _with_microseconds(event.timestamp),
                 ),
                 *(event.accepted_ns, event.flushed_ns, record.timestamp_ms * NS_PER_MS),
             )
@@ -41,8 +41,8 @@ def events(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS["topic"]))
 
 
-def _spelled(timestamp: str) -> str:
-    """Microseconds always written out: JSON encoders drop a fraction that is zero."""
+def _with_microseconds(timestamp: str) -> str:
+    """Return it with microseconds: JSON encoders drop a fraction that is zero."""
     return timestamp if "." in timestamp else timestamp.replace("Z", ".000000Z")
 
 

@@ -1,4 +1,4 @@
-"""What each stage costs the machine while a run goes on: CPU time and memory, sampled from the outside."""
+"""Sample the CPU time and memory of each stage during a run, from the outside."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class UsageWatch:
     """Samples every stage below this process and below `roots` (process ids) while it is entered.
 
     A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
-    subscribers together are one stage. The stage `machine` is all that the machine did, whoever did it.
-    `other_run` is whether somebody else's load generator was seen on the machine, however briefly it stayed.
+    subscribers together are one stage. The stage `machine` is the whole machine, all processes included.
+    `other_run` tells whether a load generator of another process was seen on the machine, however briefly.
     """
 
     def __init__(self, roots: Iterable[int]) -> None:
@@ -56,7 +56,7 @@ class UsageWatch:
         self._thread.join()
 
     def frame(self) -> pd.DataFrame:
-        """Return `t_ns, stage, cpu_s, rss_bytes`: a row a stage and sample; cpu_s counts from the process's start."""
+        """Return `t_ns, stage, cpu_s, rss_bytes`: a row per stage and sample; cpu_s counts from the process's start."""
         return pd.DataFrame(self._rows, columns=list(COLUMNS["usage"]))
 
     def _run(self) -> None:
@@ -77,7 +77,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
             processes = psutil.Process(root).children(recursive=True)
         except psutil.NoSuchProcess:
             continue
-        # Parents come before their children, so a process without a name of its own takes its parent's.
+        # Parents come before their children, so a process that is no stage itself belongs to its parent's.
         for process in processes:
             try:
                 with process.oneshot():
@@ -90,7 +90,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
                         cpu_s[stage] += times.user + times.system
                         rss[stage] += process.memory_info().rss
             except psutil.Error:
-                # It ended between being listed and being looked at.
+                # It ended after it was listed.
                 continue
     whole = psutil.cpu_times()
     busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0)

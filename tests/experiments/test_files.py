@@ -60,7 +60,7 @@ def test_a_write_that_fails_half_way_leaves_the_file_that_stood_there(tmp_path):
     ("number", "said"),
     [
         (errno.ENOSPC, "the disk is full: make room and run it again"),
-        (errno.EACCES, "Permission denied: mend that"),
+        (errno.EACCES, "Permission denied: fix that"),
     ],
 )
 def test_a_full_disk_is_named_with_the_file_and_harms_nothing(tmp_path, number, said):

@@ -1,18 +1,18 @@
-"""How large each measurement of the delivery benchmark is, and what all of them share."""
+"""The sizes of the delivery benchmark's measurements, and the constants that they share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# How long after its window was sent the last client may have it before it counts as lost.
+# A window that a client lacks this long after it was sent counts as lost.
 SETTLE_S = 15.0
-# Windows that nobody times, before those that are: code and caches warm up.
+# Windows that are not timed, before those that are: code and caches warm up.
 WARM_UP = 10
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large each measurement is; the defaults are what the project promises to hold."""
+    """The size of each measurement; the project's promises are about the defaults."""
 
     clients: int = 5_000
     rate_per_s: float = 500.0
@@ -26,5 +26,5 @@ class Sizes:
     # Two minutes of coming and going in all, each round between two quiet phases of the same length.
     rounds: int = 6
     round_s: float = 20.0
-    # At least a thousand at the one that dies: the two differ by some twenty.
+    # At least a thousand at the one that is killed: the two differ by some twenty.
     killed: int = 1_100

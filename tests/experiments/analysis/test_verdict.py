@@ -41,7 +41,7 @@ def test_a_slow_generator_is_a_reason():
     """A p99 of (sent - intended) above 50 ms is INVALID; the warm-up is not judged."""
     late = SENT["seq"] % 50 == 0
     slow = SENT.assign(t_sent_ns=SENT["t_sent_ns"] + late * 80_000_000)
-    assert "kept behind" in reasons(slow)[0]
+    assert "fell behind" in reasons(slow)[0]
     warm_up = (PLAN["phase"] == "warm-up").to_numpy()
     assert reasons(SENT.assign(t_sent_ns=SENT["t_sent_ns"] + warm_up * 10**9)) == []
 
@@ -61,7 +61,7 @@ def test_users_that_are_busy_themselves_are_a_reason(share, bad):
     """A closed loop's users are one process: with its core full its limit would be the chain's."""
     found = verdict.reasons_against_crowd(share)
     assert bool(found) == bad
-    assert all("Take fewer users" in reason for reason in found)
+    assert all("Lower users" in reason for reason in found)
 
 
 def test_what_makes_figures_mean_nothing_is_judged_whatever_a_design_names():

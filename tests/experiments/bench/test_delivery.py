@@ -329,10 +329,10 @@ def test_clients_note_every_window_and_go_on_elsewhere_when_their_subscriber_is_
         received, troubles = await audience.results()
         assert tally(received, chain.feed.sent_ns, 6) == Tally(0, 0, 0, 0)
         assert [len(one.joins) for one in received] == [
-            2 if one.joins[0].place == chain.place(0) else 1 for one in received
+            2 if one.joins[0].address == chain.place(0) else 1 for one in received
         ]
         assert troubles["a stream ended"] == 3
-        moved = [one for one in received if one.joins[0].place == chain.place(0)]
+        moved = [one for one in received if one.joins[0].address == chain.place(0)]
         assert len(moved) == 3
         opened_s, served_s = back_s(moved, chain.place(0), stopped_ns)
         assert np.isfinite(opened_s).all()
@@ -372,8 +372,8 @@ def test_a_crowd_in_a_process_of_its_own_does_what_it_is_told() -> None:
         def hold() -> Any:
             with Crowd(chain.registry) as crowd:
                 assert sorted(crowd.ask("register", 4, "1", chain.feed.epoch)) == ["1/1"] * 2 + ["1/2"] * 2
-                crowd.tell("open", range(4), 500.0)
-                assert crowd.hear() > 0
+                crowd.start("open", range(4), 500.0)
+                assert crowd.result() > 0
                 assert crowd.ask("settle", chain.feed.publish(5, 0.01)[-1], PATIENCE_S) == 0
                 chain.refuses = True
                 with pytest.raises(EmoStreamError, match=r"429 to a registration.*far too many"):
@@ -394,9 +394,9 @@ def test_a_crowd_whose_process_ends_says_so() -> None:
     with Crowd("http://127.0.0.1:9") as crowd:
         with pytest.raises(EmoStreamError, match="register failed"):
             crowd.ask("register", 1, "1", "e")
-        crowd.tell("nonsense")
+        crowd.start("nonsense")
         with pytest.raises(EmoStreamError, match="ended"):
-            crowd.hear()
+            crowd.result()
 
 
 def test_publishing_stops_when_it_is_enough() -> None:

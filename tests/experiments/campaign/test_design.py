@@ -187,7 +187,7 @@ def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str,
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (None, r"line 5, field parameters\.trace: trace .*replay\.csv is not there: give the path"),
+        (None, r"line 5, field parameters\.trace: trace .*replay\.csv does not exist: give the path"),
         ("0,ada\n", r"line 5, field parameters\.trace: trace .*replay\.csv .*'emoji_type'"),
         ("0,ada,😂\n10,ada,x\n", r"line 5, field parameters\.trace: .*line 3, column emoji_type is 'x'"),
         ("0,ada,😂\n9,ada,😂\n8,ada,😂\n", r"line 5, field parameters\.trace: .*line 4, column offset_ms is '8'"),
@@ -200,7 +200,7 @@ def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str,
 def test_a_recording_that_cannot_be_replayed_is_refused_before_anything_runs(
     tmp_path: Path, rows: str | None, said: str
 ) -> None:
-    """One that is not there, lacks a column, holds no emoji, is out of order, or ends too soon for a level."""
+    """One that does not exist, lacks a column, holds no emoji, is out of order, or ends too soon for a level."""
     path = tmp_path / "replay.csv"
     if rows is not None:
         header = "offset_ms,user_id,emoji_type\n" if rows.count("😂") else "offset_ms,user_id\n"

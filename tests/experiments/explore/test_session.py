@@ -262,4 +262,21 @@ def test_the_panel_sets_the_rate_and_allows_what_can_be_done() -> None:
     buttons[3].value = 100.0
     assert session.state.rate_per_s == pytest.approx(100.0)
     running = replace(session.state, phase="running", sent=1234)
-    assert "1,234 reactions sent, 100 a second" in status(running)
+    assert "1,234 reactions sent, 100 per second" in status(running)
+
+
+def test_follow_refuses_to_wait_for_no_window() -> None:
+    """Nothing is started for a number below 1."""
+    session = Session(users=1, rate_per_s=1.0, trigger_s=2.0, policy="ceil")
+    with pytest.raises(SettingError, match="windows is 0: give 1 or more"):
+        next(session.follow(0))
+    assert session.state.phase == "idle"
+
+
+def test_follow_raises_why_a_session_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The states before the failure are yielded first; afterwards nothing runs."""
+    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
+    session = Session(users=1, rate_per_s=1.0, trigger_s=2.0, policy="ceil", attach="/nowhere/ready.json")
+    with pytest.raises(EmoStreamError, match="names no running chain"):
+        list(session.follow(1))
+    assert session.state.over

@@ -137,7 +137,7 @@ def test_a_load_that_fails_names_its_log(tmp_path, monkeypatch):
     ("options", "named"),
     [
         (["--think-s", "0"], "--think-s is 0.0"),
-        (["--ledger", "/nowhere"], "'/nowhere', which is no directory"),
+        (["--ledger", "/nowhere"], "'/nowhere', which is not a directory"),
         (["--ledger", ".", "--master"], "written by one process"),
     ],
 )

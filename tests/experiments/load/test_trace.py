@@ -90,7 +90,7 @@ def test_each_offence_is_named_where_it_stands(tmp_path: Path, text: str, named:
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     """A missing file, a folder and bytes that are not UTF-8 are named."""
-    with pytest.raises(SettingError, match=r"none\.csv is not there: give the path"):
+    with pytest.raises(SettingError, match=r"none\.csv does not exist: give the path"):
         read(tmp_path / "none.csv")
     with pytest.raises(SettingError, match="cannot be read"):
         read(tmp_path)

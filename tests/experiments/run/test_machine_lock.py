@@ -57,7 +57,7 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file where its folder should be, say."""
     (tmp_path / "cache").write_text("")
     with (
-        pytest.raises(EmoStreamError, match=r"cache/measuring\.lock could not be written: File exists: mend that"),
+        pytest.raises(EmoStreamError, match=r"cache/measuring\.lock could not be written: File exists: fix that"),
         machine_lock.alone("a run", tmp_path / "cache"),
     ):
         pytest.fail("measured without a lock")

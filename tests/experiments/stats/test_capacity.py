@@ -94,7 +94,7 @@ def test_a_search_resumes_from_its_results():
     for cut in range(len(results)):
         assert next_load(SEARCH, results[:cut]) == results[cut].load
         assert not capacity(SEARCH, results[:cut]).confirmed
-    assert "not at its end" in capacity(SEARCH, results[:4]).why
+    assert "has not ended" in capacity(SEARCH, results[:4]).why
     assert capacity(SEARCH, []).why.startswith("No load")
 
 

@@ -50,7 +50,7 @@ def test_a_cold_beginning_says_how_long_the_warm_up_should_have_been(slow: int):
 
 def test_too_few_windows_cannot_tell():
     """Seven windows, or seven that are finite, say neither steady nor unsteady."""
-    assert warm_up([0.3] * 7) == WarmUp(None, "7 windows are too few to tell (8 are needed).", None)
+    assert warm_up([0.3] * 7) == WarmUp(None, "7 windows are too few for a test (8 are needed).", None)
     assert warm_up([0.3] * 7 + [math.nan, math.inf]).steady is None
     assert warm_up([0.3] * 8).steady
 
