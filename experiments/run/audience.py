@@ -58,7 +58,7 @@ async def listen(screen: Screen) -> None:
 
     A client whose stream the chain ends has not left: windows that it then does not get are missing.
     """
-    screen.credentials = screen.client.ticket
+    screen.credentials = screen.client.credentials
     screen.registered.set()
     received = screen.received
     async for received_ns, events in screen.client.received():

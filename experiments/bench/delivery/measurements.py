@@ -23,7 +23,7 @@ from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed, feeding
 from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
 from experiments.run import machine_lock
-from pipeline.subscriber.app import LOOK_S
+from pipeline.subscriber.app import SWEEP_S
 
 PAIR = ("1/1", "1/2")
 # The fan-out's pace: this many messages per second, but at least this long from window to window.
@@ -133,8 +133,8 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         after_mb = rss_mb(processes)
         received, troubles = crowd.ask("results")
     stages.await_clients(0)
-    # Subscribers check every LOOK_S whether they can return memory.
-    time.sleep(2 * LOOK_S)
+    # Subscribers check every SWEEP_S whether they can return memory.
+    time.sleep(2 * SWEEP_S)
     grown_mb = after_mb - before_mb
     from_due_s, from_redirect_s = audit.first_bytes_s(received)
     return {
