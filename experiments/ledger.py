@@ -111,7 +111,7 @@ def cells(windows: pd.DataFrame) -> pd.DataFrame:
 def placed(topic: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     """Return the topic with `epoch`, `window` (the first window covering the record, or null) and `covers`.
 
-    `covers` is the number of windows whose offsets include the record: 1 if all is well. The loop is over
+    `covers` is the number of windows whose offsets include the record: 1 if all is right. The loop is over
     windows; each finds its records by binary search.
     """
     ordered = topic.sort_values(["partition", "offset"], ignore_index=True)

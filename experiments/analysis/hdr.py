@@ -78,5 +78,5 @@ def _refusal(position: int, text: str, error: Exception) -> str:
     seen = f"{text[:24]}…" if len(text) > 24 else text
     return (
         f"latency histogram {position} ({seen!r}) is not an HdrHistogram ({error or type(error).__name__}): "
-        "write the run's summary/latency.hdr anew"
+        "write the run's summary/latency.hdr again"
     )

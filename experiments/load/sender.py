@@ -187,7 +187,7 @@ class _Sender:
     def answered(self, connection: _Connection, status: int, closing: bool) -> None:
         """The answer on this connection arrived."""
         if connection.index is None:
-            # An answer without a request: later answers could not be told from it.
+            # An answer without a request: later answers could not be distinguished from it.
             connection.abort()
             return
         self._answered_ns[connection.index] = time.time_ns()

@@ -77,7 +77,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
             processes = psutil.Process(root).children(recursive=True)
         except psutil.NoSuchProcess:
             continue
-        # Parents come before their children, so a process that is no stage itself belongs to its parent's.
+        # Parents come before their children, so a process that is not a stage itself belongs to its parent's.
         for process in processes:
             try:
                 with process.oneshot():

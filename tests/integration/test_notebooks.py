@@ -1,4 +1,4 @@
-"""The notebooks run, by nbval as in anybody's CI and by papermill, on a chain that is up."""
+"""The notebooks run, by nbval as in a CI and by papermill, on a chain that is up."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_nbval_passes_on_the_policies() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> None:
+def test_entries_that_are_not_one_emoji_are_left_out(tmp_path: Path) -> None:
     """Given a recording, the notebook says how many of its entries are no emoji, and keeps its figures."""
     trace = tmp_path / "trace.csv"
     typed = ["😂", "❤", "👍🏽", "🇫🇷", "boo", "👨‍👩‍👧"] * 5
@@ -151,8 +151,8 @@ def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> No
     assert {"policies.csv", "course.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_notebooks_hold_no_outputs_but_checked_ones() -> None:
-    """What is committed has outputs where nbval compares them, and nowhere else: a diff shows what somebody changed."""
+def test_only_checked_outputs_are_committed() -> None:
+    """Only outputs that nbval compares are committed: a diff then shows changes of the source."""
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             checked = CHECKED in cell.metadata.get("tags", [])

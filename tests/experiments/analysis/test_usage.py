@@ -21,8 +21,8 @@ def test_shares_are_cores_between_two_moments() -> None:
     assert shares == pytest.approx({"spark": 0.5, "ingest": 0.25, "machine": 1.0, "others": 0.25})
 
 
-def test_a_stage_that_was_restarted_has_no_negative_share() -> None:
-    """Its counter begins anew; nothing is made of that."""
+def test_restarted_stage_has_share_zero() -> None:
+    """Its counter starts over; the share is 0."""
     frame = pd.DataFrame(
         [(0, "spark", 9.0, 1), (NS_PER_S, "spark", 1.0, 1)], columns=["t_ns", "stage", "cpu_s", "rss_bytes"]
     )

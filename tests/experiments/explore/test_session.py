@@ -145,7 +145,7 @@ def test_a_window_waits_for_its_records() -> None:
     assert len(asyncio.run(seen(Ledger("look-"), topic, counted, START_NS + 2 * NS_PER_S)).latencies_s) == 2
 
 
-def test_records_that_never_come_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_records_raise_with_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window whose offsets Kafka does not hand out ends in an error that names it."""
     monkeypatch.setattr("experiments.explore.seen_windows.READ_S", 0.0)
     with pytest.raises(EmoStreamError, match=r"epoch:7.*broker"):
@@ -153,7 +153,7 @@ def test_records_that_never_come_are_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_percentile_needs_samples() -> None:
-    """The windows' latencies are pooled, and p99 is not told before a thousand of them."""
+    """The windows' latencies are pooled, and p99 needs a thousand of them."""
     few, many = a_window("e:1", [1.0] * 500), a_window("e:2", [3.0] * 500)
     assert math.isnan(quantile_s([few], 0.99))
     assert quantile_s([few, many], 0.99) == 3.0
@@ -184,7 +184,7 @@ def test_a_swarm_is_the_same_for_the_same_window() -> None:
     assert swarm.layout(counts, "e:1") == swarm.layout(counts[::-1], "e:1") != swarm.layout(counts, "e:2")
 
 
-def test_no_two_of_a_swarm_share_a_place() -> None:
+def test_emoji_of_a_swarm_do_not_overlap() -> None:
     """Even at the most that is drawn, emoji stand well apart."""
     placed = swarm.layout([TypeCount("😂", 9000, 900), TypeCount("🔥", 100, 10)], "e:1")
     assert len(placed) <= swarm.MOST
@@ -199,7 +199,7 @@ def test_a_type_in_a_crowd_never_vanishes() -> None:
     assert swarm.layout([TypeCount("😂", 3, 0)], "e:1") == []
 
 
-def test_the_picture_tells_latency_counts_and_what_is_on_screen() -> None:
+def test_the_picture_shows_latency_counts_and_swarm() -> None:
     """Floors, counted against accepted, every bar and the swarm stand in the picture; too few for p99 is a dash."""
     shown = [a_window(f"e:{n}", [1.0, 3.5, 6.5], TypeCount("😂", 38, 4), TypeCount("<b>", 1, 1)) for n in range(3)]
     state = State("running", sent=9, accepted=9, counted=9, arrived=3, windows=tuple(shown), parameters=Parameters())
@@ -214,7 +214,7 @@ def test_the_picture_tells_latency_counts_and_what_is_on_screen() -> None:
 
 
 @pytest.mark.parametrize("phase", ["idle", "starting", "running", "draining", "ended", "failed"])
-def test_every_phase_has_its_words(phase: str) -> None:
+def test_every_phase_has_its_text(phase: str) -> None:
     """Before a window came, status and picture say what goes on."""
     state = State(phase, error="no <Kafka>")
     assert 'class="note"' in picture(state)
@@ -238,11 +238,11 @@ def test_a_session_names_a_parameter_that_is_wrong() -> None:
     assert session.state.rate_per_s == 1.0
 
 
-def test_a_session_that_cannot_attach_says_so_and_can_be_started_again(
+def test_a_session_that_cannot_attach_raises_and_can_be_started_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The thread's error comes out of `watch`, with its remedy; afterwards nothing runs."""
-    # A lock of its own: somebody may be measuring while tests run.
+    # A lock of its own: a measurement may run at the same time.
     monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
     given = {"users": 1, "rate_per_s": 1.0, "trigger_s": 2.0, "policy": "ceil", "attach": "/nowhere/ready.json"}
     session = Session(**given)

@@ -70,7 +70,7 @@ def load(server, tmp_path_factory):
     return parameters, told, plan, sent
 
 
-def test_every_request_stands_in_the_ledger_once(server, load):
+def test_every_request_is_in_the_ledger_once(server, load):
     """What the server saw and what the ledger holds are the same reactions, each once, under the same name."""
     _, _, plan, _ = load
     seen = pd.DataFrame(server.seen)
@@ -141,7 +141,7 @@ def test_a_load_that_fails_names_its_log(tmp_path, monkeypatch):
         (["--ledger", ".", "--master"], "written by one process"),
     ],
 )
-def test_options_no_load_can_be_made_of_are_named(options, named):
+def test_impossible_options_are_named(options, named):
     """A bad option ends Locust at once with the option and what to do."""
     command = [sys.executable, "-m", "locust", "-f", str(closed_loop.LOCUSTFILE), "--headless", "--host", "http://x"]
     ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)

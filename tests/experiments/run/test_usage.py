@@ -55,8 +55,8 @@ def test_a_real_process_is_sampled_with_its_children() -> None:
                 one.kill()
 
 
-def test_another_load_that_comes_and_goes_meanwhile_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the begin nor the end of the watch has it: Locust by its console script, of somebody else."""
+def test_a_brief_foreign_load_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts and ends during the watch: Locust by its console script, of another user."""
     script = tmp_path / "locust"
     script.write_text("import sys\nsys.stdin.read()\n")
     monkeypatch.setattr(usage, "SAMPLE_S", 0.05)
