@@ -59,7 +59,7 @@ up: jars ## Start the whole chain; Ctrl-C stops it
 
 .PHONY: airflow
 airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to look
-	@$(BIN)/python -m experiments.campaign.airflow_standalone
+	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis or delivery
