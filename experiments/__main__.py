@@ -76,9 +76,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from experiments.campaign import reanalyse
 
-    directory = options.directory.resolve()
-    campaign = (directory / "campaign.json").exists()
-    print(reanalyse.whole_campaign(directory) if campaign else reanalyse.run(directory))
+    print(reanalyse.report(options.directory.resolve()))
     return 0
 
 

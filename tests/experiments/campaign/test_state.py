@@ -124,7 +124,7 @@ def test_a_damaged_record_is_named(design: Path, tmp_path: Path) -> None:
     carry_out(Campaign.open(design, tmp_path))
     path = tmp_path / "tiny" / "campaign.json"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(EmoStreamError, match=r"campaign\.json cannot be read.*restore it"):
+    with pytest.raises(EmoStreamError, match=r"campaign\.json is cut off or damaged.*restore it"):
         Campaign.open(design, tmp_path)
     assert len(path.read_bytes()) == 200
 
@@ -135,7 +135,7 @@ def test_a_run_without_a_verdict_is_not_finished(design: Path, tmp_path: Path) -
     run = campaign.pending()[0]
     run_dir = campaign.begin(run)
     (run_dir / "verdict.json").write_text('{"verdict": "VA')
-    with pytest.raises(EmoStreamError, match=r"verdict\.json holds no verdict"):
+    with pytest.raises(EmoStreamError, match=r"verdict\.json is cut off or damaged"):
         campaign.finish(run, run_dir)
     assert not campaign.state.runs
 

@@ -35,7 +35,7 @@ Run = Callable[[Planned, int], str]
 def design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a small design; the report is left out and the machine's lock is a private one."""
     monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(module.campaign_report, "write", lambda directory: directory / "index.html")
+    monkeypatch.setattr(module.page, "write", lambda directory: directory / "index.html")
     path = tmp_path / "tiny.yaml"
     path.write_text(TEXT)
     return path
