@@ -54,6 +54,10 @@ def _line() -> argparse.ArgumentParser:
     compare.add_argument("b", type=Path, help="directory of another")
     bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    docs = commands.add_parser("docs", help="write the generated parts of the Markdown documents")
+    docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
+    docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
+    docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
     for command in (run, sweep, compare, bench):
         command.add_argument("--reports", type=Path, default=REPORTS, help="where reports go: %(default)s")
     return line
@@ -95,7 +99,16 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "sweep": _sweep, "report": _report, "compare": _compare, "bench": _bench}
+def _docs(options: argparse.Namespace) -> int:
+    from experiments import documents
+
+    stale = documents.update(options.documents, check=options.check, run_dir=options.run_dir)
+    for document in stale:
+        print(f"{document}: {'not current, run python -m experiments docs' if options.check else 'written'}")
+    return 1 if options.check and stale else 0
+
+
+COMMANDS = {"run": _run, "sweep": _sweep, "report": _report, "compare": _compare, "bench": _bench, "docs": _docs}
 
 if __name__ == "__main__":
     main()

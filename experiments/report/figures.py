@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits
-from experiments.report.format import ms, whole
+from experiments.report.format import hop_name, ms, whole
 from experiments.report.svg import (
     BLUE,
     GREEN,
@@ -94,7 +94,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
             bar.text(
                 at + mean / 2,
                 0,
-                f"{_words(hop)} {mean:.2f} s",
+                f"{hop_name(hop)} {mean:.2f} s",
                 ha="center",
                 va="center",
                 color=INK if hop == "trigger_wait" else PAPER,
@@ -124,7 +124,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
             fontsize=8.5,
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(hops)), [_words(name) for name in hops["hop"]])
+    axes.set_yticks(range(len(hops)), [hop_name(name) for name in hops["hop"]])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(left=edge * 0.8)
@@ -234,10 +234,6 @@ def types_table(cells: pd.DataFrame, group_size: int, most: int = 12) -> pd.Data
     by_type["shown_share"] = by_type["representatives"] / max(int(by_type["representatives"].sum()), 1)
     by_type["stand_for"] = by_type["representatives"] * group_size
     return by_type.head(most)
-
-
-def _words(hop: str) -> str:
-    return hop.replace("_", " ").replace("micro batch", "micro-batch")
 
 
 def _first(*values: float) -> float:

@@ -179,6 +179,11 @@ def listed(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def hop_name(hop: str) -> str:
+    """Return a hop's name in words: "trigger wait", "micro-batch"."""
+    return hop.replace("_", " ").replace("micro batch", "micro-batch")
+
+
 def upper(text: str) -> str:
     """Return a text that starts with a capital letter."""
     return text[:1].upper() + text[1:]

@@ -27,7 +27,9 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(forms, name) for name in ("seconds", "ms", "share", "whole", "plain")}
+    environment.filters |= {
+        name: getattr(forms, name) for name in ("seconds", "ms", "share", "whole", "plain", "hop_name")
+    }
     return environment.get_template(template).render(light=svg.LIGHT, dark=svg.DARK, **values)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.analysis.hops import HOPS
-from experiments.report.format import percent, rounded
+from experiments.report.format import hop_name, percent, rounded
 
 FULL_SHARE = 0.9
 ACCEPTED_SHARE = 0.999
@@ -134,7 +134,7 @@ def _grown(passing: Mapping[str, Any], failing: Mapping[str, Any]) -> Evidence |
     before, after = growth[hop]
     return Evidence(
         STAGE_OF_HOP[hop],
-        f"Of all hops, {hop.replace('_', ' ')} grew most from pass to fail: from {rounded(before)} ms to "
+        f"Of all hops, {hop_name(hop)} grew most from pass to fail: from {rounded(before)} ms to "
         f"{rounded(after)} ms in the mean.",
         {f"hop_{hop}_mean_ms": after, f"hop_{hop}_growth_ms": after - before},
     )

@@ -58,7 +58,7 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
         dirty += bool(manifest.get("dirty"))
         parts = (manifest.get("cpu"), manifest.get("cores") and f"{manifest['cores']} cores", manifest.get("kernel"))
         machines[", ".join(str(part) for part in parts if part) or "a machine not named"] += 1
-        versions = manifest.get("versions") or versions
+        versions = {name: str(version) for name, version in manifest.get("versions", {}).items()} or versions
         cores = manifest.get("cores") or cores
     return Facts(len(runs), dict(commits), dirty, dict(machines), versions, cores)
 
