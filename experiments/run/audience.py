@@ -58,7 +58,7 @@ async def listen(screen: Screen) -> None:
 
     A stream that the chain ends is no leaving: what the client then does not get, it misses.
     """
-    screen.ticket = screen.client.ticket
+    screen.ticket = screen.client.credentials
     screen.registered.set()
     received = screen.received
     async for received_ns, events in screen.client.received():

@@ -16,7 +16,7 @@ from experiments.bench.delivery.chain import Meter, Stages, cpu_s, rss_mb
 from experiments.bench.delivery.client import Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
-from pipeline.subscriber.app import LOOK_S
+from pipeline.subscriber.app import SWEEP_S
 
 PAIR = ("1/1", "1/2")
 # How long after its window was sent the last client may have it before it counts as lost.
@@ -69,8 +69,8 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         after_mb = rss_mb(processes)
         received, troubles = crowd.ask("results")
     stages.await_clients(0)
-    # They look every LOOK_S whether there is memory to give back.
-    time.sleep(2 * LOOK_S)
+    # They look every SWEEP_S whether there is memory to give back.
+    time.sleep(2 * SWEEP_S)
     grown_mb = after_mb - before_mb
     from_due_s, from_redirect_s = audit.first_bytes_s(received)
     return {
