@@ -165,7 +165,7 @@ def _bytes(path: Path, remedy: str) -> bytes:
 
 
 def _fault(error: Exception) -> str:
-    """Return in words what msgspec says of a file: that it is no whole JSON, or which key is missing or wrong."""
+    """Return the fault that msgspec found: not valid JSON, or a key that is missing or wrong."""
     if not isinstance(error, msgspec.ValidationError):
         return f"is cut off or damaged ({error})"
     text, _, at = str(error).partition(" - at `$")

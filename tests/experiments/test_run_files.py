@@ -177,7 +177,7 @@ def test_missing_campaign_is_named_with_the_way_to_make_one(reports: Path) -> No
     ],
 )
 def test_message_says_what_is_wrong(tmp_path: Path, text: str, fault: str) -> None:
-    """Empty, cut off, another type, a missing key and a key of a wrong type are told apart."""
+    """Empty, cut off, another type, a missing key and a key of a wrong type have different messages."""
     path = tmp_path / "verdict.json"
     path.write_text(text)
     with pytest.raises(run_files.RunFileError) as raised:

@@ -234,7 +234,7 @@ def test_a_recording_is_sought_where_the_notebook_will(tmp_path: Path, monkeypat
 
 
 def test_of_a_long_heavy_plan_only_a_part_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred million reactions are not planned to be told that they could be: that would take minutes."""
+    """A load of a hundred million reactions is rehearsed only in part: all of it would take minutes."""
     lengths: list[int] = []
     plan_of = planning.plan_of
 

@@ -79,8 +79,8 @@ def campaign(finished, tmp_path):
     return begun
 
 
-def test_a_campaign_is_analysed_and_judged_anew(campaign):
-    """Each finished run's figures and verdict are written anew, and campaign.json says what they say."""
+def test_campaign_is_analysed_and_judged_again(campaign):
+    """Each finished run's figures and verdict are written again, and campaign.json agrees with them."""
     assert campaign.state.runs[0].passed
     run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
     before = (run_dir / "summary.json").read_bytes()
@@ -95,7 +95,7 @@ def test_a_campaign_is_analysed_and_judged_anew(campaign):
     assert json.loads((campaign.directory / "campaign.json").read_text())["runs"][0]["passed"] is False
 
 
-def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
+def test_campaign_without_frames_keeps_its_figures(campaign):
     """What a checkout keeps of the reference is enough for its report, and is not changed."""
     run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
     for name in ledger.COLUMNS:
@@ -109,7 +109,7 @@ def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
 @pytest.mark.parametrize(
     ("keep", "fault"), [(None, "is missing"), (0.5, "is cut off or damaged"), (0.0, "is (empty|cut off or damaged)")]
 )
-def test_a_run_cut_off_in_a_write_is_named_and_not_touched(run_dir, name, keep, fault):
+def test_damaged_run_is_named_and_not_changed(run_dir, name, keep, fault):
     """A file that is missing, half there or empty is named with what to do, and nothing else changes."""
     path = run_dir / name
     whole = path.read_bytes()
@@ -122,7 +122,7 @@ def test_a_run_cut_off_in_a_write_is_named_and_not_touched(run_dir, name, keep, 
     assert state(run_dir) == before
 
 
-def test_what_is_no_run_is_said(tmp_path):
+def test_directory_without_a_run_is_named(tmp_path):
     """A path without a run, a manifest of something else, and one without parameters are named."""
     with pytest.raises(RunFileError, match="there is no directory"):
         reanalyse.run(tmp_path / "absent")

@@ -103,7 +103,7 @@ def test_a_search_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "a b", "x\n"])
 def test_a_campaign_stays_below_reports(name: str) -> None:
-    """A name that is no plain folder's is refused before anything is made."""
+    """A name that is not a plain folder name is refused before anything is created."""
     with pytest.raises(SettingError, match="campaign is"):
         steps.planned("tiny", name)
 

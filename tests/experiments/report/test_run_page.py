@@ -212,7 +212,7 @@ def test_percentiles_without_enough_reactions_are_not_printed():
 
 
 def test_a_closed_loop_says_so_everywhere(tmp_path):
-    """A closed loop is told apart in the first paragraph, beside the title, and where latency is explained."""
+    """A closed loop is named in the first paragraph, beside the title, and in the explanation of latency."""
     about = RUN.manifest | {"run": "closed"}
     path = run_page.write_report(tmp_path, RUN.frames, RUN.parameters | {"loop": "closed", "think_s": 1.5}, about)
     page = html.unescape(re.sub(r"\s+", " ", path.read_text(encoding="utf-8")))

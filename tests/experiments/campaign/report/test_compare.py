@@ -1,4 +1,4 @@
-"""Two campaigns side by side: what differs is found, what does not is not, and what was not comparable is said."""
+"""Two campaigns side by side: true differences are found, equal figures are not, and other differences are named."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def shifted(tmp_path_factory):
 def test_a_true_difference_is_supported_with_an_interval_about_it(shifted):
     """0.2 s is found at every level, in latency and micro-batch time, with an interval that holds it."""
     table = differences.compare(*shifted)
-    ours = table[table["key"].isin(["e2e_excess_p50_s", "e2e_excess_p99_s", "batch_p95_s"])]
-    assert len(ours) == 9
-    assert set(ours["verdict"]) == {"supported"}
-    assert ((ours["low"] - 0.02 <= 0.2) & (ours["high"] + 0.02 >= 0.2)).all()
-    assert (ours["difference"] > 0.15).all()
-    assert (ours["p_holm"] >= ours["p"]).all()
+    shifted_rows = table[table["key"].isin(["e2e_excess_p50_s", "e2e_excess_p99_s", "batch_p95_s"])]
+    assert len(shifted_rows) == 9
+    assert set(shifted_rows["verdict"]) == {"supported"}
+    assert ((shifted_rows["low"] - 0.02 <= 0.2) & (shifted_rows["high"] + 0.02 >= 0.2)).all()
+    assert (shifted_rows["difference"] > 0.15).all()
+    assert (shifted_rows["p_holm"] >= shifted_rows["p"]).all()
 
 
 def test_it_is_antisymmetric(shifted):
@@ -60,8 +60,8 @@ def test_no_difference_is_claimed_between_equal_chains(tmp_path):
     assert claimed <= 1
 
 
-def test_words_say_what_is_supported_and_what_is_not(shifted):
-    """The text names figure, direction, size and interval; what is alike; and how many comparisons were made."""
+def test_text_names_supported_differences_and_equal_figures(shifted):
+    """The text names figure, direction, size and interval, equal figures, and the number of comparisons."""
     text = compare.main_text(*shifted)
     assert re.search(
         r"The median latency above the floor is higher in B with 10 users by \d+ ms \(\d+ to \d+, \d+ %\), with 100",
@@ -82,7 +82,7 @@ def test_the_same_campaign_twice_differs_in_nothing(shifted):
     assert "●" not in text.partition("Columns:")[0]
 
 
-def test_what_makes_them_hard_to_compare_is_said(tmp_path, shifted):
+def test_other_differences_are_named(tmp_path, shifted):
     """Levels in one only, another design, commit, machine, invalid and unfinished runs: each in a sentence."""
     levels = [*LEVELS[1:], {"users": 800, "rate_per_s": 800}]
     other = campaign(tmp_path / "other", levels=levels, unfinished=2, faults={0: {"reasons": ["no"]}})
@@ -106,7 +106,7 @@ def test_what_makes_them_hard_to_compare_is_said(tmp_path, shifted):
     assert set(differences.compare(shifted[0], other)["words"]) == {f"100{NBSP}users", f"400{NBSP}users"}
 
 
-def test_two_runs_a_side_are_too_few_to_tell(tmp_path):
+def test_two_runs_per_side_are_too_few(tmp_path):
     """However far apart two campaigns of two runs a level are, nothing is called supported."""
     a, b = campaign(tmp_path / "a", blocks=2), campaign(tmp_path / "b", 3.0, blocks=2, seed=2)
     table = differences.compare(a, b)
@@ -115,7 +115,7 @@ def test_two_runs_a_side_are_too_few_to_tell(tmp_path):
     assert "Too few valid runs to compare" in compare.main_text(a, b)
 
 
-def test_an_interval_that_does_not_stand_after_holm_is_a_hint():
+def test_interval_without_holm_is_a_hint():
     """Verdicts follow interval and corrected p together."""
     row = {"runs_a": 5, "runs_b": 5, "low": 0.1, "high": 0.3, "p": 0.03, "p_holm": 0.2}
     assert differences._verdict(row) == "hint"
@@ -130,7 +130,7 @@ def test_holm_is_the_textbook_one_and_ignores_what_was_not_tested():
     assert math.isnan(corrected[2])
 
 
-def test_what_never_arrived_is_compared_by_rank():
+def test_infinite_runs_are_compared_by_rank():
     """Infinite runs have a p-value, that of their ranks; runs that are all equal have none."""
     never, soon = np.full(5, math.inf), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     assert differences.p_value(never, soon) == pytest.approx(2 / 252)
@@ -142,7 +142,7 @@ def test_a_side_that_does_not_vary_is_compared_by_the_other():
     assert differences.p_value(np.ones(3), np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - math.sqrt(3 / 5))
 
 
-def test_nothing_in_common_is_said_and_is_no_error(tmp_path, shifted):
+def test_no_common_level_gives_an_empty_table_and_a_sentence(tmp_path, shifted):
     """Campaigns without a common level give an empty table and a sentence."""
     other = campaign(tmp_path / "other", levels=[{"policy": "ceil"}, {"policy": "floor"}])
     assert differences.compare(shifted[0], other).empty
@@ -165,7 +165,7 @@ def test_the_page_is_whole_and_carries_its_data(tmp_path, shifted):
     assert len(ids) == len(set(ids))
 
 
-def test_a_directory_that_is_no_campaign_is_refused(tmp_path, shifted):
+def test_directory_without_campaign_is_refused(tmp_path, shifted):
     """The error names the directory and how to make a campaign."""
     with pytest.raises(RunFileError, match=r"campaign\.json is missing.*experiments sweep"):
         compare.main_text(shifted[0], tmp_path)
@@ -210,7 +210,7 @@ def search(place, limit, **options):
     ],
 )
 def test_two_searches_are_compared_by_their_intervals(tmp_path, a, b, words):
-    """Apart: which carries more and by how much at least; open ends are no ends; else no difference, and both ways."""
+    """If the intervals are apart, which carries more and by how much at least; else no difference; both ways."""
     places = search(tmp_path / "a", a), search(tmp_path / "b", b)
     assert words in compare.main_text(*places)
     turned = words.translate(str.maketrans("AB", "BA"))
@@ -238,7 +238,7 @@ def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_p
     assert math.isnan(data["lowest_fail"][1])
 
 
-def test_searches_that_have_nothing_in_common_are_said_to(tmp_path):
+def test_searches_without_a_common_factor_or_load_have_no_verdict(tmp_path):
     """Nothing measured, or another factor: no verdict; a search beside another campaign goes level by level."""
     a = search(tmp_path / "a", 1500)
     nothing = search(tmp_path / "b", 1500, faults={index: {"reasons": ["no"]} for index in range(4)})

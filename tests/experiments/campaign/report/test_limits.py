@@ -13,7 +13,7 @@ CPU = {"kafka": 0.2, "spark": 0.3, "ingest": 0.15, "subscriber": 0.1, "load": 0.
 
 
 def summary(**changes: Any) -> dict[str, Any]:
-    """Return the figures of a run of which nothing can be said, with `changes`."""
+    """Return the figures of a run that point to no stage, with `changes`."""
     figures: dict[str, Any] = {f"cpu_share_{stage}": share for stage, share in CPU.items()}
     figures |= {f"hop_{name}_mean_ms": 100.0 for name in hops.HOPS}
     figures |= {"valid": True, "reasons": [], "slos": {"headroom": True, "lag_slope_upper_share": True}}
@@ -90,7 +90,7 @@ def test_the_hop_that_grew_most_names_its_stage(hop: str):
     assert found[0].figures[f"hop_{hop}_growth_ms"] == 300
 
 
-def test_a_little_growth_is_no_evidence_and_without_a_pass_none_can_be_told():
+def test_small_growth_or_missing_pass_gives_no_evidence():
     """Less than 50 ms or 10 % is nothing, and growth needs something to grow from."""
     assert limits(summary(), summary(hop_cluster_mean_ms=140.0), 2) == []
     assert limits(summary(hop_trigger_wait_mean_ms=3000.0), summary(hop_trigger_wait_mean_ms=3200.0), 2) == []

@@ -326,7 +326,7 @@ def test_one_level_has_neither_trend_nor_comparison(tmp_path):
 
 
 def test_policies_are_laid_out_by_name_and_compared(tmp_path):
-    """A factor that is no quantity gives an axis of names in the design's order, and the truest policy is named."""
+    """A factor with names for values gives an axis in the design's order; the most accurate policy is named."""
     error = {"ceil": 0.33, "floor": 0.82, "carry": 0.05, "stochastic": 0.11}
     levels = [{"policy": name} for name in error]
     page = written(
@@ -363,7 +363,7 @@ def test_axis_is_logarithmic_over_more_than_a_decade_and_main_has_most_blocks(tm
 
 
 def test_a_level_whose_blocks_differ_keeps_the_order_of_the_design(tmp_path):
-    """The `blocks` of a level in a design is no factor of it."""
+    """`blocks` of a level in a design is not a factor."""
     levels = [{"policy": "floor"}, {"policy": "ceil"}]
     about = campaign.write_synthetic(tmp_path, levels=levels)
     about["design"]["levels"] = [{"policy": "floor", "blocks": 5}, {"policy": "ceil"}]
