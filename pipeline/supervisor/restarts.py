@@ -1,9 +1,8 @@
-"""Whether a stage that died is started again, and the error when it is not."""
+"""Whether a stage that died is started again, and the error when it is not. No I/O."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from pathlib import Path
 
 from pipeline.errors import EmoStreamError
 
@@ -14,7 +13,7 @@ LINE_MAX = 500
 
 
 class Restarts:
-    """Counts the starts of every stage within the last WITHIN_S seconds. No I/O."""
+    """Counts the starts of every stage within the last WITHIN_S seconds."""
 
     def __init__(self) -> None:
         self._starts: dict[str, deque[float]] = defaultdict(deque)
@@ -33,18 +32,12 @@ class Restarts:
 
 
 def is_hopeless(starts: int) -> bool:
-    """Return whether a stage with this many recent starts has died too often to be started again. No I/O."""
+    """Return whether a stage with this many recent starts has died too often to be started again."""
     return starts > DEATHS_MAX
 
 
-def gave_up(stage: str, log: Path) -> EmoStreamError:
-    """Return the error for a stage that is not started again; it quotes the last line of the stage's `log`."""
-    return EmoStreamError(f"stage {stage} died {DEATHS_MAX} times within {WITHIN_S:g} s: {_last_line(log)}")
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return f"{lines[-1][:LINE_MAX] if lines else 'its log is empty'} (full log: {log})"
+def gave_up(stage: str, log_text: str, log_path: str) -> EmoStreamError:
+    """Return the error for a stage that is not started again; it quotes the last line that the stage logged."""
+    lines = log_text.strip().splitlines()
+    last = lines[-1][:LINE_MAX] if lines else "its log is empty"
+    return EmoStreamError(f"stage {stage} died {DEATHS_MAX} times within {WITHIN_S:g} s: {last} (full log: {log_path})")

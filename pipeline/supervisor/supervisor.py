@@ -142,7 +142,9 @@ class Supervisor:
             log.warning("a stage died and is restarted", died=watcher.name, starts=starts)
         if not is_hopeless(starts):
             return True
-        self._fail(arbiter, gave_up(watcher.name, _log_file(self._given, watcher.name)))
+        log_file = _log_file(self._given, watcher.name)
+        log_text = log_file.read_text(errors="replace") if log_file.exists() else ""
+        self._fail(arbiter, gave_up(watcher.name, log_text, str(log_file)))
         return False
 
     def _fail(self, arbiter: ChainArbiter, error: EmoStreamError) -> None:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from experiments.bench.delivery.client import Client, Join, Received, Stream
+from experiments.bench.delivery.audit import Join, Received
+from experiments.bench.delivery.client import Client, Stream
 from experiments.bench.delivery.wire import Pool, request
 from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError

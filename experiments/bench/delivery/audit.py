@@ -8,6 +8,7 @@ if that is an earlier one, to the last, whether it reconnected or not.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,10 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.analysis.latency import rank_quantile
-from experiments.bench.delivery.client import Received
 from experiments.units import NS_PER_S
 
 Seconds = NDArray[np.float64]
+
+
+class Join(NamedTuple):
+    """One connection of a client, epoch ns: when it was due, was redirected to `address`, and got its first byte."""
+
+    due_ns: int
+    sent_ns: int
+    opened_ns: int
+    address: str
+
+
+class Received(NamedTuple):
+    """All that one client received: the windows' numbers in order, and when each was complete, epoch ns.
+
+    `strange` counts events that are not windows of its feed: resets, and ids of another epoch.
+    """
+
+    joins: list[Join]
+    numbers: array[int]
+    received_ns: array[int]
+    strange: int
 
 
 class Tally(NamedTuple):

@@ -14,9 +14,8 @@ import psutil
 
 from experiments.analysis.latency import rank_quantile
 from experiments.bench.delivery import audit
-from experiments.bench.delivery.audit import Seconds
+from experiments.bench.delivery.audit import Received, Seconds
 from experiments.bench.delivery.chain import Meter, Stages
-from experiments.bench.delivery.client import Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
 from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes

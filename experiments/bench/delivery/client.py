@@ -6,30 +6,10 @@ import asyncio
 import time
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
 
+from experiments.bench.delivery.audit import Join, Received
 from experiments.bench.delivery.wire import Event, EventReader
-
-
-class Join(NamedTuple):
-    """One connection of a client, epoch ns: when it was due, was redirected to `address`, and got its first byte."""
-
-    due_ns: int
-    sent_ns: int
-    opened_ns: int
-    address: str
-
-
-class Received(NamedTuple):
-    """All that one client received: the windows' numbers in order, and when each was complete, epoch ns.
-
-    `strange` counts events that are not windows of its feed: resets, and ids of another epoch.
-    """
-
-    joins: list[Join]
-    numbers: array[int]
-    received_ns: array[int]
-    strange: int
 
 
 class Client:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.delivery import audit
+from experiments.bench.delivery.audit import Received
 from experiments.bench.delivery.chain import Meter, Stages, cpu_s, rss_mb, started
 from experiments.bench.delivery.churn import churn
-from experiments.bench.delivery.client import Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed, feeding
 from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
