@@ -19,22 +19,25 @@ def get_json(url: str) -> Any:
 
 
 def post_json(url: str, body: object) -> Any:
-    """POST a body; return the JSON of the answer, None for an answer without a body."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-        text = answer.read()
-        return json.loads(text) if text else None
+    """POST a body; return the JSON of the answer."""
+    with urllib.request.urlopen(_post(url, body), timeout=DEADLINE_S) as answer:
+        return json.load(answer)
 
 
 def post_status(url: str, body: object) -> int:
     """POST a body; return the status of the answer, whatever it is."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        with urllib.request.urlopen(_post(url, body), timeout=DEADLINE_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code
+
+
+def _post(url: str, body: object) -> urllib.request.Request:
+    """A POST of JSON: bytes are sent as they are."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return urllib.request.Request(url, data, {"Content-Type": "application/json"})
 
 
 def is_healthy(url: str) -> bool:
