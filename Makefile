@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
+# Most tests wait, so there are more processes of them than cores.
+WORKERS ?= 4
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.
@@ -34,7 +36,7 @@ check: env ## Lint, formatting, types, and the house's import contracts
 .PHONY: test
 test: jars ## Run all tests, the notebooks by nbval included; on Debian as root this installs Chromium
 	@.ci/browser
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=15
 
 .PHONY: experiment
 experiment: jars ## Run the first experiment; prints its report's path last

@@ -13,7 +13,7 @@ import pytest
 from experiments.campaign import airflow_standalone
 from experiments.repository import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
 
 DESIGN = """\
 name: tiny

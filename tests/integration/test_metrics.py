@@ -14,7 +14,7 @@ from tests.harness.builders import reaction
 from tests.harness.http import get_json, post_status
 from tests.harness.waiting import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
 
 REACTIONS = 50
 STAGES = {

@@ -32,23 +32,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(240),
+    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(
         CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium (Debian: apt-get install chromium)"
     ),
 ]
 
-# Two subscribers in one cluster: when one dies its clients go to the other.
-SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 2, "ingest_workers": 1}
 WINDOW_MS = 30_000
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def two_subscribers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """The endpoints of a chain whose subscribers may be killed."""
-    with chain.started(SETTINGS, tmp_path_factory.mktemp("page-chain")) as endpoints:
-        yield endpoints
 
 
 @pytest.fixture(scope="module")

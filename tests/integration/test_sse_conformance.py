@@ -32,6 +32,8 @@ from pipeline.subscriber.server import serve
 from pipeline.tokens import token_sha256
 from tests.blackbox_sse import DEADLINE_S, Event, Exchange, Parser, Place, Source
 
+pytestmark = pytest.mark.xdist_group("page")
+
 # One of the basic plane, one beyond it, several joined, one with a variation selector, a pair of letters.
 EMOJI = ("☕", "😂", "👩‍🚀", "❤️", "🇮🇳")
 HOST = "127.0.0.1"
@@ -156,7 +158,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
         with subscriber_in_memory() as memory:
             yield memory
     else:
-        yield WholeChain(request.getfixturevalue("chain_up"))
+        yield WholeChain(request.getfixturevalue("two_subscribers"))
 
 
 @pytest.fixture
