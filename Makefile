@@ -36,7 +36,7 @@ check: env ## Lint, formatting, types, and the house's import contracts
 .PHONY: test
 test: jars ## Run all tests, the notebooks by nbval included; on Debian as root this installs Chromium
 	@.ci/browser
-	$(BIN)/pytest tests -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=15
+	$(BIN)/pytest tests -n $(WORKERS) --durations=15
 
 .PHONY: experiment
 experiment: jars ## Run the first experiment; prints its report's path last

@@ -9,18 +9,8 @@ import psutil
 import pytest
 
 from pipeline.broker.embedded import EmbeddedKafka
+from tests.harness import groups
 
-# `make test` spreads the tests over processes (pytest-xdist): a group stays together, and these begin first.
-GROUPS = (
-    # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
-    "measuring",
-    # Chains that are killed, scaled and ended.
-    "chains",
-    # The page, and the stream seen from outside, on one chain.
-    "page",
-    # Everything on the one broker, Spark's job included.
-    "kafka",
-)
 LEFT = "left_running"
 """Under this name a process of xdist reports the command lines of what it left running."""
 
@@ -33,25 +23,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         yield kafka
 
 
-@pytest.hookimpl(tryfirst=True)
+# Tests side by side.
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group a test that names no group: with those that use the broker, or else by file. GROUPS go first."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("kafka" if _needs_broker(item) else item.path.stem))
-    order = {group: place for place, group in enumerate(GROUPS)}
-    items.sort(key=lambda item: order.get(_group(item), len(GROUPS)))
+    """Put the groups of tests first that take longest."""
+    assert groups.missing() == []
+    items.sort(key=lambda item: groups.ORDER.index(groups.group(item.nodeid)))
 
 
-def _needs_broker(item: pytest.Item) -> bool:
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return parameters.get("bus") == "kafka" or "broker" in getattr(item, "fixturenames", ())
-
-
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    assert mark is not None
-    return str(mark.args[0])
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Keep the groups together (pytest-xdist calls this; its own `--dist loadgroup` does not work with pytest 9.2)."""
+    config.option.loadscopereorder = False
+    return groups.Scheduling(config, log)  # type: ignore[arg-type]
 
 
 # No process stays behind.

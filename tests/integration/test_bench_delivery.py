@@ -10,7 +10,7 @@ import pytest
 from experiments.bench.delivery.measurements import Sizes
 from experiments.bench.delivery.suite import delivery
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("chains")]
+pytestmark = pytest.mark.integration
 
 FEW = Sizes(
     clients=40,

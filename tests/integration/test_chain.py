@@ -18,7 +18,7 @@ from pipeline.sse import SseEvent, SseParser
 from tests.harness.builders import reaction
 from tests.harness.http import post_json, post_status, redirect_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from experiments.parameters import Parameters
 from experiments.report.sentences import findings
 from experiments.run.measure import measure
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 
 def test_a_closed_loop_is_measured_like_any_run(ready_file: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from experiments.campaign import airflow_standalone
 from experiments.repository import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 DESIGN = """\
 name: tiny

@@ -33,7 +33,7 @@ from experiments.run.measure import Result, measure
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import TopicSpec, topics
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 STALL_S = 1.5
 # The run writes its plan when its clients are connected; after that long it will not.

@@ -14,7 +14,7 @@ from tests.harness.builders import reaction
 from tests.harness.http import get_json, post_status
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 REACTIONS = 50
 STAGES = {

@@ -15,7 +15,7 @@ import pytest
 from experiments.run import notebook
 from pipeline.errors import SettingError
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # The tag of a cell whose output is compared; it also needs `keep_output`, which nbstripout goes by.

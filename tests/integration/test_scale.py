@@ -23,7 +23,7 @@ from tests.harness.builders import reaction
 from tests.harness.processes import module
 from tests.harness.waiting import until_async
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.xdist_group("chains")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SETTINGS: dict[str, object] = {
     "trigger_s": 1.0, "clusters": 1, "subscribers": 1, "ingest_workers": 1, "moves_per_s": 10,

@@ -32,8 +32,6 @@ from pipeline.subscriber.server import serve
 from pipeline.tokens import token_sha256
 from tests.blackbox_sse import DEADLINE_S, Event, Exchange, Parser, Place, Source
 
-pytestmark = pytest.mark.xdist_group("page")
-
 # One of the basic plane, one beyond it, several joined, one with a variation selector, a pair of letters.
 EMOJI = ("☕", "😂", "👩‍🚀", "❤️", "🇮🇳")
 HOST = "127.0.0.1"

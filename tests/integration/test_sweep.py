@@ -16,7 +16,7 @@ from experiments.repository import DESIGNS
 from tests.harness.processes import is_gone, module
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("measuring")]
+pytestmark = pytest.mark.integration
 
 SMOKE = DESIGNS / "smoke.yaml"
 

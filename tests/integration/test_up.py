@@ -22,7 +22,7 @@ from tests.harness.http import post_status
 from tests.harness.processes import module, run_to_end, taken_port
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240), pytest.mark.xdist_group("chains")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 READY_S = 120.0
 GONE_S = 30.0
