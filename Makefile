@@ -1,4 +1,4 @@
-# Everything a person does here; plain enough for the make 3.81 of macOS. `make` alone lists the targets.
+# What people do here, for make 3.81 (macOS) and later. `make` alone lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -23,23 +23,32 @@ $(STAMP): requirements.txt pyproject.toml .ci/env
 	@.ci/env
 
 .PHONY: jars
-jars: env ## Fetch Kafka's and Spark's jars into the user's cache, once
+jars: env ## Download the jars of Kafka and Spark into the user's cache, once
 	@$(BIN)/python -m pipeline.jars
 
 .PHONY: check
-check: env ## Lint, formatting, types, and the house's import contracts
+check: env ## Check lint, formatting, types and import contracts, and build the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs
+
+.PHONY: docs
+docs: env ## Build the site into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -E -W --keep-going -n -q docs build/docs
+
+.PHONY: pictures
+pictures: jars ## Take the pictures of the documents again; needs Chromium
+	@$(BIN)/python docs/pictures.py
 
 .PHONY: test
-test: jars ## Run all tests, the notebooks by nbval included; on Debian as root this installs Chromium
+test: jars ## Run all tests, the notebooks included; on Debian as root this installs Chromium
 	@.ci/browser
 	$(BIN)/pytest tests -n $(WORKERS) --durations=15
 
 .PHONY: experiment
-experiment: jars ## Run the first experiment; prints its report's path last
+experiment: jars ## Run the first experiment and print its report's path last
 	@$(BIN)/python -m experiments run
 
 .PHONY: lab
@@ -47,24 +56,24 @@ lab: jars ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 .PHONY: up
-up: jars ## Start the whole chain, until Ctrl-C
+up: jars ## Start the whole chain; Ctrl-C stops it
 	@$(BIN)/python -m pipeline up
 
 .PHONY: airflow
 airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to look
-	@$(BIN)/python -m experiments.campaign.airflow_standalone
+	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
-bench: jars ## Measure: SUITE=chain, ingest, load, analysis or delivery, into reports/bench/
+bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis or delivery
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock
-lock: env ## Write requirements.txt anew from pyproject.toml
+lock: env ## Write requirements.txt again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
 	    --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 	@.ci/env
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left behind; reports and the jar cache stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist docs/notebooks docs/reference .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""`python -m experiments run|sweep|report|compare|bench`: the instrument's command line. It only wires."""
+"""`python -m experiments`: the instrument's command line. It only wires."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import files
+from experiments.campaign import airflow_standalone
+from experiments.load import recording
+from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
 from pipeline.errors import EmoStreamError
@@ -33,29 +36,59 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _line() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m experiments", description="Measure the chain.")
     commands = line.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="one measured run: execute a notebook, print the report's path last")
+    run = commands.add_parser(
+        "run", help="carry out one measured run: execute a notebook, print the path of its report last"
+    )
     run.add_argument(
         "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook, e.g. -p users 50",
     )  # fmt: skip
     run.add_argument("--notebook", type=Path, default=NOTEBOOKS / "run.ipynb", help="default: %(default)s")
-    run.add_argument("--campaign", default="single", help="the folder below it; default: %(default)s")
+    run.add_argument("--campaign", default="single", help="folder below the reports; default: %(default)s")
     sweep = commands.add_parser(
         "sweep",
-        help="carry out a design; start it again to go on where it was cut off",
+        help="carry out a design; start it again to continue one that was interrupted",
         epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
     )
     sweep.add_argument("design", type=Path, help="YAML, such as experiments/designs/smoke.yaml")
     sweep.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
-    report = commands.add_parser("report", help="write the report of a run or a campaign anew from its files")
+    report = commands.add_parser("report", help="write the report of a run or a campaign again, from its files")
     report.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
-    compare = commands.add_parser("compare", help="two campaigns side by side, and which differences are supported")
+    compare = commands.add_parser("compare", help="compare two campaigns, and say which differences are supported")
     compare.add_argument("a", type=Path, help="directory of a campaign")
-    compare.add_argument("b", type=Path, help="directory of another")
-    bench = commands.add_parser("bench", help="a benchmark: print and write JSON")
+    compare.add_argument("b", type=Path, help="directory of another campaign")
+    bench = commands.add_parser("bench", help="run a benchmark; print its figures and write them as JSON")
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    trace = commands.add_parser("trace", help="make a recording to replay")
+    actions = trace.add_subparsers(dest="action", required=True)
+    make = actions.add_parser(
+        "make",
+        help="write a made-up recording as CSV: offset_ms,user_id,emoji_type",
+        description="Write a made-up recording of a live audience as CSV (offset_ms,user_id,emoji_type): many emoji "
+        "types with few of each, and bursts after events. The same seed gives the same bytes on every platform. With "
+        "the defaults it is the recording that a run replays with `-p arrivals trace` and no path.",
+    )
+    make.add_argument("--seed", type=int, default=recording.SEED, help="a whole number from 0; default: %(default)s")
+    make.add_argument(
+        "--minutes", type=int, default=recording.MINUTES,
+        help=f"length of the recording, 1 to {recording.MINUTES_MAX}; default: %(default)s",
+    )  # fmt: skip
+    make.add_argument(
+        "--out", type=Path, default=Path("trace.csv"), help="file to write or replace; default: %(default)s"
+    )
+    airflow = commands.add_parser("airflow", help="run Airflow with the sweeps until Ctrl-C; print where to look")
+    airflow.add_argument(
+        "--port", type=int, default=airflow_standalone.PORT,
+        help="port of Airflow's page, on this machine only; default: %(default)s",
+    )  # fmt: skip
+    airflow.add_argument(
+        "--home", type=Path, default=airflow_standalone.HOME,
+        help="directory for its state and logs; default: %(default)s",
+    )  # fmt: skip
     for command in (run, sweep, compare, bench):
-        command.add_argument("--reports", type=Path, default=REPORTS, help="where reports go: %(default)s")
+        command.add_argument(
+            "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
+        )
     return line
 
 
@@ -97,7 +130,25 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "sweep": _sweep, "report": _report, "compare": _compare, "bench": _bench}
+def _trace(options: argparse.Namespace) -> int:
+    print(f"{options.out}: {summary(recording.make(options.out, options.seed, options.minutes))}")
+    return 0
+
+
+def _airflow(options: argparse.Namespace) -> int:
+    airflow_standalone.main(["--port", str(options.port), "--home", str(options.home)])
+    return 0
+
+
+COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "report": _report,
+    "compare": _compare,
+    "bench": _bench,
+    "trace": _trace,
+    "airflow": _airflow,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all: a kill in the middle leaves what stood there before."""
+"""Files of a run, written atomically: after a kill in the middle the old file is still complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically. Raises EmoStreamError naming the path if it cannot be written."""
     with _whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def to_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -35,14 +35,14 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def unwritten(path: Path | str, error: OSError) -> EmoStreamError:
-    """Return the error to raise where `path` could not be written: it names the path, the cause and what to do."""
-    remedy = f"{DISK_FULL}: make room" if error.errno in FULL else f"{error.strerror or error}: mend that"
+    """Return the error for a `path` that could not be written: it names the path, the cause and the remedy."""
+    remedy = f"{DISK_FULL}: make room" if error.errno in FULL else f"{error.strerror or error}: fix that"
     return EmoStreamError(f"{path} could not be written: {remedy} and run it again")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Have what keeps the body from writing or making `path` raised as `unwritten`."""
+    """Raise an OSError of the body, which writes or makes `path`, as `unwritten`."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Yield a place beside `path` to write to, which takes its name once it is whole."""
+    """Yield a path beside `path` to write to; it is renamed to `path` once it is complete."""
     beside = _beside(path)
     try:
         with writing(path):
@@ -62,5 +62,5 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    # Named by the process: two that write the same file do not write into each other's.
+    # The name holds the process id: two processes that write the same file must not share it.
     return path.with_name(f".{path.name}.{os.getpid()}.part")

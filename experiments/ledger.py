@@ -1,7 +1,7 @@
-"""The ledger: one row per planned reaction, with its place in Kafka and the window that counted it.
+"""The ledger: one row per planned reaction, with its partition and offset in Kafka and the window that counted it.
 
-Nothing is added to the aggregate to follow a reaction. A record is known by (user, timestamp), its place is
-(partition, offset), and a window names the offsets it covers.
+Nothing is added to the aggregate to follow a reaction. (user, timestamp) identifies its record, the record has a
+partition and an offset, and a window names the offsets it covers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REACTION_COLUMNS = (
 
 
 class LedgerError(EmoStreamError):
-    """A frame of the run lacks a column, or holds something the ledger cannot be joined from."""
+    """A frame of the run lacks a column, or holds a value from which the ledger cannot be joined."""
 
 
 def require(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def offset_ranges(windows: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(windows: pd.DataFrame) -> pd.DataFrame:
-    """Return `epoch, window, emoji_type, count, representatives`: what each window says of each type."""
+    """Return `epoch, window, emoji_type, count, representatives`: one row per window and type."""
     rows: list[tuple[object, int, str, int, int]] = []
     for epoch, window, text in zip(windows["epoch"], windows["window"], windows["reactions"], strict=True):
         try:
@@ -111,7 +111,7 @@ def cells(windows: pd.DataFrame) -> pd.DataFrame:
 def placed(topic: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     """Return the topic with `epoch`, `window` (the first window covering the record, or null) and `covers`.
 
-    `covers` is the number of windows whose offsets include the record: 1 if all is well. The loop is over
+    `covers` is the number of windows whose offsets include the record: 1 if all is right. The loop is over
     windows; each finds its records by binary search.
     """
     ordered = topic.sort_values(["partition", "offset"], ignore_index=True)
@@ -146,8 +146,7 @@ def placed(topic: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(plan: pd.DataFrame, topic: pd.DataFrame) -> pd.DataFrame:
-    """Return the topic's countable records with the `seq` (Int64) of the reaction each one is, null if
-    unplanned.
+    """Return the topic's countable records with the `seq` (Int64) of the planned reaction, null if there is none.
 
     A record with a null emoji_type (a probe or malformed) counts nothing and is left out.
     """
@@ -163,7 +162,7 @@ def identified(plan: pd.DataFrame, topic: pd.DataFrame) -> pd.DataFrame:
         row = plan.loc[twice.to_numpy()].iloc[0]
         raise LedgerError(
             f"The plan has seq {row['seq']} in the same microsecond as another reaction of {row['user_id']}: "
-            "make the plan with planning.plan_of, which keeps them apart."
+            "make the plan with experiments.load.plan.plan_of, which keeps them apart."
         )
     records = topic[topic["emoji_type"].notna()]
     return records.assign(us=_microseconds(records["timestamp"])).merge(
@@ -175,8 +174,8 @@ def join(plan: pd.DataFrame, sent: pd.DataFrame, topic: pd.DataFrame, windows: p
     """Return the ledger: REACTION_COLUMNS, one row per planned reaction in order of `seq`, Int64 null where
     absent.
 
-    A reaction that stands in the topic more than once is placed where it was first counted (else first
-    written); accuracy.conservation counts and names the copies.
+    A reaction that is in the topic more than once gets the offset at which it was first counted, or first written if
+    it was not counted; accuracy.conservation counts and names the copies.
     """
     for name, frame in (("plan", plan), ("sent", sent), ("topic", topic)):
         require(name, frame)

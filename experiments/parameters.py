@@ -1,4 +1,7 @@
-"""What a run varies, checked: the names of the notebooks' `parameters` cells."""
+"""What a run varies, checked: the names of the notebooks' `parameters` cells.
+
+A parameter that is also a setting of the chain takes its type, bounds and default from `pipeline.settings`.
+"""
 
 from __future__ import annotations
 
@@ -6,73 +9,72 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from msgspec import Meta
 
 from pipeline.errors import SettingError
 from pipeline.settings import FIELDS as SETTINGS
+from pipeline.settings import Settings
+
+CHAIN = Settings()
+"""The chain's defaults."""
 
 
 @dataclass(frozen=True)
 class Parameters:
     """What a run varies. The chain's own settings apply only to a chain that the run starts."""
 
-    users: int = 100
-    rate_per_s: float = 100.0
-    clients: int = 100
-    warm_up_triggers: int = 5
-    measured_triggers: int = 20
+    users: Annotated[int, Meta(ge=1)] = 100
+    rate_per_s: Annotated[float, Meta(gt=0)] = 100.0
+    clients: Annotated[int, Meta(ge=1)] = 100
+    warm_up_triggers: Annotated[int, Meta(ge=1)] = 5
+    measured_triggers: Annotated[int, Meta(ge=1)] = 20
     popularity: Literal["zipf", "uniform"] = "zipf"
     activity: Literal["uniform", "zipf"] = "uniform"
     arrivals: Literal["poisson", "bursts", "trace"] = "poisson"
     trace: str = ""
-    speed: float = 1.0
+    speed: Annotated[float, Meta(ge=1, le=60)] = 1.0
     loop: Literal["open", "closed"] = "open"
-    think_s: float = 1.0
+    think_s: Annotated[float, Meta(gt=0)] = 1.0
     seed: int = 1
     slos: str = ""
     attach: str = ""
-    clusters: int = 2
-    subscribers: int = 2
-    trigger_s: float = 6.0
-    policy: Literal["ceil", "floor", "carry", "stochastic"] = "ceil"
-    group_size: int = 10
-    flush_ms: int = 500
-    flush_phase: Literal["aligned", "free"] = "aligned"
-    flush_lead_ms: int = 50
-    ack: Literal["async", "durable"] = "async"
-    ingest_workers: int = 2
+    clusters: int = CHAIN.clusters
+    subscribers: int = CHAIN.subscribers
+    trigger_s: float = CHAIN.trigger_s
+    policy: str = CHAIN.policy
+    group_size: int = CHAIN.group_size
+    flush_ms: int = CHAIN.flush_ms
+    flush_phase: str = CHAIN.flush_phase
+    flush_lead_ms: int = CHAIN.flush_lead_ms
+    ack: str = CHAIN.ack
+    ingest_workers: int = CHAIN.ingest_workers
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            kind = SETTINGS[name].type if name in SETTINGS else kind
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
-        for name in ("users", "clients", "warm_up_triggers", "measured_triggers"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"parameter {name} is {getattr(self, name)!r}: give 1 or more")
-        for name, unit in (("rate_per_s", "reactions a second"), ("trigger_s", "seconds"), ("think_s", "seconds")):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"parameter {name} is {getattr(self, name)!r}: give more than 0 {unit}")
-        if not 1 <= self.speed <= 60:
-            raise SettingError(f"parameter speed is {self.speed!r}: give 1 (as it was) to 60 (a minute in a second)")
-        if (self.arrivals == "trace") != bool(self.trace):
+        if self.trace and self.arrivals != "trace":
             raise SettingError(
-                f"parameters arrivals and trace are {self.arrivals!r} and {self.trace!r}: a trace is replayed with "
-                "arrivals 'trace' and the path of its CSV in trace, and neither goes without the other"
+                f"parameters trace and arrivals are {self.trace!r} and {self.arrivals!r}: set arrivals to 'trace' to "
+                "replay the recording, or leave trace empty"
             )
         if self.loop == "closed" and self.arrivals != "poisson":
             raise SettingError(
                 f"parameters loop and arrivals are 'closed' and {self.arrivals!r}: users who wait for their answers "
-                "follow no plan; leave arrivals at 'poisson', or use loop 'open'"
+                "cannot follow a plan; leave arrivals at 'poisson', or set loop to 'open'"
             )
         self.limits()
 
     def of_chain(self) -> dict[str, object]:
         """The parameters that are settings of the chain."""
         settings: dict[str, object] = {name: value for name, value in asdict(self).items() if name in SETTINGS}
-        # The load's own rate a user is a matter of the design, not of politeness.
+        # The design decides how often a user reacts; the limit for strangers does not apply.
         return {**settings, "rate_per_user_s": 0}
 
     def limits(self) -> dict[str, float]:
-        """The limits that `slos` sets, by summary key; raises SettingError where it is no such JSON object."""
+        """The limits in `slos`, by summary key. Raises SettingError for anything but a JSON object of numbers."""
         if not self.slos:
             return {}
         try:
@@ -86,7 +88,7 @@ class Parameters:
         return {name: float(limit) for name, limit in limits.items()}
 
     def command(self) -> str:
-        """The command line that carries out a run with these parameters."""
+        """The command that starts a run with these parameters."""
         changed = [
             f"-p {field.name} {_quoted(getattr(self, field.name))}"
             for field in fields(self)
@@ -111,20 +113,32 @@ def checked(given: Mapping[str, object]) -> Parameters:
     return Parameters(**given)  # type: ignore[arg-type]
 
 
-def _checked(name: str, value: object, kind: object) -> object:
-    """Return `value` as the type of its field; raise SettingError where it is of another."""
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """Return `value` as its field's type, `kind`. Raises SettingError for another type or a value out of bounds."""
+    bounds = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(kind) is Literal:
-        allowed = get_args(kind)
-        if value not in allowed:
-            raise SettingError(f"parameter {name} is {value!r}: choose one of {', '.join(allowed)}")
+        if value not in get_args(kind):
+            raise SettingError(f"parameter {name} is {value!r}: choose one of {', '.join(get_args(kind))}")
     elif kind is float:
         if not _is_number(value):
             raise SettingError(f"parameter {name} is {value!r}: give a finite number")
-        return float(value)  # type: ignore[arg-type]
-    elif not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
-        words = {int: "a whole number", str: "text"}[kind]  # type: ignore[index]
-        raise SettingError(f"parameter {name} is {value!r}: give {words}")
+        value = float(value)
+    elif not isinstance(value, kind) or isinstance(value, bool):
+        raise SettingError(f"parameter {name} is {value!r}: give {'text' if kind is str else 'a whole number'}")
+    for meta in bounds:
+        _within(name, value, meta)
     return value
+
+
+def _within(name: str, value: Any, bounds: Meta) -> None:
+    """Raise SettingError, which says what is allowed, for a value out of `bounds`."""
+    above, least, most = bounds.gt, bounds.ge, bounds.le
+    low = f"more than {above:g}" if above is not None else f"{least:g} or more" if least is not None else ""
+    if (above is not None and value <= above) or (least is not None and value < least):
+        raise SettingError(f"parameter {name} is {value!r}: give {low}{f', at most {most:g}' if most else ''}")
+    if most is not None and value > most:
+        raise SettingError(f"parameter {name} is {value!r}: give at most {most:g}")
 
 
 def _is_number(value: object) -> bool:

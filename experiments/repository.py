@@ -1,4 +1,4 @@
-"""Where the repository's folders are. Light to import: a scheduler reads it again and again."""
+"""The paths of the repository's folders. It imports little, because a scheduler imports it again and again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where clients can be: a subscriber's identity and its address."""
+"""Identities of subscribers, and URLs of stages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class SubscriberId(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key of its announcements: `{cluster}/{subscriber}`."""
+        """Return the key of its announcements: `{cluster}/{subscriber}`."""
         return f"{self.cluster}/{self.subscriber}"
 
     @property
     def stage(self) -> str:
-        """Its name as a stage, in hops, logs and metrics."""
+        """Return its name as a stage, in hops, logs and metrics."""
         return f"subscriber-{self.cluster}-{self.subscriber}"
 
 
 def base_url(override: str, host: str, port: int) -> str:
-    """Return how clients reach a stage: `override`, else http://host:port, without a slash at its end.
+    """Return the URL of a stage for its clients: `override`, else http://host:port, without a trailing slash.
 
-    A wildcard address is nothing a client can call, so this machine's name stands for it.
+    Clients cannot call a wildcard address, so this machine's name replaces it.
     """
     if override:
         return override.rstrip("/")
@@ -36,5 +36,5 @@ def base_url(override: str, host: str, port: int) -> str:
 
 
 def url_of(name: str, port: int, scheme: str = "http") -> str:
-    """Return scheme://name:port; an IPv6 address gets its brackets."""
+    """Return scheme://name:port, with brackets around an IPv6 address."""
     return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

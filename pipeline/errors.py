@@ -53,7 +53,3 @@ class ClientError(EmoStreamError):
         self.status = status
         self.detail = detail
         self.retry_after_s = retry_after_s
-
-
-class RegistryFullError(EmoStreamError):
-    """As many clients are registered as may be."""

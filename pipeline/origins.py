@@ -1,6 +1,6 @@
-"""Which web pages may call a stage: those that come from the same host, whatever their port.
+"""Which web pages may call a stage: those of the same host, on any port.
 
-The page is served by the registry and calls ingest and subscribers, which listen on other ports.
+The registry serves the page; the page calls ingest and subscribers, which listen on other ports.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def hostname(host: str) -> str:
-    """Return the name in a `Host` header, without its port and in small letters; "" when there is none."""
+    """Return the name in a `Host` header, without its port and in lower case; "" for a malformed or empty header."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -17,6 +17,6 @@ def hostname(host: str) -> str:
 
 
 def same_host(origin: str, host: str) -> bool:
-    """Whether an `Origin` header names the host that the `Host` header does."""
+    """Return whether an `Origin` header names the same host as the `Host` header."""
     scheme, _, rest = origin.partition("://")
     return scheme in {"http", "https"} and bool(hostname(rest)) and hostname(rest) == hostname(host)

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457), and the one way in which every HTTP stage refuses a request. No I/O, no framework."""
+"""`Refusal`, raised by every HTTP stage to refuse a request, and its problem document (RFC 9457). No I/O."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Refusal(Exception):
-    """Why a request is refused; raised anywhere, translated into an answer once per framework.
+    """A refused request; raised anywhere, translated into an answer once per framework.
 
-    `title` names the kind of problem and is the same at every occurrence. `detail` names the culprit, the value
-    seen and the remedy. `headers` are those of the answer, such as Retry-After. `errors` lists each bad item of an
+    `title` names the kind of problem and is the same at every occurrence. `detail` names the setting or field, the
+    value and the remedy. `headers` are those of the answer, such as Retry-After. `errors` lists each bad item of an
     array. A `status` below 400 has no body.
     """
 

@@ -1,7 +1,6 @@
-"""Server-sent events on the wire, both ways, as the WHATWG HTML standard has them (section 9.2).
+"""Encodes and parses server-sent events as the WHATWG HTML standard defines them (section 9.2). No I/O.
 
-Nothing here does I/O: a server frames what it sends with `encode_event` and `comment`, a client feeds what it
-receives to an `SseParser`.
+A server frames its events with `encode_event` and `comment`; a client feeds the bytes it receives to an `SseParser`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.errors import MessageError
 
-# The standard's line ends; str.splitlines knows more, and would cut data at U+2028.
+# The standard's line ends only; str.splitlines would also cut data at U+2028.
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _LINE_END_BYTES = re.compile(rb"\r\n|\r|\n")
 _BOM = "\ufeff"
@@ -21,8 +20,8 @@ _BOM = "\ufeff"
 class SseEvent(NamedTuple):
     """One dispatched event.
 
-    `id` is the stream's last event id at that moment ("" when none was ever sent), `event` its type,
-    `retry_ms` the reconnection time in force, ms (None when the server never set one).
+    `id` is the stream's last event id at that moment ("" before the first id), `event` the event's type, `retry_ms` the
+    reconnection time in force, ms (None if the server never set one).
     """
 
     id: str
@@ -33,15 +32,15 @@ class SseEvent(NamedTuple):
 
 def _one_line(field: str, value: str) -> bytes:
     if _LINE_END.search(value) or "\0" in value:
-        raise MessageError(f"SSE field {field} is {value!r}: it must hold no line end and no NUL; remove them")
+        raise MessageError(f"SSE field {field} is {value!r}: remove its line ends and NULs")
     return f"{field}: {value}\n".encode()
 
 
 def encode_event(event_id: str | None, event: str | None, data: bytes) -> bytes:
     """Return one event's bytes; `data` is UTF-8 and may have several lines.
 
-    None leaves a field out; an empty `event_id` makes the client forget its last id. Raises MessageError when
-    `event_id` or `event` cannot be written on one line.
+    None omits a field; an empty `event_id` makes the client forget its last id. Raises MessageError if `event_id` or
+    `event` contains a line end or NUL.
     """
     head = b"" if event_id is None else _one_line("id", event_id)
     if event is not None:
@@ -50,20 +49,20 @@ def encode_event(event_id: str | None, event: str | None, data: bytes) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """Return a comment's bytes: clients pass over it, proxies and dead connections notice it."""
+    """Return a comment's bytes: clients ignore it, and it reveals a dead connection."""
     return b"".join(b": %b\n" % line.encode() for line in _LINE_END.split(text)) + b"\n"
 
 
 def retry(reconnect_ms: int) -> bytes:
-    """Return the bytes that tell a client to wait `reconnect_ms` before it reconnects."""
+    """Return the bytes that set a client's reconnection time."""
     return b"retry: %d\n\n" % reconnect_ms
 
 
 class SseParser:
-    """Parses one connection's stream, cut into chunks anywhere, even inside a character or a CRLF.
+    """Parses one connection's stream; chunks may end anywhere, even inside a character or a CRLF.
 
-    `last_event_id` is what a reconnecting client sends as `Last-Event-ID`; carry it, and `retry_ms`, over
-    from the connection before.
+    A reconnecting client sends `last_event_id` as `Last-Event-ID`; pass it, and `retry_ms`, from the previous
+    connection's parser.
     """
 
     def __init__(self, last_event_id: str = "", retry_ms: int | None = None) -> None:
@@ -72,20 +71,19 @@ class SseParser:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._started = False
         self._after_cr = False
-        self._rest: list[str] = []
+        self._partial_line: list[str] = []
         self._id = last_event_id
         self._event = ""
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
-        """Return the events that `chunk` completes, in order; one that is never ended is not dispatched."""
+        """Return the events that `chunk` completes, in order; an event that never ends is not dispatched."""
         text = self._decode(chunk)
         if text and not self._started:
             self._started = True
             text = text.removeprefix(_BOM)
         if text and self._after_cr:
-            # A line is taken at its CR already: waiting for a LF that may never come would hold an event
-            # back.
+            # The line ended at its CR: waiting for a LF that may never come would hold an event back.
             self._after_cr = False
             text = text.removeprefix("\n")
         if not text:
@@ -93,14 +91,14 @@ class SseParser:
         self._after_cr = text.endswith("\r")
         *lines, rest = _LINE_END.split(text)
         if lines:
-            lines[0] = "".join((*self._rest, lines[0]))
-            self._rest = [rest]
+            lines[0] = "".join((*self._partial_line, lines[0]))
+            self._partial_line = [rest]
         else:
-            # Joined once at its end: a long line in small chunks must not cost its length for each of them.
-            self._rest.append(rest)
-        return [event for line in lines if (event := self._take(line)) is not None]
+            # Joined once, when the line ends: joining at each chunk would copy a long line many times.
+            self._partial_line.append(rest)
+        return [event for line in lines if (event := self._read_line(line)) is not None]
 
-    def _take(self, line: str) -> SseEvent | None:
+    def _read_line(self, line: str) -> SseEvent | None:
         if not line:
             return self._dispatch()
         field, _, value = line.partition(":")

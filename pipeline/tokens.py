@@ -1,4 +1,4 @@
-"""Tokens: what opens a client's own stream, and what is kept of it."""
+"""Clients' tokens: each opens its own client's stream, and only its digest is kept."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ COOKIE = "emostream_token"
 
 
 def token_sha256(token: str) -> str:
-    """Return what is kept of a client's token: its SHA-256 as hexadecimal digits."""
+    """Return the digest of a client's token: its SHA-256 as hexadecimal digits."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def matches(digest: str, token: str) -> bool:
-    """Whether `token` is the one `digest` was made of, told in the same time whatever it is."""
+    """Whether `digest` is that of `token`; the comparison takes the same time for every token."""
     return hmac.compare_digest(digest, token_sha256(token))
 
 
 def bearer(authorization: str) -> str | None:
-    """The token of an `Authorization: Bearer` header's value (RFC 6750), or None."""
+    """Return the token in an `Authorization: Bearer` header's value (RFC 6750), or None."""
     scheme, _, token = authorization.partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 class Tokens:
-    """The digest of every registered client's token, as the client registry's topic has it."""
+    """The digest of every registered client's token, from the topic `client-registry`."""
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
-        self._awaited: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -38,13 +38,13 @@ class Tokens:
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._digests
 
-    def hear(self, client_id: str, digest: str | None) -> None:
-        """Take one record; None ends the registration."""
+    def update(self, client_id: str, digest: str | None) -> None:
+        """Set a client's digest; None ends the registration."""
         if digest is None:
             self._digests.pop(client_id, None)
             return
         self._digests[client_id] = digest
-        for waiter in self._awaited.get(client_id, ()):
+        for waiter in self._waiters.get(client_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -52,7 +52,7 @@ class Tokens:
         """Return a client's digest, waiting up to `patience_s` for its registration."""
         if client_id not in self._digests:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiters = self._awaited.setdefault(client_id, set())
+            waiters = self._waiters.setdefault(client_id, set())
             waiters.add(waiter)
             try:
                 await asyncio.wait_for(waiter, patience_s)
@@ -61,5 +61,5 @@ class Tokens:
             finally:
                 waiters.discard(waiter)
                 if not waiters:
-                    self._awaited.pop(client_id, None)
+                    self._waiters.pop(client_id, None)
         return self._digests.get(client_id)

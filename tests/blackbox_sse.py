@@ -1,7 +1,7 @@
-"""Server-sent events seen from outside: bare sockets, and the WHATWG HTML standard's section 9.2 word by word.
+"""A client for server-sent events on bare sockets, written from the WHATWG HTML standard, section 9.2, alone.
 
-Nothing here knows the server it is held against, nor is any of the project's code used: whatever both sides got wrong
-alike would stay unseen.
+It knows nothing of the server under test and uses none of the project's code: an error that both shared would stay
+hidden.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one client's stream is, and what opens it."""
+class StreamAddress:
+    """Where one client's stream is, and the token that opens it."""
 
     host: str
     port: int
@@ -28,19 +28,19 @@ class Place:
 class Source(Protocol):
     """A server under test."""
 
-    def client(self) -> Place:
-        """Make a client."""
+    def client(self) -> StreamAddress:
+        """Register a client."""
 
     def emit(self, emoji: str = "😂") -> None:
-        """Have one more event sent to everyone, in which `emoji` occurs."""
+        """Send one more event to every client, with `emoji` in it."""
 
-    def delete(self, place: Place) -> None:
-        """Delete a client; a stream it has open ends."""
+    def delete(self, address: StreamAddress) -> None:
+        """Delete a client; its open stream ends."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What `dispatchEvent` would be called with."""
+    """The arguments of the standard's `dispatchEvent`."""
 
     type: str
     data: str
@@ -60,16 +60,16 @@ class Parser:
     _id: str = ""
     _line: str = ""
     _after_cr: bool = False
-    _begun: bool = False
+    _started: bool = False
 
     def __post_init__(self) -> None:
-        """The id buffer starts from what the connection before left."""
+        """Start the id buffer with the previous connection's last id."""
         self._id = self.last_event_id
-        # Strict where the standard replaces: a server that sends such bytes is wrong.
+        # Strict, although the standard replaces such bytes: a server must not send them.
         self._decode = codecs.getincrementaldecoder("utf-8")("strict").decode
 
     def feed(self, body: bytes) -> list[Event]:
-        """Take bytes; return the events they dispatch."""
+        """Return the events that these bytes dispatch."""
         return [event for character in self._decode(body) for event in self._character(character)]
 
     @property
@@ -79,12 +79,12 @@ class Parser:
 
     @property
     def between_events(self) -> bool:
-        """Whether nothing of an event is waiting for the blank line that dispatches it."""
+        """Whether no part of an event waits for the blank line that dispatches it."""
         return not (self._line or self._data or self._event_type) and self._id == self.last_event_id
 
     def _character(self, character: str) -> Iterator[Event]:
-        begun, self._begun = self._begun, True
-        if not begun and character == "\N{ZERO WIDTH NO-BREAK SPACE}":
+        started, self._started = self._started, True
+        if not started and character == "\N{ZERO WIDTH NO-BREAK SPACE}":
             return
         after_cr, self._after_cr = self._after_cr, character == "\r"
         if character == "\n" and after_cr:
@@ -127,11 +127,11 @@ class Parser:
 
 
 class Exchange:
-    """One request on a connection of its own, and its answer read as it comes; every wait has a deadline."""
+    """One request on a connection of its own, and its answer, read piece by piece; every wait has a deadline."""
 
     def __init__(
         self,
-        place: Place,
+        address: StreamAddress,
         last_event_id: str | None = None,
         *,
         method: str = "GET",
@@ -139,23 +139,23 @@ class Exchange:
         headers: dict[str, str | None] | None = None,
         query: str = "",
     ) -> None:
-        asked: dict[str, str | None] = {
-            "Host": f"{place.host}:{place.port}",
-            "Authorization": f"Bearer {place.token}",
+        fields: dict[str, str | None] = {
+            "Host": f"{address.host}:{address.port}",
+            "Authorization": f"Bearer {address.token}",
             "Accept": "text/event-stream",
             "Cache-Control": "no-store",
             "Last-Event-ID": last_event_id,
             **(headers or {}),
         }
-        lines = [f"{name}: {value}" for name, value in asked.items() if value is not None]
-        head = "\r\n".join([f"{method} {place.path}{query} HTTP/{version}", *lines, "", ""])
-        self._socket = socket.create_connection((place.host, place.port), DEADLINE_S)
+        lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
+        head = "\r\n".join([f"{method} {address.path}{query} HTTP/{version}", *lines, "", ""])
+        self._socket = socket.create_connection((address.host, address.port), DEADLINE_S)
         self._socket.settimeout(DEADLINE_S)
         self._received = b""
         self._over = False
-        self._asked_after = last_event_id or ""
+        self._resumes_after = last_event_id or ""
         self.body = b""
-        self.parser = Parser(last_event_id=self._asked_after)
+        self.parser = Parser(last_event_id=self._resumes_after)
         self.events: list[Event] = []
         try:
             self._socket.sendall(head.encode("utf-8", "surrogateescape"))
@@ -165,15 +165,15 @@ class Exchange:
             raise
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave without a word."""
+        """Close the connection."""
         self._socket.close()
 
     def header(self, name: str) -> str | None:
-        """The value of a header that occurs at most once."""
+        """Return the value of a header; fail if it occurs twice."""
         values = [value for key, value in self.headers if key == name.lower()]
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None
@@ -185,33 +185,33 @@ class Exchange:
         return self.events.pop(0)
 
     def next_ids(self, count: int) -> list[str]:
-        """Wait for so many events; their ids."""
+        """Wait for `count` events; return their ids."""
         return [self.next_event().last_event_id for _ in range(count)]
 
     def next_comment(self) -> str:
-        """Wait for a comment that has not been read before."""
+        """Wait for the next new comment; return it."""
         seen = len(self.parser.comments)
         while len(self.parser.comments) == seen:
             assert self.read(), "the stream ended"
         return self.parser.comments[seen]
 
     def read_to_end(self) -> bytes:
-        """Wait for the end of the body; all of it."""
+        """Wait for the end of the body; return all of it."""
         while self.read():
             pass
         return self.body
 
-    def what_else(self) -> bytes:
-        """Wait for the end of the connection; what came after the answer."""
-        while got := self._socket.recv(65536):
-            self._received += got
+    def read_after_answer(self) -> bytes:
+        """Wait for the end of the connection; return the bytes after the answer."""
+        while chunk := self._socket.recv(65536):
+            self._received += chunk
         return self._received
 
     def cut_after(self, count: int) -> None:
-        """Wait for so many bytes of the body and go by these alone, like a client that got no more."""
+        """Wait for `count` bytes of the body and parse these alone, like a client that got no more."""
         while len(self.body) < count:
             assert self.read(), "the stream ended"
-        self.parser = Parser(last_event_id=self._asked_after)
+        self.parser = Parser(last_event_id=self._resumes_after)
         self.events = self.parser.feed(self.body[:count])
 
     def read(self) -> bool:
@@ -224,18 +224,18 @@ class Exchange:
                 return True
             if self._over:
                 return False
-            got = self._socket.recv(65536)
-            self._received += got
-            if not got:
+            chunk = self._socket.recv(65536)
+            self._received += chunk
+            if not chunk:
                 assert self._chunk_left is None, f"the connection ended within the chunked body: {self.body[-200:]!r}"
                 assert not self._length_left, f"the connection ended {self._length_left} bytes too early"
                 self._over = True
 
     def _read_head(self, method: str) -> None:
         while b"\r\n\r\n" not in self._received:
-            got = self._socket.recv(65536)
-            assert got, f"the connection ended in the head: {self._received!r}"
-            self._received += got
+            chunk = self._socket.recv(65536)
+            assert chunk, f"the connection ended in the head: {self._received!r}"
+            self._received += chunk
         head, _, self._received = self._received.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("ascii").split("\r\n")
         self.version, status, _ = status_line.split(" ", 2)
@@ -246,24 +246,24 @@ class Exchange:
         coding = self.header("Transfer-Encoding")
         assert length is None or coding is None, "Content-Length and Transfer-Encoding at once (RFC 9112, section 6.2)"
         assert coding in (None, "chunked"), coding
-        # What is left of the chunk under way, its CRLF included; None where the body is not chunked.
+        # The rest of the current chunk, its CRLF included; None if the body is not chunked.
         self._chunk_left: int | None = None if coding is None else 0
         self._length_left: int | None = None if length is None else int(length)
-        # Section 6.3 of RFC 9112: what has no body whatever the headers say.
+        # Answers that have no body, whatever their headers (RFC 9112, section 6.3).
         self._over = self.status == 204 or method == "HEAD" or length == "0"
 
     def _unframe(self) -> bytes:
-        """Take body bytes off what was received, as far as they are there."""
+        """Remove and return the body bytes received so far."""
         if self._chunk_left is None:
             piece, self._received = self._received, b""
             if self._length_left is not None:
                 self._length_left -= len(piece)
-                assert self._length_left >= 0, f"more came than Content-Length says: {piece[-200:]!r}"
+                assert self._length_left >= 0, f"more bytes than Content-Length: {piece[-200:]!r}"
                 self._over = self._length_left == 0
             return piece
         if self._chunk_left == 0:
-            size_line, found, rest = self._received.partition(b"\r\n")
-            if not found:
+            size_line, line_end, rest = self._received.partition(b"\r\n")
+            if not line_end:
                 return b""
             assert size_line, "an empty chunk size"
             assert all(digit in b"0123456789abcdefABCDEF" for digit in size_line), f"chunk size {size_line!r}"
@@ -271,13 +271,13 @@ class Exchange:
             if size == 0:
                 if len(rest) < 2:
                     return b""
-                assert rest == b"\r\n", f"after the last chunk came {rest!r}"
+                assert rest == b"\r\n", f"after the last chunk: {rest!r}"
                 self._over = True
                 self._chunk_left = None
                 return b""
             self._chunk_left, self._received = size + 2, rest
         if len(self._received) < self._chunk_left:
-            # Of the data, what is there is given at once; the CRLF is checked when it has come.
+            # Return the data so far at once; check the CRLF when it has arrived.
             usable = min(len(self._received), self._chunk_left - 2)
             piece, self._received = self._received[:usable], self._received[usable:]
             self._chunk_left -= usable
@@ -285,5 +285,5 @@ class Exchange:
         piece, self._received = self._received[: self._chunk_left], self._received[self._chunk_left :]
         assert piece.endswith(b"\r\n"), f"a chunk ended in {piece[-20:]!r}"
         self._chunk_left = 0
-        # Nothing but the CRLF was left of it: look on.
+        # Only the CRLF was left: continue with the next chunk.
         return piece[:-2] or self._unframe()

@@ -1,6 +1,6 @@
-"""What the documents say is what there is: targets, commands, settings, files and columns.
+"""The documents agree with the code: targets, commands, settings, parameters, files and columns.
 
-`python -m tests.test_documents` writes README's table of settings anew; given a run's directory, its figures as well.
+`python -m tests.test_documents` writes the table of settings; given a run's directory, README's figures as well.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 
 from experiments import ledger, parameters
 from experiments.analysis import analyse
+from experiments.campaign import design_file
 from experiments.report import run_page
 from experiments.synthetic import run as synthetic
 from pipeline import settings
@@ -26,19 +27,36 @@ from pipeline.supervisor.plan import stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "spark", "experiments")
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-REPORTS = (REPOSITORY / "reports" / "README.md").read_text(encoding="utf-8")
+DOCS = REPOSITORY / "docs"
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in (
+        REPOSITORY / "README.md",
+        REPOSITORY / "CHANGELOG.md",
+        REPOSITORY / "reports" / "README.md",
+        *sorted(DOCS.glob("*.md")),
+    )
+}
+"""Every document that is written by hand, by its path."""
+README = PAGES["README.md"]
+REPORTS = PAGES["reports/README.md"]
+OPERATING = PAGES["docs/operating.md"]
+MEASURING = PAGES["docs/measuring.md"]
+CAMPAIGNS = PAGES["docs/campaigns.md"]
 COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-SETTINGS = re.compile(r"(<!-- settings:.*?-->\n).*?(<!-- /settings -->)", re.DOTALL)
-FIGURES = re.compile(r"(<!-- figures:.*?-->\n).*?(<!-- /figures -->)", re.DOTALL)
+EVERYTHING = "\n".join([*PAGES.values(), COMMANDS])
+SETTINGS = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
+FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+README_MAX_BYTES = 12_288
+PICTURE_MAX_BYTES = 200_000
 
-# Options that are no settings, of the stages that commands.txt starts.
+# Options beside the settings, of the stages that commands.txt starts.
 OTHER_OPTIONS = {"pipeline.broker": {"port", "data_dir"}}
 
 
 def settings_table() -> str:
-    """Return README's table of settings as the code has it."""
+    """Return the table of settings as the code has it."""
     rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
     for name, field in settings.FIELDS.items():
         metas = [meta for meta in getattr(field.type, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
@@ -49,7 +67,7 @@ def settings_table() -> str:
 
 
 def figures_table(run_dir: Path) -> str:
-    """Return README's table of one run's figures, with the command and the machine they come from."""
+    """Return the table of one run's figures, with the command and the machine they come from."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     about = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
     if not summary["valid"]:
@@ -60,7 +78,7 @@ def figures_table(run_dir: Path) -> str:
     changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name] != "")
     missed = [name for name, met in summary["slos"].items() if not met]
     rows = [
-        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions a second, "
+        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions per second, "
         f"{given['clients']} clients, on {about['cores']} cores ({about['cpu']}, {about['kernel']}), "
         f"commit {about['commit'][:7]}{' with changes' if about['dirty'] else ''}.",
         "",
@@ -102,53 +120,59 @@ def started_by_hand() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("target", re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
-def test_readme_names_every_make_target(target: str) -> None:
-    """A target that README leaves out is one that people do not know they have."""
-    assert f"| `make {target}` |" in README
+def test_every_make_target_is_documented(target: str) -> None:
+    """Each target has a row in the table of targets."""
+    assert f"| `make {target}` |" in OPERATING
 
 
-def test_readme_names_no_target_that_is_not_there() -> None:
+def test_every_documented_make_target_exists() -> None:
     """A `make` line in a document is one that works."""
     targets = set(re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README + REPORTS + COMMANDS, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", EVERYTHING, re.MULTILINE))
     assert named <= targets
 
 
 @pytest.mark.parametrize("entry", entries())
-def test_readme_names_every_command(entry: str) -> None:
-    """Each module that can be run with `python -m` is told of."""
-    assert re.search(rf"python -m {re.escape(entry)}[` ]", README)
+def test_every_command_is_documented(entry: str) -> None:
+    """Each module that can be run with `python -m` stands in the tables of commands."""
+    assert re.search(rf"python -m {re.escape(entry)}[` ]", OPERATING)
 
 
-def test_documents_name_no_command_that_is_not_there() -> None:
+def test_every_documented_command_exists() -> None:
     """Each `python -m` of ours in a document can be run."""
     pattern = rf"python3? -m ((?:{'|'.join(PACKAGES)})[\w.]*)"
-    named = set(re.findall(pattern, README + REPORTS + COMMANDS))
+    named = set(re.findall(pattern, EVERYTHING))
     assert named
     assert named <= set(entries())
 
 
-def test_readme_has_the_settings_of_the_code() -> None:
-    """README's table is the one made from the code: names, defaults and descriptions."""
-    match = SETTINGS.search(README)
+def test_settings_table_is_that_of_the_code() -> None:
+    """The table is the one made from the code: names, defaults and descriptions."""
+    match = SETTINGS.search(OPERATING)
     assert match is not None
     assert match.group(0) == match.group(1) + settings_table() + match.group(2), (
-        "run `python -m tests.test_documents` to write README's settings anew"
+        "run `python -m tests.test_documents` to write the settings again"
     )
 
 
-def test_readme_names_every_variable_that_is_no_setting() -> None:
-    """Variables that are read before the settings stand in README too, and no misspelt ones do."""
-    assert [name for name in settings.NOT_SETTINGS if name not in README] == []
+def test_every_variable_beside_the_settings_is_documented() -> None:
+    """Variables that are read before the settings are named too, and no misspelt ones are."""
+    assert [name for name in settings.NOT_SETTINGS if name not in OPERATING] == []
     known = settings.NOT_SETTINGS | {settings.PREFIX + name.upper() for name in settings.FIELDS}
-    assert set(re.findall(r"EMOSTREAM_[A-Z_]+", README)) <= known
+    assert set(re.findall(r"EMOSTREAM_[A-Z_]+\b(?!\*)", EVERYTHING)) <= known
 
 
 @pytest.mark.parametrize("name", parameters.PARAMETERS)
-def test_readme_names_every_parameter_of_a_run(name: str) -> None:
-    """Each parameter of the notebook stands in README's table of parameters."""
-    table = README[README.index("| parameter |") : README.index("## Settings")]
+def test_every_parameter_of_a_run_is_documented(name: str) -> None:
+    """Each parameter of the notebook stands in the table of parameters."""
+    table = MEASURING[MEASURING.index("| parameter |") :].split("\n\n")[0]
     assert f"`{name}`" in table
+
+
+@pytest.mark.parametrize("name", design_file.named())
+def test_every_design_is_documented(name: str) -> None:
+    """Each design that comes with the project has a row in the table of designs."""
+    assert f"| `{name}` |" in CAMPAIGNS
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -159,12 +183,42 @@ def test_readme_shows_every_folder(package: str) -> None:
     assert [name for name in folders if not re.search(rf"^ *{name}/ ", tree, re.MULTILINE)] == []
 
 
-def test_links_lead_somewhere() -> None:
-    """Each relative link of a document leads to a file that is there."""
-    for name in ("README.md", "CHANGELOG.md", "reports/README.md"):
-        page = REPOSITORY / name
-        targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
-        assert [target for target in targets if not (page.parent / target).exists()] == [], name
+def test_readme_is_short() -> None:
+    """README fits on a few screens; everything else is in docs/."""
+    assert len(README.encode()) <= README_MAX_BYTES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_relative_links_lead_to_files(name: str) -> None:
+    """Each relative link and picture of a document leads to a file; the site checks the headings."""
+    page = REPOSITORY / name
+    text = re.sub(r"^```.*?^```", "", PAGES[name], flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_readme_links_lead_to_headings() -> None:
+    """A link from README to a heading of a document names one that is there."""
+    missing = []
+    for name, anchor in re.findall(r"\]\(([^)#]+\.md)#([^)]+)\)", README):
+        headings = re.findall(r"^#+ (.+)$", PAGES[name], re.MULTILINE)
+        slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        missing += [f"{name}#{anchor}"] if anchor not in slugs else []
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", [*PAGES, "commands.txt"])
+def test_documents_point_to_nothing_outside(name: str) -> None:
+    """A document names no path above the repository."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    depth = len(Path(name).parts) - 1
+    assert not re.search(r"(?<![./\w])" + r"\.\./" * (depth + 1), text)
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.glob("images/*.png")), ids=lambda path: path.name)
+def test_pictures_are_small(picture: Path) -> None:
+    """A clone stays quick."""
+    assert picture.stat().st_size <= PICTURE_MAX_BYTES
 
 
 def test_commands_start_every_stage() -> None:
@@ -179,7 +233,7 @@ def test_commands_start_every_stage() -> None:
 
 @pytest.mark.parametrize("words", started_by_hand(), ids=" ".join)
 def test_commands_use_options_that_are_there(words: list[str]) -> None:
-    """Each option in commands.txt is one that its stage has, with a value that it takes."""
+    """Each option in commands.txt is one of its stage's, with a value that it accepts."""
     module, *rest = words
     options = {
         name.removeprefix("--").replace("-", "_"): value for name, value in zip(rest[::2], rest[1::2], strict=True)
@@ -196,9 +250,8 @@ def test_commands_use_options_that_are_there(words: list[str]) -> None:
 def test_commands_ask_where_the_stages_listen() -> None:
     """The ports that documents call are those of ingest, the registry, and the embedded Kafka by hand."""
     defaults = settings.Settings()
-    called = set(re.findall(r"http://127\.0\.0\.1:(\d+)", COMMANDS + README[: README.index("## Settings")]))
-    answered = set(re.findall(r'"(?:url|stream_url)": ?"http://127\.0\.0\.1:(\d+)', README))
-    assert called - answered <= {str(defaults.ingest_port), str(defaults.registry_port)}
+    called = set(re.findall(r"http://127\.0\.0\.1:(\d+)", EVERYTHING))
+    assert called == {str(defaults.ingest_port), str(defaults.registry_port)}
     assert defaults.kafka.endswith(":9092")
 
 
@@ -216,7 +269,7 @@ def test_reports_readme_explains_the_ledger() -> None:
 
 
 def test_reports_readme_names_every_file_of_a_summary() -> None:
-    """Each figure and table that a report writes is told of, with where it comes from."""
+    """Each figure and table that a report writes is named, with where it comes from."""
     run = synthetic.make_run(rate_per_s=20.0, clients=4, measured_triggers=3)
     result = analyse.analyse(run.frames, run.parameters, run.manifest)
     files = [f"{name}.csv" for name in run_page.tables(result)]
@@ -240,14 +293,15 @@ def test_readme_says_where_its_figures_come_from() -> None:
 
 
 def write(run_dir: Path | None) -> None:
-    """Write README's generated parts, and with a run its picture."""
-    text = SETTINGS.sub(lambda match: match.group(1) + settings_table() + match.group(2), README)
+    """Write the table of settings, and with a run README's figures and picture."""
+    text = SETTINGS.sub(lambda match: match.group(1) + settings_table() + match.group(2), OPERATING)
+    (DOCS / "operating.md").write_text(text, encoding="utf-8")
     if run_dir is not None:
         table = figures_table(run_dir)
-        text = FIGURES.sub(lambda match: match.group(1) + table + match.group(2), text)
+        text = FIGURES.sub(lambda match: match.group(1) + table + match.group(2), README)
+        (REPOSITORY / "README.md").write_text(text, encoding="utf-8")
         picture = (run_dir / "summary" / "spectrum.svg").read_text(encoding="utf-8")
-        (REPOSITORY / "docs" / "latency.svg").write_text(picture, encoding="utf-8")
-    (REPOSITORY / "README.md").write_text(text, encoding="utf-8")
+        (DOCS / "latency.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

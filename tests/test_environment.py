@@ -1,4 +1,4 @@
-"""pyproject.toml, the lock, the conda environment and the Makefile say the same."""
+"""pyproject.toml, the lock, the conda environment, the Makefile and a checkout agree with each other."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_dependency_has_a_bound_below(direct: Requirement) -> None:
 
 
 def test_every_line_of_the_lock_is_exact() -> None:
-    """The lock holds one exact version a line, and names no index, address or path."""
+    """The lock holds one exact version per line, and names no index, address or path."""
     assert PINS
     for pin in PINS:
         assert [specifier.operator for specifier in pin.specifier] == ["=="], pin
@@ -80,29 +80,35 @@ def test_conda_installs_the_lock_and_nothing_else() -> None:
     assert not conda_packages & {canonicalize_name(pin.name) for pin in PINS}
 
 
-def test_make_help_tells_every_target() -> None:
-    """A target that `make` does not list is one that nobody finds."""
+def test_make_help_lists_every_target() -> None:
+    """A target that `make` does not list is hard to find."""
     text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
     listed = subprocess.run(
         ["make", "--no-print-directory"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     assert targets == {line.split()[0] for line in listed.splitlines()[1:]}
-    required = {"env", "jars", "check", "test", "experiment", "lab", "bench", "up", "lock", "clean"}
+    required = {"env", "jars", "check", "docs", "test", "experiment", "lab", "bench", "up", "lock", "clean"}
     assert required <= targets
 
 
-def make_env(python: str, venv: Path) -> subprocess.CompletedProcess[str]:
-    """Run what `make env` runs, with the given interpreters to choose from."""
+def make_env(python: str, venv: Path, checkout: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """Run what `make env` runs in `checkout`, with the given interpreters to choose from."""
     env = {**os.environ, "PYTHON": python, "VENV": str(venv)}
-    return subprocess.run([".ci/env"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run([".ci/env"], cwd=checkout, env=env, capture_output=True, text=True, check=False)
 
 
-def test_an_old_python_is_named(tmp_path: Path) -> None:
-    """Without a Python that serves, the message names what was found and how to install one."""
+def old_python(tmp_path: Path) -> Path:
+    """Return an interpreter that says it is Python 3.9."""
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac\n')
     old.chmod(0o755)
+    return old
+
+
+def test_an_old_python_is_named(tmp_path: Path) -> None:
+    """If no Python is recent enough, the message names those found and how to install one."""
+    old = old_python(tmp_path)
     done = make_env(str(old), tmp_path / "venv")
     assert done.returncode == 1
     assert f"Found: {old} is 3.9" in done.stderr
@@ -111,7 +117,7 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
 
 
 def test_java_is_checked_before_anything_is_made(tmp_path: Path) -> None:
-    """Where the check for Java fails, `make env` ends there: no environment, no download, exit code 1."""
+    """If the check for Java fails, `make env` ends there: no environment, no download, exit code 1."""
     calls = tmp_path / "calls"
     python = tmp_path / "python3"
     python.write_text(
@@ -122,3 +128,24 @@ def test_java_is_checked_before_anything_is_made(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "no Java\n")
     assert calls.read_text().splitlines()[-1] == "-m pipeline.java"
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs the repository's history, not only its files")
+def test_a_checkout_with_crlf_settings_has_lf(tmp_path: Path) -> None:
+    """With core.autocrlf and core.eol set as on Windows, every text file still has LF, and the scripts run."""
+    clone = tmp_path / "clone"
+    settings = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf", "-c", "safe.directory=*"]
+    subprocess.run(
+        ["git", *settings, "clone", "--quiet", "--no-local", "--depth", "1", str(REPOSITORY), str(clone)],
+        capture_output=True,
+        check=True,
+    )
+    listed = subprocess.run(
+        ["git", *settings, "ls-files", "--eol"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    # "i/lf    w/lf    attr/text=auto eol=lf    path": in the index, in the working tree.
+    kinds = {line.split("\t")[-1]: line.split()[1] for line in listed}
+    assert kinds["Makefile"] == kinds[".ci/env"] == "w/lf"
+    assert [name for name, kind in kinds.items() if kind not in {"w/lf", "w/none", "w/-text"}] == []
+    done = make_env(str(old_python(tmp_path)), tmp_path / "venv", clone)
+    assert (done.returncode, "is 3.9" in done.stderr) == (1, True), done.stderr

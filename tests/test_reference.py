@@ -1,7 +1,7 @@
-"""The reference campaigns: every run kept adds up, and README quotes what they found.
+"""The reference campaigns: every run kept adds up, and the documents quote what they found.
 
-`python -m tests.test_reference` writes README's findings anew from reports/reference/, and its figures of the last hop
-from reports/bench/delivery.json.
+`python -m tests.test_reference` writes the findings of docs/campaigns.md from reports/reference/, and the figures of
+the last hop in docs/operating.md from reports/bench/delivery.json.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from experiments.campaign.report import levels as campaign_levels
 from experiments.campaign.report.levels import FEW_RUNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = REPOSITORY / "README.md"
+CAMPAIGNS_PAGE = REPOSITORY / "docs" / "campaigns.md"
+OPERATING_PAGE = REPOSITORY / "docs" / "operating.md"
 REFERENCE = REPOSITORY / "reports" / "reference"
 DELIVERY = REPOSITORY / "reports" / "bench" / "delivery.json"
 DELIVERY_BLOCK = re.compile(r"(<!-- delivery -->\n).*?(<!-- /delivery -->)", re.DOTALL)
-BLOCK = re.compile(r"(<!-- reference:.*?-->\n).*?(<!-- /reference -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- reference -->\n).*?(<!-- /reference -->)", re.DOTALL)
 # The end-to-end latency is binned by the millisecond, so its mean is known to half of one.
 RESOLUTION_S = 0.001
 SIZE_MAX = 5_000_000
@@ -39,11 +40,11 @@ FIGURES = (
     ("representation_error", "representation error", "{:.0%}"),
     ("tv_distance", "mix shown against counted", "{:.3f}"),
 )
-"""What README quotes of each level; the last two where the policy varies, the first three elsewhere."""
+"""What the page quotes of each level; the last two where the policy varies, the first three elsewhere."""
 
 
 def findings() -> str:
-    """Return README's findings of the reference campaigns."""
+    """Return the findings of the reference campaigns."""
     parts = []
     for place in CAMPAIGNS:
         about = read.about(place)
@@ -53,7 +54,7 @@ def findings() -> str:
         whole = "" if about.get("ended") else ", not finished"
         head = f"{command}: {about['design']['about']} {len(runs)} runs, {valid} of them VALID{whole}; "
         head += (
-            f"commit {', '.join(sorted(_commits(place, runs)))}. [Report](reports/reference/{place.name}/index.html)"
+            f"commit {', '.join(sorted(_commits(place, runs)))}. [Report](../reports/reference/{place.name}/index.html)"
         )
         body = _capacity(place) if about["design"].get("search") else _levels(about, runs)
         parts.append(f"{head}\n\n{body}")
@@ -61,7 +62,7 @@ def findings() -> str:
 
 
 def delivery() -> str:
-    """Return README's figures of the last hop."""
+    """Return the figures of the last hop."""
     said = json.loads(DELIVERY.read_text())
     levels = {level["clients"]: level["messages_per_cpu_s"] for level in said["fan_out"]["levels"]}
     few, many = min(levels), max(levels)
@@ -186,22 +187,24 @@ def kept() -> list[Path]:
     return [path for path in files if "runs" not in path.relative_to(REFERENCE).parts or path.name in named]
 
 
-def test_readme_quotes_the_reference() -> None:
-    """README's findings are those of the files: `python -m tests.test_reference` writes them anew."""
-    found = BLOCK.search(README.read_text(encoding="utf-8"))
+def test_campaigns_page_quotes_the_reference() -> None:
+    """The findings are those of the files: `python -m tests.test_reference` writes them."""
+    found = BLOCK.search(CAMPAIGNS_PAGE.read_text(encoding="utf-8"))
     assert found is not None
     assert found.group(0) == f"{found.group(1)}{findings()}{found.group(2)}"
 
 
-def test_readme_quotes_the_delivery_benchmark() -> None:
+def test_operating_page_quotes_the_delivery_benchmark() -> None:
     """The table is that of the file beside it."""
-    match = DELIVERY_BLOCK.search(README.read_text(encoding="utf-8"))
+    match = DELIVERY_BLOCK.search(OPERATING_PAGE.read_text(encoding="utf-8"))
     assert match is not None
     assert match.group(0) == f"<!-- delivery -->\n{delivery()}<!-- /delivery -->"
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
+    text = CAMPAIGNS_PAGE.read_text(encoding="utf-8")
     text = BLOCK.sub(lambda found: f"{found.group(1)}{findings()}{found.group(2)}", text)
+    CAMPAIGNS_PAGE.write_text(text, encoding="utf-8")
+    text = OPERATING_PAGE.read_text(encoding="utf-8")
     text = DELIVERY_BLOCK.sub(lambda found: f"{found.group(1)}{delivery()}{found.group(2)}", text)
-    README.write_text(text, encoding="utf-8")
+    OPERATING_PAGE.write_text(text, encoding="utf-8")

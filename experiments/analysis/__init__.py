@@ -1,1 +1,1 @@
-"""From the frames of a run to its figures and its verdict, without I/O."""
+"""The analysis of a run: its figures and its verdict from its frames, without I/O."""

@@ -1,4 +1,4 @@
-"""Whether the counts are right, in integers: conservation, oracle, offsets."""
+"""Check that the counts are right, in integers: conservation, oracle, offsets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PROBLEM_COLUMNS = ("problem", "seq", "user_id", "emoji_type", "partition", "offs
 
 @dataclass(frozen=True)
 class Conservation:
-    """Where every accepted reaction went; all numbers are reactions, over all phases.
+    """What happened to every accepted reaction; all numbers are reactions, over all phases.
 
-    `lost`: accepted, counted by no window. `duplicated`: countings beyond the first, of planned reactions.
+    `lost`: accepted, counted by no window. `duplicated`: how often planned reactions were counted again.
     `altered`: in Kafka with another emoji than planned. `unacknowledged`: counted although never answered
     202. `foreign`: counted, but not of this plan. `counted`: the sum of all counts of all windows.
     `unexplained`: counted minus the records that the windows' offsets cover (0 if Spark's sums are right).
@@ -98,9 +98,9 @@ def _named(problem: str, rows: pd.DataFrame, detail: str) -> pd.DataFrame:
 
 
 def _conflicts(windows: pd.DataFrame) -> pd.DataFrame:
-    """Name the windows that were emitted more than once and not alike: a replay must repeat, not differ."""
-    said = ["total", "offsets", "reactions", "carried"]
-    differing = windows.groupby(WINDOW_KEY, sort=False)[said].nunique().gt(1).any(axis=1)
+    """Name the windows that were emitted more than once with different contents: a replay must repeat them."""
+    contents = ["total", "offsets", "reactions", "carried"]
+    differing = windows.groupby(WINDOW_KEY, sort=False)[contents].nunique().gt(1).any(axis=1)
     details = [
         f"window {epoch}:{window} was emitted again with other contents" for epoch, window in differing[differing].index
     ]
@@ -110,7 +110,7 @@ def _conflicts(windows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Every (window, type) cell, recomputed from the topic: how many there are, how many agree, which differ.
+    """Every (window, type) cell, recomputed from the topic: how many cells there are, how many agree, which differ.
 
     `differing`: `epoch, window, emoji_type, emitted, expected`. A window whose number of malformed records is
     wrong has one more, differing cell, of type null.
@@ -122,11 +122,11 @@ class Oracle:
 
 
 def oracle(topic: pd.DataFrame, windows: pd.DataFrame) -> Oracle:
-    """Recompute each window from the records at its offsets and compare all that it says."""
+    """Recompute each window from the records at its offsets and compare all its counts."""
     known = unique_windows(windows)
-    said = cells(known).groupby([*WINDOW_KEY, "emoji_type"], as_index=False)["count"].sum()
-    told = known[[*WINDOW_KEY, "malformed"]].rename(columns={"malformed": "count"}).assign(emoji_type=None)
-    emitted = pd.concat([said.astype(object), told.astype(object)]).rename(columns={"count": "emitted"})
+    counts = cells(known).groupby([*WINDOW_KEY, "emoji_type"], as_index=False)["count"].sum()
+    malformed = known[[*WINDOW_KEY, "malformed"]].rename(columns={"malformed": "count"}).assign(emoji_type=None)
+    emitted = pd.concat([counts.astype(object), malformed.astype(object)]).rename(columns={"count": "emitted"})
     expected = _recomputed(topic, known)
     both = emitted.merge(expected, on=[*WINDOW_KEY, "emoji_type"], how="outer")
     for side in ("emitted", "expected"):
@@ -162,7 +162,7 @@ def _recomputed(topic: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=names, dtype=object)
     whole = pd.concat(parts).astype({"expected": "int64"})
     summed = whole.groupby([*WINDOW_KEY, "emoji_type"], as_index=False, dropna=False)["expected"].sum()
-    # The null type comes back as NaN; the emitted side says None.
+    # The null type comes back as NaN; the emitted side has None.
     kinds = [kind if isinstance(kind, str) else None for kind in summed["emoji_type"]]
     return pd.DataFrame(summed.assign(emoji_type=pd.Series(kinds, index=summed.index, dtype=object)))
 

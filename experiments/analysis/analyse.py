@@ -1,4 +1,4 @@
-"""From the frames of a run to all that its report says: pure, so that a campaign can call it per run."""
+"""Analyse a run: from its frames to all that its report shows. Pure, so that a campaign can call it per run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from experiments import ledger
-from experiments.analysis import accuracy, batches, hops, lag, latency, verdict
+from experiments.analysis import accuracy, batches, hops, lag, latency, usage, verdict
 from experiments.analysis import deliveries as audit
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits, spectrum
 from experiments.analysis.representation import Representation, representation, representatives_wrong
-from experiments.run import usage
 from experiments.stats import warm_up
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
@@ -43,7 +42,7 @@ class Conditions:
         have stayed to be owed it) and `late_s` (2: a delivery later than that after the window was emitted is
         late).
 
-        Raises SettingError naming a parameter that is missing or no number.
+        Raises SettingError naming a parameter that is missing or not a number.
         """
         needed = ("trigger_s", "flush_ms", "flush_phase", "flush_lead_ms")
         for name in needed:
@@ -63,7 +62,7 @@ class Conditions:
             str(parameters["flush_phase"]),
             numbers["flush_lead_ms"] / 1000,
         )
-        waits.quantile_s(0.5)  # refuses an impossible floor here, where the parameters are at hand
+        waits.quantile_s(0.5)  # raises here for an impossible floor
         return cls(
             waits,
             int(numbers["group_size"]),
@@ -197,7 +196,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
 
 
 def percentile_table(histogram: latency.Histogram, waits: Waits) -> pd.DataFrame:
-    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples behind them."""
+    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples."""
     rows = [
         (name, histogram.quantile_s(q), waits.quantile_s(q))
         for name, q in PERCENTILES.items()
@@ -218,24 +217,24 @@ def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:
 
 
 def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, float]:
-    """The mean latency, taken from the histogram, and the mean of each hop: they must agree to its 1 ms."""
+    """Return the mean latency, from the histogram, and the mean of each hop: they must agree to its 1 ms."""
     means = {f"hop_{hop}_mean_ms": float(mean) for hop, mean in zip(table["hop"], table["mean_ms"], strict=True)}
     whole_s, hops_s = histogram.mean_s(), sum(means.values()) / 1000
     return {"e2e_mean_s": whole_s, "hops_mean_s": hops_s, "hop_sum_error_s": hops_s - whole_s, **means}
 
 
 def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[str, float]:
-    """Reactions offered and accepted a second while measured (a whole number of triggers), and the lag's growth."""
-    ours = reactions[reactions["phase"] == "measured"]
-    spent_s = float(ours["t_intended_ns"].max() - ours["t_intended_ns"].min()) / NS_PER_S if len(ours) else 0.0
+    """Return the reactions per second offered and accepted while measured (whole triggers), and the lag's growth."""
+    due = reactions[reactions["phase"] == "measured"]
+    spent_s = float(due["t_intended_ns"].max() - due["t_intended_ns"].min()) / NS_PER_S if len(due) else 0.0
     measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
-    offered_per_s = len(ours) / measured_s
-    accepted_per_s = int(ledger.accepted(ours).sum()) / measured_s
+    offered_per_s = len(due) / measured_s
+    accepted_per_s = int(ledger.accepted(due).sum()) / measured_s
     return {
         "offered_per_s": offered_per_s,
         "accepted_per_s": accepted_per_s,
         "accepted_share": accepted_per_s / offered_per_s if offered_per_s else math.nan,
-        # The name that the closed loop's users ask for: what they got through, at their number and think time.
+        # The closed loop's word for it: the throughput of its users at their number and think time.
         "throughput_per_s": accepted_per_s,
         "lag_slope_per_s": slope.per_s,
         "lag_slope_upper_per_s": slope.high_per_s,
@@ -244,10 +243,10 @@ def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[s
 
 
 def _answers(reactions: pd.DataFrame) -> dict[str, float]:
-    """How long ingest took to answer what was sent while measured; what it never answered took for ever."""
-    ours = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
-    took_ms = ((ours["t_answered_ns"] - ours["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
-    took_ms[(ours["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    """Return ingest's answer times for the measured reactions sent; a missing answer counts as infinite."""
+    sent = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
+    took_ms = ((sent["t_answered_ns"] - sent["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
+    took_ms[(sent["status"] == 0).to_numpy(dtype=bool)] = np.inf
     return {
         f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
         for name, q in (("p50", 0.5), ("p99", 0.99))

@@ -1,4 +1,4 @@
-"""Micro-batch time B and its steadiness: what the chain itself needs once a trigger has fired."""
+"""Micro-batch time B and its drift: the time that the chain itself needs after a trigger."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def batch_times(progress: pd.DataFrame, windows: pd.DataFrame, measured_windows:
     known = unique_windows(windows)
     known = known.assign(published_s=(known["emitted_ns"] - known["trigger_ns"]) / NS_PER_S)
     known = known.merge(measured_windows[WINDOW_KEY].assign(phase="measured"), on=WINDOW_KEY, how="left")
-    # Spark's progress does not carry our epoch. Batch numbers meet again only after a new checkpoint, and
-    # then the nearest trigger in time tells which one is meant.
+    # Spark's progress does not carry our epoch. Batch numbers repeat only after a new checkpoint; then the nearest
+    # trigger in time decides.
     pairs = busy.merge(known, left_on="batch_id", right_on="window", how="left")
     distance = (pairs["trigger_start_ns"] - pairs["trigger_ns"]).abs()
     pairs = pairs.assign(distance=distance).sort_values("distance", kind="stable", na_position="last")
@@ -53,7 +53,7 @@ def batch_times(progress: pd.DataFrame, windows: pd.DataFrame, measured_windows:
 class BatchSummary:
     """Quantiles over the measured batches, in seconds; `headroom` is p95 of B over the trigger interval.
 
-    With few batches p95 is simply one of the largest: it is printed with their number beside it.
+    With few batches p95 is one of the largest values: it is printed with their number.
     """
 
     batches: int
@@ -65,10 +65,10 @@ class BatchSummary:
 
 
 def summarise(times: pd.DataFrame, trigger_s: float) -> BatchSummary:
-    """Return the quantiles of the measured rows of `batch_times`; NaN where there are none."""
-    ours = times[times["phase"] == "measured"]
-    batch = ours["batch_s"].to_numpy(dtype=np.float64)
-    published = ours["published_s"].dropna().to_numpy(dtype=np.float64)
+    """Return the quantiles of the measured rows of `batch_times`; NaN without any."""
+    measured = times[times["phase"] == "measured"]
+    batch = measured["batch_s"].to_numpy(dtype=np.float64)
+    published = measured["published_s"].dropna().to_numpy(dtype=np.float64)
     p95 = rank_quantile(batch, 0.95)
     return BatchSummary(
         batches=len(batch),
@@ -90,7 +90,7 @@ class Drift:
 
     @property
     def present(self) -> bool:
-        """Whether the interval leaves zero out: the run was not stationary."""
+        """Whether the interval excludes zero: the run was not stationary."""
         return self.low_ms_per_min > 0 or self.high_ms_per_min < 0
 
 

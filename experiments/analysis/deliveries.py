@@ -1,7 +1,7 @@
-"""The delivery audit: what each client got of what it should have got.
+"""The delivery audit: compare the windows that each client got with those it should have got.
 
-Named as Jepsen's Kafka workload names them where it has a name: missing = "poll-skip", out of order =
-"nonmonotonic-poll", duplicate = "duplicate".
+Jepsen's Kafka workload has these names for the same faults: missing = "poll-skip", out of order = "nonmonotonic-poll",
+duplicate = "duplicate".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def audit(
     """Return a row per client: `client_id, cluster, subscriber, due, received` and a count of each of FAULTS.
 
     `due` is latency.receipts of the same frames; `deliveries` must be in the order of receipt, client by
-    client. Windows received beyond those due (emitted before the client joined, or as it left) are no fault.
+    client. Windows received beyond those due (emitted before the client joined, or as it left) are not a fault.
     """
     require("deliveries", deliveries)
     known = unique_windows(windows).sort_values(["trigger_ns", "window"], ignore_index=True)

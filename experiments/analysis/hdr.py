@@ -1,8 +1,8 @@
-"""Latencies as HdrHistograms, which keep in a few kilobytes and merge: over runs, blocks and campaigns.
+"""Latencies as HdrHistograms: a few kilobytes each, which merge over runs, blocks and campaigns.
 
 Values are in microseconds, tracked from 1 ms to an hour with four significant figures: a value up to 16 s is
-told from its neighbours by 0.5 ms, a later one by 0.01 %. What never arrived has no place in an HdrHistogram; its
-number travels beside it.
+exact to 0.5 ms, a larger one to 0.01 %. An HdrHistogram cannot hold reactions that never arrived; their number is kept
+beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOWEST_US, HIGHEST_US, FIGURES = 1_000, 3_600_000_000, 4
 
 
 def empty() -> HdrHistogram:
-    """Return an HdrHistogram of the range and resolution that all of ours have."""
+    """Return an HdrHistogram of the range and resolution that all of them have."""
     return HdrHistogram(LOWEST_US, HIGHEST_US, FIGURES)
 
 
@@ -30,8 +30,8 @@ def encode(histogram: Histogram) -> str:
     """Return the delivered latencies of `histogram` as the base64 text of an HdrHistogram (V2, compressed).
 
     A bin of 1 ms is recorded at its upper edge, the value that Histogram.quantile_s reports. A negative
-    latency is recorded as 0 and one above an hour as an hour; how many were negative, and how many never came,
-    is in the run's summary.
+    latency is recorded as 0 and one above an hour as an hour; the numbers of
+    negative and of missing ones are in the run's summary.
     """
     result = empty()
     for number in np.flatnonzero(histogram.counts):
@@ -43,7 +43,7 @@ def encode(histogram: Histogram) -> str:
 def merged(texts: Iterable[str]) -> HdrHistogram:
     """Return the HdrHistogram of all latencies in `texts`, each made by `encode` or by any HdrHistogram V2.
 
-    Raises SettingError naming the position of a text that is cut off or none.
+    Raises SettingError naming the position of a text that is cut off or malformed.
     """
     result = empty()
     for position, text in enumerate(texts):
@@ -59,10 +59,10 @@ def merged(texts: Iterable[str]) -> HdrHistogram:
 def decoded(latencies: HdrHistogram, *, undelivered: int, negative: int, reactions: int) -> Histogram:
     """Return the histogram that `encode` was given, or the sum of several: up to 16 s it is the same to the bin.
 
-    What an HdrHistogram has no place for is given beside it, out of the runs' summaries.
+    The arguments that an HdrHistogram cannot hold come from the runs' summaries.
     """
-    # The library names the highest value that it cannot tell from the recorded one: rounding down undoes that. What
-    # was recorded is a bin's upper edge, and so that of the bin before.
+    # The library returns the highest value equivalent to the recorded one: rounding down undoes that. The recorded
+    # value is a bin's upper edge, hence the bin before.
     values = [
         (int(at.value_iterated_to) // 1000 - 1, int(at.count_added_in_this_iter_step))
         for at in latencies.get_recorded_iterator()
@@ -77,6 +77,6 @@ def decoded(latencies: HdrHistogram, *, undelivered: int, negative: int, reactio
 def _refusal(position: int, text: str, error: Exception) -> str:
     seen = f"{text[:24]}…" if len(text) > 24 else text
     return (
-        f"latency histogram {position} ({seen!r}) is no HdrHistogram ({error or type(error).__name__}): "
-        "write the run's summary/latency.hdr anew"
+        f"latency histogram {position} ({seen!r}) is not an HdrHistogram ({error or type(error).__name__}): "
+        "write the run's summary/latency.hdr again"
     )

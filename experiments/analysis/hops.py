@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.analysis.latency import NS_PER_MS, measured, printable, weighted_quantile
+from experiments.analysis.latency import measured, printable, weighted_quantile
 from experiments.ledger import WINDOW_KEY
+from experiments.units import NS_PER_MS
 
 STAMPS = (
     "t_intended_ns",

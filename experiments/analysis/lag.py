@@ -1,19 +1,19 @@
-"""Consumer lag: how many records were in the topic and unread when a trigger was due, and whether that grows.
+"""Consumer lag: how many records were unread in the topic when a trigger was due, and whether the number grows.
 
 The lag is sampled at every moment a trigger is due (the multiples of the trigger interval), as
 
     L(d) = number of records appended up to d, and not read by a window triggered up to d + SLACK_S.
 
-It is a count of records, so that what Spark reads early (it asks for the latest offsets a few ms after the
-trigger, and takes records of those ms along) is not a negative lag but none. A chain that keeps up reads all
-there is at every trigger: L is 0 each time, whatever the load and however it scatters, and so is its slope.
-That is why L is taken neither from the size of a micro-batch nor at its end: there Poisson noise alone, at one
-reaction a second and twenty windows, gives a slope with a standard error above 1 % of the load.
+It is a count of records, so that records that Spark reads early (it asks for the latest offsets a few ms after the
+trigger, and takes the records of those ms too) do not make the lag negative. A chain that keeps up reads all records at
+every trigger: L is 0 each time, for any load and any scatter, and so is its slope. That is why L is taken neither from
+the size of a micro-batch nor at its end: there Poisson noise alone, at one reaction per second and twenty windows,
+gives a slope with a standard error above 1 % of the load.
 
-A chain that cannot keep up has L > 0 in one of two ways. Where a micro-batch is bounded, it leaves records
-behind. Where it reads all, as ours does, micro-batches come to outlast the interval: a trigger falls due while
-the one before is still at work, and everything that came since is waiting. A single trigger missed by chance is
-a lag as well: it widens the interval, and a short run can then not show that its lag is steady.
+A chain that cannot keep up has L > 0 in one of two ways. If a micro-batch is bounded, it leaves records
+behind. If it reads all, as ours does, micro-batches become longer than the interval: a trigger is due while the batch
+before is still running, and all records since then wait. A single trigger missed by chance is a lag as well: it widens
+the interval, and a short run can then not show that its lag is steady.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from experiments.units import NS_PER_S
 
 FEWEST_POINTS = 8
 SLACK_S = 0.1
-"""A micro-batch that starts so soon after its trigger was due is on time."""
+"""A micro-batch that starts within this time after its trigger was due is on time."""
 
 
 def lags(topic: pd.DataFrame, windows: pd.DataFrame, trigger_s: float, measured: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def lags(topic: pd.DataFrame, windows: pd.DataFrame, trigger_s: float, measured:
 
 @dataclass(frozen=True)
 class Slope:
-    """How fast a lag grows, records a second, with its 95 % confidence interval, from `points` samples."""
+    """How fast a lag grows, records per second, with its 95 % confidence interval, from `points` samples."""
 
     per_s: float
     low_per_s: float
@@ -79,7 +79,7 @@ def slope(t_s: Sequence[float] | pd.Series[Any], values: Sequence[float] | pd.Se
     """Return the least-squares slope of evenly spaced `values` with an interval that respects autocorrelation.
 
     The standard error is the larger of two. Newey and West's (1987), as statsmodels has it (HAC, Bartlett
-    kernel of 4 (n/100)^(2/9) lags, small-sample correction): alone it is too narrow for runs of our length, in
+    kernel of 4 (n/100)^(2/9) lags, small-sample correction): alone it is too narrow for runs of our length: in
     simulation with 20 points its interval held the truth in 88 % of independent and 76 % of AR(1) series with
     rho = 0.5. And the classical one times sqrt((1 + r) / (1 - r)), the loss of an AR(1) series, with r the
     residuals' first autocorrelation, corrected for its bias (Kendall, 1954) and no less than 0: together 95 %

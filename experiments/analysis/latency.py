@@ -1,9 +1,8 @@
-"""Latency from planned tap to screen: every pair of a measured reaction and a client that should have seen
-it.
+"""Latency from planned tap to screen, of every pair of a measured reaction and a client that should see it.
 
-A quantile q of n values is the value of rank ceil(q n) ("inverted CDF"), so that it is a value that occurred
-and +inf, for what never arrived, needs no arithmetic. Quantiles come from the values or from merged
-histograms; they are never averaged.
+A quantile q of n values is the value of rank ceil(q n) ("inverted CDF"), so that it is a value that occurred, and +inf,
+for a reaction that never arrived, needs no arithmetic. Quantiles come from the values or from merged histograms; they
+are never averaged.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.ledger import WINDOW_KEY, accepted, require, unique_windows
-from experiments.units import NS_PER_S
+from experiments.units import NS_PER_MS, NS_PER_S
 
-NS_PER_MS = 1_000_000
 _PAIRS_AT_ONCE = 1 << 22  # 32 MB of int64: the outer sums stay small however many clients there are
 
 Ints = NDArray[np.int64]
@@ -47,7 +45,7 @@ def _rank(q: float, n: int) -> int:
 
 
 def printable(q: float, samples: int) -> bool:
-    """Return whether a percentile has enough behind it: at least ten samples beyond it, n (1 - q) >= 10.
+    """Return whether a percentile has enough samples: at least ten beyond it, n (1 - q) >= 10.
 
     So p99 needs 1,000 samples and p99.9 needs 10,000.
     """
@@ -56,12 +54,11 @@ def printable(q: float, samples: int) -> bool:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Latencies in linear bins of 1 ms (bin i: first_ms + i <= latency < first_ms + i + 1), and what never
-    came.
+    """Latencies in linear bins of 1 ms (bin i: first_ms + i <= latency < first_ms + i + 1), and missing pairs.
 
     `undelivered` pairs count as +inf. `negative` pairs (received before the intended send) are in the bins
     too. `reactions` is the number of distinct reactions behind the pairs: the clients of one reaction see it
-    together, so this, and not the number of pairs, says how far out a percentile may be read.
+    together, so this number, and not that of the pairs, limits the percentiles that may be read.
     """
 
     first_ms: int
@@ -76,14 +73,14 @@ class Histogram:
         return int(self.counts.sum()) + self.undelivered
 
     def quantile_s(self, q: float) -> float:
-        """Return the quantile in seconds, rounded up to the ms; inf: undelivered, NaN: nothing there."""
+        """Return the quantile in seconds, rounded up to the ms; inf: undelivered, NaN: no pairs."""
         if self.samples == 0:
             return math.nan
         bin_number = int(np.searchsorted(np.cumsum(self.counts), _rank(q, self.samples), "right"))
         return math.inf if bin_number >= len(self.counts) else (self.first_ms + bin_number + 1) / 1000
 
     def mean_s(self) -> float:
-        """Return the mean of what was delivered, in seconds, to half a bin; NaN where nothing was."""
+        """Return the mean of the delivered pairs, in seconds, to half a bin; NaN without any."""
         delivered = int(self.counts.sum())
         if not delivered:
             return math.nan
@@ -119,14 +116,13 @@ def last_counted_ns(reactions: pd.DataFrame, windows: pd.DataFrame) -> int:
 def receipts(
     windows: pd.DataFrame, clients: pd.DataFrame, deliveries: pd.DataFrame, *, grace_s: float, last_ns: int = 0
 ) -> pd.DataFrame:
-    """Return one row per (window, client that should have it): the delivery's first receipt, null where none
-    came.
+    """Return one row per (window, client that should have it): the delivery's first receipt, null if missing.
 
-    A client should have a window if it was there from before the window was emitted until at least `grace_s`
+    A client should have a window if it was connected from before the window was emitted until at least `grace_s`
     after: joined_ns <= emitted_ns <= left_ns - grace_s. A null left_ns means it never left. A run's audience waits for
-    the window emitted at `last_ns` (`last_counted_ns`) and leaves as soon as it has it: who left after that should have
-    every window up to it. Columns: `epoch, window, client_id, cluster, subscriber, trigger_ns, emitted_ns`, the
-    window's `total` and the delivery's stamps (Int64).
+    the window emitted at `last_ns` (`last_counted_ns`) and leaves as soon as it has it: a client that left after that
+    should have every window up to it. Columns: `epoch, window, client_id, cluster, subscriber, trigger_ns, emitted_ns`,
+    the window's `total` and the delivery's stamps (Int64).
     """
     require("clients", clients)
     require("deliveries", deliveries)
@@ -152,8 +148,8 @@ class EndToEnd:
     """The run's histogram, and a row per measured window in order of its trigger.
 
     `windows`: `epoch, window, trigger_ns, reactions, clients, p50_s, p99_s` (of its pairs) and
-    `after_trigger_s`: the median over its clients of receipt minus trigger, which is free of when the
-    reactions happened to fall.
+    `after_trigger_s`: the median over its clients of receipt minus trigger, which does not depend on when
+    the reactions were due.
     """
 
     histogram: Histogram
@@ -174,7 +170,7 @@ def end_to_end(
     Latency = received_ns - t_intended_ns. All reactions of a window reach a client in one event, so the pairs
     of a window are an outer difference, counted straight into bins: a million reactions to a hundred clients
     need seconds and tens of megabytes. An accepted reaction that is in no window is undelivered to every
-    client that was there at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
+    client that was connected at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
     """
     ours = measured(reactions)
     total = EMPTY
@@ -220,6 +216,6 @@ def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
 def _owed(lost_ns: Ints, clients: pd.DataFrame, until: Ints) -> int:
     joined = clients["joined_ns"].to_numpy(dtype=np.int64)
     stayed = joined <= until
-    there = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
-    gone = np.searchsorted(np.sort(until[stayed]), lost_ns, "left")
-    return int((there - gone).sum())
+    arrived = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
+    left = np.searchsorted(np.sort(until[stayed]), lost_ns, "left")
+    return int((arrived - left).sum())

@@ -1,4 +1,4 @@
-"""How well what a run showed stands for what it counted, and whether the policy's arithmetic is right."""
+"""How well the representatives of a run stand for its counts, and whether the policy's arithmetic is right."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Representation:
 def representation(windows: pd.DataFrame, *, group_size: int = 10, policy: str = "ceil") -> Representation:
     """Return the representation error of `windows`; NaN where nothing was counted.
 
-    What a cell may be off by is the policy's own bound, spark.policies.cell_bounds. Raises SettingError for a policy
+    The allowed error of a cell is the policy's own bound, spark.policies.cell_bounds. Raises SettingError for a policy
     that does not exist.
     """
     low, high = cell_bounds(policy, group_size)
@@ -52,12 +52,12 @@ def representation(windows: pd.DataFrame, *, group_size: int = 10, policy: str =
 def tv_distance(counted: pd.Series[int], shown: pd.Series[int]) -> float:
     """Return the total-variation distance, 0 to 1, between the types' shares of `counted` and of `shown`.
 
-    1 where nothing is shown of what was counted, NaN where nothing was counted.
+    1 if reactions were counted and none is shown, NaN if none was counted.
     """
-    total, stood = int(counted.sum()), int(shown.sum())
+    total, total_shown = int(counted.sum()), int(shown.sum())
     if not total:
         return math.nan
-    return float((counted / total - shown / stood).abs().sum()) / 2 if stood else 1.0
+    return float((counted / total - shown / total_shown).abs().sum()) / 2 if total_shown else 1.0
 
 
 WRONG_COLUMNS = (
@@ -69,9 +69,9 @@ WRONG_COLUMNS = (
 def representatives_wrong(windows: pd.DataFrame, *, group_size: int, policy: str) -> pd.DataFrame:
     """Recompute every window's representatives from its counts, and return the cells that differ: WRONG_COLUMNS.
 
-    Under `carry` a window starts from what the one before it said, so that one fault is named once. Where that one is
-    not known, because the run joined a chain that was up or a window is missing, it starts from the one remainder a
-    type that fits what it says itself; if none fits, the cell is wrong.
+    Under `carry` a window starts from the remainders that the one before it reports, so that one fault is named once.
+    If that window is not known, because the run joined a chain that was up or a window is missing, it starts from the
+    one remainder per type that fits its own record; if none fits, the cell is wrong.
     """
     known = unique_windows(windows).sort_values(WINDOW_KEY)
     counted: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
@@ -82,24 +82,24 @@ def representatives_wrong(windows: pd.DataFrame, *, group_size: int, policy: str
     after: dict[tuple[str, int], dict[str, int]] = {}
     rows: list[tuple[object, ...]] = []
     for epoch, number, text in zip(known["epoch"], known["window"], known["carried"], strict=True):
-        counts, told = counted[epoch, number], shown[epoch, number]
+        counts, own = counted[epoch, number], shown[epoch, number]
         carried = after[epoch, number] = _carried(epoch, number, text)
         start = after.get((epoch, number - 1))
         if start is None:
-            start = {} if number == 0 or policy != "carry" else _fitting(carried, counts, told, group_size)
+            start = {} if number == 0 or policy != "carry" else _fitting(carried, counts, own, group_size)
         right = represent(policy, counts, group_size, epoch=epoch, window=number, carried=start)
         for kind in {**counts, **carried, **right.carried}:
-            says = (told.get(kind, 0), carried.get(kind, 0))
-            should = (right.representatives.get(kind, 0), right.carried.get(kind, 0))
-            if says != should:
-                rows.append((epoch, number, kind, counts.get(kind, 0), says[0], should[0], says[1], should[1]))
+            got = (own.get(kind, 0), carried.get(kind, 0))
+            expected = (right.representatives.get(kind, 0), right.carried.get(kind, 0))
+            if got != expected:
+                rows.append((epoch, number, kind, counts.get(kind, 0), got[0], expected[0], got[1], expected[1]))
     return pd.DataFrame(rows, columns=list(WRONG_COLUMNS))
 
 
-def _fitting(carried: dict[str, int], counts: dict[str, int], told: dict[str, int], group_size: int) -> dict[str, int]:
-    """Return the remainders that a window must have started from, if what it says is right."""
+def _fitting(carried: dict[str, int], counts: dict[str, int], shown: dict[str, int], group_size: int) -> dict[str, int]:
+    """Return the remainders that a window must have started from, if its record is right."""
     return {
-        kind: (carried.get(kind, 0) + group_size * told.get(kind, 0) - counts.get(kind, 0)) % group_size
+        kind: (carried.get(kind, 0) + group_size * shown.get(kind, 0) - counts.get(kind, 0)) % group_size
         for kind in {**carried, **counts}
     }
 

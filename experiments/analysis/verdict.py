@@ -1,4 +1,4 @@
-"""The verdict: may the figures be believed (VALID | INVALID and why), and were the objectives met."""
+"""The verdict: whether the figures are VALID or INVALID and why, and whether the objectives were met."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEND_DELAY_P99_MS = 50.0
 SEND_STALL_MS = 500.0
 SENT_SHARE = 0.99
 CLOCK_STEP_MS = 5.0
-# Of one core: what a closed loop's users, who are one process, may take before its figures are their own.
+# A closed loop's users are one process. Above this share of a core its figures measure the process, not the chain.
 CROWD_CPU_SHARE = 0.9
 
 
@@ -29,7 +29,7 @@ def reasons_against(
     *,
     other_run: bool,
 ) -> list[str]:
-    """Return why the run is INVALID, empty if it is VALID. Each reason names what was seen and the limit.
+    """Return why the run is INVALID, empty if it is VALID. Each reason names the value seen and the limit.
 
     `clock_samples` are (time_ns, monotonic_ns) pairs read as one, over the whole run, in order. A step is a
     change of their difference by more than 5 ms from one sample to the next: NTP's slewing (at most 0.5 ms a
@@ -37,7 +37,7 @@ def reasons_against(
     """
     reasons = []
     if other_run:
-        reasons.append("Another run was going on on this machine at the same time: run one at a time.")
+        reasons.append("Another run was active on this machine at the same time: run one at a time.")
     rows = plan.merge(sent, on="seq", how="left")
     done = rows["t_sent_ns"].notna()
     share = float(done.mean()) if len(rows) else 0.0
@@ -52,7 +52,7 @@ def reasons_against(
     if not p99_ms <= SEND_DELAY_P99_MS:
         seen = "no measured reaction was sent" if math.isnan(p99_ms) else f"it was {p99_ms:.1f} ms"
         reasons.append(
-            f"The generator kept behind its plan: p99 of (sent - intended) may be "
+            f"The generator fell behind its plan: p99 of (sent - intended) may be "
             f"{SEND_DELAY_P99_MS:.0f} ms, {seen}. Lower rate_per_s or give it more CPU."
         )
     if len(delay_ms) and delay_ms.max() > SEND_STALL_MS:
@@ -61,7 +61,7 @@ def reasons_against(
         reasons.append(
             f"The generator stalled: seq {worst['seq']}, due {into_s:.1f} s into the load, went out "
             f"{delay_ms.max():.0f} ms late (at most {SEND_STALL_MS:.0f} ms). "
-            "Look for what held the machine up."
+            "Find out what else used the machine."
         )
     return reasons + _clock(clock_samples)
 
@@ -69,20 +69,20 @@ def reasons_against(
 def reasons_against_crowd(cpu_share: float) -> list[str]:
     """Return why a closed loop is INVALID, empty if it is VALID; `cpu_share` is its users' CPU time, of one core.
 
-    Its plan is what was sent, so no delay can show that the users were held up. They are one process: where that has no
-    core left, its limit would be taken for the chain's. NaN (not sampled) speaks against nothing.
+    Its plan is what was sent, so no delay can show that the users were slowed down. They are one process: if it has no
+    core left, its limit would be taken for the chain's. NaN (not sampled) is no reason.
     """
     if not cpu_share >= CROWD_CPU_SHARE:
         return []
     return [
-        f"The users were busy themselves: their one process took {cpu_share:.2f} of a core (less than "
-        f"{CROWD_CPU_SHARE} is needed). Take fewer users, or a longer think_s."
+        f"The users were busy: their one process took {cpu_share:.2f} of a core (less than "
+        f"{CROWD_CPU_SHARE} is needed). Lower users, or raise think_s."
     ]
 
 
 def _clock(samples: Sequence[tuple[int, int]]) -> list[str]:
     if len(samples) < 2:
-        return [f"The clock was not watched ({len(samples)} samples): no one can say that it did not step."]
+        return [f"The clock was not watched ({len(samples)} samples): a step of it would not be noticed. Run again."]
     pairs = np.asarray(samples, dtype=np.int64)
     steps_ms = np.diff(pairs[:, 0] - pairs[:, 1]) / 1e6
     worst = int(np.abs(steps_ms).argmax())
@@ -147,27 +147,27 @@ SLOS = {
         Slo("Deliveries late", "deliveries_late", 0, ""),
     )
 }
-"""Every objective by the summary key of its figure, with the limit that holds where a design sets none."""
+"""Every objective by the summary key of its figure, with the limit that holds if a design sets none."""
 
 INTEGRITY = (
     *("accepted_share", "lost", "duplicated", "altered", "oracle_share", "representatives_wrong"),
     *("deliveries_missing", "deliveries_duplicate", "deliveries_out_of_order", "deliveries_altered"),
 )
-"""Objectives that hold in every run, named by its design or not: figures of a chain that errs mean nothing."""
+"""Objectives of every run, named by its design or not: figures of a chain that counts wrongly mean nothing."""
 
 
 def objectives(limits: Mapping[str, float] | None = None, trigger_s: float = 6.0) -> tuple[Slo, ...]:
     """Return the objectives of a run: those of `limits` (summary key -> limit) and INTEGRITY; without limits, all.
 
-    Raises SettingError for a key that is no objective.
+    Raises SettingError for an unknown key.
     """
     for key in limits or ():
         if key not in SLOS:
-            raise SettingError(f"slos names {key!r}, which is no objective: use one of {', '.join(SLOS)}")
+            raise SettingError(f"slos names {key!r}, which is not an objective: use one of {', '.join(SLOS)}")
     if limits:
         chosen = {key: SLOS[key].limit for key in INTEGRITY} | dict(limits)
         return tuple(replace(slo, limit=chosen[slo.key]) for slo in SLOS.values() if slo.key in chosen)
-    # A trigger under 0.75 s leaves less than the usual limit.
+    # A trigger below 0.75 s leaves less time than the usual limit.
     return tuple(
         replace(slo, limit=min(slo.limit, 0.8 * trigger_s)) if slo.key == "batch_p95_s" else slo
         for slo in SLOS.values()

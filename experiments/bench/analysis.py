@@ -1,7 +1,7 @@
-"""The benchmark of the analysis: from the ledger of a million reactions to its report, in time and memory.
+"""The benchmark of the analysis: time and memory from the ledger of a million reactions to its report.
 
-`python -m experiments.bench.analysis make|report RUN_DIR` is one half, in a process of its own: what the making of the
-run takes must not count as the analysis's memory.
+`python -m experiments.bench.analysis make|report RUN_DIR` is one half, in a process of its own: the memory for making
+the run must not count as the analysis's.
 """
 
 from __future__ import annotations
@@ -29,24 +29,22 @@ WARM_UP_TRIGGERS, MEASURED_TRIGGERS, TRIGGER_S = 5, 75, 6.0
 
 
 def analysis(reactions: int = REACTIONS) -> dict[str, Any]:
-    """Make a run of so many reactions, analyse it in a fresh process; return `reactions` and what it took."""
+    """Make a run of this many reactions, analyse it in a new process; return `reactions`, time and memory."""
     with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
         _half("make", scratch, "--reactions", str(reactions))
         figures: dict[str, Any] = json.loads(_half("report", scratch))
     return figures
 
 
-def _half(what: str, scratch: str, *options: str) -> str:
+def _half(half: str, scratch: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.bench.analysis", what, scratch, *options],
+        [sys.executable, "-m", "experiments.bench.analysis", half, scratch, *options],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise EmoStreamError(
-            f"the benchmark's {what} ended with status {done.returncode}: its own message stands above"
-        )
+        raise EmoStreamError(f"the benchmark's {half} ended with status {done.returncode}: see its message above")
     return done.stdout
 
 
@@ -86,8 +84,8 @@ def main() -> None:
     """`python -m experiments.bench.analysis`."""
     line = argparse.ArgumentParser(prog="experiments.bench.analysis", description="One half of the benchmark.")
     line.add_argument("half", choices=("make", "report"), help="make a run, or analyse it")
-    line.add_argument("run_dir", type=Path, help="where the run lies")
-    line.add_argument("--reactions", type=int, default=REACTIONS, help="of the run that is made: %(default)s")
+    line.add_argument("run_dir", type=Path, help="directory of the run")
+    line.add_argument("--reactions", type=int, default=REACTIONS, help="how many to make; default: %(default)s")
     options = line.parse_args()
     try:
         if options.half == "make":

@@ -1,4 +1,4 @@
-"""A closed-loop HTTP client for finding a server's limit: N keep-alive connections, each waiting for its answer.
+"""A closed-loop HTTP client to find a server's limit: N keep-alive connections, each of which waits for its answer.
 
 For latency use the open-loop load instead.
 """
@@ -20,14 +20,14 @@ DRAIN_S = 15.0
 
 @dataclass
 class Outcome:
-    """How many answers came with each status, and how long the whole took, in seconds."""
+    """How many answers had each status, and how long it took, in seconds."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     elapsed_s: float = 0.0
 
     @property
     def rps(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.statuses.total() / self.elapsed_s if self.elapsed_s else 0.0
 
 
@@ -57,10 +57,10 @@ class _Connection(http1.HttpConnection):
 async def hammer(
     host: str, port: int, requests: list[bytes], connections: int, duration_s: float, rounds: int | None = None
 ) -> Outcome:
-    """Send `requests` over `connections` for `duration_s` seconds, or `rounds` times each; return what came back.
+    """Send `requests` over `connections` for `duration_s` seconds, or `rounds` times each; return the outcome.
 
-    Every request that was sent is waited for, so the statuses add up to what the server saw. Raises TimeoutError
-    when a server stops answering.
+    It waits for the answer to every request, so the statuses add up to the requests that the server got. Raises
+    TimeoutError when a server stops answering.
     """
     loop = asyncio.get_running_loop()
     outcome = Outcome()

@@ -1,4 +1,4 @@
-"""Ingest with a hello route beside it: both sides of the ingest benchmark on one server."""
+"""Ingest with a hello route beside it: both parts of the ingest benchmark on one server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.ingest import server
 
 
 def load(values: settings.Settings) -> Flask:
-    """Return a worker's app with `GET /hello`, the least a Flask route can do."""
+    """Return a worker's app with `GET /hello`, the smallest Flask route."""
     app = server.worker_app(values)
 
     @app.get("/hello")

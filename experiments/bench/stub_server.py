@@ -1,4 +1,4 @@
-"""A server that answers every request 202 and does nothing else: what stands beside the load when only it is measured.
+"""A server that only answers every request with 202, for measuring the load alone.
 
 It prints its port when it listens, and ends on SIGTERM.
 """
@@ -45,7 +45,7 @@ async def serve(port: int) -> None:
 def main() -> None:
     """`python -m experiments.bench.stub_server`."""
     line = argparse.ArgumentParser(prog="experiments.bench.stub_server", description="Answer 202 to everything.")
-    line.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    line.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one")
     uvloop.run(serve(line.parse_args().port))
 
 

@@ -1,4 +1,4 @@
-"""The benchmark suites: each starts what it needs, takes minutes, prints and writes one JSON."""
+"""The benchmark suites: each starts its processes, takes minutes, prints and writes one JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import uvloop
 from experiments.analysis.latency import rank_quantile
 from experiments.analysis.verdict import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
-from experiments.bench.delivery.suite import delivery
+from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
 from experiments.load.http1 import get, post
 from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
@@ -45,7 +45,7 @@ ROUND_S = 6.0
 CONNECTIONS = 100
 SERVER_START_S = 30.0
 
-# The load generator: its promise at the first rate, and how far it goes.
+# The load generator: the first rate is the promised one; the others show its limit.
 LOAD_RATES_PER_S = (2_000, 4_000, 8_000, 12_000)
 LOAD_S = 30
 # Not measured, as in a run.
@@ -78,9 +78,9 @@ def chain() -> dict[str, Any]:
 
 
 def ingest() -> dict[str, Any]:
-    """Compare what one ingest worker accepts with what a hello route on the same server answers.
+    """Compare the rate that one ingest worker accepts with that of a hello route on the same server.
 
-    The two take turns within one run; the ratio is the median of the rounds' ratios.
+    The two alternate within one run; the ratio is the median of the rounds' ratios.
     """
     with (
         tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
@@ -104,8 +104,8 @@ def ingest() -> dict[str, Any]:
         in_kafka = sum(bus.ends(topics(settings).events.name).values())
         bus.close()
     statuses: Counter[int] = Counter()
-    for one in rounds:
-        statuses += one[2]
+    for _, _, of_round in rounds:
+        statuses += of_round
     return {
         "hello_rps": round(statistics.median(hello for hello, _, _ in rounds)),
         "accept_rps": round(statistics.median(accept for _, accept, _ in rounds)),
@@ -119,7 +119,7 @@ def ingest() -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """Measure how well the generator keeps to its plan beside a stub server, and up to which rate."""
+    """Measure how well the generator keeps to its plan against a stub server, and up to which rate."""
     rungs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
         for rate_per_s in LOAD_RATES_PER_S:
@@ -131,7 +131,7 @@ def load() -> dict[str, Any]:
 
 
 def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
-    """Send a plan to a stub server; return how late the reactions went out."""
+    """Send a plan to a stub server; return how late the reactions were sent."""
     asked_ns = time.time_ns()
     plan = poisson_plan(
         user_names(rate_per_s),
@@ -144,19 +144,19 @@ def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
     )
     plan = postponed(plan, asked_ns)
     due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
-    places = scratch / "plan.parquet", scratch / "sent.parquet"
-    plan.to_parquet(places[0], index=False)
+    paths = scratch / "plan.parquet", scratch / "sent.parquet"
+    plan.to_parquet(paths[0], index=False)
     stub = [sys.executable, "-m", "experiments.bench.stub_server"]
     with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            command = [sys.executable, "-m", "experiments.load", *map(str, places), url]
+            command = [sys.executable, "-m", "experiments.load", *map(str, paths), url]
             if (status := subprocess.run(command, check=False).returncode) != 0:
-                raise EmoStreamError(f"the load ended with status {status}: its own message stands above")
+                raise EmoStreamError(f"the load ended with status {status}: see its message above")
         finally:
             server.terminate()
-    sent = pd.read_parquet(places[1])
+    sent = pd.read_parquet(paths[1])
     timed = plan[plan["phase"] == "measured"].merge(sent, on="seq")
     delay_ms = (timed["t_sent_ns"] - timed["t_intended_ns"]).to_numpy(dtype=np.int64) / 1e6
     p50_ms, p99_ms = (rank_quantile(delay_ms, share) for share in (0.5, 0.99))
@@ -175,7 +175,7 @@ def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
 
 async def _rounds(port: int) -> list[tuple[float, float, Counter[int]]]:
     """Return each round's hello rate, accept rate and the statuses of its posts."""
-    # Enough users that none is over the rate limit, which is in force as it is for everyone.
+    # Enough users that none exceeds the rate limit, which applies as usual.
     stamp = timestamp_of(time.time_ns())
     posts = [
         post(
@@ -187,7 +187,7 @@ async def _rounds(port: int) -> list[tuple[float, float, Counter[int]]]:
     hello = [get("/hello")]
     rounds = []
     for _ in range(ROUNDS):
-        # The flush of one side must not run into the other's time.
+        # The flush after one part must not fall into the time of the other.
         await asyncio.sleep(1)
         greeted = await hammer("127.0.0.1", port, hello, CONNECTIONS, ROUND_S)
         accepted = await hammer("127.0.0.1", port, posts, CONNECTIONS, ROUND_S)
@@ -204,7 +204,7 @@ def _await_health(settings: Settings, server: subprocess.Popen[bytes]) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: its log stands above")
+    raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: see its log above")
 
 
 SUITES: dict[str, Callable[[], dict[str, Any]]] = {

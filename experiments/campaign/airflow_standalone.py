@@ -228,9 +228,7 @@ def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run Airflow until SIGTERM or Ctrl-C."""
-    line = argparse.ArgumentParser(
-        prog="python -m experiments.campaign.airflow_standalone", description="Airflow with our DAGs."
-    )
+    line = argparse.ArgumentParser(prog="python -m experiments airflow", description="Airflow with our DAGs.")
     line.add_argument("--port", type=int, default=PORT, help="of the page, on this machine alone; default: %(default)s")
     line.add_argument("--home", type=Path, default=HOME, help="where its state and logs lie; default: %(default)s")
     options = line.parse_args(argv)
@@ -241,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lifecycle.claim_port(HOST, options.port, "--port")
         Standalone(options.home.resolve(), options.port).run(stop)
 
-    lifecycle.run_main("python -m experiments.campaign.airflow_standalone", body)
+    lifecycle.run_main("python -m experiments airflow", body)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def _rehearsed(run: Parameters) -> Parameters:
     no burst fits.
     """
     if run.arrivals == "trace":
-        return replace(run, trace=str(ROOT / run.trace))
+        return replace(run, trace=str(ROOT / run.trace) if run.trace else "")
     enough = math.ceil(max(REHEARSED_S, REHEARSED_REACTIONS / run.rate_per_s) / run.trigger_s)
     return replace(
         run,

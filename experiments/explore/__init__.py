@@ -1,1 +1,1 @@
-"""A chain to play with in a notebook: for looking, not for quoting."""
+"""A live session with a chain in a notebook. Its figures are not for quoting."""

@@ -1,8 +1,8 @@
 """An open-loop load whose rate can be changed while it runs.
 
-Arrivals are a Poisson process. Those of one tick are drawn when it is over and share requests (ingest takes arrays), so
-that one thread of a notebook keeps up with a burst. A tick's length is therefore part of the latencies seen: this load
-is for looking at a chain; `experiments.load`, which plans ahead and sends each by itself, is for measuring one.
+Arrivals are a Poisson process. Those of one tick are drawn at its end and share requests (ingest takes arrays), so that
+one thread of a notebook keeps up with a burst. A tick's length is therefore part of the latencies seen: this load is
+for exploring a chain. To measure one use `experiments.load`, which plans ahead and sends each reaction by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.messages import encode
 TICK_S = 0.02
 # Below ingest's `array_max` and `body_max_bytes`.
 TOGETHER = 500
-# Requests without an answer yet; beyond them nothing more is started, and what is due waits in its tick.
+# Requests without an answer yet; with this many no more are sent, and due reactions wait for a later tick.
 UNDER_WAY_MAX = 200
 ANSWER_S = 30.0
 
@@ -58,9 +58,9 @@ def arrivals(
 
 
 class LiveLoad:
-    """The load and what became of it: reactions `sent`, `accepted` (answered 202) and `refused` (all else).
+    """The load and its result: reactions `sent`, `accepted` (answered 202) and `refused` (all others).
 
-    `rate_per_s` may be set, and `burst` called, from any thread at any time; the next tick goes by it.
+    `rate_per_s` may be set, and `burst` called, from any thread at any time; they apply from the next tick on.
     """
 
     def __init__(self, users: Sequence[str], rate_per_s: float, seed: int) -> None:
@@ -71,17 +71,17 @@ class LiveLoad:
         self._burst = (0, "")
 
     def burst(self) -> None:
-        """A goal is scored: for five seconds ten times as many react, most of them alike."""
+        """Start a burst: for five seconds ten times as many react, most of them alike."""
         kind = str(self._rng.choice(POPULAR_EMOJIS[:10]))
         self._burst = (time.time_ns() + BURST_NS, kind)
 
     @property
     def bursting(self) -> bool:
-        """Whether a burst is going on."""
+        """Whether a burst is under way."""
         return time.time_ns() < self._burst[0]
 
     async def run(self, session: aiohttp.ClientSession, url: str, stop: asyncio.Event) -> None:
-        """Post to `url`/reactions until `stop`, then wait for the answers that are still out."""
+        """Post to `url`/reactions until `stop`, then wait for the answers that are still missing."""
         since_ns = time.time_ns()
         under_way: set[asyncio.Task[None]] = set()
         try:
@@ -124,7 +124,7 @@ class LiveLoad:
 
 
 def user_names(users: int, session: str) -> list[str]:
-    """Return the ids of a session's users: no other session on the same chain has any of them."""
+    """Return the ids of a session's users, which no other session on the same chain has."""
     if users < 1:
         raise EmoStreamError(f"users is {users}: give 1 or more")
     return [f"{session}-{number:04d}" for number in range(users)]

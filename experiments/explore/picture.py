@@ -11,7 +11,7 @@ from experiments.explore.state import KEPT, State
 from experiments.report.svg import BLUE, DARK, GREY, LIGHT, MUTED, ORANGE, canvas, inline, render
 
 BARS = 8
-# A notebook's theme is its page's own, and need not be the system's.
+# A notebook's theme may differ from the system's.
 _STYLE = (
     "<style>"
     f".emostream{{{LIGHT};color:var(--ink);background:var(--paper);border:1px solid var(--rule);border-radius:10px;"
@@ -29,7 +29,7 @@ _STYLE = (
     "font-variant-numeric:tabular-nums}"
     ".emostream .bars i{display:block;height:12px;border-radius:0 3px 3px 0;background:var(--series-1)}"
     ".emostream .bars span:nth-child(3n){text-align:right;color:var(--muted)}"
-    # The page's own font has some emoji in black and white, and would come first.
+    # The page's own font has some emoji in black and white, and would be used first.
     ".emostream .swarm,.emostream .bars span:nth-child(3n+1)"
     "{font-family:'Apple Color Emoji','Segoe UI Emoji','Noto Color Emoji',sans-serif}"
     ".emostream .swarm text{animation:emostream-in .5s ease-out backwards}"
@@ -40,7 +40,7 @@ _STYLE = (
 
 
 def picture(state: State) -> str:
-    """Return what a session shows: its last window, and latency over the windows that are kept."""
+    """Return a session's picture as HTML: its last window, and the latency of the windows that are kept."""
     if not state.windows:
         return f'{_STYLE}<div class="emostream"><p class="note">{escape(_awaited(state))}</p></div>'
     last = state.windows[-1]
@@ -89,19 +89,19 @@ def chart(state: State) -> str:
     axes.set_ylabel("latency, s")
     axes.grid(visible=False, axis="x")
     axes.tick_params(colors=MUTED, color=GREY, length=3)
-    said = (
+    label = (
         f"Latency of the last {_number(len(windows), 'window')}; median of the last: {_seconds(windows[-1].median_s)}"
     )
-    return render(figure, "explore", said)
+    return render(figure, "explore", label)
 
 
 def _tiles(state: State) -> list[tuple[str, str]]:
     waits = state.waits
     p50_s, p99_s = (quantile_s(state.windows, q) for q in (0.5, 0.99))
-    few = "" if math.isfinite(p99_s) else "; from 1,000 reactions on"
+    few = "" if math.isfinite(p99_s) else "; needs 1,000 reactions"
     return [
         (_seconds(p50_s), f"median of {_number(len(state.windows), 'window')}; floor {waits.quantile_s(0.5):.2f} s"),
-        (_seconds(p99_s), f"99 in 100 within; floor {waits.quantile_s(0.99):.2f} s{few}"),
+        (_seconds(p99_s), f"p99; floor {waits.quantile_s(0.99):.2f} s{few}"),
         (f"{state.counted:,}", f"counted, of {state.accepted:,} accepted"),
         (f"{state.refused:,}", "refused or unanswered"),
     ]
@@ -132,27 +132,27 @@ def _fewer(window: Seen) -> str:
     drawn = sum(swarm.shown(window.reactions).values())
     if drawn >= window.representatives:
         return ""
-    return f'<p class="note">Drawn: {drawn:,} of {window.representatives:,}, each type in its share.</p>'
+    return f'<p class="note">Drawn: {drawn:,} of {window.representatives:,}, each type with its share.</p>'
 
 
 def _awaited(state: State) -> str:
     return {
-        "idle": "Nothing runs. Start begins.",
-        "starting": "Kafka, Spark and the other stages are starting; that takes half a minute or so.",
-        "running": f"Reactions are on their way; a window comes every {state.parameters.trigger_s:g} s.",
+        "idle": "Nothing is running. Press Start.",
+        "starting": "Kafka, Spark and the other stages are starting; that takes about half a minute.",
+        "running": f"Reactions are on their way; a window arrives every {state.parameters.trigger_s:g} s.",
         "draining": "The last reactions are on their way.",
-        "ended": "It was stopped before a window came.",
-        "failed": "It failed before a window came.",
+        "ended": "The session was stopped before a window arrived.",
+        "failed": "The session failed before a window arrived.",
     }[state.phase]
 
 
 def _about_floor(state: State) -> str:
     words = (
-        "Dashed: the floor, what flush and trigger alone take. A window holds "
-        f"{state.parameters.trigger_s:g} s of reactions, and its first has waited longest."
+        "Dashed: the floor, the time that flush and trigger alone take. A window holds "
+        f"{state.parameters.trigger_s:g} s of reactions; its first one has waited longest."
     )
     return (
-        f"{words} The window in which the load began is not full, and may lie below."
+        f"{words} The window in which the load began is not full, and may be below it."
         if state.arrived <= KEPT
         else words
     )
@@ -162,5 +162,5 @@ def _seconds(value: float) -> str:
     return f"{value:.2f} s" if math.isfinite(value) else "–"
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

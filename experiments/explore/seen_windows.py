@@ -1,7 +1,7 @@
-"""The windows as one screen gets them, and how long each one's reactions took to it.
+"""The windows that one screen receives, and the latency of each one's reactions.
 
-A window names the offsets it covers, and each record there carries the moment its reaction was due: so every latency
-is exact, whoever else sends to the same chain.
+A window names the offsets it covers, and each record at them carries the time at which its reaction was due: every
+latency is exact, even if others send to the same chain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _decode = msgspec.json.Decoder(Event).decode
 
 @dataclass(frozen=True)
 class Seen:
-    """A window that arrived: its counts by type, and the latency in seconds of each reaction of ours in it."""
+    """A window that arrived: its counts by type, and the latency in seconds of each of our reactions in it."""
 
     event_id: str
     received_ns: int
@@ -41,12 +41,12 @@ class Seen:
 
     @property
     def median_s(self) -> float:
-        """The median latency; NaN where none of the reactions is ours."""
+        """The median latency; NaN if none of the reactions is ours."""
         return rank_quantile(self.latencies_s, 0.5)
 
     @property
     def slowest_s(self) -> float:
-        """The longest latency; NaN where none of the reactions is ours."""
+        """The longest latency; NaN if none of the reactions is ours."""
         return rank_quantile(self.latencies_s, 1.0)
 
     @property
@@ -56,30 +56,30 @@ class Seen:
 
 
 def quantile_s(windows: Iterable[Seen], q: float) -> float:
-    """Return the quantile of all these windows' latencies together; NaN where too few stand behind it."""
+    """Return the quantile of all these windows' latencies together; NaN if they are too few."""
     values = [window.latencies_s for window in windows]
     together = np.concatenate(values) if values else np.empty(0)
     return rank_quantile(together, q) if printable(q, len(together)) else float("nan")
 
 
 class Ledger:
-    """Whose reaction, due when, lies at which offset: kept until a window has claimed it."""
+    """The due time of each of our reactions by its offset, kept until a window has claimed it."""
 
-    def __init__(self, ours: str) -> None:
-        """Reactions of users whose id begins with `ours` are counted as ours."""
-        self._ours = ours
+    def __init__(self, prefix: str) -> None:
+        """Reactions of users whose id begins with `prefix` count as ours."""
+        self._prefix = prefix
         self._due_ns: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._ends: dict[int, int] = {}
 
     def add(self, records: Sequence[Record]) -> None:
-        """Take records of `emoji-events`, in order within each partition; those not ours, or no reaction, as well."""
+        """Take records of `emoji-events`, in order within each partition; others' and unreadable ones as well."""
         for record in records:
             self._ends[record.partition] = record.offset + 1
             try:
                 event = _decode(record.value or b"")
             except msgspec.DecodeError:
                 continue
-            if event.user_id.startswith(self._ours):
+            if event.user_id.startswith(self._prefix):
                 due_us = (datetime.fromisoformat(event.timestamp) - _EPOCH) // _MICROSECOND
                 self._due_ns[record.partition].append((record.offset, due_us * NS_PER_US))
 
@@ -88,7 +88,7 @@ class Ledger:
         return all(self._ends.get(partition, 0) > last for partition, last in offsets.items())
 
     def claim(self, window: Window, received_ns: int) -> Seen:
-        """Return `window` with the latencies of our reactions in it, and forget what lies up to its offsets."""
+        """Return `window` with the latencies of our reactions in it, and forget all up to its offsets."""
         due_ns: list[int] = []
         for partition, (first, last) in spans(window).items():
             kept = self._due_ns[partition]
@@ -99,7 +99,7 @@ class Ledger:
 
 
 def spans(window: Window) -> dict[int, tuple[int, int]]:
-    """Return the first and last offset by partition, of those the window has records of."""
+    """Return the first and last offset of each partition of which the window has records."""
     named = {int(key.rpartition("-")[2]): span for key, span in window.offsets.items()}
     return {partition: (first, last) for partition, (first, last) in named.items() if last >= first}
 
@@ -107,15 +107,15 @@ def spans(window: Window) -> dict[int, tuple[int, int]]:
 async def seen(ledger: Ledger, reader: Reader, window: Window, received_ns: int) -> Seen:
     """Read `emoji-events` as far as `window` goes and return it with its latencies.
 
-    Raises EmoStreamError if Kafka does not hand out what the window counted within READ_S.
+    Raises EmoStreamError if Kafka does not deliver these records within READ_S.
     """
     last = {partition: upto for partition, (_, upto) in spans(window).items()}
     deadline_s = time.monotonic() + READ_S
     while not ledger.covers(last):
         if time.monotonic() > deadline_s:
             raise EmoStreamError(
-                f"window {window.event_id} names offsets up to {last}, and Kafka did not hand them out within "
-                f"{READ_S:g} s: see whether its broker still runs"
+                f"window {window.event_id} names offsets up to {last}, and Kafka did not deliver them within "
+                f"{READ_S:g} s: check that its broker is running"
             )
         ledger.add(await asyncio.to_thread(reader.poll, 0.2))
     return ledger.claim(window, received_ns)

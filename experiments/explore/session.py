@@ -1,4 +1,4 @@
-"""One session at a chain: the chain, a load that can be changed, and one screen, in a thread of their own."""
+"""One live session: a chain, a load that can be changed, and one screen, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ from pipeline.bus.base import Reader
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.client.client import Client
-from pipeline.errors import EmoStreamError
+from pipeline.errors import EmoStreamError, SettingError
 from pipeline.messages import decode_window
 
 DRAIN_TRIGGERS = 5
-LOOK_S = 0.05
-# The seed of emoji and moments; a session is not repeatable, since a hand moves the rate.
+POLL_S = 0.05
+# A chain's first micro-batch takes up to ten seconds.
+SILENCE_S = 30.0
+# The seed of emoji and times; a session is not repeatable, because a person changes the rate.
 SEED = 1
 
 
 class Session:
     """A chain, its load and its screen; `start` and `stop` may alternate.
 
-    Checks its parameters at once. The chain is `attach`'s (a ready file), or one started below `run_dir` (empty: a
-    temporary directory) that ends with the session, or with this process. While it runs nobody measures on this
-    machine, nor does it start while somebody does.
+    It checks its parameters at once. `attach` is the ready file of a chain that is up; without one a chain is started
+    below `run_dir` (empty: a temporary directory), which ends with the session or with this process. It holds the lock
+    of measurements: it does not run beside one on this machine.
     """
 
     def __init__(
@@ -51,9 +53,9 @@ class Session:
             users=users,
             rate_per_s=rate_per_s,
             trigger_s=trigger_s,
-            policy=policy,  # type: ignore[arg-type]
+            policy=policy,
             attach=attach,
-            # One screen needs no more.
+            # Enough for one screen.
             clusters=1,
             subscribers=1,
             ingest_workers=1,
@@ -68,7 +70,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """How it stands now."""
+        """The current state."""
         load, state = self._load, self._state
         if load is None:
             return replace(state, rate_per_s=self._rate_per_s)
@@ -82,33 +84,33 @@ class Session:
         )
 
     def set_rate(self, rate_per_s: float) -> None:
-        """Go on with this rate from the next moment on. Raises SettingError unless it is above 0."""
+        """Change the rate from the next tick on. Raises SettingError unless it is above 0."""
         self._rate_per_s = replace(self._parameters, rate_per_s=rate_per_s).rate_per_s
         if self._load is not None:
             self._load.rate_per_s = self._rate_per_s
 
     def burst(self) -> None:
-        """A goal is scored; without a load running nobody sees it."""
+        """Start a burst; does nothing while no load runs."""
         if self._load is not None:
             self._load.burst()
 
     def start(self) -> None:
-        """Begin, from nothing; return at once. Does nothing while it runs."""
+        """Start over; return at once. Does nothing while it runs."""
         if not self._state.over:
             return
         self._stop = threading.Event()
         self._windows.clear()
         self._load = None
         self._state = State("starting", parameters=self._parameters)
-        self._thread = threading.Thread(target=self._run, name="exploring", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="explore", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more, wait for the last windows, take the chain down; return at once."""
+        """End the load, wait for the last windows, stop the chain; return at once."""
         self._stop.set()
 
     def join(self) -> None:
-        """Wait until all has ended."""
+        """Wait until everything has ended."""
         if self._thread is not None:
             self._thread.join()
 
@@ -117,20 +119,55 @@ class Session:
         self.start()
         return self.end_after(watch_s)
 
+    def follow(self, windows: int) -> Iterator[State]:
+        """Start, yield the state whenever it changed, and stop once this many windows have arrived.
+
+        The last state says how it ended. Raises EmoStreamError with the reason if it failed, or if no window arrived
+        for SILENCE_S and five triggers. Whatever happens, nothing runs afterwards.
+        """
+        if windows < 1:
+            raise SettingError(f"windows is {windows}: give 1 or more")
+        self.start()
+        seen: tuple[str, int] | None = None
+        deadline_s = float("inf")
+        try:
+            while not (state := self.state).over:
+                if state.arrived >= windows:
+                    self.stop()
+                if seen != (state.phase, state.arrived):
+                    seen = state.phase, state.arrived
+                    if state.phase == "running":
+                        deadline_s = time.monotonic() + SILENCE_S + DRAIN_TRIGGERS * state.parameters.trigger_s
+                    yield state
+                if state.phase == "running" and time.monotonic() > deadline_s:
+                    raise EmoStreamError(
+                        f"{state.arrived} of {windows} windows arrived, and no further one within {SILENCE_S:g} s and "
+                        f"{DRAIN_TRIGGERS} triggers: see the log of the chain's Spark"
+                    )
+                time.sleep(POLL_S)
+        finally:
+            self.stop()
+            self.join()
+        yield self._ended()
+
     def end_after(self, watch_s: float) -> State:
-        """Let the load run for `watch_s` seconds once it has begun, stop, and return how it ended.
+        """Let the load run for `watch_s` seconds from its start, stop, and return how it ended.
 
         Raises EmoStreamError with the reason if it failed. Whatever happens, nothing runs afterwards.
         """
         try:
             while self._state.phase == "starting":
-                time.sleep(LOOK_S)
+                time.sleep(POLL_S)
             deadline_s = time.monotonic() + watch_s
             while self._state.phase == "running" and time.monotonic() < deadline_s:
-                time.sleep(LOOK_S)
+                time.sleep(POLL_S)
         finally:
             self.stop()
             self.join()
+        return self._ended()
+
+    def _ended(self) -> State:
+        """Return how it ended; raise EmoStreamError with the reason if it failed."""
         if self._state.error:
             raise EmoStreamError(self._state.error)
         return self.state
@@ -138,7 +175,7 @@ class Session:
     def _run(self) -> None:
         try:
             with ExitStack() as stack:
-                stack.enter_context(machine_lock.alone("The notebook explore.ipynb"))
+                stack.enter_context(machine_lock.alone("A notebook's live session"))
                 endpoints = stack.enter_context(self._chain())
                 given = replace(self._parameters, **endpoints.settings)
                 self._state = replace(self._state, parameters=given)
@@ -147,25 +184,25 @@ class Session:
                 reader = stack.enter_context(closing(bus.reader(events, bus.ends(events))))
                 asyncio.run(self._explore(endpoints, reader))
             self._state = replace(self._state, phase="ended")
-        # Whatever it is, the person at the notebook has to be told: there is nobody else.
+        # Any error has to reach the person at the notebook.
         except Exception as error:
-            words = str(error) if isinstance(error, EmoStreamError) else f"{type(error).__name__}: {error}"
-            self._state = replace(self._state, phase="failed", error=words)
+            error_text = str(error) if isinstance(error, EmoStreamError) else f"{type(error).__name__}: {error}"
+            self._state = replace(self._state, phase="failed", error=error_text)
 
     @contextmanager
     def _chain(self) -> Iterator[Endpoints]:
         if self._parameters.attach:
             yield chain.attached(Path(self._parameters.attach))
             return
-        place = Path(self._run_dir or tempfile.mkdtemp(prefix="emostream-explore-"))
-        with chain.started(self._parameters.of_chain(), place / "chain") as endpoints:
+        directory = Path(self._run_dir or tempfile.mkdtemp(prefix="emostream-explore-"))
+        with chain.started(self._parameters.of_chain(), directory / "chain") as endpoints:
             yield endpoints
         # After an error its logs are kept.
         if not self._run_dir:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def _explore(self, endpoints: Endpoints, reader: Reader) -> None:
-        """Open the screen, send until told to stop, and take every window until all are counted."""
+        """Open the screen, send until `stop`, and take every window until all reactions are counted."""
         name = f"look-{uuid.uuid4().hex[:8]}"
         load = LiveLoad(user_names(self._parameters.users, name), self._rate_per_s, SEED)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
@@ -219,4 +256,4 @@ class Session:
                     arrived=self._state.arrived + 1,
                     windows=tuple(self._windows),
                 )
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""What is to be seen of a session at one moment."""
+"""The state of a session at one moment, as a notebook shows it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from experiments.explore.seen_windows import Seen
 from experiments.parameters import Parameters
 
 KEPT = 30
-"""Windows that are remembered."""
+"""How many windows are kept."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What is to be seen of a session at one moment. `phase`: idle | starting | running | draining | ended | failed.
+    """The state of a session at one moment. `phase`: idle | starting | running | draining | ended | failed.
 
-    `counted` are reactions of ours in windows that arrived; the last KEPT of those `windows` are kept.
+    `counted` are our reactions in the windows that arrived; `windows` holds the last KEPT of these.
     """
 
     phase: str = "idle"
@@ -38,6 +38,6 @@ class State:
 
     @property
     def waits(self) -> Waits:
-        """What sets the floor of this chain."""
+        """The waits that set the floor of this chain."""
         given = self.parameters
         return Waits(given.trigger_s, given.flush_ms / 1000, given.flush_phase, given.flush_lead_ms / 1000)

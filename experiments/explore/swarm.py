@@ -1,4 +1,4 @@
-"""Where each emoji of a window stands on screen: a function of the window alone."""
+"""The position of each emoji of a window on screen: a function of the window alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.messages import TypeCount
 
 WIDTH, HEIGHT = 720, 300
 MOST = 240
-"""Emoji drawn at most; of more, every type keeps its share."""
+"""At most this many emoji are drawn; of more, every type keeps its share."""
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 _LARGEST, _SMALLEST = 56.0, 13.0
@@ -31,7 +31,7 @@ class Placed:
 def shown(reactions: Sequence[TypeCount], most: int = MOST) -> dict[str, int]:
     """Return how many emoji of each type are drawn, the most frequent first: its representatives, or a share of `most`.
 
-    A type that has representatives never vanishes, so that more than `most` are drawn where there are as many types.
+    A type that has representatives never vanishes, so more than `most` are drawn if there are more types.
     """
     ranked = sorted(reactions, key=lambda reaction: (-reaction.representatives, reaction.emoji_type))
     total = sum(reaction.representatives for reaction in ranked)
@@ -44,9 +44,9 @@ def shown(reactions: Sequence[TypeCount], most: int = MOST) -> dict[str, int]:
 
 
 def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
-    """Place every emoji of a window: the most frequent types towards the middle and larger, `seed` deciding the rest.
+    """Place every emoji of a window: the most frequent types larger and near the centre, the rest by `seed`.
 
-    The places are a sunflower's: even at any number, so that nothing hides behind anything else.
+    The positions are those of a sunflower's seeds: evenly spread for any number, so that no emoji covers another.
     """
     numbers = shown(reactions)
     total = sum(numbers.values())
@@ -59,10 +59,10 @@ def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
         for rank, (kind, number) in enumerate(numbers.items())
         for _ in range(number)
     ]
-    crowd.sort(key=lambda one: one[0])
+    crowd.sort(key=lambda ranked: ranked[0])
     largest = max(_SMALLEST, min(_LARGEST, 0.68 * math.sqrt(WIDTH * HEIGHT / total)))
     margin = 0.65 * largest
-    places = _sunflower(total, WIDTH / 2 - margin, HEIGHT / 2 - margin, rng.uniform(0, 2 * math.pi))
+    positions = _sunflower(total, WIDTH / 2 - margin, HEIGHT / 2 - margin, rng.uniform(0, 2 * math.pi))
     return [
         Placed(
             kind,
@@ -70,14 +70,14 @@ def layout(reactions: Sequence[TypeCount], seed: str) -> list[Placed]:
             round(HEIGHT / 2 + y, 1),
             round(largest * (0.65 + 0.35 * math.sqrt(share)), 1),
         )
-        for (x, y), (_, kind, share) in zip(places, crowd, strict=True)
+        for (x, y), (_, kind, share) in zip(positions, crowd, strict=True)
     ]
 
 
 def _sunflower(count: int, across: float, down: float, turn: float) -> list[tuple[float, float]]:
-    """Return `count` places in an ellipse of these half axes about (0, 0), from the middle outwards.
+    """Return `count` positions in an ellipse of these half axes around (0, 0), from the centre outwards.
 
-    They are cut from a round sunflower rather than stretched from one, which would draw neighbours together.
+    They are cut from a round sunflower: stretching one would move neighbours together.
     """
     apart = math.sqrt(across * down / count)
     distances = (apart * math.sqrt(index + 0.5) for index in range(math.ceil((across / apart) ** 2) + count))
@@ -91,13 +91,13 @@ def _sunflower(count: int, across: float, down: float, turn: float) -> list[tupl
 
 
 def draw(reactions: Sequence[TypeCount], seed: str) -> str:
-    """Return the swarm as SVG; what a screen reader says of it are the types and their representatives."""
-    said = ", ".join(f"{r.emoji_type} {r.representatives}" for r in reactions if r.representatives)
+    """Return the swarm as SVG; its label for screen readers lists the types and their representatives."""
+    label = ", ".join(f"{r.emoji_type} {r.representatives}" for r in reactions if r.representatives)
     marks = "".join(
         f'<text x="{one.x}" y="{one.y}" font-size="{one.size}">{escape(one.emoji_type)}</text>'
         for one in layout(reactions, seed)
     )
     return (
-        f'<svg class="swarm" role="img" aria-label="On screen: {escape(said or "nothing")}" '
+        f'<svg class="swarm" role="img" aria-label="On screen: {escape(label or "nothing")}" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}" text-anchor="middle" dominant-baseline="central">{marks}</svg>'
     )

@@ -1,4 +1,4 @@
-"""A session in a notebook: buttons, the rate, and a picture that follows."""
+"""The panel of a session in a notebook: buttons, the rate, and a picture that is kept up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLLOW_S = 0.5
 
 
 class View:
-    """Shows `session` and hands on what is pressed; `widget` is what a notebook displays."""
+    """Shows `session` and passes on its buttons; a notebook displays `widget`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -25,7 +25,7 @@ class View:
         self._start = widgets.Button(description="Start", icon="play", button_style="primary")
         self._stop = widgets.Button(description="Stop", icon="stop")
         self._burst = widgets.Button(
-            description="A goal is scored", icon="bolt", tooltip="ten times as many reactions for five seconds"
+            description="Burst", icon="bolt", tooltip="ten times as many reactions for five seconds"
         )
         rate_per_s = session.state.rate_per_s
         self._rate = widgets.FloatLogSlider(
@@ -49,12 +49,12 @@ class View:
         self._update(session.state)
 
     def start(self) -> None:
-        """Start the session and follow it until it is over; return at once."""
+        """Start the session and show it until it is over; return at once."""
         self._session.start()
         self._follow()
 
     def watch(self, watch_s: float) -> State:
-        """Let the session run for `watch_s` seconds, following it; return how it ended (see Session.end_after)."""
+        """Let the session run for `watch_s` seconds and show it; return how it ended (see Session.end_after)."""
         self.start()
         try:
             return self._session.end_after(watch_s)
@@ -79,7 +79,7 @@ class View:
         self._stop.disabled = state.phase not in ("starting", "running")
         self._burst.disabled = state.phase != "running" or state.bursting
         self._status.value = status(state)
-        # A picture costs a tenth of a second of this process: one a window, and one a phase.
+        # A picture takes a tenth of a second of this process: one per window and one per phase.
         shown = (state.phase, state.arrived)
         if shown != self._shown:
             self._shown = shown
@@ -87,13 +87,13 @@ class View:
 
 
 def status(state: State) -> str:
-    """Return in a line what goes on."""
-    burst = " A goal!" if state.bursting else ""
+    """Return the state in one line of HTML."""
+    burst = " Burst!" if state.bursting else ""
     words = {
         "idle": "Ready to start.",
         "starting": "Starting the chain …",
-        "running": f"{state.sent:,} reactions sent, {state.rate_per_s:,.0f} a second now.{burst}",
-        "draining": f"Stopping: waiting for {max(0, state.accepted - state.counted):,} more reactions to arrive …",
+        "running": f"{state.sent:,} reactions sent, {state.rate_per_s:,.0f} per second now.{burst}",
+        "draining": f"Stopping: waiting for {max(0, state.accepted - state.counted):,} more reactions …",
         "ended": f"Stopped: {state.sent:,} sent, {state.accepted:,} accepted, {state.counted:,} counted and arrived.",
         "failed": f"Failed: {state.error}",
     }[state.phase]

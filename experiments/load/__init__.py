@@ -1,1 +1,1 @@
-"""The load: what a crowd is planned to send, and the processes that send it."""
+"""The load: the plan of what users send, and the processes that send it."""

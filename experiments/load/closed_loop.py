@@ -1,7 +1,7 @@
-"""The closed-loop load of a run: Locust beside the chain, each user waiting for its answer.
+"""The closed-loop load of a run: Locust beside the chain, each user waits for its answer.
 
-N users who wait are the "concurrent users" axis. A slow chain is asked less: latency counts from the actual send, and
-is not comparable with the open loop's.
+The number of users is the "concurrent users" axis. A slow chain gets fewer requests: latency counts from the actual
+send, and is not comparable with the open loop's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-# From Locust's start until all users are there.
+# From Locust's start until all users have started.
 SPAWN_S = 2.0
-# How long a user whose answer is under way at the end may wait for it before it is given up.
+# How long a user may wait at the end for an answer under way.
 STOP_S = 30
 OVERTIME_S = 60.0
 
@@ -30,7 +30,7 @@ def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[
     """Let `parameters.users` react for `parameters.load_s`; leave `plan.parquet` and `sent.parquet` in `out_dir`.
 
     As in the open loop the load begins at a moment drawn from U(0, trigger_s), and warm-up and measurement each last
-    a whole number of triggers. `step(what, seconds of load done)` is told how far it is. Raises EmoStreamError naming
+    a whole number of triggers. `step(what, seconds of load done)` reports the progress. Raises EmoStreamError naming
     Locust's log if it fails.
     """
     offset_s = float(np.random.default_rng(parameters.seed).uniform(0, parameters.trigger_s))
@@ -47,14 +47,14 @@ def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[
         finally:
             if locust.poll() is None:
                 locust.terminate()
-            # What is left of its output is the table of its statistics.
+            # The rest of its output is its table of statistics.
             log.write(locust.communicate(timeout=STOP_S + 10)[0])
     if locust.returncode != 0 or not (out_dir / "plan.parquet").exists():
         raise EmoStreamError(f"the closed-loop load failed with status {locust.returncode}: see {log_path}")
 
 
 def _follow(locust: subprocess.Popen[bytes], parameters: Parameters, step: Callable[[str, float], None]) -> None:
-    """Tell how far Locust is until it has ended; raise EmoStreamError if it does not."""
+    """Report the progress until Locust has ended; raise EmoStreamError if it does not end in time."""
     assert locust.stdout is not None
     word, _, start_ns = locust.stdout.readline().partition(b" ")
     if word != b"start":
@@ -64,7 +64,7 @@ def _follow(locust: subprocess.Popen[bytes], parameters: Parameters, step: Calla
         done_s = (time.time_ns() - int(start_ns)) / NS_PER_S
         step("warming up" if done_s < warm_up_s else "measuring", max(0.0, done_s))
         if done_s > parameters.load_s + OVERTIME_S:
-            raise EmoStreamError(f"Locust did not end {OVERTIME_S:g} s after the load should have")
+            raise EmoStreamError(f"Locust did not end within {OVERTIME_S:g} s after the end of the load")
         time.sleep(0.5)
 
 
@@ -77,7 +77,7 @@ def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_
         "--stop-timeout": STOP_S,
         "--host": ingest_url,
         "--loglevel": "WARNING",
-        # What ingest refused is a result, and stands in the ledger.
+        # A refusal by ingest is a result; the ledger has it.
         "--exit-code-on-error": 0,
         "--think-s": parameters.think_s,
         "--popularity": parameters.popularity,

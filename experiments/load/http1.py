@@ -1,6 +1,6 @@
 """Just enough HTTP/1.1 for a client that must cost less than the server it drives.
 
-A request is bytes made beforehand. Of an answer only its status and where it ends are read, and the end only from
+A request is bytes made beforehand. Of an answer only the status and the end are read, and the end only from
 `Content-Length`, which every answer of ingest has. A connection carries one request at a time.
 """
 
@@ -11,7 +11,7 @@ from typing import cast
 
 
 def post_head(path: str, length: int) -> bytes:
-    """Return what stands before a JSON body of `length` bytes, on a connection that stays open."""
+    """Return the head of a POST with a JSON body of `length` bytes, on a connection that stays open."""
     return b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
         path.encode(),
         length,
@@ -31,7 +31,7 @@ def get(path: str) -> bytes:
 def split(received: bytes) -> tuple[bytes, int]:
     """Return the head of the first message in `received`, in lower case, and where the message ends.
 
-    The end is 0 while there is more to come. Requests and answers are alike in this.
+    The end is 0 while the message is incomplete. It may be a request or an answer.
     """
     head_end = received.find(b"\r\n\r\n")
     if head_end < 0:
@@ -44,27 +44,27 @@ def split(received: bytes) -> tuple[bytes, int]:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection of a client: `write` sends a request, and its whole answer comes to `answered`.
+    """One connection of a client: `write` sends a request, and `answered` is called with its complete answer.
 
-    A subclass says in `opened`, `answered` and `lost` what follows. It writes no second request before the answer
-    to the first. After `lost` nothing comes any more; a request under way has no answer then.
+    A subclass overrides `opened`, `answered` and `lost`. It writes no second request before the answer to the first.
+    After `lost` no other method is called; a request under way gets no answer.
     """
 
     def __init__(self) -> None:
         self._received = b""
 
     def opened(self) -> None:
-        """The connection stands."""
+        """The connection is open."""
 
     def answered(self, status: int, closing: bool) -> None:
-        """An answer came with `status`; `closing`: the server takes no further request on this connection."""
+        """An answer with `status` arrived; `closing`: the server takes no further request on this connection."""
 
     def lost(self) -> None:
-        """The connection is gone, by whichever side."""
+        """The connection is closed, by either side."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio calls this)."""
-        # uvloop's transports are no subclass of asyncio.Transport, only its equal.
+        # uvloop's transports have asyncio.Transport's methods without being a subclass.
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
         self.close = self._transport.close
@@ -73,7 +73,7 @@ class HttpConnection(asyncio.Protocol):
         self.opened()
 
     def data_received(self, data: bytes) -> None:
-        """Read an answer as far as it has come (asyncio calls this)."""
+        """Read an answer as far as it has arrived (asyncio calls this)."""
         received = self._received + data if self._received else data
         head, end = split(received)
         if not end:
@@ -83,5 +83,5 @@ class HttpConnection(asyncio.Protocol):
         self.answered(int(head[9:12]), b"\r\nconnection: close" in head)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the subclass (asyncio calls this)."""
+        """Notify the subclass (asyncio calls this)."""
         self.lost()

@@ -1,11 +1,11 @@
-"""A closed-loop load by Locust: fans who each wait for their answer, think, and react again.
+"""A closed-loop load by Locust: each user waits for its answer, thinks, and reacts again.
 
 By itself, with its web page at http://127.0.0.1:8089:
 `locust -f experiments/load/locustfile.py --host http://127.0.0.1:8000`. With `--ledger DIR` it prints `start <ns>`
 when the load begins, and leaves `plan.parquet` and `sent.parquet` as an open-loop run does, where a reaction's intended
-moment is that of its send: nothing is planned.
+time is the time of its send: nothing is planned.
 
-Locust patches its process for gevent, which Kafka clients do not survive: nothing here may import one.
+Locust patches its process for gevent, which breaks Kafka clients: nothing here may import one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-# Locust puts this file's folder first on the path for the time of this import, where modules of ours would hide the
-# standard library's of the same name; the folder above is what is needed, wherever Locust was started.
+# Locust puts this file's folder first on the path during this import: our modules would hide modules of the standard
+# library. The repository's root is needed instead, wherever Locust was started.
 if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
@@ -35,12 +35,12 @@ from experiments import files
 from experiments.load.schedule import POPULAR_EMOJIS, popularity, timestamp_of
 from experiments.units import NS_PER_S, NS_PER_US
 
-# As in the open loop: an answer that takes longer counts as none.
+# As in the open loop: a longer answer counts as no answer.
 ANSWER_S = 30.0
 
 
 class Ledger:
-    """Every request of this process, in the order in which they went out; one that got no answer has status 0."""
+    """Every request of this process in the order sent; a request without an answer has status 0."""
 
     def __init__(self) -> None:
         self.start_ns = 0
@@ -55,12 +55,12 @@ class Ledger:
         self.end_ns = start_ns + round(load_s * NS_PER_S) if load_s else 0
 
     def sent(self, user_id: str, emoji_type: str, t_sent_ns: int) -> int:
-        """Note a request that goes out now; return its `seq`."""
+        """Record a request that is sent now; return its `seq`."""
         self._rows.append([user_id, emoji_type, t_sent_ns, 0, 0])
         return len(self._rows) - 1
 
     def answered(self, seq: int, status: int, t_answered_ns: int) -> None:
-        """Note the answer of request `seq`."""
+        """Record the answer of request `seq`."""
         self._rows[seq][3:] = [t_answered_ns, status]
 
     def plan(self) -> pd.DataFrame:
@@ -83,10 +83,10 @@ class Ledger:
         seq = np.arange(len(self._rows), dtype=np.int64)
         return pd.DataFrame({"seq": seq, **dict(zip(("t_sent_ns", "t_answered_ns", "status"), columns, strict=True))})
 
-    def write(self, place: Path) -> None:
-        """Write `sent.parquet` and `plan.parquet` into the directory `place`."""
-        files.to_parquet(self.sends(), place / "sent.parquet")
-        files.to_parquet(self.plan(), place / "plan.parquet")
+    def write(self, directory: Path) -> None:
+        """Write `sent.parquet` and `plan.parquet` into `directory`."""
+        files.to_parquet(self.sends(), directory / "sent.parquet")
+        files.to_parquet(self.plan(), directory / "plan.parquet")
 
     def _columns(self, *which: int) -> list[list[Any]]:
         return [[row[index] for row in self._rows] for index in which]
@@ -100,12 +100,12 @@ _numbers = itertools.count()
 def _options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("EmoStream")
     group.add_argument("--think-s", type=float, default=1.0, help="mean wait from an answer to the next reaction")
-    group.add_argument("--popularity", default="zipf", choices=("zipf", "uniform"), help="of the emoji")
-    group.add_argument("--seed", type=int, default=1, help="of the choice of emoji and the waits")
+    group.add_argument("--popularity", default="zipf", choices=("zipf", "uniform"), help="popularity of the emoji")
+    group.add_argument("--seed", type=int, default=1, help="seed of the choice of emoji and of the waits")
     group.add_argument("--ledger", default="", help="directory for plan.parquet and sent.parquet, written at the end")
-    group.add_argument("--start-after-s", type=float, default=0.0, help="wait so long before the first reactions")
-    group.add_argument("--warm-up-s", type=float, default=0.0, help="how much of the load is warm-up in the ledger")
-    group.add_argument("--load-s", type=float, default=0.0, help="end after so long; 0: when stopped")
+    group.add_argument("--start-after-s", type=float, default=0.0, help="seconds to wait before the first reactions")
+    group.add_argument("--warm-up-s", type=float, default=0.0, help="seconds of it that the ledger calls warm-up")
+    group.add_argument("--load-s", type=float, default=0.0, help="length of the load, seconds; 0: until stopped")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -115,12 +115,12 @@ def _begin(environment: Environment, **_: Any) -> None:
         sys.exit(f"locustfile: --think-s is {options.think_s}: give more than 0 seconds")
     if not options.ledger:
         return
-    place = Path(options.ledger)
-    if not place.is_dir():
-        sys.exit(f"locustfile: --ledger is {options.ledger!r}, which is no directory: make it")
+    directory = Path(options.ledger)
+    if not directory.is_dir():
+        sys.exit(f"locustfile: --ledger is {options.ledger!r}, which is not a directory: create it")
     if not isinstance(environment.runner, LocalRunner):
         sys.exit("locustfile: --ledger is written by one process: leave out --master, --worker and --processes")
-    environment.events.quit.add_listener(lambda **_: ledger.write(place))  # type: ignore[no-untyped-call]
+    environment.events.quit.add_listener(lambda **_: ledger.write(directory))  # type: ignore[no-untyped-call]
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
@@ -134,7 +134,7 @@ def _start(environment: Environment, **_: Any) -> None:
 
 
 def _stop(environment: Environment) -> None:
-    """Stop when the load has lasted; Locust's own run time counts from its start, however long that took."""
+    """Stop at the end of the load; Locust's own run time counts from its start, which takes a varying time."""
     while time.time_ns() < ledger.end_ns:
         time.sleep(0.1)
     assert environment.runner is not None
@@ -142,25 +142,25 @@ def _stop(environment: Environment) -> None:
 
 
 def _of(environment: Environment) -> Any:
-    """Return the parsed options: Locust types them as perhaps absent, which they are only where it is a library."""
+    """Return the parsed options; Locust types them as optional, but they are absent only if it is used as a library."""
     return environment.parsed_options
 
 
 class Fan(FastHttpUser):
-    """Posts one reaction, waits for the answer, thinks, and again: never more than one under way."""
+    """Posts one reaction, waits for the answer, thinks, and repeats: never more than one request under way."""
 
     network_timeout = ANSWER_S
     connection_timeout = ANSWER_S
 
     def on_start(self) -> None:
-        """Take a name and a seed of its own; think once, so that fans who start together do not stay together."""
+        """Choose a user id and a seed; think once, so that users who start together do not stay together."""
         options = _of(self.environment)
         number = next(_numbers)
         self._user_id = f"fan-{number:04d}"
         self._random = random.Random(f"{options.seed}-{number}")
         self._shares = popularity(options.popularity, len(POPULAR_EMOJIS)).cumsum().tolist()
         self._last_us = 0
-        # Locust has made this sleep one that lets the other fans go on.
+        # Locust has patched this sleep: the other users go on meanwhile.
         time.sleep(max(0.0, ledger.start_ns / NS_PER_S - time.time()) + self.wait_time())
 
     def wait_time(self) -> float:
@@ -169,8 +169,8 @@ class Fan(FastHttpUser):
 
     @task
     def react(self) -> None:
-        """Post one reaction; anything but a 202 is a failure, by its name."""
-        # Even when the clock goes back, no two reactions of a user share a microsecond: it names them.
+        """Post one reaction; any status but 202 is a failure."""
+        # Even if the clock steps back, no two reactions of a user share a microsecond, which identifies them.
         sent_ns = max(time.time_ns(), (self._last_us + 1) * NS_PER_US)
         if ledger.end_ns and sent_ns >= ledger.end_ns:
             raise StopUser
@@ -179,7 +179,7 @@ class Fan(FastHttpUser):
         reaction = {"user_id": self._user_id, "emoji_type": emoji_type, "timestamp": timestamp_of(sent_ns)}
         seq = ledger.sent(self._user_id, emoji_type, sent_ns)
         with self.client.post("/reactions", json=reaction, catch_response=True) as answer:
-            # A response of status 0 is Locust's way to say that there was none.
+            # Locust gives status 0 to a missing response.
             if answer.status_code:
                 ledger.answered(seq, answer.status_code, time.time_ns())
             if answer.status_code == 202:

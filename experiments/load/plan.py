@@ -1,4 +1,4 @@
-"""From a run's parameters to its plan."""
+"""Make the plan of a run from its parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.load import trace
+from experiments.load import recording, trace
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.parameters import Parameters
 from pipeline.errors import SettingError
@@ -17,11 +17,12 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
     """Return the plan of an open-loop run, by its `arrivals`; the load begins up to a trigger after `start_ns`.
 
     A trace brings its own users, emoji and rate: `users`, `rate_per_s`, `activity` and `popularity` do not apply to
-    it. Raises SettingError where no plan can be made of the parameters, or one of which nothing would be measured.
+    it. Without a path the project's own recording is replayed. Raises SettingError where no plan can be made of the
+    parameters, or one of which nothing would be measured.
     """
     if parameters.arrivals == "trace":
         plan = trace.trace_plan(
-            _recorded(Path(parameters.trace)),
+            recorded(parameters.trace),
             parameters.speed,
             start_ns,
             trigger_s=parameters.trigger_s,
@@ -50,9 +51,20 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
     return plan
 
 
-def _recorded(path: Path) -> pd.DataFrame:
-    """Return what `trace.read` does, read once for the many plans that a design makes of one recording."""
-    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+def recorded(path: str) -> pd.DataFrame:
+    """Return the recording at `path` as `trace.read` does, or where `path` is empty the project's own, made on demand.
+
+    It is kept for the many plans that a design makes of one recording.
+    """
+    if not path:
+        return _made()
+    file = Path(path)
+    return _read(file, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _made() -> pd.DataFrame:
+    return recording.recorded()
 
 
 @lru_cache(maxsize=1)

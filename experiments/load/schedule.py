@@ -1,7 +1,7 @@
-"""The plan of an open-loop load: who sends which emoji when, decided before the run.
+"""The plan of an open-loop load: which user sends which emoji when, decided before the run.
 
-A plan never looks at an answer: it is written first and sent as written, so that a slow chain cannot thin
-out the load that measures it (the "coordinated omission" that wrk2 was built to avoid).
+The plan is made first and sent as it is, whatever the answers are, so that a slow chain cannot reduce the load that
+measures it (the "coordinated omission" that wrk2 was built to avoid).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BY_FREQUENCY = "😂 ❤️ 🔥 👏 😍 🎉 😮 😢 👍 🙌 💯 😭 �
 POPULAR_EMOJIS: tuple[str, ...] = tuple(_BY_FREQUENCY.split())
 """Thirty emoji that a live audience sends, the most common first, each in its fully-qualified form."""
 
-# A goal is scored.
+# A burst, as after a goal.
 BURST_EVERY_NS = 60 * NS_PER_S
 BURST_NS = 5 * NS_PER_S
 BURST_FACTOR = 10
@@ -38,8 +38,7 @@ def timestamp_of(t_ns: int) -> str:
     """Return epoch nanoseconds as ISO 8601 UTC with microseconds (floored), as in
     `2026-11-23T09:30:00.000001Z`.
 
-    Together with the user this names a reaction: it is how a record in Kafka is joined to its row of the
-    plan.
+    Together with the user it identifies a reaction: a record in Kafka is joined to its row of the plan by it.
     """
     whole_s, rest_ns = divmod(int(t_ns), NS_PER_S)
     moment = datetime.fromtimestamp(whole_s, UTC).replace(microsecond=rest_ns // NS_PER_US)
@@ -47,7 +46,7 @@ def timestamp_of(t_ns: int) -> str:
 
 
 def bodies(plan: pd.DataFrame) -> list[bytes]:
-    """Return each row's request body; prepared before the run, so that nothing but sending is timed.
+    """Return each row's request body, made before the run so that only sending is timed.
 
     The timestamp is `timestamp_of` the intended time.
     """
@@ -91,18 +90,18 @@ def poisson_plan(
 ) -> pd.DataFrame:
     """Return the seeded plan: columns `seq, user_id, emoji_type, t_intended_ns, phase`, in order of time.
 
-    Arrivals are a Poisson process of `rate_per_s` reactions a second in all. The load begins at `start_ns`
-    plus an offset drawn from U(0, `trigger_s`), so that no run is locked to the trigger grid; then follow
-    `warm_up_triggers` and `measured_triggers` trigger intervals. Since the measured phase lasts a whole
-    number of triggers, its reactions fall evenly on every moment of a trigger interval wherever it begins.
+    Arrivals are a Poisson process of `rate_per_s` reactions per second in total. The load begins at `start_ns`
+    plus an offset drawn from U(0, `trigger_s`), so that runs are not locked to the trigger grid, and lasts
+    `warm_up_triggers` and then `measured_triggers` trigger intervals. Since the measured phase lasts a whole
+    number of triggers, its reactions are spread evenly over a trigger interval wherever it begins.
     The same arguments give the same plan. No two reactions of one user share a microsecond.
 
-    `activity` says who sends: all users alike (`uniform`), or the k-th with weight 1/k (`zipf`). With `bursts`
-    a goal is scored once in every BURST_EVERY_NS of each phase (and in what is left of it, where a burst fits):
-    for BURST_NS from a moment drawn uniformly, the rate is BURST_FACTOR times `rate_per_s`, and a share of
-    BURST_FOCUS of the reactions is of one type, drawn for the burst. Outside them the rate is `rate_per_s`.
+    With `activity` "uniform" all users send alike, with "zipf" the k-th with weight 1/k. With `bursts` there is a
+    burst in every BURST_EVERY_NS of each phase (and in the rest of a phase, if a burst fits): for BURST_NS from a
+    moment drawn uniformly, the rate is BURST_FACTOR times `rate_per_s`, and a share of BURST_FOCUS of the reactions
+    is of one type, drawn for the burst. Outside bursts the rate is `rate_per_s`.
 
-    Raises SettingError for a value that no plan can be made of.
+    Raises SettingError for a value from which no plan can be made.
     """
     _check(users, rate_per_s, trigger_s, warm_up_triggers, measured_triggers, emojis)
     shares = popularity(weights, len(emojis)) if isinstance(weights, str) else _shares(weights, len(emojis))
@@ -112,8 +111,8 @@ def poisson_plan(
     peak_per_s = rate_per_s * (BURST_FACTOR if bursts else 1)
     if peak_per_s * of_users.max() > 0.01 * NS_PER_S / NS_PER_US:
         raise SettingError(
-            f"rate_per_s is {rate_per_s}: {len(users)} users cannot send that often and still be told "
-            "apart by the microsecond; use more users."
+            f"rate_per_s is {rate_per_s}: {len(users)} users cannot send that often at a "
+            "distinct microsecond each; use more users."
         )
     trigger_ns = round(trigger_s * NS_PER_S)
     warm_up_ns, measured_ns = warm_up_triggers * trigger_ns, measured_triggers * trigger_ns
@@ -121,7 +120,7 @@ def poisson_plan(
     rng = np.random.default_rng(seed)
     load_start_ns = start_ns + int(rng.integers(0, trigger_ns))
     begins = _burst_begins(rng, warm_up_ns, measured_ns) if bursts else np.empty(0, dtype=np.int64)
-    # A burst is a process of its own on top of the other.
+    # A burst is a second process on top of the first.
     parts = [(0, length_ns, rate_per_s), *((b, b + BURST_NS, rate_per_s * (BURST_FACTOR - 1)) for b in begins)]
     # Given their number, the arrivals of a Poisson process are independent and uniform on the interval.
     counts = [int(rng.poisson(per_s * (upto - since) / NS_PER_S)) for since, upto, per_s in parts]
@@ -148,7 +147,7 @@ def poisson_plan(
 
 
 def plan_frame(users: Column, emojis: Column, t_ns: NDArray[np.int64], measured_from_ns: int) -> pd.DataFrame:
-    """Return a plan: its columns are PLAN_COLUMNS, of rows that are in order of time."""
+    """Return a plan with the columns PLAN_COLUMNS; the rows are in order of time."""
     return pd.DataFrame(
         {
             "seq": np.arange(len(t_ns), dtype=np.int64),
@@ -161,11 +160,11 @@ def plan_frame(users: Column, emojis: Column, t_ns: NDArray[np.int64], measured_
 
 
 def _burst_begins(rng: np.random.Generator, warm_up_ns: int, measured_ns: int) -> NDArray[np.int64]:
-    """Return when bursts begin, ns into the load; none reaches over the end of its phase."""
+    """Return when bursts begin, ns into the load; each ends within its phase."""
     if measured_ns < BURST_NS:
         raise SettingError(
             f"measured_triggers take {measured_ns / NS_PER_S:g} s: a burst lasts {BURST_NS / NS_PER_S:g} s, measure "
-            "at least that"
+            "at least as long"
         )
     begins = [
         phase_ns + since_ns + int(rng.integers(0, room_ns, endpoint=True))
@@ -207,7 +206,7 @@ def _check(
 
 
 def check_phases(trigger_s: float, warm_up_triggers: int, measured_triggers: int) -> None:
-    """Raise SettingError where a load cannot have such phases."""
+    """Raise SettingError for phases that a load cannot have."""
     if not (math.isfinite(trigger_s) and trigger_s > 0):
         raise SettingError(f"trigger_s is {trigger_s!r}: give a finite number above 0.")
     if warm_up_triggers < 0:

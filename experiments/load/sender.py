@@ -1,8 +1,8 @@
-"""How a plan is sent: prepared requests, each written at its time on a connection that is free then.
+"""Send a plan: prepared requests, each written at its time on a connection that is free then.
 
-An open loop has no say in how many answers are outstanding, so connections are opened as they are needed. Their number
-is bounded. When all are busy a reaction waits for the first that is free, and that wait is part of its
-`t_sent_ns - t_intended_ns`: nothing is dropped and nothing hidden. A pile-up that large makes the run invalid.
+An open loop cannot limit how many answers are outstanding, so connections are opened as they are needed, up to a bound.
+When all are busy a reaction waits for the first free one, and that wait is part of its `t_sent_ns - t_intended_ns`:
+nothing is dropped and nothing hidden. Waits that long make the run invalid.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError, SettingError
 
 CONNECTIONS_MAX = 2_000
-"""Connections of one process. At 2,000 reactions a second they are all busy when an answer takes a second."""
+"""Connections of one process. At 2,000 reactions per second all are busy when an answer takes 1 s."""
 
-# An answer that takes longer counts as none; the chain has its own, shorter deadlines.
+# A longer answer counts as no answer; the chain has its own, shorter deadlines.
 ANSWER_S = 30.0
-# Opened before the first reaction is due, so that no ordinary one waits for a handshake: as many as are busy when an
-# answer takes ANSWER_EXPECTED_S, and up to OPEN_AT_START in any case. All take turns, as many people's connections
-# would, so that every worker of ingest gets its share.
+# Opened before the first reaction is due, so that usually none waits for a handshake: as many as are busy when an
+# answer takes ANSWER_EXPECTED_S, and up to OPEN_AT_START in any case. They take turns, so that every worker of ingest
+# gets its share.
 OPEN_AT_START = 100
 ANSWER_EXPECTED_S = 0.25
 # A connection idle for longer is not used again: the server may be about to close it.
 IDLE_S = 10.0
-# Written before answers are looked at again; bounds how far one reaction holds up the next.
+# Reactions written before answers are read again; it bounds how far one reaction delays the next.
 TOGETHER = 64
-# uvloop's timers count milliseconds, and one below that would be a busy wait for cores that the chain needs.
+# uvloop's timers count milliseconds, and a shorter wait would be a busy one on cores that the chain needs.
 TICK_S = 0.001
 LOOK_S = 1.0
 
@@ -47,10 +47,9 @@ async def send(
 ) -> pd.DataFrame:
     """Send `plan` to `url`/reactions until its end or until `stop`; return `seq, t_sent_ns, t_answered_ns, status`.
 
-    There is a row for each reaction sent, in the plan's order. `t_sent_ns` is taken right before the write. No
-    answer within ANSWER_S, or a connection that was lost before it came or could not be opened, is status 0 and
-    t_answered_ns 0. Raises SettingError for a URL that is none, EmoStreamError when this side runs out of ports or
-    the like.
+    There is a row for each reaction sent, in the plan's order. `t_sent_ns` is taken right before the write. Without an
+    answer within ANSWER_S, or when the connection was lost or could not be opened, status and t_answered_ns are 0.
+    Raises SettingError for a malformed URL, EmoStreamError when this machine runs out of ports or the like.
     """
     sender = _Sender(plan, url, connections)
     sending = asyncio.create_task(sender.run())
@@ -102,14 +101,14 @@ class _Sender:
         self._most = connections
         self._connections: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
-        # Due and not sent yet, for want of a free connection; at most the rest of the plan.
+        # Due but not sent yet, because no connection is free; at most the rest of the plan.
         self._waiting: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._under_way = 0
         self._trouble: Exception | None = None
 
     async def run(self) -> None:
-        """Send each reaction at its time, and wait until every answer has come or is given up."""
+        """Send each reaction at its time, and wait until every answer has arrived or timed out."""
         due_ns = self._due_ns
         length_s = (due_ns[-1] - due_ns[0]) / NS_PER_S if due_ns else 0.0
         per_s = len(due_ns) / max(length_s, 1.0)
@@ -127,7 +126,7 @@ class _Sender:
                 if self._trouble:
                     raise self._trouble
                 if index < len(due_ns):
-                    # Late ones go out at once; between them the answers are read.
+                    # Late reactions are sent at once; answers are read in between.
                     left_s = (due_ns[index] - time.time_ns()) / NS_PER_S
                     await asyncio.sleep(min(max(left_s, TICK_S), LOOK_S) if left_s > 0 else 0)
             while self._waiting or self._under_way:
@@ -138,7 +137,7 @@ class _Sender:
             looking.cancel()
 
     async def close(self) -> None:
-        """Drop every connection."""
+        """Abort every connection."""
         self._waiting.clear()
         tasks = list(self._opening)
         for task in tasks:
@@ -149,7 +148,7 @@ class _Sender:
         await asyncio.sleep(0)
 
     def outcome(self, plan: pd.DataFrame) -> pd.DataFrame:
-        """Return what was sent."""
+        """Return a row for each reaction sent."""
         columns = {"t_sent_ns": self._sent_ns, "t_answered_ns": self._answered_ns, "status": self._statuses}
         frame = pd.DataFrame({name: np.frombuffer(values, dtype=np.int64) for name, values in columns.items()})
         frame.insert(0, "seq", plan["seq"].to_numpy())
@@ -181,14 +180,14 @@ class _Sender:
         connection.write(request)
 
     def opened(self, connection: _Connection) -> None:
-        """A connection stands: it is free."""
+        """A connection is open, and free."""
         self._connections.add(connection)
         self._release(connection)
 
     def answered(self, connection: _Connection, status: int, closing: bool) -> None:
-        """The answer on this connection came."""
+        """The answer on this connection arrived."""
         if connection.index is None:
-            # An answer to nothing: whatever follows could not be told apart from it.
+            # An answer without a request: later answers could not be distinguished from it.
             connection.abort()
             return
         self._answered_ns[connection.index] = time.time_ns()
@@ -201,7 +200,7 @@ class _Sender:
             self._release(connection)
 
     def lost(self, connection: _Connection) -> None:
-        """A connection is gone; what was sent on it stays without an answer."""
+        """A connection is closed; a request on it gets no answer."""
         self._connections.discard(connection)
         if connection.index is not None:
             connection.index = None
@@ -228,8 +227,8 @@ class _Sender:
         task.add_done_callback(self._settled)
 
     def _settled(self, task: asyncio.Task[None]) -> None:
-        # A connection takes the first that waits as soon as it stands, a little before its task is done. One that
-        # began to wait in between counted on this task, so it is looked after now.
+        # An open connection takes the first waiting reaction shortly before its task is done. A reaction that began to
+        # wait in between counted on this task: open another connection for it now.
         self._opening.discard(task)
         self._grow()
 
@@ -239,7 +238,7 @@ class _Sender:
             async with asyncio.timeout(ANSWER_S):
                 await loop.create_connection(lambda: _Connection(self), self._host, self._port)
         except (ConnectionError, TimeoutError):
-            # The server's doing: the attempt counts as sent, and has no answer.
+            # The server's side: the attempt counts as sent, without an answer.
             if self._waiting:
                 self._sent_ns[self._waiting.popleft()] = time.time_ns()
         except OSError as error:
@@ -249,7 +248,7 @@ class _Sender:
             )
 
     async def _give_up_late(self) -> None:
-        """Abort connections whose answer takes too long."""
+        """Abort connections whose answer takes longer than ANSWER_S."""
         while True:
             await asyncio.sleep(LOOK_S)
             late_ns = time.time_ns() - round(ANSWER_S * NS_PER_S)

@@ -1,8 +1,8 @@
-"""The open-loop load: sends a plan as written, in processes of its own, without waiting for answers.
+"""The processes of the open-loop load: they send a plan as it is, without waiting for answers.
 
 `python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
-intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row a reaction sent. SIGTERM ends
-it early; what was sent until then is written. Where one process would not keep up, the rows are dealt out to several.
+intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row per reaction sent. SIGTERM ends
+it early; it then writes the rows sent so far. If one process would not keep up, several share the rows.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
 
-# What one process sends in the busiest second with a third of a core; another one costs the chain CPU.
+# One process sends this many in the busiest second with a third of a core; a second one costs the chain CPU.
 PER_PROCESS_S = 15_000
-# Time to start, to read the plan and to make requests of it. A machine too busy for that starts late and catches up
-# while the chain warms up.
+# Time to start, to read the plan and to make its requests. On a machine too busy for that the load starts late and
+# catches up while the chain warms up.
 START_S = 6.0
 PER_REACTION_S = 0.00001
-# Descriptors that are no connection.
+# File descriptors that are not connections.
 OTHER_FILES = 64
-# The lowest of the real-time priorities: all of them come before every ordinary process.
+# The lowest real-time priority: even it comes before every ordinary process.
 REALTIME_PRIORITY = 1
 
 
 def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
-    """Return how many processes send a plan: by its busiest second, at most one a core."""
+    """Return how many processes send a plan: by its busiest second, at most one per core."""
     if len(due_ns) == 0:
         return 1
     busiest = int(np.bincount((due_ns - due_ns.min()) // NS_PER_S).max())
@@ -54,20 +54,20 @@ def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
 def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
     """Return `plan`, which was made for a start at `asked_ns`, moved so that there is time to start its senders.
 
-    It moves by whole milliseconds, so that what shares a microsecond and what does not stays as it is.
+    It moves by whole milliseconds, so that reactions share a microsecond after it exactly if they did before.
     """
     due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
-    # Several senders start only after the process that deals out the rows.
+    # Several senders start only after the process that starts them.
     starts = 1 if processes_for(due_ns, os.cpu_count() or 1) == 1 else 2
     lead_ns = time.time_ns() - asked_ns + (starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S
     return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
 
 
 def go_first() -> str:
-    """Have this thread scheduled before every ordinary one, where the system allows it; return the policy it has now.
+    """Schedule this thread before every ordinary one if the system allows it; return the policy it has now.
 
-    The crowd does not slow down when the machine that serves it is full. Where chain and generator share the cores, an
-    ordinary process would: the kernel makes it wait its turn behind the chain that it is to load.
+    Real users do not slow down when the machine that serves them is busy. An ordinary process on the same cores would:
+    the kernel makes it wait behind the chain that it loads.
     """
     if not hasattr(os, "sched_setscheduler"):
         return "ordinary"
@@ -79,7 +79,7 @@ def go_first() -> str:
 
 
 def scheduling() -> str:
-    """Return the policy a sender started now would have: "real-time" or "ordinary"."""
+    """Return the scheduling policy that a sender started now would have: "real-time" or "ordinary"."""
     policy = go_first()
     if policy == "real-time":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -100,7 +100,7 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.Da
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    # The plan is many objects that live to the end, and a full collection looks at each: some hundred
+    # The plan is many objects that live to the end. A full collection visits each of them and takes some hundred
     # milliseconds in which nothing is sent. Sending itself leaves no cycles behind.
     gc.collect()
     gc.disable()
@@ -108,36 +108,36 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.Da
 
 
 def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
-    """Send the file `plan` from `parts` processes and write `sent`; SIGTERM is handed on to each.
+    """Send the file `plan` from `parts` processes and write `sent`; SIGTERM is passed on to each.
 
-    Raises EmoStreamError when one of them failed; what the others sent is written nevertheless.
+    Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
     """
-    places = [sent.with_name(f"{sent.name}.{part}") for part in range(parts)]
+    parts_sent = [sent.with_name(f"{sent.name}.{part}") for part in range(parts)]
     workers: list[subprocess.Popen[bytes]] = []
     stopped = False
 
-    def hand_on(signum: int, frame: FrameType | None) -> None:
+    def pass_on(signum: int, frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
         for worker in workers:
             worker.terminate()
 
-    signal.signal(signal.SIGTERM, hand_on)
-    signal.signal(signal.SIGINT, hand_on)
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, pass_on)
     environment = {**os.environ, lifecycle.STOP_WITH_PARENT: "1"}
-    for part, place in enumerate(places):
-        command = [sys.executable, "-m", "experiments.load", str(plan), str(place), url, "--part", f"{part}/{parts}"]
+    for part, path in enumerate(parts_sent):
+        command = [sys.executable, "-m", "experiments.load", str(plan), str(path), url, "--part", f"{part}/{parts}"]
         workers.append(subprocess.Popen(command, env=environment))
     if stopped:
-        hand_on(signal.SIGTERM, None)
+        pass_on(signal.SIGTERM, None)
     statuses = [worker.wait() for worker in workers]
-    frames = [pd.read_parquet(place) for place in places if place.exists()]
+    frames = [pd.read_parquet(path) for path in parts_sent if path.exists()]
     if frames:
         files.to_parquet(pd.concat(frames).sort_values("seq"), sent)
-    for place in places:
-        place.unlink(missing_ok=True)
+    for path in parts_sent:
+        path.unlink(missing_ok=True)
     if any(statuses) and not stopped:
-        raise EmoStreamError(f"the {parts} senders ended with status {statuses}: their own messages stand above")
+        raise EmoStreamError(f"the {parts} senders ended with status {statuses}: see their messages above")
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
     line.add_argument("plan", type=Path, help="parquet with seq, user_id, emoji_type, t_intended_ns")
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
-    line.add_argument("--processes", type=int, default=0, help="senders; 0: as many as the plan's busiest second needs")
+    line.add_argument("--processes", type=int, default=0, help="how many; 0: as the plan's busiest second needs")
     line.add_argument("--part", help=argparse.SUPPRESS)
     options = line.parse_args()
     lifecycle.follow_parent()

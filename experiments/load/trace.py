@@ -1,4 +1,4 @@
-"""A recorded crowd to replay: a CSV with `offset_ms,user_id,emoji_type`, read whole and checked before a run."""
+"""A recorded audience to replay: a CSV with `offset_ms,user_id,emoji_type`, read and checked before a run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pipeline.errors import SettingError
 from pipeline.messages import USER_ID_MAX
 
 COLUMNS = ("offset_ms", "user_id", "emoji_type")
-# With or without the mark that spreadsheets put first.
+# With or without the byte order mark that spreadsheets write first.
 ENCODING = "utf-8-sig"
-# A year: what is beyond is in another unit, and would overflow once it is in nanoseconds.
+# A year: a larger value is in another unit, and would overflow in nanoseconds.
 OFFSET_MAX_MS = 366 * 24 * 3_600_000
 
 
 def read(path: Path) -> pd.DataFrame:
     """Return `offset_ms` (int64, from the recording's start), `user_id` and `emoji_type`, in the file's order.
 
-    `emoji_type` comes back fully qualified, as ingest counts it; columns beyond the three are left out. Raises
-    SettingError naming the file, and the line, column and value of the first offence: a missing column, an offset
-    that is not a whole number of ms from 0 on or is below the one before it, an empty or overlong user, a value that
+    `emoji_type` comes back fully qualified, as ingest counts it; other columns are left out. Raises
+    SettingError naming the file, and the line, column and value of the first error: a missing column, an offset
+    that is not a whole number of ms from 0 or is below the one before it, an empty or overlong user, a value that
     is not one emoji, no row at all.
     """
     try:
@@ -38,11 +38,11 @@ def read(path: Path) -> pd.DataFrame:
                 path, dtype=str, keep_default_na=False, encoding=ENCODING, skip_blank_lines=False, index_col=False
             )
     except FileNotFoundError as error:
-        raise SettingError(f"trace {path} is not there: give the path of a CSV with {','.join(COLUMNS)}") from error
+        raise SettingError(f"trace {path} does not exist: give the path of a CSV with {','.join(COLUMNS)}") from error
     except pd.errors.EmptyDataError as error:
         raise SettingError(f"trace {path} is empty: its first line is {','.join(COLUMNS)}") from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise SettingError(f"trace {path} cannot be read as CSV in UTF-8 ({error}): mend or replace it") from error
+        raise SettingError(f"trace {path} cannot be read as CSV in UTF-8 ({error}): fix or replace it") from error
     for column in COLUMNS:
         if column not in frame.columns:
             raise SettingError(
@@ -50,9 +50,9 @@ def read(path: Path) -> pd.DataFrame:
                 f"its first line is {','.join(COLUMNS)}"
             )
     if frame.empty:
-        raise SettingError(f"trace {path} has no row below its first line: there is nothing to replay")
+        raise SettingError(f"trace {path} has no row below its first line: add reactions to replay")
     whole = frame["offset_ms"].str.fullmatch(r"[0-9]{1,18}").to_numpy(dtype=bool)
-    _refuse(path, frame, "offset_ms", ~whole, "give whole milliseconds from 0 on")
+    _refuse(path, frame, "offset_ms", ~whole, "give whole milliseconds from 0")
     offsets = frame["offset_ms"].to_numpy().astype(np.int64)
     _refuse(path, frame, "offset_ms", offsets > OFFSET_MAX_MS, f"give ms since the start, at most {OFFSET_MAX_MS}")
     behind = np.append(False, np.diff(offsets) < 0)
@@ -64,16 +64,26 @@ def read(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"offset_ms": offsets, "user_id": frame["user_id"], "emoji_type": emojis})
 
 
+def summary(recorded: pd.DataFrame, speed: float = 1.0) -> str:
+    """Return in one sentence what a recording holds, and how long it takes at a speed other than its own."""
+    minutes = int(recorded["offset_ms"].iloc[-1]) * NS_PER_MS / (60 * NS_PER_S)
+    replay = f", replayed in {minutes / speed:.1f} minutes" if speed != 1 else ""
+    return (
+        f"{len(recorded):,} reactions of {recorded['user_id'].nunique():,} users and "
+        f"{recorded['emoji_type'].nunique()} emoji types in {minutes:.1f} minutes{replay}"
+    )
+
+
 def replayed(recorded: pd.DataFrame, speed: float, start_ns: int) -> pd.DataFrame:
     """Return `user_id, emoji_type, t_ns` in order of time: the recording from `start_ns` on, `speed` times as fast.
 
-    A recording counts in milliseconds, so that one user may have several reactions at once. No two may share a
-    microsecond, which is how they are told apart: each is then put a microsecond behind the one before.
+    A recording counts in milliseconds, so one user may have several reactions at once. A microsecond identifies a
+    reaction of a user: each of them is therefore moved a microsecond behind the one before.
     """
     t_ns = start_ns + np.rint(recorded["offset_ms"].to_numpy() * (NS_PER_MS / speed)).astype(np.int64)
     moments = pd.DataFrame({"user": recorded["user_id"], "us": t_ns // NS_PER_US})
     number = moments.groupby("user").cumcount()
-    # The least times that rise by at least 1 within a user: a running maximum, once that rise is taken out.
+    # The smallest times that rise by at least 1 within a user: a running maximum after subtracting that rise.
     apart = (moments["us"] - number).groupby(moments["user"]).cummax() + number
     moved_ns = t_ns + (apart - moments["us"]).to_numpy() * NS_PER_US
     frame = recorded[["user_id", "emoji_type"]].assign(t_ns=moved_ns)
@@ -92,9 +102,9 @@ def trace_plan(
 ) -> pd.DataFrame:
     """Return the plan that replays what `read` returned, `speed` times as fast.
 
-    Who sends what when is the recording's (see `replayed`); the phases, and the seeded offset of the start,
-    are as in `schedule.poisson_plan`. The replay begins with the warm-up and is over when the measured phase is. Raises
-    SettingError where the recording ends before that.
+    Users, emoji and times are the recording's (see `replayed`); the phases, and the seeded offset of the start, are as
+    in `schedule.poisson_plan`. The replay begins with the warm-up and ends with the measured phase. Raises SettingError
+    if the recording ends before that.
     """
     check_phases(trigger_s, warm_up_triggers, measured_triggers)
     trigger_ns = round(trigger_s * NS_PER_S)

@@ -1,1 +1,1 @@
-"""One measured run: the chain, the load, the audience, and what is read back."""
+"""One measured run: the chain, the load, the audience, and reading Kafka back."""

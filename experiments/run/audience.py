@@ -1,8 +1,8 @@
-"""The audience: registers clients and receives as real SSE clients, in a process of its own.
+"""The audience: registers clients and receives windows as real SSE clients, in a process of its own.
 
 `python -m experiments.run.audience REGISTRY_URL CLIENTS OUT_DIR` prints `ready` once every client has its stream.
-Given a line `until <event id> <seconds>` on standard input it ends when every client has that window (or the time
-is over), and writes `clients.parquet` and `deliveries.parquet`.
+After a line `until <event id> <seconds>` on standard input it ends when every client has that window or the time is
+over, and writes `clients.parquet` and `deliveries.parquet`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ DELIVERY_COLUMNS = [
 
 @dataclass
 class Screen:
-    """One simulated fan's screen and all it received: (received_ns, event id, data).
+    """One client's screen and all that it received: (received_ns, event id, data).
 
-    A stream that is cut is resumed; what was missed for good, came twice or out of order shows in `received`.
-    `ticket` is the registration it began with, `trouble` why there is no stream at present.
+    A stream that is cut is resumed; a window that is missing, doubled or out of order shows in `received`.
+    `credentials` is its first registration, `trouble` the reason why it has no stream now.
     """
 
     client: Client
-    ticket: Credentials | None = None
+    credentials: Credentials | None = None
     joined_ns: int = 0
     left_ns: int = 0
     trouble: str = ""
@@ -54,11 +54,11 @@ class Screen:
 
 
 async def listen(screen: Screen) -> None:
-    """Note each window's arrival until cancelled. Its client is entered. Raises ClientError when it is refused.
+    """Record each window's arrival until cancelled; the client is entered already. Raises ClientError when refused.
 
-    A stream that the chain ends is no leaving: what the client then does not get, it misses.
+    A client whose stream the chain ends has not left: windows that it then does not get are missing.
     """
-    screen.ticket = screen.client.ticket
+    screen.credentials = screen.client.credentials
     screen.registered.set()
     received = screen.received
     async for received_ns, events in screen.client.received():
@@ -76,7 +76,7 @@ async def listen(screen: Screen) -> None:
 
 @asynccontextmanager
 async def _entered(client: Client, gate: asyncio.Semaphore) -> AsyncIterator[None]:
-    """Register and leave through `gate`: the registry is to see a queue, and no flood."""
+    """Register and leave through `gate`, which bounds how many requests the registry gets at once."""
     async with AsyncExitStack() as stack:
         async with gate:
             await stack.enter_async_context(client)
@@ -88,7 +88,7 @@ async def _entered(client: Client, gate: asyncio.Semaphore) -> AsyncIterator[Non
 
 
 async def audience(registry: str, count: int) -> Sequence[Screen]:
-    """Register and connect `count` clients, receive until told to stop; return them with what they got."""
+    """Register and connect `count` clients, receive until the instruction to stop; return them with their windows."""
     gate = asyncio.Semaphore(CONNECT_AT_ONCE)
 
     async def attend(screen: Screen) -> None:
@@ -119,13 +119,13 @@ async def audience(registry: str, count: int) -> Sequence[Screen]:
 
 
 async def joined(screens: Sequence[Screen], attending: list[asyncio.Task[None]]) -> None:
-    """Wait until each has its stream. Raises what ended an attendance before, EmoStreamError after CONNECT_S."""
+    """Wait until each has its stream. Raises the error of a client that failed, EmoStreamError after CONNECT_S."""
     if not await _every([screen.joined for screen in screens], attending, CONNECT_S):
         raise EmoStreamError(_absent(screens))
 
 
 async def _every(events: list[asyncio.Event], attending: list[asyncio.Task[None]], timeout_s: float | None) -> bool:
-    """Wait until all `events` are set; return whether they were in time. Raises what ended an attendance before."""
+    """Wait until all `events` are set; return whether they were in time. Raises the error of a client that failed."""
 
     async def all_set() -> None:
         for event in events:
@@ -143,14 +143,14 @@ async def _every(events: list[asyncio.Event], attending: list[asyncio.Task[None]
 
 
 def _absent(screens: Sequence[Screen]) -> str:
-    """Say how many have no stream, and what kept the first of them."""
+    """Return how many have no stream, and the reason of the first of them."""
     absent = [screen for screen in screens if not screen.joined.is_set()]
     why = next((screen.trouble for screen in absent if screen.trouble), "no answer yet")
     return f"{len(absent)} of {len(screens)} clients had no stream within {CONNECT_S:g} s: {why}"
 
 
 def _instruction() -> tuple[str, float]:
-    """Read `until <event id> <seconds>`; the end of standard input means: stop now."""
+    """Read `until <event id> <seconds>`; at the end of standard input stop now."""
     words = sys.stdin.readline().split()
     return (words[1], float(words[2])) if len(words) == 3 and words[0] == "until" else ("", 0.0)
 
@@ -165,9 +165,9 @@ def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
     decoded: dict[str, Window] = {}
     joined, rows = [], []
     for screen in screens:
-        ticket = screen.ticket
-        assert ticket is not None
-        joined.append((ticket.client_id, ticket.cluster, ticket.subscriber, screen.joined_ns, screen.left_ns))
+        own = screen.credentials
+        assert own is not None
+        joined.append((own.client_id, own.cluster, own.subscriber, screen.joined_ns, screen.left_ns))
         for received_ns, event_id, data in screen.received:
             window = decoded.get(data)
             if window is None:
@@ -175,7 +175,7 @@ def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
             main, cluster, subscriber = (hop.sent_ns for hop in window.hops)
             rows.append(
                 (
-                    *(ticket.client_id, window.epoch, window.window, event_id, received_ns),
+                    *(own.client_id, window.epoch, window.window, event_id, received_ns),
                     *(main, cluster, subscriber, window.total),
                 )
             )
@@ -184,7 +184,7 @@ def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """`python -m experiments.run.audience`."""
-    line = argparse.ArgumentParser(prog="experiments.run.audience", description="Receive as many SSE clients.")
+    line = argparse.ArgumentParser(prog="experiments.run.audience", description="Receive windows as many SSE clients.")
     line.add_argument("registry", help="base URL of the registry")
     line.add_argument("clients", type=int, help="how many clients")
     line.add_argument("out", type=Path, help="directory for clients.parquet and deliveries.parquet")

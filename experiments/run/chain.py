@@ -1,4 +1,4 @@
-"""The chain under measurement: one of the run's own, or one that is up already."""
+"""The chain under measurement: started for the run, or attached to because it is up already."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_S = 0.1
 
 
 class Subscriber(msgspec.Struct, frozen=True):
-    """Where one subscriber listens."""
+    """A subscriber and the address at which it listens."""
 
     cluster: str
     subscriber: str
@@ -32,7 +32,7 @@ class Subscriber(msgspec.Struct, frozen=True):
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """What `python -m pipeline up` says of itself when it is ready."""
+    """The content of the ready file that `python -m pipeline up` writes."""
 
     ingest: str
     registry: str
@@ -48,7 +48,7 @@ class Endpoints(msgspec.Struct, frozen=True):
 def attached(ready_file: Path) -> Endpoints:
     """Return the endpoints of a chain that is up, from its `--ready-file`.
 
-    Raises SettingError if there is no such file or the chain that wrote it is gone.
+    Raises SettingError if the file is missing or unreadable, or if the chain that wrote it has ended.
     """
     try:
         endpoints = msgspec.json.decode(ready_file.read_bytes(), type=Endpoints)
@@ -63,9 +63,9 @@ def attached(ready_file: Path) -> Endpoints:
 
 @contextmanager
 def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoints]:
-    """Start a chain with these settings on free ports, yield its endpoints, take it down afterwards.
+    """Start a chain with these settings on free ports, yield its endpoints, stop it afterwards.
 
-    Raises EmoStreamError with the chain's own words if it does not become ready.
+    Raises EmoStreamError with the chain's last message if it does not become ready.
     """
     settings = build({"ingest_port": 0, "registry_port": 0, **parameters, "run_dir": str(run_dir)})
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # A Ctrl-C at the terminal is the experiment's to handle: it stops the chain in its own time.
+            # The experiment handles a Ctrl-C at the terminal, and stops the chain when it is ready to.
             start_new_session=True,
         )
     try:
@@ -89,7 +89,7 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
 
 
 def ended(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Wait for a process that was asked to end, and end it by force when it does not."""
+    """Wait for a process that was asked to end; kill it when it does not."""
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -98,9 +98,9 @@ def ended(process: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 
 def last_line(log_path: Path) -> str:
-    """Return the last thing a process said."""
-    said = log_path.read_text(errors="replace").strip().splitlines()
-    return said[-1] if said else "it said nothing"
+    """Return the last line of a process's log."""
+    lines = log_path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "its log is empty"
 
 
 def settings_of(endpoints: Endpoints) -> Settings:
@@ -109,7 +109,7 @@ def settings_of(endpoints: Endpoints) -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment less the chain's settings: a run's parameters alone decide."""
+    """Return this process's environment without the chain's settings: only a run's parameters decide."""
     return {key: value for key, value in os.environ.items() if not key.startswith("EMOSTREAM_")} | {
         key: os.environ[key] for key in ("EMOSTREAM_CACHE_DIR",) if key in os.environ
     }

@@ -1,4 +1,4 @@
-"""The load and its audience: two processes beside the chain, from the first connection to the last window."""
+"""Run the load and the audience, two processes beside the chain, from the first connection to the last window."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from experiments.units import NS_PER_S
 from pipeline import lifecycle
 from pipeline.bus.base import Reader
 from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.records import readable
 from pipeline.bus.topics import Topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window
 
-# Windows that a slow chain may still need after the load has ended before the rest counts as lost.
+# A slow chain may still need this many windows after the load; the rest then counts as lost.
 DRAIN_TRIGGERS = 5
-# The load is long over by then; whatever holds it up will not end.
+# The load ended long before; a process that still runs then will not end.
 OVERTIME_S = 60.0
 
 Steps = Callable[[str, float], None]
-"""`step(what is going on, seconds of load done)`: how progress is told."""
+"""`step(activity, seconds of load done)` reports progress."""
 
 
 def drive(
@@ -42,10 +43,10 @@ def drive(
     run_dir: Path,
     step: Steps,
 ) -> None:
-    """Connect the audience, send the load, wait until the last reaction's window has reached everyone.
+    """Connect the audience, send the load, wait until the last reaction's window has reached every client.
 
-    Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in `run_dir`. `since` holds the offsets of
-    emoji-events from which on records are this run's. Raises EmoStreamError if one of the processes fails.
+    Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in `run_dir`. Records of emoji-events from
+    the offsets `since` on are this run's. Raises EmoStreamError if one of the processes fails.
     """
     step("connecting clients", 0)
     with ExitStack() as stack:
@@ -55,37 +56,36 @@ def drive(
         assert audience.stdin is not None
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
-            raise EmoStreamError("the receivers could not connect: their own message stands above")
+            raise EmoStreamError("the receivers could not connect: see their message above")
         if parameters.loop == "closed":
             closed_loop.run(parameters, endpoints.ingest, run_dir, step)
         else:
             sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
             stack.callback(_end, sender)
             if sender.wait() != 0:
-                raise EmoStreamError(f"the load ended with status {sender.returncode}: its own message stands above")
+                raise EmoStreamError(f"the load ended with status {sender.returncode}: see its message above")
         step("waiting for the last window", parameters.load_s)
         patience_s = DRAIN_TRIGGERS * parameters.trigger_s
-        # The buffer's last flush comes first.
+        # First comes the last flush of ingest's buffer.
         time.sleep(parameters.flush_ms / 1000 + 0.5)
         last = last_window(bus.ends(names.events.name), since, windows, patience_s)
         audience.stdin.write(f"until {last} {patience_s:g}\n")
         audience.stdin.flush()
         if audience.wait(patience_s + OVERTIME_S) != 0:
-            raise EmoStreamError(f"the receivers ended with status {audience.returncode}")
+            raise EmoStreamError(f"the receivers ended with status {audience.returncode}: see their message above")
 
 
 def last_window(ends: Mapping[int, int], since: Mapping[int, int], windows: Reader, patience_s: float) -> str:
     """Return the id of the window with which every record from `since` up to `ends` is covered.
 
-    Where none comes within `patience_s`, the last one that did is named, and the rest is counted as lost.
+    If none arrives within `patience_s`, return the last that did; the records after it count as lost.
     """
     awaited = {partition: end for partition, end in ends.items() if end > since.get(partition, 0)}
     deadline_s = time.monotonic() + patience_s
     covered: dict[int, int] = {}
     last = "none:0"
     while time.monotonic() < deadline_s and any(covered.get(p, 0) < end for p, end in awaited.items()):
-        for record in windows.poll(0.2):
-            window = decode_window(record.value)
+        for _, window in readable(windows.poll(0.2), decode_window, "window"):
             last = window.event_id
             for key, (_, upto) in window.offsets.items():
                 covered[int(key.rpartition("-")[2])] = upto + 1
@@ -102,14 +102,14 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
 
 
 def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
-    """Write the plan, send it, tell how far it is; return the process when it has ended."""
+    """Write the plan, send it and report the progress; return the process when it has ended."""
     asked_ns = time.time_ns()
     plan = postponed(plan_of(parameters, asked_ns), asked_ns)
     files.to_parquet(plan, run_dir / "plan.parquet")
-    places = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
+    paths = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
     sender = subprocess.Popen(
-        [sys.executable, "-m", "experiments.load", *places, endpoints.ingest],
-        # A load that outlived its run would spoil the next.
+        [sys.executable, "-m", "experiments.load", *paths, endpoints.ingest],
+        # A load that outlives its run would disturb the next one.
         env={**os.environ, lifecycle.STOP_WITH_PARENT: "1"},
     )
     due = plan["t_intended_ns"]

@@ -1,4 +1,4 @@
-"""One measurement at a time on a machine: two would spoil each other's figures."""
+"""One measurement at a time on a machine: two would distort each other's figures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LOAD = ("experiments.load", "locust")
 
 @contextmanager
 def alone(what: str, folder: Path | None = None) -> Iterator[None]:
-    """Hold the machine for `what` (text for whoever comes second); the system lets go when the process ends.
+    """Hold the machine's lock for `what`, which a second process reports; the system releases it when this one ends.
 
-    A sweep holds it for all its runs: a run that one of this process's ancestors started goes on under the
-    ancestor's hold. Raises EmoStreamError naming the holder if somebody else has it, or the lock if it cannot be
-    written. `folder` is where the lock lies, by default the user's cache.
+    A sweep holds it for all its runs: a run that is started by an ancestor with the lock runs under the ancestor's
+    lock. Raises EmoStreamError naming the holder if another process has it, or the lock if it cannot be written.
+    `folder` holds the lock file, by default the user's cache.
     """
     path = (folder or default_cache_dir(os.environ)) / "measuring.lock"
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not buffered: a full disk is met where it is written.
+        # Not buffered: a full disk then raises where it is written.
         opened = path.open("ab+", buffering=0)
     with opened as handle:
         try:
@@ -40,7 +40,7 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
             if pid not in {parent.pid for parent in psutil.Process().parents()} | {os.getpid()}:
                 raise EmoStreamError(
                     f"{holder} (process {pid}) is measuring on this machine: wait until it has ended, or end it; two "
-                    "at once would spoil each other's figures"
+                    "at once would distort each other's figures"
                 ) from None
             yield
         else:
@@ -51,7 +51,7 @@ def alone(what: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def foreign_load() -> bool:
-    """Whether a load generator runs on this machine that this process did not start: of another user, say."""
+    """Return whether a load generator runs on this machine that this process did not start, such as another user's."""
     commands = {one.pid: one.info["cmdline"] or [] for one in psutil.process_iter(["pid", "cmdline"])}
     return any(_is_foreign(pid) for pid in loads(commands))
 
@@ -59,7 +59,7 @@ def foreign_load() -> bool:
 def loads(commands: Mapping[int, Sequence[str]]) -> set[int]:
     """Return which processes (id -> command line) are load generators.
 
-    Locust's own command is a script: the system runs it as `python /…/bin/locust`.
+    Locust's command is a script: the system runs it as `python /…/bin/locust`.
     """
     return {pid for pid, words in commands.items() if _is_python(words) and any(map(_is_load, words[1:4]))}
 
@@ -68,7 +68,7 @@ def _is_foreign(pid: int) -> bool:
     try:
         return os.getpid() not in {parent.pid for parent in psutil.Process(pid).parents()}
     except psutil.Error:
-        # It ended between being listed and being looked at; one of ours does so in every run.
+        # It ended after it was listed; one of our own does so in every run.
         return False
 
 
@@ -82,8 +82,8 @@ def _is_load(word: str) -> bool:
 
 def _holder(text: bytes) -> tuple[int, str]:
     try:
-        said = json.loads(text)
-        return int(said["pid"]), str(said["what"])
+        holder = json.loads(text)
+        return int(holder["pid"]), str(holder["what"])
     except (ValueError, KeyError, TypeError):
-        # The other process has the lock but has not yet said who it is.
+        # The other process has the lock but has not written its name yet.
         return 0, "Another measurement"

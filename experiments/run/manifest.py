@@ -1,4 +1,4 @@
-"""What a run was made with: commit, versions, machine, parameters. And a watch on the clock meanwhile."""
+"""The manifest of a run: commit, versions, machine and parameters; and a watch on the clock during the run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ClockWatch:
 
 
 def _pair() -> tuple[int, int]:
-    """Read both clocks as one: the closest of a few tries, as a preemption between the reads is no step."""
+    """Read both clocks at once: the closest of a few tries, so that a preemption between the reads is not a step."""
     tries = []
     for _ in range(5):
         before_ns = time.monotonic_ns()
@@ -65,7 +65,7 @@ def _pair() -> tuple[int, int]:
 
 
 def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what identifies a run's code, libraries and machine; JSON throughout."""
+    """Return a run's code, libraries, machine and parameters; all values are JSON."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),

@@ -1,4 +1,4 @@
-"""One measured run: start or attach to a chain, load it, receive, read Kafka back, write the report."""
+"""Carry out one measured run: start or attach to a chain, load it, receive, read Kafka back, write the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.bus.topics import Topics, topics
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its directory, its report and what the report is made of."""
+    """A finished run: its directory, its report, and the analysis that the report shows."""
 
     run_dir: Path
     report: Path
@@ -38,8 +38,8 @@ class Result:
 def measure(parameters: Parameters, run_dir: Path) -> Result:
     """Carry out one run and write everything about it into `run_dir`.
 
-    Raises EmoStreamError when the chain, the load or the receivers could not do their part; what was recorded
-    until then stays in `run_dir`.
+    Raises EmoStreamError when the chain, the load or the receivers fail; everything recorded until then stays in
+    `run_dir`.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     about = manifest.manifest(asdict(parameters)) | {
@@ -57,14 +57,14 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
             if parameters.attach
             else stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
         )
-        # On a chain that was up its own settings hold, whatever the parameters say.
+        # A chain that was up keeps its own settings, whatever the parameters are.
         parameters = replace(parameters, **endpoints.settings)
         about["parameters"] = asdict(parameters)
         about["ready_s"] = endpoints.ready_s
         bus = KafkaBus(endpoints.bootstrap_servers)
         stack.callback(bus.close)
         names = topics(chain.settings_of(endpoints))
-        # On a chain that is up, only what this run adds is its own.
+        # On a chain that was up, only the records from here on are this run's.
         since = {name: bus.ends(name) for name in _read_back(names)}
         with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
@@ -101,17 +101,17 @@ def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run
 
 @contextmanager
 def _progress(parameters: Parameters) -> Iterator[Steps]:
-    """Yield `step(what, seconds of load done)`, shown as a bar over the load's planned length."""
+    """Yield `step(activity, seconds of load done)`, which shows a bar over the load's planned length."""
     planned_s = math.ceil(parameters.load_s)
     with tqdm(
         total=planned_s,
         unit="s",
-        bar_format="{desc:<28} {bar} {n:3.0f}/{total} s of load, {elapsed} in all",
+        bar_format="{desc:<28} {bar} {n:3.0f}/{total} s of load, {elapsed} in total",
         file=sys.stderr,
     ) as bar:
 
-        def step(what: str, done_s: float) -> None:
-            bar.set_description_str(what, refresh=False)
+        def step(activity: str, done_s: float) -> None:
+            bar.set_description_str(activity, refresh=False)
             bar.n = min(round(done_s), planned_s)
             bar.refresh()
 

@@ -1,4 +1,4 @@
-"""A notebook as a function: parameters in, a run directory out, by papermill."""
+"""Execute a notebook as a function, by papermill: parameters in, a run directory out."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from jupyter_client.manager import AsyncKernelManager
 from experiments import files
 from pipeline.errors import EmoStreamError, SettingError
 
-# Parameters that say where, not what: the runner sets them.
-PLACES = ("run_dir",)
+# Parameters that the runner sets: where a run is written, not what it measures.
+RUNNERS_OWN = ("run_dir",)
 
 
 class LocalKernel(AsyncKernelManager):
-    """A kernel reached by Unix sockets: one on TCP greets every reader with a warning about eavesdropping."""
+    """A kernel reached by Unix sockets: one on TCP prints a warning about eavesdropping into every notebook."""
 
     transport = "ipc"
 
 
 def new_run(campaign_dir: Path) -> Path:
-    """Return a new, empty run directory below `campaign_dir`, named by the moment.
+    """Return a new, empty run directory below `campaign_dir`, named by the time.
 
     Raises EmoStreamError naming it if it cannot be made.
     """
@@ -40,7 +40,7 @@ def new_run(campaign_dir: Path) -> Path:
             except FileExistsError:
                 continue
         return run_dir
-    raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this very second: remove some")
+    raise EmoStreamError(f"{campaign_dir} holds a thousand runs of this second: remove some")
 
 
 def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
@@ -49,17 +49,17 @@ def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     Raises SettingError for a name that the notebook's `parameters` cell does not have, or a value of the wrong
     type: papermill itself would add the name and run with the default.
     """
-    # Not at the top: it takes seconds to import, and the kernels it starts import this module for a path.
+    # Not at the top: it takes seconds to import, and the kernels import this module too.
     import papermill
 
     try:
         known = papermill.inspect_notebook(str(notebook))
     except FileNotFoundError as error:
-        raise SettingError(f"there is no notebook {notebook}: give --notebook") from error
+        raise SettingError(f"notebook {notebook} does not exist: give the path of one with --notebook") from error
     result: dict[str, Any] = {}
     for name, text in given.items():
-        if name not in known or name in PLACES:
-            names = ", ".join(sorted(set(known) - set(PLACES)))
+        if name not in known or name in RUNNERS_OWN:
+            names = ", ".join(sorted(set(known) - set(RUNNERS_OWN)))
             raise SettingError(f"notebook {notebook.name} has no parameter {name!r}: use one of {names}")
         default = ast.literal_eval(known[name]["default"])
         try:
@@ -81,7 +81,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
     Its progress and warnings go to `stderr`, by default this process's. The executed notebook is saved as
-    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's own error, or naming what
+    `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's error, or naming the file that
     could not be written.
     """
     import papermill
@@ -103,14 +103,14 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     except PapermillExecutionError as error:
         raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
     except OSError as error:
-        # A write that fails, unlike an open, does not say of what; papermill writes nothing else.
+        # A failed write, unlike a failed open, does not name its file; papermill writes no other.
         raise files.unwritten(error.filename or executed, error) from error
     note_source(notebook, run_dir)
     return run_dir / "report.html"
 
 
 def note_source(notebook: Path, run_dir: Path) -> None:
-    """Enter the hash of the `notebook` that a run was made with into its manifest."""
+    """Add the hash of the `notebook` that carried out a run to its manifest."""
     record = run_dir / "manifest.json"
     about = json.loads(record.read_text())
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()

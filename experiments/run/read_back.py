@@ -1,4 +1,4 @@
-"""What Kafka holds after a run, as frames of the ledger: the other side of every count."""
+"""What Kafka holds after a run, as frames of the ledger: every count is checked against it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pandas as pd
 from experiments.ledger import COLUMNS
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline.bus.base import Record
+from pipeline.bus.records import readable
 from pipeline.messages import Event, decode_window, encode
 
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
 def events(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the `topic` frame; a record that is no reaction has a null `emoji_type`."""
+    """Return the `topic` frame. A record that cannot be read has its row, with a null `emoji_type`."""
     rows: list[tuple[object, ...]] = []
     for record in records:
         try:
@@ -32,7 +33,7 @@ def events(records: Iterable[Record]) -> pd.DataFrame:
                     record.offset,
                     event.user_id,
                     event.emoji_type,
-                    _spelled(event.timestamp),
+                    _with_microseconds(event.timestamp),
                 ),
                 *(event.accepted_ns, event.flushed_ns, record.timestamp_ms * NS_PER_MS),
             )
@@ -40,16 +41,18 @@ def events(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS["topic"]))
 
 
-def _spelled(timestamp: str) -> str:
-    """Microseconds always written out: JSON encoders drop a fraction that is zero."""
+def _with_microseconds(timestamp: str) -> str:
+    """Return it with microseconds: JSON encoders drop a fraction that is zero."""
     return timestamp if "." in timestamp else timestamp.replace("Z", ".000000Z")
 
 
 def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame:
-    """Return the `windows` frame, less windows of records from before `first` ("{topic}-{partition}" → offset)."""
+    """Return the `windows` frame without windows that hold records before `first` ("{topic}-{partition}" → offset).
+
+    A record that cannot be read is logged and skipped, as every stage does; its reactions then count as lost.
+    """
     rows = []
-    for record in records:
-        window = decode_window(record.value)
+    for _, window in readable(records, decode_window, "window"):
         if any(span[0] < first.get(key, 0) for key, span in window.offsets.items()):
             continue
         rows.append(

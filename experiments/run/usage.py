@@ -1,4 +1,4 @@
-"""What each stage costs the machine while a run goes on: CPU time and memory, sampled from the outside."""
+"""Sample the CPU time and memory of each stage during a run, from the outside."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from itertools import pairwise
 import pandas as pd
 import psutil
 
+from experiments.analysis.usage import MACHINE
 from experiments.ledger import COLUMNS
 from experiments.run import machine_lock
-from experiments.units import NS_PER_S
 
 SAMPLE_S = 2.0
-MACHINE = "machine"
 _STAGES = {
     "pipeline": "supervisor",
     "pipeline.broker": "kafka",
@@ -37,8 +36,8 @@ class UsageWatch:
     """Samples every stage below this process and below `roots` (process ids) while it is entered.
 
     A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
-    subscribers together are one stage. The stage `machine` is all that the machine did, whoever did it.
-    `other_run` is whether somebody else's load generator was seen on the machine, however briefly it stayed.
+    subscribers together are one stage. The stage `machine` is the whole machine, all processes included.
+    `other_run` tells whether a load generator of another process was seen on the machine, however briefly.
     """
 
     def __init__(self, roots: Iterable[int]) -> None:
@@ -57,7 +56,7 @@ class UsageWatch:
         self._thread.join()
 
     def frame(self) -> pd.DataFrame:
-        """Return `t_ns, stage, cpu_s, rss_bytes`: a row a stage and sample; cpu_s counts from the process's start."""
+        """Return `t_ns, stage, cpu_s, rss_bytes`: a row per stage and sample; cpu_s counts from the process's start."""
         return pd.DataFrame(self._rows, columns=list(COLUMNS["usage"]))
 
     def _run(self) -> None:
@@ -78,7 +77,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
             processes = psutil.Process(root).children(recursive=True)
         except psutil.NoSuchProcess:
             continue
-        # Parents come before their children, so a process without a name of its own takes its parent's.
+        # Parents come before their children, so a process that is not a stage itself belongs to its parent's.
         for process in processes:
             try:
                 with process.oneshot():
@@ -91,7 +90,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
                         cpu_s[stage] += times.user + times.system
                         rss[stage] += process.memory_info().rss
             except psutil.Error:
-                # It ended between being listed and being looked at.
+                # It ended after it was listed.
                 continue
     whole = psutil.cpu_times()
     busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0)
@@ -110,22 +109,3 @@ def _stage(command: Sequence[str]) -> str | None:
     if words[:1] == ["granian"]:
         return next((_STAGES[word] for word in words if word in _STAGES), None)
     return next((_STAGES.get(module) for flag, module in pairwise(words) if flag == "-m"), None)
-
-
-def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
-    """Return the mean number of cores each stage used between the two moments, and `others`: all the rest.
-
-    Only samples inside count; a stage with fewer than two is left out. `others` is what the machine did that was
-    none of ours: the operating system, or somebody else's work that may have spoilt the run.
-    """
-    inside = usage[(usage["t_ns"] >= start_ns) & (usage["t_ns"] <= end_ns)]
-    result: dict[str, float] = {}
-    for stage, rows in inside.groupby("stage"):
-        first, last = rows.iloc[0], rows.iloc[-1]
-        if last["t_ns"] > first["t_ns"]:
-            spent_s = float(last["cpu_s"] - first["cpu_s"])
-            result[str(stage)] = max(spent_s, 0.0) * NS_PER_S / float(last["t_ns"] - first["t_ns"])
-    if MACHINE in result:
-        ours = sum(share for stage, share in result.items() if stage != MACHINE)
-        result["others"] = max(result[MACHINE] - ours, 0.0)
-    return result

@@ -1,9 +1,9 @@
 """Confidence intervals over runs, by bootstrap: the run is the unit, as reactions of one micro-batch are correlated.
 
-Intervals are scipy's BCa (Efron, 1987). With few runs they are too narrow, as every bootstrap is: in simulation,
+Intervals are scipy's BCa (Efron, 1987). With few runs they are too narrow, as with every bootstrap: in simulation,
 nominal 95 % intervals of normal values held the true mean in 70 % of cases with 3 runs, 83 % with 5 and 91 % with
 10, and the true median in 75 %, 94 % and 94 %. So the median is the default, reports show every run's dot, and
-`coverage` says what an interval of a median is worth.
+`coverage` returns the true coverage of a median's interval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.errors import SettingError
 
 FEWEST_RUNS = 3
 ENOUGH_RUNS = 5
-"""From here on the interval of a median is nearly what it is called: see `coverage`."""
+"""From this number on the interval of a median nearly has its nominal coverage: see `coverage`."""
 CONFIDENCE = 0.95
 RESAMPLES = 4_000
 Floats = NDArray[np.float64]
@@ -31,9 +31,7 @@ _STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.medi
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval from `n` runs; low and high are NaN where n is below FEWEST_RUNS:
-    then show the dots.
-    """
+    """An estimate and its confidence interval from `n` runs; low and high are NaN if n is below FEWEST_RUNS."""
 
     estimate: float
     low: float
@@ -42,9 +40,9 @@ class Interval:
 
 
 def coverage(runs: int) -> float:
-    """Return in what share of cases the nominal 95 % interval of the median of so few `runs` holds the true one.
+    """Return the share of cases in which the nominal 95 % interval of the median of `runs` holds the true median.
 
-    Of up to five runs the interval is all they span, which misses the median where all lie on one side of it.
+    Up to five runs the interval is their whole range, which misses the median if all lie on one side of it.
     """
     return min(1 - 2.0 ** (1 - runs), CONFIDENCE)
 
@@ -55,7 +53,7 @@ def interval(
     """Return the interval of the "median" or "mean" of the `values` of runs; the same arguments give the same.
 
     NaN (not measured) is left out. Values that are all equal give that point. With +-inf among them (never
-    arrived) the limits are ranks of the resampled statistic (percentile method), infinite if it comes to that.
+    arrived) the limits are ranks of the resampled statistic (percentile method), infinite if the rank is.
     """
     of = _statistic(statistic, confidence)
     runs = _measured(values)
@@ -74,7 +72,7 @@ def difference(
 ) -> Interval:
     """Return the interval of statistic(b) - statistic(a), for two groups of runs; `n` is that of the smaller.
 
-    Two groups that are infinite alike give NaN: nothing can be said.
+    Two groups of the same infinite value give NaN.
     """
     of = _statistic(statistic, confidence)
     first, second = _measured(a), _measured(b)
@@ -97,9 +95,9 @@ def _interval(groups: tuple[Floats, ...], of: Callable[..., Any], confidence: fl
         return Interval(estimate, estimate, estimate, n)
     if all(np.isfinite(group).all() for group in groups):
         with warnings.catch_warnings():
-            # BCa has no answer where leaving out a run never moves the statistic; the ranks below have.
+            # BCa is undefined if leaving out a run never changes the statistic; the ranks below are not.
             warnings.simplefilter("ignore")
-            found = stats.bootstrap(
+            limits = stats.bootstrap(
                 groups,
                 of,
                 n_resamples=RESAMPLES,
@@ -107,8 +105,8 @@ def _interval(groups: tuple[Floats, ...], of: Callable[..., Any], confidence: fl
                 method="BCa",
                 rng=np.random.default_rng(seed),
             ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            return Interval(estimate, float(found.low), float(found.high), n)
+        if math.isfinite(limits.low) and math.isfinite(limits.high):
+            return Interval(estimate, float(limits.low), float(limits.high), n)
     rng = np.random.default_rng(seed)
     drawn = [group[rng.integers(0, len(group), (RESAMPLES, len(group)))] for group in groups]
     with np.errstate(invalid="ignore"):

@@ -1,13 +1,12 @@
 """Capacity as a search: the highest load that meets all objectives, as an interval [highest pass, lowest fail].
 
 A geometric ramp brackets it, bisection (geometric too) narrows the bracket to the resolution, and it is confirmed
-at C and at 1.1 C. The next load follows from the results alone, so that a search resumes where it was cut off.
+at C and at 1.1 C. The next load follows from the results alone, so that an interrupted search can be resumed.
 
-What a load comes to is decided by its own repeats. One probe decides until something speaks against it; then
-it is repeated, and the majority of up to three decides. A probe that is INVALID says nothing of the chain: it
-is repeated once, and a load that is INVALID twice is not measurable. Such a load ends the search upwards
-without being a fail: the capacity is then bounded only from below. A fail below a pass is repeated; if it
-stays a fail, the interval lies at it and not above.
+A load passes or fails by its own repeats. One probe decides until another contradicts it; then it is repeated, and the
+majority of up to three decides. An INVALID probe says nothing about the chain: it is repeated once, and a load that is
+INVALID twice is not measurable. Such a load ends the search upwards without being a fail: the capacity then has only a
+lower bound. A fail below a pass is repeated; if it stays a fail, the interval is at it and not above.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ CONFIRM_ABOVE = 1.1
 
 @dataclass(frozen=True)
 class Search:
-    """A design's `search:`: which factor, where to start, by what to multiply, up to where, and how finely (0.1:
-    until the lowest fail is 10 % above the highest pass).
+    """A design's `search:`: the factor, its first value, its growth, its largest value, and the resolution (0.1: until
+    the lowest fail is 10 % above the highest pass).
     """
 
     factor: str
@@ -60,9 +59,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The interval: None where there is no pass or no fail; `bounded_above` tells whether a fail bounds it.
+    """The interval, None without a pass or without a fail; `bounded_above`: a fail bounds it.
 
-    `confirmed`: the search is at its end, the highest pass passed twice, and nothing above the lowest fail passed.
+    `confirmed`: the search has ended, the highest pass passed twice, and no load above the lowest fail passed.
     """
 
     highest_pass: float | None
@@ -136,7 +135,7 @@ def next_load(search: Search, results: Sequence[Probe]) -> float | None:
 
 
 def capacity(search: Search, results: Sequence[Probe]) -> Capacity:
-    """Return what `results` say, whether or not the search is at its end."""
+    """Return the capacity by `results`, whether or not the search has ended."""
     state = _state(results)
     low, high = state.low, state.high
     ended = next_load(search, results) is None and len(results) < MOST_PROBES
@@ -145,10 +144,10 @@ def capacity(search: Search, results: Sequence[Probe]) -> Capacity:
         if state.top is not None:
             sentences.append(
                 f"Above, {search.factor} {state.top.load:g} is not measurable: the run was INVALID each time, so this "
-                "is a bound from below."
+                "is a lower bound."
             )
         elif low.load >= _tidy(search.most):
-            sentences.append(f"That is the most the search was allowed ({search.most:g}): a bound from below.")
+            sentences.append(f"That is the largest load of the search ({search.most:g}): a lower bound.")
     odd = [known.load for known in state.loads if known.passed and high is not None and known.load > high.load]
     confirmed = ended and low is not None and low.passes >= 2 and not odd
     if odd and high is not None:
@@ -159,7 +158,7 @@ def capacity(search: Search, results: Sequence[Probe]) -> Capacity:
     if len(results) >= MOST_PROBES:
         sentences.append(f"The search was ended after {MOST_PROBES} probes.")
     elif not ended:
-        sentences.append("The search is not at its end.")
+        sentences.append("The search has not ended.")
     return Capacity(
         low.load if low else None,
         high.load if high else None,
@@ -170,7 +169,7 @@ def capacity(search: Search, results: Sequence[Probe]) -> Capacity:
 
 
 def _bracket(search: Search, state: _State) -> float | None:
-    """Return the next load of ramp, descent or bisection, None once the bracket is as narrow as asked."""
+    """Return the next load of ramp, descent or bisection, None once the bracket is narrow enough."""
     least = _tidy(search.start / search.growth**STEPS_DOWN)
     if state.low is None:
         down = _tidy(min(known.load for known in state.loads) / search.growth)
@@ -230,7 +229,7 @@ def _interval_words(search: Search, low: _Load | None, high: _Load | None) -> st
 
 
 def _tidy(load: float) -> float:
-    """Return the load with four significant digits: people read it, and repeats of it must be equal."""
+    """Return the load with four significant digits: it is read by people, and its repeats must be equal."""
     return float(f"{load:.4g}")
 
 

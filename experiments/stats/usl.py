@@ -1,9 +1,9 @@
 """The Universal Scalability Law, X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1)).
 
 Source: N. J. Gunther, Guerrilla Capacity Planning, Springer 2007. lambda is the throughput of one, sigma the
-share of work that waits for others (contention), kappa the price of agreeing with them (coherency). N is the
+share of work that waits for others (contention), kappa the cost of agreeing with them (coherency). N is the
 number of users of a closed loop, or of processors, and X the throughput they reach: only closed-loop throughput or
-capacity against resources may be fitted, never open-loop points, whose X is what was offered.
+capacity against resources may be fitted, never open-loop points, whose X is the offered load.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) 
     """Return the law that fits the throughput `measured` at each run's `concurrency`, all parameters >= 0.
 
     Deviations count in relation to the throughput. Intervals are percentiles over fits to resampled relative
-    residuals, each made as wide as its degrees of freedom ask. Raises SettingError with fewer than FEWEST_LEVELS
+    residuals, each widened for its degrees of freedom. Raises SettingError with fewer than FEWEST_LEVELS
     distinct levels: three parameters always fit three points.
     """
     n = np.asarray(concurrency, dtype=np.float64)
     x = np.asarray(measured, dtype=np.float64)
     _check(n, x)
-    found = _fit(n, x)
-    fitted = throughput(n, *found)
+    best = _fit(n, x)
+    fitted = throughput(n, *best)
     residuals = (x / fitted - 1) * math.sqrt(len(n) / (len(n) - 3))
     rng = np.random.default_rng(seed)
     names = ("lambda_", "sigma", "kappa")
     again = np.array(
-        [_fit(n, fitted * np.maximum(1 + rng.choice(residuals, len(n)), 0.01), found) for _ in range(RESAMPLES)]
+        [_fit(n, fitted * np.maximum(1 + rng.choice(residuals, len(n)), 0.01), best) for _ in range(RESAMPLES)]
     )
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    lambda_, sigma, kappa = (float(value) for value in found)
+    lambda_, sigma, kappa = (float(value) for value in best)
     return Usl(
         lambda_,
         sigma,
@@ -72,10 +72,10 @@ def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) 
 
 def _fit(n: Floats, x: Floats, start: Floats | None = None) -> Floats:
     first = (float((x / n).max()), 0.05, 1e-4) if start is None else tuple(np.maximum(start, 1e-12))
-    found, _ = curve_fit(
+    best, _ = curve_fit(
         throughput, n, x, first, sigma=x, bounds=(0, np.inf), x_scale=(first[0], 0.1, 1e-3), max_nfev=5_000
     )
-    return np.asarray(found, dtype=np.float64)
+    return np.asarray(best, dtype=np.float64)
 
 
 def _peak(sigma: float, kappa: float) -> float:
@@ -84,7 +84,7 @@ def _peak(sigma: float, kappa: float) -> float:
 
 def _check(n: Floats, x: Floats) -> None:
     if len(n) != len(x):
-        raise SettingError(f"{len(n)} levels of concurrency and {len(x)} throughputs: give one of each a run")
+        raise SettingError(f"{len(n)} levels of concurrency and {len(x)} throughputs: give one of each per run")
     for name, values in (("concurrency", n), ("throughput", x)):
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise SettingError(f"{name} has {values.tolist()}: a fit needs finite values above 0")

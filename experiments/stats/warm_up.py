@@ -1,4 +1,4 @@
-"""Was a run steady once its warm-up was over? Shown in its report; it invalidates nothing."""
+"""Whether a run was steady after its warm-up. The report shows it; it invalidates nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scipy import stats
 FEWEST_WINDOWS = 8
 SIGNIFICANCE = 0.025
 RELEVANT_SHARE = 0.05
-"""A finding is both: improbable by chance (two tests at 2.5 %, so 5 % in all), and above 5 % of the median level."""
+"""A finding is improbable by chance (two tests at 2.5 %, so 5 % in total), and above 5 % of the median level."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Whether the measured windows are steady (None: too few to tell), why, and how many of the first ones should
-    have been warm-up (None: no warm-up would have helped).
+    """Whether the measured windows are steady (None: too few), why, and how many of the first ones should have been
+    warm-up (None: no warm-up would have helped).
     """
 
     steady: bool | None
@@ -31,20 +31,20 @@ class WarmUp:
 def warm_up(values: Sequence[float]) -> WarmUp:
     """Return the finding on a figure of the measured windows in run order, such as their trigger to screen time.
 
-    Two departures are looked for: a trend over the whole run (Mann-Kendall, that is Kendall's tau against time;
+    Two tests are made: a trend over the whole run (Mann-Kendall, that is Kendall's tau against time;
     its size by Theil-Sen, the median slope of all pairs) and a first third unlike the rest (Mann-Whitney; its
-    size the difference of medians). Both go by ranks, so that one slow window is neither. How many windows were
-    still warm-up is MSER's answer (White, 1997): the truncation that minimises the standard error of what is
-    left, at most half of the run. Values that are not finite are left out.
+    size the difference of medians). Both use ranks, so that one slow window is neither. MSER (White, 1997) gives
+    the number of windows that were still warm-up: the truncation that minimises the standard error of the rest, at most
+    half of the run. Values that are not finite are left out.
     """
     y = np.asarray(values, dtype=np.float64)
     y = y[np.isfinite(y)]
     if len(y) < FEWEST_WINDOWS:
-        return WarmUp(None, f"{len(y)} windows are too few to tell ({FEWEST_WINDOWS} are needed).", None)
+        return WarmUp(None, f"{len(y)} windows are too few for a test ({FEWEST_WINDOWS} are needed).", None)
     drift = _trend(y)
     start = _first_third(y)
     if not drift and not start:
-        return WarmUp(True, f"Neither a trend nor an unlike beginning in {len(y)} windows.", 0)
+        return WarmUp(True, f"Neither a trend nor a different beginning in {len(y)} windows.", 0)
     needed = mser(y)
     rest = y[needed:]
     if needed and len(rest) >= FEWEST_WINDOWS and not _trend(rest) and not _first_third(rest):

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.analysis.latency import NS_PER_MS
 from experiments.ledger import COLUMNS
 from experiments.load.schedule import poisson_plan, user_names
-from experiments.units import NS_PER_S, NS_PER_US
+from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from spark.policies import represent
 
 START_NS = 1_795_426_200 * NS_PER_S  # 2026-11-23T09:30:00Z

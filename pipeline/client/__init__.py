@@ -1,4 +1,4 @@
-"""The Python client: registers and receives every window once and in order."""
+"""The Python client: registers, and receives every window once and in order."""
 
 from pipeline.client.client import Client
 

@@ -1,4 +1,4 @@
-"""When a client comes back: a thousand that lost the same subscriber must not all come at once, nor too late."""
+"""How long a client waits before it reconnects: a crowd that lost its subscriber must not return all at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import random
 from collections.abc import Callable
 
 BASE_S = 1.0
-"""The base where no server has set one."""
+"""The base if no server has set one."""
 BASE_MIN_S = 0.1
-"""The least base: `retry: 0` must not become a busy loop."""
-# Exponents beyond this lie above every cap.
+"""The smallest base: `retry: 0` must not become a busy loop."""
+# Larger exponents exceed every cap.
 _DOUBLINGS_MAX = 16
 
 
 def bound_s(failures: int, base_s: float, cap_s: float) -> float:
-    """Return the longest wait after `failures` earlier ones in a row, seconds: base, 2 base, 4 base, … up to the cap.
+    """Return the longest wait after `failures` failures in a row, seconds: base, 2 base, 4 base, … up to the cap.
 
-    A base above the cap is what the server asked for, and holds.
+    A base above the cap is the server's wish, and stays.
     """
     base_s = max(base_s, BASE_MIN_S)
     return max(base_s, min(cap_s, base_s * 2.0 ** min(failures, _DOUBLINGS_MAX)))
@@ -31,8 +31,7 @@ def wait_s(
 ) -> float:
     """Return how long to wait before the next attempt, seconds.
 
-    Full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015): uniform from nothing to
-    the bound. On top of `retry_after_s`, before which a server wants to see nobody (RFC 9110, section 10.2.3).
-    `draw()` is uniform in [0, 1).
+    Full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015): uniform between 0 and the
+    bound, plus `retry_after_s`, which a server demands (RFC 9110, section 10.2.3). `draw()` is uniform in [0, 1).
     """
     return retry_after_s + draw() * bound_s(failures, base_s, cap_s)

@@ -1,4 +1,4 @@
-"""A client: registers, and gives every window once and in order, whatever happens to its connection.
+"""A client: registers, and yields every window once and in order, across lost connections.
 
     async for window in Client.register("http://127.0.0.1:8080"):
         print(window.total)
@@ -8,57 +8,51 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import logging
-import os
-import signal
-import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import get_args
 
 import aiohttp
 
-from pipeline import lifecycle, logs
 from pipeline.client.http import open_session
 from pipeline.client.registration import Credentials
-from pipeline.client.session import Link, Reset
+from pipeline.client.session import Reset, Session
 from pipeline.client.transports import Batch
 from pipeline.errors import ClientError, SettingError
-from pipeline.messages import HighWater, Transport, Window, decode_window, decoder, encode
+from pipeline.messages import HighWater, Transport, Window, decode_window, decoder
 from pipeline.sse import SseEvent
 
-# The standard library's: structlog, where nobody has configured it, would print to the output of whoever imports this.
+# The standard library's logging: unconfigured structlog would print to the output of the importing program.
 log = logging.getLogger(__name__)
 
 _decode_reset = decoder(Reset)
 
 
-def _say(reset: Reset) -> None:
+def _log_reset(reset: Reset) -> None:
     log.warning("windows after %s were missed: %s", reset.last_event_id, reset.reason)
 
 
 class Client:
-    """One viewer; iterating gives windows.
+    """One viewer; iterate over it for windows.
 
-    It reads only when asked for a window and keeps no task. So a slow reader is a slow client, which the server cuts
-    off once its queue is full and which then resumes.
+    It reads only when the next window is requested, and has no task. So a slow reader is a slow client: the server cuts
+    it off when its queue is full, and it resumes.
     """
 
     def __init__(
         self,
-        link: Link,
+        session: Session,
         on_reset: Callable[[Reset], object],
-        session: aiohttp.ClientSession | None,
+        shared_http: aiohttp.ClientSession | None,
     ) -> None:
-        self._link = link
+        self._session = session
         self._on_reset = on_reset
-        self._given = session
-        self._session: aiohttp.ClientSession | None = None
-        self._marks = HighWater()
-        self._waiting: deque[SseEvent] = deque()
+        self._shared_http = shared_http
+        self._http: aiohttp.ClientSession | None = None
+        self._newest = HighWater()
+        self._pending: deque[SseEvent] = deque()
 
     @classmethod
     def register(
@@ -67,132 +61,101 @@ class Client:
         cluster: str | None = None,
         transport: Transport = "sse",
         *,
-        on_reset: Callable[[Reset], object] = _say,
+        on_reset: Callable[[Reset], object] = _log_reset,
         session: aiohttp.ClientSession | None = None,
     ) -> Client:
-        """Return a client of the registry at `url`; it registers when it is first used.
+        """Return a client of the registry at `url`; it registers on first use.
 
-        `async with` registers on entering and ends the registration on leaving. A bare `async for` does both around
-        its loop; left by `break`, it ends the registration a moment later, in the event loop's own time.
+        `async with` registers on entry and ends the registration on exit. A plain `async for` does both around its
+        loop; after a `break`, the event loop ends the registration a moment later.
 
-        `on_reset` is called where windows were missed for good, before the first one after the gap is given; by
-        default that is logged as a warning. What it raises ends the iteration. `session` is shared and left open (see
-        `pipeline.client.http.open_session`); by default the client has one of its own.
+        `on_reset` is called when windows were missed and cannot be replayed, before the first window after the gap. By
+        default it logs a warning; an exception from it ends the iteration. `session` is shared and stays open (see
+        `pipeline.client.http.open_session`); by default the client opens its own.
 
-        Raises SettingError for a transport that is none of `sse`, `websocket` and `poll`. Entering and iterating
-        raise ClientError when the client cannot be registered at first, and when it is refused for good (its token is
-        not taken, an answer is no stream); MessageError for a window that is none. Whatever else happens is tried
-        again for as long as it takes: bound that with `asyncio.timeout`. A registration that the registry no longer
-        knows is made anew. The iteration ends when a server says that the client was deleted (204).
+        Raises SettingError for a transport other than `sse`, `websocket` or `poll`. Entering and iterating raise
+        ClientError if the first registration fails or a server refuses permanently (wrong token, not a stream), and
+        MessageError for an unreadable window. After any other error the client tries again, without limit: use
+        `asyncio.timeout` to bound that. It registers again if the registry has lost its registration. The iteration
+        ends when a server answers that the client was deleted (204).
         """
         if transport not in get_args(Transport):
             raise SettingError(f"transport is {transport!r}: choose one of {', '.join(get_args(Transport))}")
-        return cls(Link(url.rstrip("/"), cluster, transport), on_reset, session)
+        return cls(Session(url.rstrip("/"), cluster, transport), on_reset, session)
 
     @property
-    def ticket(self) -> Credentials:
-        """The registration: id, token, cluster, and the subscriber at that time. Raises ClientError without one."""
-        if self._link.ticket is None:
-            raise ClientError(f"not registered at {self._link.registry} now: enter the client first")
-        return self._link.ticket
+    def credentials(self) -> Credentials:
+        """The registration: id, token, cluster, and the subscriber assigned then. Raises ClientError without one."""
+        if self._session.credentials is None:
+            raise ClientError(f"not registered at {self._session.registry} now: enter the client first")
+        return self._session.credentials
 
     async def __aenter__(self) -> Client:
         """Register. Raises ClientError."""
-        self._session = self._given or open_session()
+        self._http = self._shared_http or open_session()
         try:
-            await self._link.begin(self._session)
+            await self._session.start(self._http)
         except BaseException:
-            await self._let_go()
+            await self._close_http()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End connection and registration; that the registry did not take the latter is logged."""
+        """End connection and registration; log it if the registry cannot end the registration."""
         try:
-            await self._link.end()
+            await self._session.end()
         except ClientError as error:
             log.warning("a registration was not ended: %s", error)
         finally:
-            await self._let_go()
+            await self._close_http()
 
     async def __aiter__(self) -> AsyncIterator[Window]:
-        """Give each window once, in order, from now on: of one epoch always a later one, never an earlier."""
-        async with self._used():
+        """Yield each window once, in order, from now on: within an epoch always a later one."""
+        async with self._entered():
             while True:
-                while self._waiting:
-                    window = self._take(self._waiting.popleft())
+                while self._pending:
+                    window = self._new_window(self._pending.popleft())
                     if window is not None:
                         yield window
-                batch = await self._link.more()
+                batch = await self._session.read()
                 if batch is None:
                     return
-                self._waiting.extend(batch.events)
+                self._pending.extend(batch.events)
 
     async def received(self) -> AsyncIterator[Batch]:
-        """Give everything as it comes, for whoever measures: one batch a read, with the time of its receipt.
+        """Yield all events as received, for measurements: one batch per read, with its time of receipt.
 
-        Nothing is decoded or left out: a window that came twice is there twice. Besides the server's `window` and
-        `reset` there are `open` (a connection stands; the time is that of its answer) and `error` (it is lost, or
-        could not be made; `data` says why). Raises as iterating does.
+        Events are neither decoded nor filtered: a window that arrives twice is yielded twice. Besides the server's
+        `window` and `reset` events there are `open` (a connection was opened; the time is that of the answer) and
+        `error` (a connection was lost or failed; `data` is the reason). Raises the same errors as iterating.
         """
-        async with self._used():
-            while (batch := await self._link.more()) is not None:
+        async with self._entered():
+            while (batch := await self._session.read()) is not None:
                 yield batch
 
     @asynccontextmanager
-    async def _used(self) -> AsyncIterator[None]:
-        """Enter for the time of one loop, unless whoever loops has done so."""
-        if self._session is not None:
+    async def _entered(self) -> AsyncIterator[None]:
+        """Enter the client for one loop, unless the caller has entered it."""
+        if self._http is not None:
             yield
             return
         async with self:
             yield
 
-    def _take(self, event: SseEvent) -> Window | None:
-        """Return the window to give for `event`, if any."""
+    def _new_window(self, event: SseEvent) -> Window | None:
+        """Return the window in `event`; None if there is none, or an old one."""
         if event.event == "reset":
             self._on_reset(_decode_reset(event.data.encode()))
         elif event.event == "window":
             window = decode_window(event.data.encode())
-            if self._marks.is_new(window):
-                self._marks.raise_to(window)
+            if self._newest.is_new(window):
+                self._newest.raise_to(window)
                 return window
-            log.debug("dropped %s, which was given before", event.id)
+            log.debug("dropped %s, which was received before", event.id)
         return None
 
-    async def _let_go(self) -> None:
-        """Close the session if it is the client's own."""
-        session, self._session = self._session, None
-        if session is not None and session is not self._given:
-            await session.close()
-
-
-async def watch(url: str, cluster: str | None, transport: Transport) -> None:
-    """Print every window as a line of JSON until SIGTERM or Ctrl-C, then end the registration."""
-    task = asyncio.current_task()
-    assert task is not None
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
-    async with Client.register(url, cluster, transport) as client:
-        async for window in client:
-            print(encode(window).decode(), flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m pipeline.client`."""
-    line = argparse.ArgumentParser(
-        prog="python -m pipeline.client", description="Become a client and print each window as a line of JSON."
-    )
-    line.add_argument("url", help="base URL of the registry")
-    line.add_argument("--cluster", help="the cluster to watch; default: the one with most room")
-    line.add_argument("--transport", choices=get_args(Transport), default="sse", help="default: %(default)s")
-    options = line.parse_args(argv)
-    logs.configure("client")
-    try:
-        with suppress(asyncio.CancelledError):
-            lifecycle.run_main(
-                "pipeline.client", lambda: asyncio.run(watch(options.url, options.cluster, options.transport))
-            )
-    except BrokenPipeError:
-        # Whoever read has had enough; Python would complain once more when it flushes the output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    async def _close_http(self) -> None:
+        """Close the HTTP session unless it is shared."""
+        http, self._http = self._http, None
+        if http is not None and http is not self._shared_http:
+            await http.close()

@@ -1,4 +1,4 @@
-"""How a client talks HTTP: the session it needs, and what it makes of an answer that is no success."""
+"""A client's HTTP: its session, its timeouts, and the error for an answer it did not expect."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.errors import ClientError
 
 CONNECT_S = 10.0
 ANSWER_S = 15.0
-"""How long an answer that is no stream may take, seconds: the registry itself waits up to 10 s for Kafka."""
+"""How long an answer that is not a stream may take, seconds: the registry itself waits up to 10 s for Kafka."""
 SILENT_S = 45.0
-"""A stream silent for so long is dead: three of the server's heartbeats."""
-SHORT = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
+"""A stream is dead after this many seconds without a byte: three of the server's heartbeats."""
+ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
 DETAIL_MAX_BYTES = 4096
 
 
@@ -28,10 +28,10 @@ _decode_problem = msgspec.json.Decoder(_Problem).decode
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Return a session that any number of clients can share; whoever opened it closes it.
+    """Return a session that any number of clients can share; its opener closes it.
 
-    It has no bound on connections, and keeps no cookies: the registry's would be one more a client to look through
-    at each request, and a program sends its token as a header.
+    It does not limit connections. It keeps no cookies: it would search the cookies of all clients at each request, and
+    a program sends its token as a header.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -41,21 +41,21 @@ def open_session() -> aiohttp.ClientSession:
 
 
 def unreachable(url: str, error: Exception) -> ClientError:
-    """Return the error for a server that gave no answer."""
-    said = str(error) or type(error).__name__
-    return ClientError(f"no answer from {url}: {said}. Check that the chain is up and the address right")
+    """Return the error for a server that did not answer."""
+    error_text = str(error) or type(error).__name__
+    return ClientError(f"no answer from {url}: {error_text}. Check that the chain is up and the address right")
 
 
-async def refusal(answer: aiohttp.ClientResponse, wanted: str) -> ClientError:
-    """Return the error for an answer that is not what was `wanted`, in the server's own words."""
+async def unexpected(answer: aiohttp.ClientResponse, expected: str) -> ClientError:
+    """Return the error for an answer other than `expected`, with the server's own explanation."""
     body = await answer.content.read(DETAIL_MAX_BYTES)
     try:
         detail = _decode_problem(body).detail
     except (msgspec.DecodeError, UnicodeDecodeError):
         detail = ""
-    said = detail or body[:200].decode(errors="replace") or answer.reason or "nothing more"
+    explanation = detail or body[:200].decode(errors="replace") or answer.reason or "no explanation"
     return ClientError(
-        f"{answer.method} {answer.url} answered {answer.status} instead of {wanted}: {said}",
+        f"{answer.method} {answer.url} answered {answer.status} instead of {expected}: {explanation}",
         status=answer.status,
         detail=detail,
         retry_after_s=retry_after_s(answer.headers.get("Retry-After"), time.time()),
@@ -63,9 +63,9 @@ async def refusal(answer: aiohttp.ClientResponse, wanted: str) -> ClientError:
 
 
 def retry_after_s(value: str | None, now_s: float) -> float:
-    """Return what a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, section 10.2.3).
+    """Return the wait in a `Retry-After` header: seconds, or the time until a date (RFC 9110, section 10.2.3).
 
-    0 where there is none, where it is past, and where it is neither.
+    0 for a missing header, a date in the past, and a malformed value.
     """
     if value is None:
         return 0.0
@@ -73,7 +73,7 @@ def retry_after_s(value: str | None, now_s: float) -> float:
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        # A date of this form is in UTC by definition, whether it says so or not.
+        # A date of this form is in UTC by definition, with or without a zone.
         at_s = parsedate_to_datetime(value).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return 0.0

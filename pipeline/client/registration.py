@@ -1,4 +1,4 @@
-"""A client's dealings with the registry: to register, to be led to a subscriber, to leave."""
+"""A client's requests to the registry: register, ask for the redirect to its subscriber, unregister."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs
 
-from pipeline.client.http import SHORT, refusal, unreachable
+from pipeline.client.http import ANSWER_TIMEOUT, unexpected, unreachable
 from pipeline.errors import ClientError
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What `POST /clients` answers: who the client is, what opens its stream, and where it sits for now."""
+    """The answer of `POST /clients`: the client's id, its token, its stream's address, and its subscriber for now."""
 
     client_id: str
     token: str
@@ -21,56 +21,57 @@ class Credentials(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that proves who asks."""
+        """The header that authenticates a request."""
         return {hdrs.AUTHORIZATION: f"Bearer {self.token}"}
 
 
-_decode_ticket = msgspec.json.Decoder(Credentials).decode
+_decode_credentials = msgspec.json.Decoder(Credentials).decode
 
 
-async def register(session: aiohttp.ClientSession, registry: str, cluster: str | None, transport: str) -> Credentials:
-    """Register a client, in `cluster` or wherever there is most room.
+async def register(http: aiohttp.ClientSession, registry: str, cluster: str | None, transport: str) -> Credentials:
+    """Register a client, in `cluster` or in the least loaded one.
 
-    Raises ClientError when the registry is out of reach, refuses, or is none.
+    Raises ClientError if the registry does not answer or refuses, or if another service answers.
     """
     url = f"{registry}/clients"
-    wishes = {"cluster": cluster, "transport": None if transport == "sse" else transport}
-    wanted = {name: wish for name, wish in wishes.items() if wish is not None}
+    options = {"cluster": cluster, "transport": None if transport == "sse" else transport}
+    body = {name: value for name, value in options.items() if value is not None}
     try:
-        async with session.post(url, json=wanted, timeout=SHORT, allow_redirects=False) as answer:
+        async with http.post(url, json=body, timeout=ANSWER_TIMEOUT, allow_redirects=False) as answer:
             if answer.status != 201:
-                raise await refusal(answer, "201")
-            return _decode_ticket(await answer.read())
+                raise await unexpected(answer, "201")
+            return _decode_credentials(await answer.read())
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise ClientError(f"the registry's URL is {registry!r}: give it as http://host:port") from error
     except msgspec.DecodeError as error:
-        raise ClientError(f"{url} answered with no registration ({error}): give the registry's URL") from error
+        raise ClientError(f"{url} answered without a registration ({error}): give the registry's URL") from error
     except (aiohttp.ClientError, OSError) as error:
         raise unreachable(url, error) from error
 
 
-async def lead(session: aiohttp.ClientSession, ticket: Credentials) -> str:
-    """Return where the client's stream is now, as the stable `stream_url` says. Raises ClientError.
+async def redirect(http: aiohttp.ClientSession, credentials: Credentials) -> str:
+    """Return where the client's stream is now: the redirect from its stable `stream_url`. Raises ClientError.
 
-    The redirect is followed by hand: aiohttp, as it should, drops the token at one to another host or port. This one
-    comes from the registry, which made the token.
+    aiohttp would follow it without the token, since it leads to another host or port. This redirect comes from the
+    registry, which issued the token, so the caller may send it.
     """
-    url = ticket.stream_url
+    url = credentials.stream_url
     try:
-        async with session.get(url, headers=ticket.headers, timeout=SHORT, allow_redirects=False) as answer:
+        async with http.get(url, headers=credentials.headers, timeout=ANSWER_TIMEOUT, allow_redirects=False) as answer:
             if answer.status != 307 or hdrs.LOCATION not in answer.headers:
-                raise await refusal(answer, "307")
+                raise await unexpected(answer, "307")
             return answer.headers[hdrs.LOCATION]
     except (aiohttp.ClientError, OSError) as error:
         raise unreachable(url, error) from error
 
 
-async def leave(session: aiohttp.ClientSession, registry: str, ticket: Credentials) -> None:
-    """End the registration; one that is gone already is as good. Raises ClientError."""
-    url = f"{registry}/clients/{ticket.client_id}"
+async def unregister(http: aiohttp.ClientSession, registry: str, credentials: Credentials) -> None:
+    """End the registration; it may have ended already. Raises ClientError."""
+    url = f"{registry}/clients/{credentials.client_id}"
+    headers = credentials.headers
     try:
-        async with session.delete(url, headers=ticket.headers, timeout=SHORT, allow_redirects=False) as answer:
+        async with http.delete(url, headers=headers, timeout=ANSWER_TIMEOUT, allow_redirects=False) as answer:
             if answer.status not in (204, 404, 410):
-                raise await refusal(answer, "204")
+                raise await unexpected(answer, "204")
     except (aiohttp.ClientError, OSError) as error:
         raise unreachable(url, error) from error

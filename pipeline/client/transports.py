@@ -1,7 +1,7 @@
-"""One connection of a client, in three kinds: server-sent events, WebSocket, long polling.
+"""A client's connection, of three kinds: server-sent events, WebSocket, long polling.
 
-Each is opened with the id it goes on after ("" begins now), and gives what it reads as events of one form. None waits
-for anything but its socket, has a task of its own, or knows of reconnecting. A read that is cancelled loses nothing.
+Each opens with the id to resume after ("": start with the next window) and reads events of one form. None has a task,
+waits for anything but its socket, or reconnects. Cancelling a read loses nothing.
 """
 
 from __future__ import annotations
@@ -13,67 +13,67 @@ from typing import Literal, NamedTuple, Protocol
 import aiohttp
 import msgspec
 
-from pipeline.client.http import CONNECT_S, SILENT_S, refusal, retry_after_s
+from pipeline.client.http import CONNECT_S, SILENT_S, retry_after_s, unexpected
 from pipeline.errors import ClientError, MessageError
 from pipeline.messages import Transport
 from pipeline.sse import SseEvent, SseParser
 
-# A server that has nothing to say says so after 25 s (pipeline.subscriber.polling); one that does so sooner ends this:
-# the client has its place elsewhere by now, or the server is about to stop.
+# An empty poll answer comes after 25 s (pipeline.subscriber.polling). An earlier one ends the connection: the client
+# was assigned to another subscriber, or its own is about to stop.
 POLL_MIN_S = 20.0
 WEBSOCKET_REFUSED = aiohttp.WSCloseCode.POLICY_VIOLATION
 UNKNOWN_ID = 409
-"""How a server says that it never gave the id it is asked to go on after."""
+"""The status with which a server refuses to resume after an id that it never gave."""
 
-_STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
+_STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
 
 
 class Batch(NamedTuple):
-    """What one read brought: the wall clock as soon as the bytes were there, before they were parsed; the events."""
+    """The events of one read, and the wall clock when their bytes arrived, before parsing."""
 
     received_ns: int
     events: list[SseEvent]
 
 
-class Connection(Protocol):
-    """One connection to a subscriber."""
+class EventConnection(Protocol):
+    """One connection to a subscriber, as a source of events."""
 
     @property
     def after(self) -> str:
-        """The id that a next connection goes on after."""
+        """The id that the next connection resumes after."""
 
     @property
     def retry_ms(self) -> int | None:
-        """The reconnection time that the server wants, ms; None where it named none."""
+        """The reconnection time that the server set, ms; None if it set none."""
 
     async def read(self) -> Batch:
-        """Wait for bytes and return what they complete, which may be nothing. Raises ClientError at the end."""
+        """Wait for bytes and return the events they complete, perhaps none. Raises ClientError at the end."""
 
     async def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
 
 
-class _Message(msgspec.Struct):
+class _EventMessage(msgspec.Struct):
     id: str
     event: str
     data: msgspec.Raw
 
 
-class _Answer(msgspec.Struct):
-    events: list[_Message]
+class _PollAnswer(msgspec.Struct):
+    events: list[_EventMessage]
     after: str = ""
 
 
-_decode_message = msgspec.json.Decoder(_Message).decode
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_message = msgspec.json.Decoder(_EventMessage).decode
+_decode_poll_answer = msgspec.json.Decoder(_PollAnswer).decode
 
 
-def _event(message: _Message, retry_ms: int | None) -> SseEvent:
+def _event(message: _EventMessage, retry_ms: int | None) -> SseEvent:
     return SseEvent(message.id, message.event, bytes(message.data).decode(), retry_ms)
 
 
 class SseConnection:
-    """`GET /clients/{id}/stream`: a response that never ends."""
+    """`GET /clients/{id}/stream`: a response without an end."""
 
     def __init__(self, answer: aiohttp.ClientResponse, after: str, retry_ms: int | None) -> None:
         self._answer = answer
@@ -82,16 +82,16 @@ class SseConnection:
 
     @classmethod
     async def open(
-        cls, session: aiohttp.ClientSession, place: str, headers: dict[str, str], after: str, retry_ms: int | None
+        cls, http: aiohttp.ClientSession, url: str, headers: dict[str, str], after: str, retry_ms: int | None
     ) -> SseConnection:
-        """Connect. Raises ClientError for an answer that is no stream."""
+        """Connect. Raises ClientError for an answer that is not an event stream."""
         headers = {**headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
         if after:
             headers["Last-Event-ID"] = after
-        answer = await session.get(place, headers=headers, timeout=_STREAM, allow_redirects=False)
+        answer = await http.get(url, headers=headers, timeout=_STREAM_TIMEOUT, allow_redirects=False)
         if answer.status != 200 or answer.content_type != "text/event-stream":
             async with answer:
-                raise await refusal(answer, "200 and text/event-stream")
+                raise await unexpected(answer, "200 and text/event-stream")
         return cls(answer, after, retry_ms)
 
     @property
@@ -117,63 +117,63 @@ class SseConnection:
         self._answer.close()
 
 
-class SocketConnection:
-    """`GET /clients/{id}/socket`: a WebSocket on which the client speaks once, first."""
+class WebSocketConnection:
+    """`GET /clients/{id}/socket`: a WebSocket on which the client sends one message, the first."""
 
     def __init__(
-        self, ws: aiohttp.ClientWebSocketResponse[Literal[True]], place: str, after: str, retry_ms: int | None
+        self, ws: aiohttp.ClientWebSocketResponse[Literal[True]], url: str, after: str, retry_ms: int | None
     ) -> None:
         self._ws = ws
-        self._place = place
-        self._silent = True
+        self._url = url
+        self._has_received = False
         self.after = after
         self.retry_ms = retry_ms
 
     @classmethod
     async def open(
-        cls, session: aiohttp.ClientSession, place: str, headers: dict[str, str], after: str, retry_ms: int | None
-    ) -> SocketConnection:
-        """Connect and say where to go on. Raises ClientError when the handshake is refused."""
-        # A read ends with each of the server's pings, too.
+        cls, http: aiohttp.ClientSession, url: str, headers: dict[str, str], after: str, retry_ms: int | None
+    ) -> WebSocketConnection:
+        """Connect and send the id to resume after. Raises ClientError if the handshake is refused."""
+        # The server's pings also restart the timeout of a read.
         timeout = aiohttp.ClientWSTimeout(ws_receive=SILENT_S, ws_close=1.0)
         try:
-            # As over the other transports, a window may be as large as it is.
-            ws = await session.ws_connect(place, headers=headers, timeout=timeout, max_msg_size=0)
+            # No size limit: the other transports have none either.
+            ws = await http.ws_connect(url, headers=headers, timeout=timeout, max_msg_size=0)
         except aiohttp.WSServerHandshakeError as error:
-            # aiohttp has dropped the answer's body: only the status tells why.
-            later = error.headers.get("Retry-After") if error.headers else None
+            # aiohttp has dropped the answer's body: only the status is left.
+            retry_after = error.headers.get("Retry-After") if error.headers else None
             raise ClientError(
-                f"{place} answered {error.status} instead of a WebSocket",
+                f"{url} answered {error.status} instead of a WebSocket",
                 status=error.status,
-                retry_after_s=retry_after_s(later, time.time()),
+                retry_after_s=retry_after_s(retry_after, time.time()),
             ) from error
         try:
             await ws.send_str(msgspec.json.encode({"after": after} if after else {}).decode())
         except BaseException:
             await ws.close()
             raise
-        return cls(ws, place, after, retry_ms)
+        return cls(ws, url, after, retry_ms)
 
     async def read(self) -> Batch:
         """Return the next message as one event."""
         message = await self._ws.receive()
         received_ns = time.time_ns()
         if message.type is not aiohttp.WSMsgType.TEXT:
-            raise self._ended(str(message.extra or message.data or "no reason given"))
+            raise self._closed(str(message.extra or message.data or "no reason given"))
         try:
             event = _event(_decode_message(message.data), self.retry_ms)
         except msgspec.DecodeError as error:
-            raise MessageError(f"{self._place} sent what is no event ({error}): {message.data[:80]!r}") from error
-        self._silent = False
+            raise MessageError(f"{self._url} sent an unreadable event ({error}): {message.data[:80]!r}") from error
+        self._has_received = True
         self.after = event.id
         return Batch(received_ns, [event])
 
-    def _ended(self, reason: str) -> ClientError:
+    def _closed(self, reason: str) -> ClientError:
         code = self._ws.close_code
-        # Closed so before any event: it is the first message, and with it the id, that the server does not take.
-        unknown = code == WEBSOCKET_REFUSED and self._silent and bool(self.after)
+        # Closed with this code before any event: the server refuses the first message, and so the id in it.
+        unknown = code == WEBSOCKET_REFUSED and not self._has_received and bool(self.after)
         return ClientError(
-            f"{self._place} closed the socket with {code}: {reason}",
+            f"{self._url} closed the socket with {code}: {reason}",
             status=UNKNOWN_ID if unknown else None,
             detail=reason,
         )
@@ -184,54 +184,54 @@ class SocketConnection:
 
 
 class PollConnection:
-    """`GET /clients/{id}/windows?after=…`: one request after the other."""
+    """`GET /clients/{id}/windows?after=…`: one request after another."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, place: str, headers: dict[str, str], after: str, retry_ms: int | None
+        self, http: aiohttp.ClientSession, url: str, headers: dict[str, str], after: str, retry_ms: int | None
     ) -> None:
-        self._session = session
-        self._place = place
+        self._http = http
+        self._url = url
         self._headers = headers
         self.after = after
         self.retry_ms = retry_ms
 
     @classmethod
     async def open(
-        cls, session: aiohttp.ClientSession, place: str, headers: dict[str, str], after: str, retry_ms: int | None
+        cls, http: aiohttp.ClientSession, url: str, headers: dict[str, str], after: str, retry_ms: int | None
     ) -> PollConnection:
-        """Do nothing yet: each read is a request."""
-        return cls(session, place, headers, after, retry_ms)
+        """Return the connection without a request: each read is one."""
+        return cls(http, url, headers, after, retry_ms)
 
     async def read(self) -> Batch:
-        """Ask once; return what has come since `after`. Raises ClientError also when the server refuses."""
-        asked_s = time.monotonic()
+        """Send one request; return the events since `after`. Also raises ClientError if the server refuses."""
+        started_s = time.monotonic()
         query = {"after": self.after} if self.after else {}
-        request = self._session.get(
-            self._place, params=query, headers=self._headers, timeout=_STREAM, allow_redirects=False
+        request = self._http.get(
+            self._url, params=query, headers=self._headers, timeout=_STREAM_TIMEOUT, allow_redirects=False
         )
         async with request as answer:
             if answer.status not in (200, 204):
-                raise await refusal(answer, "200")
+                raise await unexpected(answer, "200")
             body = await answer.read()
             received_ns = time.time_ns()
         try:
-            said = _decode_answer(body) if body else _Answer([], self.after)
+            polled = _decode_poll_answer(body) if body else _PollAnswer([], self.after)
         except msgspec.DecodeError as error:
-            raise MessageError(f"{self._place} answered what are no events ({error}): {body[:80]!r}") from error
-        if not said.events and said.after == self.after and time.monotonic() - asked_s < POLL_MIN_S:
-            raise ClientError(f"{self._place} had nothing and did not wait its time")
-        self.after = said.after
-        return Batch(received_ns, [_event(message, self.retry_ms) for message in said.events])
+            raise MessageError(f"{self._url} sent unreadable events ({error}): {body[:80]!r}") from error
+        if not polled.events and polled.after == self.after and time.monotonic() - started_s < POLL_MIN_S:
+            raise ClientError(f"{self._url} sent no event and answered sooner than after {POLL_MIN_S:g} s")
+        self.after = polled.after
+        return Batch(received_ns, [_event(message, self.retry_ms) for message in polled.events])
 
     async def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Do nothing: no socket is open between two reads."""
 
 
-Open = Callable[[aiohttp.ClientSession, str, dict[str, str], str, int | None], Awaitable[Connection]]
-"""`open(session, place, headers, after, retry_ms) -> Connection`."""
+Connect = Callable[[aiohttp.ClientSession, str, dict[str, str], str, int | None], Awaitable[EventConnection]]
+"""`connect(http, url, headers, after, retry_ms) -> EventConnection`."""
 
-OPEN: dict[Transport, Open] = {
+CONNECT: dict[Transport, Connect] = {
     "sse": SseConnection.open,
-    "websocket": SocketConnection.open,
+    "websocket": WebSocketConnection.open,
     "poll": PollConnection.open,
 }

@@ -1,6 +1,6 @@
-"""From a request body to reactions that may be counted, or to what is wrong with it. No I/O.
+"""From a request body to reactions, or to a refusal that names every error. No I/O.
 
-Nothing of a body is accepted unless all of it is.
+A body is accepted whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,26 +13,8 @@ import msgspec
 
 from pipeline.emojis import canonical
 from pipeline.messages import Reaction
+from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
-
-
-class Refusal(Exception):
-    """Why a request is not accepted: the HTTP status, a title, a detail, and each bad item of an array."""
-
-    def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str,
-        errors: list[dict[str, Any]] | None = None,
-        retry_after_s: int = 0,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.errors = errors
-        self.retry_after_s = retry_after_s
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +38,7 @@ JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def read(body: bytes, array_max: int) -> list[Reaction]:
     """Return the reactions of a JSON body, one object or an array of at most `array_max`.
 
-    Raises Refusal: 400 for what is no JSON, 413 for too long an array, 422 for a wrong field, with every bad
+    Raises Refusal: 400 for invalid JSON, 413 for an array that is too long, 422 for a wrong field, with every bad
     item's index.
     """
     try:
@@ -67,22 +49,22 @@ def read(body: bytes, array_max: int) -> list[Reaction]:
         raise _not_json(error) from error
     reactions = [decoded] if isinstance(decoded, Reaction) else decoded
     _check_length(len(reactions), array_max)
-    unknown = [index for index, reaction in enumerate(reactions) if canonical(reaction.emoji_type) is None]
-    if unknown:
+    invalid = [index for index, reaction in enumerate(reactions) if canonical(reaction.emoji_type) is None]
+    if invalid:
         errors = [
             {
                 "index": index,
                 "field": "emoji_type",
                 "detail": f"{reactions[index].emoji_type!a} is not one emoji: send exactly one, e.g. \\U0001f602 😂",
             }
-            for index in unknown
+            for index in invalid
         ]
         raise _unprocessable(errors, isinstance(decoded, Reaction))
     return reactions
 
 
 def records(reactions: Sequence[Reaction], accepted_ns: int) -> list[bytes]:
-    """Return each reaction as the open JSON object that the flush closes; emoji in their canonical form."""
+    """Return each reaction as an open JSON object that the flush closes, with its emoji in canonical form."""
     return [
         _encode(Accepted(r.user_id, canonical(r.emoji_type) or "", r.timestamp, accepted_ns))[:-1] for r in reactions
     ]
@@ -95,28 +77,33 @@ def close_record(record: bytes, flushed_ns: int) -> bytes:
 
 def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> None:
     """Raise Refusal 429 if one of the users is over the limit."""
-    # Counting is for arrays: on the path of a single reaction it costs more than all the rest of this.
-    one = len(reactions) == 1
-    costs = {reactions[0].user_id: 1} if one else Counter(reaction.user_id for reaction in reactions)
+    # A Counter is for arrays: for a single reaction it costs more than all the rest of this function.
+    single = len(reactions) == 1
+    costs = {reactions[0].user_id: 1} if single else Counter(reaction.user_id for reaction in reactions)
     for user_id, cost in costs.items():
         if not limit.hit(user_id, cost, now_ns):
             raise Refusal(
                 429,
                 "Too many reactions",
-                f"user_id {user_id!a} sends more than {limit.most} reactions a second: wait a second",
-                retry_after_s=1,
+                f"user_id {user_id!a} sends more than {limit.most} reactions per second (rate_per_user_s): "
+                "wait a second",
+                headers={"Retry-After": "1"},
             )
 
 
 def _check_length(length: int, array_max: int) -> None:
     if length > array_max:
-        raise Refusal(413, "Array too long", f"the array has {length} items, at most {array_max} are taken: split it")
+        raise Refusal(
+            413,
+            "Array too long",
+            f"the array has {length} items, at most {array_max} (array_max) are allowed: split it",
+        )
 
 
 def _explain(body: bytes, reason: str, array_max: int) -> Refusal:
-    """Look at each item by itself, to name every bad one; only refused requests pay for it."""
+    """Decode each item alone, to name every bad one; only refused requests pay for it."""
     try:
-        # The first wrong field ended the decoding, so nobody has seen yet whether the rest is JSON.
+        # Decoding stopped at the first wrong field, so the rest may still be invalid JSON.
         _decode_syntax(body)
         items = _decode_items(body)
     except msgspec.ValidationError:
@@ -125,8 +112,8 @@ def _explain(body: bytes, reason: str, array_max: int) -> Refusal:
         return _not_json(error)
     try:
         _check_length(len(items), array_max)
-        looked_at = (_item_error(index, item) for index, item in enumerate(items))
-        errors = [wrong for wrong in looked_at if wrong is not None]
+        checked = (_item_error(index, item) for index, item in enumerate(items))
+        errors = [error for error in checked if error is not None]
     except Refusal as refusal:
         return refusal
     except JSON_ERRORS as error:
@@ -156,12 +143,12 @@ def _item_error(index: int, item: msgspec.Raw) -> dict[str, Any] | None:
 
 def _unprocessable(errors: list[dict[str, Any]], single: bool) -> Refusal:
     first = errors[0]
-    place = "the reaction" if single else f"{len(errors)} item(s), the first at index {first['index']}"
+    where = "the reaction" if single else f"{len(errors)} item(s), the first at index {first['index']}"
     field = f" in field {first['field']}" if first["field"] else ""
     return Refusal(
         422,
         "Not a reaction",
-        f"{place}{field}: {first['detail']}. A reaction is "
+        f"{where}{field}: {first['detail']}. A reaction is "
         '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601 with a zone}; nothing was accepted',
-        errors,
+        errors=errors,
     )

@@ -1,13 +1,14 @@
-"""The sink of ingest: reactions to `emoji-events` by way of librdkafka.
+"""Where flushes go: the protocol of a sink, and the sink that writes to `emoji-events` with librdkafka.
 
-Measured on one core: kafka-python spends 37–40 µs of CPU a record, confluent-kafka 1.5 µs. Under one interpreter
-lock that difference is most of what keeps a worker from answering requests (`make bench SUITE=ingest`). What differs
-from `pipeline.bus.kafka` is what becomes of a record in an outage: here it waits for ever.
+Measured on one core: kafka-python spends 37–40 µs of CPU per record, confluent-kafka 1.5 µs. Under one interpreter
+lock, a worker could not answer requests in most of that time (`make bench SUITE=ingest`). In an outage this sink
+differs from `pipeline.bus.kafka`: here a record waits without a time limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -17,11 +18,30 @@ from pipeline.bus.kafka import LIBRARY, connection
 log = logs.get(__name__)
 
 
-class KafkaSink:
-    """An idempotent producer for one topic that never gives a record up by itself.
+class EventSink(Protocol):
+    """Where flushes go.
 
-    `queue_max` bounds librdkafka's own queue; it must be at least the largest flush. `lost` counts the records Kafka
-    refused for good, `errors` the connections that failed or broke.
+    `lost` counts the values that the sink's target refused permanently, `errors` the failed or broken connections.
+    """
+
+    lost: int
+    errors: int
+
+    def write(self, values: Sequence[bytes]) -> None:
+        """Begin to send `values`, in order."""
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait at most `timeout_s` for acknowledgements; return how many are outstanding."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class KafkaSink:
+    """An idempotent producer for one topic that keeps trying until Kafka accepts or refuses a record.
+
+    `queue_max` bounds librdkafka's own queue; it must be at least the largest flush. `lost` counts the records that
+    Kafka refused permanently, `errors` the failed or broken connections.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, queue_max: int) -> None:
@@ -33,9 +53,9 @@ class KafkaSink:
                 **connection(bootstrap_servers),
                 "enable.idempotence": True,
                 "acks": "all",
-                # Records leave when the flush begins; it is the flush that batches them.
+                # The flush has already batched the records: send them at once.
                 "linger.ms": 1,
-                # 0: try for ever. The buffer's bound, not a timeout, decides when to refuse requests.
+                # 0: no limit. The buffer's bound, not a timeout, decides when to refuse requests.
                 "message.timeout.ms": 0,
                 "queue.buffering.max.messages": queue_max,
                 "queue.buffering.max.kbytes": 2_000_000,
@@ -49,7 +69,7 @@ class KafkaSink:
         )
 
     def write(self, values: Sequence[bytes]) -> None:
-        """Hand `values` to the producer."""
+        """Give `values` to the producer."""
         produce = self._producer.produce
         for value in values:
             produce(self._topic, value)
@@ -59,16 +79,16 @@ class KafkaSink:
         return self._producer.flush(timeout_s)
 
     def close(self) -> None:
-        """Librdkafka closes its connections with the producer; what is outstanding has been waited for."""
+        """Send what is left; librdkafka closes its connections when the producer is freed."""
         self._producer.flush(0)
 
     def _refused(self, error: KafkaError | None, message: Message) -> None:
-        # Only what no retry can mend comes here, such as a record over the broker's size limit.
+        # Only for errors that no retry can fix, such as a record over the broker's size limit.
         if error is not None:
             self.lost += 1
-            log.error("Kafka refused a reaction for good: it is lost", reason=str(error), value=str(message.value()))
+            log.error("Kafka refused a reaction permanently: it is lost", reason=str(error), value=str(message.value()))
 
     def _failed(self, error: KafkaError) -> None:
-        # A fatal one does not come here: whoever writes or waits has it raised.
+        # Not for fatal errors: `write` and `wait` raise those.
         self.errors += 1
-        log.warning("trouble with Kafka; reactions wait in the buffer", reason=error.str())
+        log.warning("the connection to Kafka failed; reactions wait in the buffer", reason=error.str())

@@ -1,11 +1,11 @@
-"""Who watches where: which subscribers live, which client is whose, and where the next one goes.
+"""Assignments: which subscribers are live, which client belongs to which subscriber, and where a new client goes.
 
-Pure: records and the time of day go in, decisions come out. The registry owns one `Assignments` and carries what
-it decides to Kafka; nothing here is safe for threads.
+Pure: records and the time of day go in, decisions come out. The registry owns one `Assignments` and writes its
+decisions to Kafka. It is not safe for threads.
 
-A subscriber is live while its last announcement is younger than `silent_s` by its own stamp, so that a roster
-rebuilt from the topic takes no old announcement for a sign of life. A client is seen when it registers, comes for its
-stream, or is named among those that a subscriber holds.
+A subscriber is live while its last announcement is younger than `silent_s` by the announcement's own stamp, so that
+old announcements, read again after a restart, do not make it live. A client is seen when it registers, when it asks
+for its stream, or when an announcement lists it among the clients that the subscriber holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.tokens import token_sha256
 
 
 class Assignment(NamedTuple):
-    """Where a client belongs now; `moved` when that is not where it was: the new place has to be kept."""
+    """The subscriber of a client now; `moved` if it is another one than before, so that the registration changed."""
 
     registration: Registration
     subscriber: Announcement
@@ -31,14 +31,14 @@ class Assignment(NamedTuple):
 
 
 class Assignments:
-    """The registry's whole state. `started_ns` is when it began to see clients: none has been away since before."""
+    """The registry's whole state. `started_ns` is when it began to see clients: it knows nothing from before."""
 
     def __init__(self, silent_s: float, started_ns: int = 0) -> None:
         self._silent_ns = int(silent_s * 1e9)
         self._started_ns = started_ns
         self._clients: dict[str, Registration] = {}
         self._subscribers: dict[SubscriberId, Announcement] = {}
-        # Each place's clients and when each was seen last, the longest ago first.
+        # Each subscriber's clients with the time each was last seen, the earliest first.
         self._seen_ns: defaultdict[SubscriberId, dict[str, int]] = defaultdict(dict)
         self._assigned: Counter[SubscriberId] = Counter()
         self._removed: set[str] = set()
@@ -46,13 +46,13 @@ class Assignments:
     def __len__(self) -> int:
         return len(self._clients)
 
-    # what the topics say
+    # records of the topics
 
-    def hear_registration(self, client_id: str, registration: Registration | None) -> None:
-        """Take one record of `client-registry`; None is the tombstone.
+    def apply_registration(self, client_id: str, registration: Registration | None) -> None:
+        """Apply one record of `client-registry`; None is the tombstone.
 
-        A record that this roster itself has overtaken since (a move, a removal) comes back from the topic
-        later than the decision, and changes nothing.
+        A record comes back from the topic after this registry may have decided something newer (a move, a
+        removal); such an older record changes nothing.
         """
         if registration is None:
             self._removed.discard(client_id)
@@ -63,43 +63,42 @@ class Assignments:
             return
         self._keep(registration, registration.registered_ns)
 
-    def hear_announcement(self, place: SubscriberId, announcement: Announcement | None) -> None:
-        """Take one record of `subscribers`; None is the tombstone of a subscriber that has left."""
-        # An announced load includes those assigned before it.
-        self._assigned.pop(place, None)
+    def apply_announcement(self, subscriber_id: SubscriberId, announcement: Announcement | None) -> None:
+        """Apply one record of `subscribers`; None is the tombstone of a subscriber that has left."""
+        # An announced load includes the clients that were assigned before it.
+        self._assigned.pop(subscriber_id, None)
         if announcement is None:
-            self._subscribers.pop(place, None)
+            self._subscribers.pop(subscriber_id, None)
         else:
-            self._subscribers[place] = announcement
+            self._subscribers[subscriber_id] = announcement
             for client_id in announcement.held:
                 self._see(client_id, announcement.announced_ns)
 
     # decisions
 
     def is_live(self, announcement: Announcement, now_ns: int) -> bool:
-        """Whether that subscriber was heard within `silent_s`."""
+        """Return whether that subscriber announced itself within `silent_s`."""
         return now_ns - announcement.announced_ns < self._silent_ns
 
-    def is_held(self, client_id: str, now_ns: int) -> bool:
-        """Whether a registered client's subscriber is live. Raises KeyError for an unknown client."""
-        registration = self._clients[client_id]
-        held = self._subscribers.get(SubscriberId(registration.cluster, registration.subscriber))
-        return held is not None and self.is_live(held, now_ns)
+    def has_live_subscriber(self, client_id: str, now_ns: int) -> bool:
+        """Return whether a registered client's subscriber is live. Raises KeyError for an unknown client."""
+        announcement = self._subscribers.get(subscriber_of(self._clients[client_id]))
+        return announcement is not None and self.is_live(announcement, now_ns)
 
     def live(self, now_ns: int, cluster: str | None = None) -> list[Announcement]:
-        """The live subscribers, of one cluster or of all."""
+        """Return the live subscribers, of one cluster or of all."""
         return [
             announcement
-            for place, announcement in self._subscribers.items()
-            if cluster in (None, place.cluster) and self.is_live(announcement, now_ns)
+            for subscriber_id, announcement in self._subscribers.items()
+            if cluster in (None, subscriber_id.cluster) and self.is_live(announcement, now_ns)
         ]
 
     def choose(self, now_ns: int, cluster: str | None = None) -> Announcement | None:
-        """The subscriber for one more client: the least loaded of the cluster with the least load a
-        subscriber.
+        """Return the subscriber for one more client, or None when none is live.
 
-        The load is what a subscriber announced plus whom it was given since, so that a burst between two
-        announcements spreads. Among equals, the one with the fewest registrations. None when nobody is live.
+        It is the least loaded subscriber of the cluster with the least load per subscriber. The load is the announced
+        number of clients plus those assigned since, so that a burst between two announcements spreads. With equal
+        loads, the subscriber with the fewest registrations is chosen.
         """
         clusters: dict[str, list[Announcement]] = {}
         for announcement in self.live(now_ns, cluster):
@@ -123,34 +122,33 @@ class Assignments:
         cluster: str | None = None,
         transport: Transport = "sse",
     ) -> Registration | None:
-        """Give a new client its place, in `cluster` if it asks for one; None when nobody is live there."""
+        """Assign a new client, in `cluster` if it asks for one; return None when no subscriber is live there."""
         chosen = self.choose(now_ns, cluster)
         if chosen is None:
             return None
-        place = SubscriberId(chosen.cluster, chosen.subscriber)
-        return self._assign(
-            Registration(client_id, token_sha256(token), *place, now_ns, transport, cluster), place, now_ns
-        )
+        subscriber_id = SubscriberId(chosen.cluster, chosen.subscriber)
+        registration = Registration(client_id, token_sha256(token), *subscriber_id, now_ns, transport, cluster)
+        self._count_and_keep(registration, now_ns)
+        return registration
 
-    def seat(self, client_id: str, now_ns: int) -> Assignment | None:
-        """Where `client_id`, which has come for its stream, finds it now; None when nobody at all is live.
+    def assign(self, client_id: str, now_ns: int) -> Assignment | None:
+        """Return the subscriber of `client_id`, which asks for its stream, or None when no subscriber is live.
 
-        A client whose subscriber fell silent moves within the cluster it asked for or is in, or to another when that
-        has nobody left: a view cut differently is better than none. Raises KeyError for an unknown client.
+        If the client's subscriber is not live, the client moves within the cluster that it asked for or is in, or to
+        another cluster when that one has no live subscriber. Raises KeyError for an unknown client.
         """
         registration = self._clients[client_id]
         self._see(client_id, now_ns)
-        if self.is_held(client_id, now_ns):
-            return Assignment(registration, self._subscribers[place_of(registration)], moved=False)
+        if self.has_live_subscriber(client_id, now_ns):
+            return Assignment(registration, self._subscribers[subscriber_of(registration)], moved=False)
         chosen = self.choose(now_ns, registration.asked or registration.cluster) or self.choose(now_ns)
         if chosen is None:
             return None
-        return Assignment(
-            self.move(client_id, SubscriberId(chosen.cluster, chosen.subscriber), now_ns), chosen, moved=True
-        )
+        moved = self.move(client_id, SubscriberId(chosen.cluster, chosen.subscriber), now_ns)
+        return Assignment(moved, chosen, moved=True)
 
     def move(self, client_id: str, target: SubscriberId, now_ns: int) -> Registration:
-        """Give a client another place. Raises KeyError for an unknown client."""
+        """Assign a client to another subscriber. Raises KeyError for an unknown client."""
         registration = self._clients[client_id]
         moved = msgspec.structs.replace(
             registration,
@@ -158,14 +156,15 @@ class Assignments:
             subscriber=target.subscriber,
             registered_ns=max(now_ns, registration.registered_ns + 1),
         )
-        return self._assign(moved, target, now_ns)
+        self._count_and_keep(moved, now_ns)
+        return moved
 
     def forget(self, client_id: str) -> None:
-        """Take back a `register` that could not be kept; if its record comes all the same, it counts."""
+        """Undo a `register` whose record was not acknowledged; if the record arrives anyway, it is applied."""
         self._drop(client_id)
 
     def remove(self, client_id: str) -> Registration:
-        """Forget a client at once and return its registration; its records on their way do not bring it back.
+        """Remove a client at once and return its registration; older records of it do not bring it back.
 
         Raises KeyError for an unknown client.
         """
@@ -175,82 +174,81 @@ class Assignments:
         return registration
 
     def restore(self, registration: Registration) -> None:
-        """Take back a `remove` that could not be kept."""
+        """Undo a `remove` whose tombstone was not acknowledged."""
         self._removed.discard(registration.client_id)
         self._keep(registration, registration.registered_ns)
 
-    def long_gone(self, before_ns: int, limit: int) -> list[str]:
-        """At most `limit` clients that nobody has seen since `before_ns`."""
+    def idle_clients(self, before_ns: int, limit: int) -> list[str]:
+        """Return at most `limit` clients that were last seen before `before_ns`."""
         if before_ns <= self._started_ns:
             return []
-        gone: list[str] = []
+        idle: list[str] = []
         for seen_ns in self._seen_ns.values():
             for client_id, last_ns in seen_ns.items():
-                if last_ns >= before_ns or len(gone) == limit:
+                if last_ns >= before_ns or len(idle) == limit:
                     break
-                gone.append(client_id)
-        return gone
+                idle.append(client_id)
+        return idle
 
-    # views
+    # queries
 
     def client(self, client_id: str) -> Registration | None:
-        """A client's registration."""
+        """Return a client's registration."""
         return self._clients.get(client_id)
 
     def clients(self, after: str, limit: int) -> list[Registration]:
-        """At most `limit` registrations in the order of their ids, those after `after`."""
+        """Return at most `limit` registrations in the order of their ids, those after `after`."""
         ids: Iterable[str] = sorted(name for name in self._clients if name > after)
         return [self._clients[name] for name in islice(ids, limit)]
 
     def by_cluster(self) -> Counter[str]:
-        """How many clients are registered in each cluster."""
+        """Return the number of registered clients by cluster."""
         return Counter(registration.cluster for registration in self._clients.values())
 
     def subscribers(self) -> Iterator[Announcement]:
-        """Every subscriber known, in order, live or silent."""
-        return (self._subscribers[place] for place in sorted(self._subscribers))
+        """Return the last announcement of every known subscriber, live or silent, in the order of their ids."""
+        return (self._subscribers[subscriber_id] for subscriber_id in sorted(self._subscribers))
 
-    def registered(self, place: SubscriberId) -> int:
-        """How many clients have their place there."""
-        return len(self._seen_ns[place])
+    def registered(self, subscriber_id: SubscriberId) -> int:
+        """Return the number of clients that are registered with a subscriber."""
+        return len(self._seen_ns[subscriber_id])
 
-    def assigned(self, place: SubscriberId) -> int:
-        """How many clients were led there since it announced its load."""
-        return self._assigned[place]
+    def assigned(self, subscriber_id: SubscriberId) -> int:
+        """Return the number of clients assigned to a subscriber since its last announcement."""
+        return self._assigned[subscriber_id]
 
-    def seen_at(self, place: SubscriberId, since_ns: int) -> Iterator[Registration]:
-        """The clients of a place that were seen since then, those seen last first."""
-        for client_id, last_ns in reversed(self._seen_ns[place].items()):
+    def seen_since(self, subscriber_id: SubscriberId, since_ns: int) -> Iterator[Registration]:
+        """Yield a subscriber's clients that were seen since then, the last seen first."""
+        for client_id, last_ns in reversed(self._seen_ns[subscriber_id].items()):
             if last_ns < since_ns:
                 return
             yield self._clients[client_id]
 
     def _weight(self, announcement: Announcement) -> tuple[int, int]:
-        place = SubscriberId(announcement.cluster, announcement.subscriber)
-        return announcement.clients + self._assigned[place], self.registered(place)
+        subscriber_id = SubscriberId(announcement.cluster, announcement.subscriber)
+        return announcement.clients + self._assigned[subscriber_id], self.registered(subscriber_id)
 
-    def _assign(self, registration: Registration, place: SubscriberId, now_ns: int) -> Registration:
-        self._assigned[place] += 1
+    def _count_and_keep(self, registration: Registration, now_ns: int) -> None:
+        self._assigned[subscriber_of(registration)] += 1
         self._keep(registration, now_ns)
-        return registration
 
     def _see(self, client_id: str, now_ns: int) -> None:
         registration = self._clients.get(client_id)
         if registration is not None:
-            seen_ns = self._seen_ns[place_of(registration)]
+            seen_ns = self._seen_ns[subscriber_of(registration)]
             seen_ns[client_id] = max(now_ns, seen_ns.pop(client_id))
 
     def _keep(self, registration: Registration, seen_ns: int) -> None:
         self._drop(registration.client_id)
         self._clients[registration.client_id] = registration
-        self._seen_ns[place_of(registration)][registration.client_id] = seen_ns
+        self._seen_ns[subscriber_of(registration)][registration.client_id] = seen_ns
 
     def _drop(self, client_id: str) -> None:
         registration = self._clients.pop(client_id, None)
         if registration is not None:
-            del self._seen_ns[place_of(registration)][client_id]
+            del self._seen_ns[subscriber_of(registration)][client_id]
 
 
-def place_of(registration: Registration) -> SubscriberId:
-    """Where a client is registered."""
+def subscriber_of(registration: Registration) -> SubscriberId:
+    """Return the subscriber that a client is registered with."""
     return SubscriberId(registration.cluster, registration.subscriber)

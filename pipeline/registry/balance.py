@@ -1,8 +1,8 @@
-"""How many clients go from which subscriber to which, so that the loads even out. Pure.
+"""How many clients move from which subscriber to which, to even out the loads. Pure.
 
-What a subscriber carries is never known exactly: a client that was told to move is for some seconds at neither place,
-and what the places say of it is older still. So a load is an interval, and a client moves only where that is right
-wherever within it the truth lies. Nothing then swings back.
+The exact load of a subscriber is never known: a moving client is for some seconds at neither subscriber, and their
+announcements are older still. So a load is an interval, and a client moves only if the move is right for every value
+within the intervals. Therefore no client moves back.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import NamedTuple
 
 from pipeline.addresses import SubscriberId
 
-# Evening out begins at the first difference and ends at the second, each a part of the mean load, and at least so
-# many clients: crowds come and go, and who is moved has to connect again.
+# Rebalancing begins at the first difference and ends at the second. Each is a part of the mean load, and at least
+# this number of clients: loads always vary a little, and a moved client has to connect again.
 BEGIN, BEGIN_MIN = 0.25, 10
 END, END_MIN = 0.05, 2
 
 
 class Load(NamedTuple):
-    """What a live subscriber carries, in clients: at least, at most; how many may leave it, how many its cluster too.
+    """The load of a live subscriber, in clients: at least, at most; how many may leave it, and how many its cluster.
 
-    One that `takes` nobody cannot serve a client that resumes yet.
+    `accepts` is false for a subscriber that cannot yet serve a client that resumes.
     """
 
     least: int
     most: int
     may_move: int
     may_leave: int
-    takes: bool = True
+    accepts: bool = True
 
 
 class Shift(NamedTuple):
-    """So many clients from one place to another."""
+    """A number of clients to move from one subscriber to another."""
 
     source: SubscriberId
     target: SubscriberId
@@ -40,21 +40,21 @@ class Shift(NamedTuple):
 
 
 def mean(loads: Mapping[SubscriberId, Load]) -> float:
-    """The mean load."""
+    """Return the mean load."""
     return sum(load.least + load.most for load in loads.values()) / (2 * max(1, len(loads)))
 
 
 def tolerance(loads: Mapping[SubscriberId, Load], active: bool) -> int:
-    """The difference between two places that is left alone; a smaller one once evening out is under way."""
+    """Return the largest accepted difference between two subscribers; it is smaller while rebalancing is `active`."""
     part, least = (END, END_MIN) if active else (BEGIN, BEGIN_MIN)
     return max(least, int(part * mean(loads)))
 
 
 def shifts(loads: Mapping[SubscriberId, Load], allowed: int, limit: int) -> list[Shift]:
-    """Return moves of at most `limit` clients, each from a more to a less loaded place, the widest difference first.
+    """Return moves of at most `limit` clients, each from a more to a less loaded subscriber, widest difference first.
 
-    A difference of `allowed`, 1 or more, is left alone. No place gives so much that the one it gives to may end up
-    above it.
+    A difference of at most `allowed` (1 or more) is accepted. After a move the source never has fewer clients than
+    the target.
     """
     left = dict(loads)
     middle = mean(loads)
@@ -66,7 +66,7 @@ def shifts(loads: Mapping[SubscriberId, Load], allowed: int, limit: int) -> list
         source, target = widest
         giver, taker = left[source], left[target]
         free = giver.may_move if source.cluster == target.cluster else giver.may_leave
-        # Down to the mean and up to it, no further: what one place has too much of, several may lack.
+        # The source goes down to the mean at most and the target up to it: a surplus may be needed by several targets.
         clients = min(limit, free, max(1, int(min(giver.least - middle, middle - taker.most))))
         left[source] = giver._replace(
             least=giver.least - clients,
@@ -80,9 +80,9 @@ def shifts(loads: Mapping[SubscriberId, Load], allowed: int, limit: int) -> list
 
 
 def _widest(loads: Mapping[SubscriberId, Load], allowed: int) -> tuple[SubscriberId, SubscriberId] | None:
-    """The pair of places with the widest difference above `allowed` that a client may lessen."""
+    """Return the two subscribers with the widest difference above `allowed` between which a client may move."""
     best: tuple[int, SubscriberId, SubscriberId] | None = None
-    takers = sorted((load.most, place) for place, load in loads.items() if load.takes)
+    takers = sorted((load.most, subscriber_id) for subscriber_id, load in loads.items() if load.accepts)
     for source, giver in loads.items():
         for most, target in takers:
             if target == source or not (giver.may_move if target.cluster == source.cluster else giver.may_leave):
@@ -90,6 +90,6 @@ def _widest(loads: Mapping[SubscriberId, Load], allowed: int) -> tuple[Subscribe
             difference = giver.least - most
             if difference > allowed and (best is None or (difference, source) > best[:2]):
                 best = (difference, source, target)
-            # The takers that follow are fuller.
+            # The following takers have higher loads.
             break
     return None if best is None else best[1:]

@@ -1,4 +1,4 @@
-"""Writing to one topic from many request threads: they wait together for one acknowledgement."""
+"""Writing to one topic from many request threads, which share one acknowledgement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ log = logs.get(__name__)
 QUEUE_MAX = 10_000
 BATCH_MAX = 500
 ACK_S = 5.0
-# A record that is written alone costs a request here and a fetch at every reader. Who registers waits this much longer.
+# Records are gathered for this time: one written alone costs a request here and a fetch at every reader. A
+# registration takes this much longer.
 GATHER_S = 0.05
 
 Entry = tuple[bytes, bytes | None, "Future[None]"]
@@ -26,21 +27,21 @@ Entry = tuple[bytes, bytes | None, "Future[None]"]
 class BatchWriter:
     """Appends keyed records to `topic` in the order of the calls.
 
-    A writer flushes once for every caller that waits at that moment, so that a burst of registrations costs a
-    few acknowledgements and not one each.
+    One flush serves all callers that wait at that moment, so that a burst of registrations needs a few
+    acknowledgements and not one each.
     """
 
     def __init__(self, writer: Writer, topic: str) -> None:
         self._writer = writer
         self._topic = topic
         self._entries: queue.Queue[Entry | None] = queue.Queue(QUEUE_MAX)
-        self._thread = threading.Thread(target=self._run, name=f"journal-{topic}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"write-{topic}", daemon=True)
         self._thread.start()
 
     def post(self, key: bytes, value: bytes | None) -> Future[None]:
-        """Queue one record without waiting; the future tells when Kafka has it, or raises KafkaUnreachableError.
+        """Queue one record; the future is done when Kafka has it, or raises KafkaUnreachableError.
 
-        Raises BufferFullError when 10,000 records wait already.
+        Raises BufferFullError when QUEUE_MAX records wait already.
         """
         acknowledged: Future[None] = Future()
         try:
@@ -52,11 +53,11 @@ class BatchWriter:
         return acknowledged
 
     def __len__(self) -> int:
-        """How many records wait to be written."""
+        """Return the number of records that wait to be written."""
         return self._entries.qsize()
 
     def wait(self, acknowledged: Future[None]) -> None:
-        """Wait until Kafka has what was posted. Raises KafkaUnreachableError."""
+        """Wait until Kafka has a posted record. Raises KafkaUnreachableError."""
         try:
             acknowledged.result(2 * ACK_S)
         except TimeoutError:
@@ -65,7 +66,7 @@ class BatchWriter:
             ) from None
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is queued and close the writer."""
+        """Write the queued records and close the writer."""
         with suppress(queue.Full):
             self._entries.put(None, timeout=timeout_s)
         self._thread.join(timeout_s)
@@ -96,7 +97,7 @@ class BatchWriter:
                 self._writer.send(self._topic, value, key)
             self._writer.flush(ACK_S)
         except Exception as error:
-            # Whatever went wrong is the callers' to hear; the thread goes on for the next ones.
+            # Every caller gets the error; the thread continues with the next records.
             log.error("records were not acknowledged", topic=self._topic, records=len(batch), error=str(error))
             for _, _, acknowledged in batch:
                 acknowledged.set_exception(error)

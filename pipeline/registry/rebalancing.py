@@ -1,7 +1,7 @@
-"""Moving clients from full subscribers to empty ones, a few a second, while everyone watches.
+"""Moving clients from loaded subscribers to less loaded ones, a few per second, while they watch.
 
-A step decides and notes; whoever takes it writes the moves to `client-registry`. There the old subscriber learns that
-a client is not its own any more and ends the stream; the client comes back by its `stream_url` and resumes elsewhere.
+A step decides; its caller writes the moves to `client-registry`. There the old subscriber reads that a client has
+moved and ends its stream; the client reconnects by its `stream_url` and resumes at the new subscriber.
 """
 
 from __future__ import annotations
@@ -19,111 +19,120 @@ from pipeline.registry.balance import Load, shifts, tolerance
 log = logs.get(__name__)
 
 NS = 1_000_000_000
-# Nothing moves until the same subscribers have been there for so long: one that pauses or is started again gets its
-# own clients back, and theirs is the better claim.
+# Nothing moves until the set of subscribers has not changed for this time: one that pauses or restarts gets its own
+# clients back first.
 STEADY_NS = 10 * NS
-# When what a subscriber announces shows that a client has left it, or has come; the latter at most so long after the
-# move, for a client that never comes had gone already.
+# After this time an announcement shows that a client has left.
 LEFT_NS = 3 * NS
-COME_NS = 10 * NS
-# Every client is named once a minute by whoever holds it: who was not seen for longer is not there to be moved.
+# After this time a moved client that has not connected is no longer expected.
+ARRIVED_NS = 10 * NS
+# Each subscriber names every client that it holds once per minute: a client not seen for longer has no stream to move.
 WATCHING_NS = 150 * NS
 
 
 class _Move:
-    """A client on its way, and until when it may count at either place."""
+    """A moving client, and until when it may count at its source and at its target."""
 
     def __init__(self, source: SubscriberId, target: SubscriberId, now_ns: int) -> None:
         self.source = source
         self.target = target
         self.left_ns = now_ns + LEFT_NS
-        self.come_ns = now_ns + COME_NS
+        self.arrived_ns = now_ns + ARRIVED_NS
 
 
 class Rebalancer:
-    """Evens out the loads of a roster's subscribers, at most `per_s` clients a step, one step a second.
+    """Evens out the loads of all subscribers, at most `per_s` clients per step, one step per second.
 
-    A client that asked for its cluster stays in it. A subscriber counts only while it announces promptly, within half
-    of `silent_s`.
+    A client that asked for its cluster stays in it. A subscriber takes part only while its announcements are prompt,
+    younger than half of `silent_s`.
     """
 
     def __init__(self, silent_s: float, per_s: int) -> None:
         self._prompt_ns = int(silent_s * NS / 2)
         self._per_s = per_s
         self._moving: dict[str, _Move] = {}
-        # Those who came by themselves: what their subscriber announces may not have them yet.
-        self._arriving: deque[tuple[int, SubscriberId]] = deque()
+        # Clients that connect without having been moved: their subscriber's announcement may not count them yet.
+        self._connecting: deque[tuple[int, SubscriberId]] = deque()
         self._members: frozenset[tuple[SubscriberId, str]] = frozenset()
         self._steady_since_ns = 0
         self._active = False
 
-    def step(self, roster: Assignments, now_ns: int) -> list[Registration]:
-        """Return who moves now, with their new places; the roster has them there already."""
-        self._moving = {client_id: move for client_id, move in self._moving.items() if move.come_ns > now_ns}
-        while self._arriving and self._arriving[0][0] <= now_ns:
-            self._arriving.popleft()
+    def step(self, assignments: Assignments, now_ns: int) -> list[Registration]:
+        """Move clients in `assignments`; return their new registrations."""
+        self._moving = {client_id: move for client_id, move in self._moving.items() if move.arrived_ns > now_ns}
+        while self._connecting and self._connecting[0][0] <= now_ns:
+            self._connecting.popleft()
         prompt = {
-            SubscriberId(said.cluster, said.subscriber): said
-            for said in roster.subscribers()
-            if now_ns - said.announced_ns < self._prompt_ns
+            SubscriberId(announcement.cluster, announcement.subscriber): announcement
+            for announcement in assignments.subscribers()
+            if now_ns - announcement.announced_ns < self._prompt_ns
         }
-        members = frozenset((place, said.url) for place, said in prompt.items())
+        members = frozenset((subscriber_id, announcement.url) for subscriber_id, announcement in prompt.items())
         if members != self._members:
             self._members, self._steady_since_ns = members, now_ns
         if now_ns - self._steady_since_ns < STEADY_NS or len(members) < 2:
             return []
-        moves = list(self._decide(roster, prompt, now_ns))
+        moves = list(self._decide(assignments, prompt, now_ns))
         self._active = bool(moves) or (self._active and bool(self._moving))
         if moves:
-            log.info("evening out", clients=len(moves), on_their_way=len(self._moving))
+            log.info("rebalancing", clients=len(moves), moving=len(self._moving))
         return moves
 
-    def came(self, client_id: str, place: SubscriberId, now_ns: int) -> None:
-        """Note that a client has come for its stream and was led to `place`, where it is about to arrive."""
+    def connecting(self, client_id: str, subscriber_id: SubscriberId, now_ns: int) -> None:
+        """Note that a client asked for its stream and was redirected to `subscriber_id`."""
         move = self._moving.get(client_id)
         if move is not None:
-            move.come_ns = min(move.come_ns, now_ns + LEFT_NS)
+            move.arrived_ns = min(move.arrived_ns, now_ns + LEFT_NS)
         else:
-            self._arriving.append((now_ns + LEFT_NS, place))
+            self._connecting.append((now_ns + LEFT_NS, subscriber_id))
 
     def _decide(
-        self, roster: Assignments, prompt: dict[SubscriberId, Announcement], now_ns: int
+        self, assignments: Assignments, prompt: dict[SubscriberId, Announcement], now_ns: int
     ) -> Iterator[Registration]:
-        loads = {place: self._load(roster, said, now_ns) for place, said in prompt.items()}
+        loads = {
+            subscriber_id: self._load(assignments, announcement, now_ns)
+            for subscriber_id, announcement in prompt.items()
+        }
         allowed = tolerance(loads, self._active)
         if max(load.least for load in loads.values()) - min(load.most for load in loads.values()) <= allowed:
             return
-        here = {place: self._movable(roster, place, now_ns) for place in loads}
+        movable = {subscriber_id: self._movable(assignments, subscriber_id, now_ns) for subscriber_id in loads}
         loads = {
-            place: load._replace(may_move=len(here[place]), may_leave=sum(map(_may_leave, here[place])))
-            for place, load in loads.items()
+            subscriber_id: load._replace(
+                may_move=len(movable[subscriber_id]), may_leave=sum(map(_may_leave, movable[subscriber_id]))
+            )
+            for subscriber_id, load in loads.items()
         }
         for source, target, clients in shifts(loads, allowed, self._per_s):
-            fit = (one for one in here[source] if source.cluster == target.cluster or _may_leave(one))
-            for one in list(islice(fit, clients)):
-                self._moving[one.client_id] = _Move(source, target, now_ns)
-                yield roster.move(one.client_id, target, now_ns)
-            here[source] = [one for one in here[source] if one.client_id not in self._moving]
+            fit = (client for client in movable[source] if source.cluster == target.cluster or _may_leave(client))
+            for client in list(islice(fit, clients)):
+                self._moving[client.client_id] = _Move(source, target, now_ns)
+                yield assignments.move(client.client_id, target, now_ns)
+            movable[source] = [client for client in movable[source] if client.client_id not in self._moving]
 
-    def _load(self, roster: Assignments, said: Announcement, now_ns: int) -> Load:
-        place = SubscriberId(said.cluster, said.subscriber)
-        leaving = sum(move.source == place and move.left_ns > now_ns for move in self._moving.values())
-        coming = sum(move.target == place for move in self._moving.values())
-        coming += sum(at == place for _, at in self._arriving)
+    def _load(self, assignments: Assignments, announcement: Announcement, now_ns: int) -> Load:
+        subscriber_id = SubscriberId(announcement.cluster, announcement.subscriber)
+        leaving = sum(move.source == subscriber_id and move.left_ns > now_ns for move in self._moving.values())
+        arriving = sum(move.target == subscriber_id for move in self._moving.values())
+        arriving += sum(target == subscriber_id for _, target in self._connecting)
         return Load(
-            least=max(0, said.clients - leaving),
-            most=said.clients + coming + roster.assigned(place),
+            least=max(0, announcement.clients - leaving),
+            most=announcement.clients + arriving + assignments.assigned(subscriber_id),
             may_move=0,
             may_leave=0,
-            takes=said.last_event_id is not None,
+            accepts=announcement.last_event_id is not None,
         )
 
-    def _movable(self, roster: Assignments, place: SubscriberId, now_ns: int) -> list[Registration]:
-        """The clients of a place that watch and are not on their way, as many as may ever be needed."""
-        watching = (one for one in roster.seen_at(place, now_ns - WATCHING_NS) if one.client_id not in self._moving)
+    def _movable(self, assignments: Assignments, subscriber_id: SubscriberId, now_ns: int) -> list[Registration]:
+        """Return a subscriber's clients that have a stream and are not moving, at most as many as a step may need."""
+        watching = (
+            client
+            for client in assignments.seen_since(subscriber_id, now_ns - WATCHING_NS)
+            if client.client_id not in self._moving
+        )
         return list(islice(watching, 10 * self._per_s))
 
 
 def _may_leave(registration: Registration) -> bool:
-    """Whether a client may go to another cluster: it did not ask for the one that it is in."""
+    """Return whether a client may move to another cluster: it did not ask for its own."""
     return registration.asked != registration.cluster

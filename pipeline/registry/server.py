@@ -1,4 +1,4 @@
-"""The registry: clients come here first and are told which subscriber holds their stream."""
+"""The server of the registry: one worker process under Granian, with its followers and its page."""
 
 from __future__ import annotations
 
@@ -29,47 +29,47 @@ OPTIONS = (
     "ingest_url", "ingest_port", "trigger_s", "group_size", "log_level",
 )  # fmt: skip
 
-# A registration holds one until Kafka has it.
+# A registration holds its thread until Kafka has the record.
 THREADS = 64
 KILL_S = 2
 
 
 def load_app(values: settings.Settings, port: int) -> flask.Flask:
-    """Build the application inside Granian's worker process, and have it closed when the worker ends."""
-    # Without its main process a worker would hold the port for ever.
+    """Return the application of Granian's worker process; it is closed when the worker ends."""
+    # A worker without its main process would keep the port occupied.
     os.environ[lifecycle.STOP_WITH_PARENT] = "1"
     lifecycle.follow_parent()
     logs.configure(STAGE, values.log_level)
 
     def failed(_error: BaseException) -> None:
-        # The main process sees its worker gone and ends with an error, which the supervisor answers.
+        # The main process sees that its worker has ended and ends with an error; the supervisor then restarts it.
         os.kill(os.getpid(), signal.SIGTERM)
 
-    bus, observed = (KafkaBus(values.kafka, values.kafka_wait_s) for _ in range(2))
+    bus, observer_bus = (KafkaBus(values.kafka, values.kafka_wait_s) for _ in range(2))
     try:
-        enrolment = Registrations(bus, values, failed)
-        observer = Observer(observed, values, failed)
+        registrations = Registrations(bus, values, failed)
+        observer = Observer(observer_bus, values, failed)
     except EmoStreamError as error:
         sys.exit(f"pipeline.registry: {error}")
 
     def close() -> None:
         observer.close()
-        enrolment.close()
-        observed.close()
+        registrations.close()
+        observer_bus.close()
         bus.close()
 
     # A multiprocessing worker runs finalizers and no atexit functions.
     Finalize(None, close, exitpriority=10)
-    threading.Thread(target=enrolment.keep, name="keep", daemon=True).start()
-    logs.get(__name__).info("serving", clients=len(enrolment.roster), port=port)
+    threading.Thread(target=registrations.run_ticks, name="ticks", daemon=True).start()
+    logs.get(__name__).info("serving", clients=len(registrations.assignments), port=port)
     url = base_url(values.registry_url, values.host, port)
-    app = create_app(enrolment, url, values.registrations_per_address_min, values.proxies)
-    app.register_blueprint(create_pages(enrolment, observer, values, url))
+    app = create_app(registrations, url, values.registrations_per_address_min, values.proxies)
+    app.register_blueprint(create_pages(registrations, observer, values, url))
     return app
 
 
 def run(values: settings.Settings) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM or SIGINT. Raises PortInUseError."""
     port = lifecycle.claim_port(values.host, values.registry_port, "registry_port")
     lifecycle.follow_parent()
     server = Granian(
@@ -87,6 +87,6 @@ def run(values: settings.Settings) -> None:
 
 def main() -> None:
     """`python -m pipeline.registry`."""
-    values = settings.main("pipeline.registry", "Register clients and lead them to a subscriber.", OPTIONS)
+    values = settings.main("pipeline.registry", "Register clients and redirect each to its subscriber.", OPTIONS)
     logs.configure(STAGE, values.log_level)
     lifecycle.run_main("pipeline.registry", lambda: run(values))

@@ -1,1 +1,1 @@
-"""A subscriber: holds its clients' connections and sends each of them every window."""
+"""A subscriber: holds its clients' connections and sends each client every window."""

@@ -1,4 +1,4 @@
-"""Who may have a stream: the client's own token, one place among a bounded number, and an id that can be resumed."""
+"""The checks before a stream: the client's own token, one of a bounded number of slots, an id to resume from."""
 
 from __future__ import annotations
 
@@ -7,48 +7,34 @@ from contextlib import contextmanager
 
 from aiohttp import hdrs, web
 
+from pipeline.errors import MessageError
 from pipeline.origins import same_host
-from pipeline.problems import problem
+from pipeline.problems import Refusal
 from pipeline.subscriber.fanout import Fanout
-from pipeline.subscriber.frames import BEFORE_ALL, EventId, Missed, Wire, beginning, parse_event_id, reset_event
+from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, begin_event, parse_event_id, reset_event
 from pipeline.tokens import COOKIE, Tokens, bearer, matches
 
 SSE_TYPE = "text/event-stream"
 LAST_EVENT_ID = "Last-Event-ID"
 
 
-def refuse(status: int, title: str, detail: str, **headers: str) -> web.Response:
-    """Return a problem document; `headers` name their words with underscores."""
-    body, kind = problem(status, title, detail)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return web.Response(status=status, body=body, content_type=kind, headers=named)
-
-
-def token_of(request: web.Request) -> str | None:
-    """The token a request carries: a Bearer header, else the client's cookie; never anything in the URL."""
+def request_token(request: web.Request) -> str | None:
+    """Return the token that a request carries: a Bearer header, else the client's cookie; never one in the URL."""
     authorization = request.headers.get(hdrs.AUTHORIZATION)
     return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
 
 
-def cors(request: web.Request) -> dict[str, str]:
-    """Headers that let the page in, which the registry serves from another port of the same host."""
+def cors_headers(request: web.Request) -> dict[str, str]:
+    """Return headers that admit the page, which the registry serves from another port of the same host."""
     origin = request.headers.get(hdrs.ORIGIN, "")
     allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
     return {"Vary": "Origin", **(allowed if same_host(origin, request.host) else {})}
 
 
-class Refusal(Exception):
-    """Carries the answer that a client gets instead of a stream."""
-
-    def __init__(self, response: web.Response, detail: str = "") -> None:
-        super().__init__(detail)
-        self.response = response
-
-
 class Admission:
-    """The checks that every transport makes before a client gets anything.
+    """The checks that every transport makes before it sends anything. Each raises Refusal.
 
-    A client may be here before its registration's record, or know a window that this subscriber is about to read:
+    A client can arrive before its registration's record, or know a window that this subscriber has not read yet:
     both are waited for up to `patience_s`.
     """
 
@@ -60,17 +46,14 @@ class Admission:
         self._open = 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the `connections_max` places. Raises Refusal when all are taken."""
+    def slot(self) -> Iterator[None]:
+        """Hold one of the `connections_max` slots. Raises Refusal when all are taken."""
         if self._open >= self._connections_max:
             raise Refusal(
-                refuse(
-                    503,
-                    "Too many streams",
-                    f"connections_max={self._connections_max} streams are open here: come back later, by the "
-                    "stream_url",
-                    Retry_After="5",
-                )
+                503,
+                "Too many streams",
+                f"connections_max={self._connections_max} streams are open here: come back later, by the stream_url",
+                headers={hdrs.RETRY_AFTER: "5"},
             )
         self._open += 1
         try:
@@ -78,60 +61,56 @@ class Admission:
         finally:
             self._open -= 1
 
-    async def client(self, request: web.Request) -> str:
+    async def authenticate(self, request: web.Request) -> str:
         """Return the id of the client whose token `request` carries. Raises Refusal."""
         client_id = request.match_info["client_id"]
-        token = token_of(request)
+        token = request_token(request)
         if token is None:
             raise Refusal(
-                refuse(
-                    401,
-                    "Token missing",
-                    "send the token of POST /clients as 'Authorization: Bearer <token>'",
-                    WWW_Authenticate="Bearer",
-                )
+                401,
+                "Token missing",
+                "send the token of POST /clients as 'Authorization: Bearer <token>'",
+                headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
             )
         digest = await self._tokens.find(client_id, self._patience_s)
         if digest is None:
-            # The standard's word for "do not reconnect", to what had this stream and would go on trying.
+            # An EventSource that had this stream would reconnect for ever: 204 stops it (WHATWG HTML, section 9.2.1).
             if LAST_EVENT_ID in request.headers and SSE_TYPE in request.headers.get(hdrs.ACCEPT, ""):
-                raise Refusal(web.Response(status=204))
-            raise Refusal(
-                refuse(404, "No such client", f"client {client_id[:80]!a} is not registered: POST /clients first")
-            )
+                raise Refusal(204, "No such client", f"client {client_id[:80]!a} is not registered any more")
+            raise Refusal(404, "No such client", f"client {client_id[:80]!a} is not registered: POST /clients first")
         if not matches(digest, token):
-            raise Refusal(
-                refuse(403, "Wrong token", f"the token is not that of client {client_id[:80]!a}: send its own")
-            )
+            raise Refusal(403, "Wrong token", f"the token is not that of client {client_id[:80]!a}: send its own")
         return client_id
 
     def is_registered(self, client_id: str) -> bool:
-        """Whether the client still is: it may have been deleted while something was waited for."""
+        """Whether the client is still registered: it may have been deleted during a wait."""
         return client_id in self._tokens
 
-    async def resumed(self, last: str, field: str) -> tuple[int, Wire | None]:
-        """Return the position after the event id `last`, and what to send first: where the stream begins, if `last` is
-        empty, or a reset when windows are missed.
+    async def resume(self, last: str, field: str) -> tuple[int, Wire | None]:
+        """Return the position after the event id `last`, and what to send first.
 
-        Raises MessageError for what is no id, and Refusal for one that this feed never gave: to answer that with
-        anything else would hide a client that mixes up its streams.
+        That is the stream's start if `last` is empty, and a reset if windows are missed. Raises Refusal for a
+        malformed id, and for one that this feed never gave: any other answer would hide a client that mixes up its
+        streams.
         """
         if not last:
-            return self._fanout.head, beginning(self._newest())
-        event_id = parse_event_id(last, field)
-        found = await self._fanout.settle(event_id, self._patience_s)
-        if isinstance(found, int):
-            return found, None
-        if not found.settled:
-            detail = _unknown(event_id, found, field, self._fanout.last_event_id)
-            raise Refusal(refuse(409, f"Unknown {field}", detail), detail)
+            return self._fanout.head, begin_event(self._newest())
+        try:
+            event_id = parse_event_id(last, field)
+        except MessageError as error:
+            raise Refusal(400, f"Malformed {field}", str(error)) from error
+        position = await self._fanout.resolve(event_id, self._patience_s)
+        if isinstance(position, int):
+            return position, None
+        if not position.final:
+            raise Refusal(409, f"Unknown {field}", _unknown(event_id, position, field, self._fanout.last_event_id))
         self._fanout.resets += 1
-        return self._fanout.head, reset_event(event_id, found.reason, self._newest())
+        return self._fanout.head, reset_event(event_id, position.reason, self._newest())
 
     def _newest(self) -> EventId:
-        return self._fanout.last_event_id or BEFORE_ALL
+        return self._fanout.last_event_id or EARLIEST
 
 
-def _unknown(last: EventId, found: Missed, field: str, newest: EventId | None) -> str:
+def _unknown(last: EventId, missed: Missed, field: str, newest: EventId | None) -> str:
     known = "no window has come yet" if newest is None else f"the newest is {newest}"
-    return f"{field} is {str(last)[:120]!a}, and {found.reason} ({known}): connect without one to go on from now"
+    return f"{field} is {str(last)[:120]!a}, and {missed.reason} ({known}): connect without it to receive new windows"

@@ -1,4 +1,4 @@
-"""The subscriber's HTTP side: three transports over one fan-out."""
+"""The subscriber's HTTP application: three transports over one fan-out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from pipeline.problems import CONTENT_TYPE, Refusal
 from pipeline.subscriber import frames
-from pipeline.subscriber.admission import Admission, Refusal, cors, refuse
+from pipeline.subscriber.admission import Admission, cors_headers
 from pipeline.subscriber.connection import STUCK_S
-from pipeline.subscriber.event_stream import stream
+from pipeline.subscriber.event_stream import serve_event_stream
 from pipeline.subscriber.fanout import Fanout
-from pipeline.subscriber.polling import poll
+from pipeline.subscriber.polling import serve_poll
 from pipeline.subscriber.process import trim_heap
-from pipeline.subscriber.websocket import socket
+from pipeline.subscriber.websocket import serve_websocket
 from pipeline.tokens import Tokens
 
 PATIENCE_S = 2.0
-BEAT_SLOTS = 16
-LOOK_S = 5.0
-# What fewer have taken is not worth a pause.
-CROWD = 100
+HEARTBEAT_SLOTS = 16
+SWEEP_S = 5.0
+# The memory of fewer streams is not worth a pause.
+TRIM_STREAMS_MIN = 100
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Transport = Callable[[web.Request, Fanout, Admission], Awaitable[web.StreamResponse]]
@@ -30,20 +31,30 @@ Transport = Callable[[web.Request, Fanout, Admission], Awaitable[web.StreamRespo
 
 @web.middleware
 async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn aiohttp's own refusals (no such path, wrong method) into problem documents."""
+    """Answer every refusal, aiohttp's own included, with a problem document that the page may read."""
     try:
         return await handler(request)
+    except Refusal as error:
+        refusal = error
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        kept = {name: error.headers[name] for name in (hdrs.ALLOW, hdrs.UPGRADE) if name in error.headers}
-        return refuse(
-            error.status,
-            error.reason,
-            f"{request.method} {request.path[:200]!a} is nothing this stage serves so: use GET "
-            "/clients/{id}/stream, /clients/{id}/socket (WebSocket), /clients/{id}/windows or /healthz",
-            **{name.replace("-", "_"): value for name, value in kept.items()},
-        )
+        refusal = _not_served(request, error)
+    headers = {**refusal.headers, **cors_headers(request)}
+    if refusal.status >= 400:
+        headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+    return web.Response(status=refusal.status, body=refusal.body(), headers=headers)
+
+
+def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
+    """Return aiohttp's refusal (unknown path, wrong method, no upgrade) as a Refusal."""
+    return Refusal(
+        error.status,
+        error.reason,
+        f"{request.method} {request.path[:200]!a} is not served here: use GET /clients/{{id}}/stream, "
+        "/clients/{id}/socket (WebSocket), /clients/{id}/windows or /healthz",
+        headers={name: error.headers[name] for name in (hdrs.ALLOW, hdrs.UPGRADE) if name in error.headers},
+    )
 
 
 def create_app(
@@ -55,22 +66,19 @@ def create_app(
     heartbeat_s: float,
     patience_s: float = PATIENCE_S,
 ) -> web.Application:
-    """Return the application; serve it with `handler_cancellation=True`, so that leaving clients are noticed.
+    """Return the application; serve it with `handler_cancellation=True`, so that it notices clients that leave.
 
-    `health()` is what `GET /healthz` answers.
+    `GET /healthz` answers with `health()`.
     """
     admission = Admission(fanout, tokens, connections_max, patience_s)
 
-    def over(transport: Transport) -> Handler:
+    def handler_of(transport: Transport) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
             try:
-                with admission.place():
+                with admission.slot():
                     return await transport(request, fanout, admission)
-            except Refusal as refusal:
-                refusal.response.headers.update(cors(request))
-                return refusal.response
             except ConnectionResetError:
-                # The client left before its stream began, and gets no answer.
+                # The client left before its stream started, and gets no answer.
                 return web.Response(status=503)
 
         return serve
@@ -79,47 +87,47 @@ def create_app(
         return web.json_response(health())
 
     async def preflight(request: web.Request) -> web.Response:
-        asked = {
+        allowed = {
             "Access-Control-Allow-Methods": "GET",
             "Access-Control-Allow-Headers": "Authorization, Last-Event-ID",
             "Access-Control-Max-Age": "600",
         }
-        return web.Response(status=204, headers={**cors(request), **asked})
+        return web.Response(status=204, headers={**cors_headers(request), **allowed})
 
-    async def beat() -> None:
-        slot, data = 0, frames.beat()
+    async def heartbeat() -> None:
+        slot, data = 0, frames.heartbeat()
         while True:
-            await asyncio.sleep(heartbeat_s / BEAT_SLOTS)
-            fanout.beat(data, slot, BEAT_SLOTS)
-            slot = (slot + 1) % BEAT_SLOTS
+            await asyncio.sleep(heartbeat_s / HEARTBEAT_SLOTS)
+            fanout.heartbeat(data, slot, HEARTBEAT_SLOTS)
+            slot = (slot + 1) % HEARTBEAT_SLOTS
 
-    async def look() -> None:
+    async def sweep_idle() -> None:
         most = before = 0
         while True:
-            await asyncio.sleep(LOOK_S)
-            fanout.cut_stuck(time.monotonic(), STUCK_S)
-            here = len(fanout)
-            most = max(most, here)
-            # By two looks: those who poll are all away for a moment, after each window.
-            if most >= CROWD and 2 * max(here, before) < most:
-                most = here
+            await asyncio.sleep(SWEEP_S)
+            fanout.sweep_idle(time.monotonic(), STUCK_S)
+            now = len(fanout)
+            most = max(most, now)
+            # Two sweeps in a row must agree: after each window all polling clients are absent for a moment.
+            if most >= TRIM_STREAMS_MIN and 2 * max(now, before) < most:
+                most = now
                 trim_heap()
-            before = here
+            before = now
 
-    async def keeping(_app: web.Application) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(beat()), asyncio.create_task(look())]
+    async def background_tasks(_app: web.Application) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(heartbeat()), asyncio.create_task(sweep_idle())]
         yield
         for task in tasks:
             task.cancel()
 
-    async def end(_app: web.Application) -> None:
+    async def end_streams(_app: web.Application) -> None:
         fanout.end_all("shutdown")
 
     app = web.Application(middlewares=[explain])
-    for path, transport in (("stream", stream), ("socket", socket), ("windows", poll)):
-        app.router.add_get(f"/clients/{{client_id}}/{path}", over(transport), allow_head=False)
+    for path, transport in (("stream", serve_event_stream), ("socket", serve_websocket), ("windows", serve_poll)):
+        app.router.add_get(f"/clients/{{client_id}}/{path}", handler_of(transport), allow_head=False)
         app.router.add_options(f"/clients/{{client_id}}/{path}", preflight)
     app.router.add_get("/healthz", healthz)
-    app.cleanup_ctx.append(keeping)
-    app.on_shutdown.append(end)
+    app.cleanup_ctx.append(background_tasks)
+    app.on_shutdown.append(end_streams)
     return app

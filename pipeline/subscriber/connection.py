@@ -1,4 +1,4 @@
-"""A client's connection as the fan-out sees it: where a stream's bytes go."""
+"""The sink of one connection: writes a stream's framed bytes to its transport."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from pipeline.subscriber.frames import Wire
 log = logs.get(__name__)
 
 STUCK_S = 30.0
-"""A connection whose client takes none of the bytes that wait for it is closed after so long, seconds."""
+"""A connection is closed after this many seconds in which its client took none of the bytes that wait for it."""
 
-# What the kernel holds for a client that does not read; its own default is up to 4 MiB a connection.
+# What the kernel holds for a client that does not read; its own default is up to 4 MiB per connection.
 SEND_BUFFER_BYTES = 65_536
 
 PLAIN, CHUNK, FRAME = attrgetter("plain"), attrgetter("chunk"), attrgetter("frame")
 
 
 class StreamConnection:
-    """The sink of one response: writes past aiohttp's response object, straight to the transport.
+    """The sink of one response: bypasses aiohttp's response object and writes to the transport.
 
-    What is written is framed already (`form` picks how), and no task has to wake for it: that is what one message
-    costs a client.
+    The bytes are framed already (`form` picks the framing), and no task wakes for them: so a message is cheap.
     """
 
     __slots__ = ("_form", "_protocol", "_since_s", "_taken", "_transport", "_written")
 
     def __init__(self, request: web.Request, form: attrgetter[bytes]) -> None:
         if request.transport is None:
-            raise ConnectionResetError("the client left before its stream began")
+            raise ConnectionResetError("the client left before its stream started")
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
         self._form = form
@@ -60,7 +59,7 @@ class StreamConnection:
         self._transport.abort()
 
     def stuck_s(self, now_s: float) -> float:
-        """How long bytes have waited of which the client took none, by `time.monotonic()`."""
+        """Return how long the client has taken none of the waiting bytes, seconds; `now_s` is `time.monotonic()`."""
         waiting = self._transport.get_write_buffer_size()
         taken = self._written - waiting
         if not waiting or taken != self._taken:
@@ -69,7 +68,7 @@ class StreamConnection:
 
 
 def notice_lost_peers(transport: asyncio.Transport) -> None:
-    """Bound what the kernel keeps for a peer, and have it give up one that acknowledges nothing for STUCK_S."""
+    """Bound the kernel's buffer for a peer, and have it drop a peer that acknowledges nothing for STUCK_S."""
     peer = transport.get_extra_info("socket")
     if peer is None:
         return
@@ -78,10 +77,10 @@ def notice_lost_peers(transport: asyncio.Transport) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_S * 1000))
 
 
-class OneWay(asyncio.Protocol):
-    """Stands before a connection's protocol while its stream goes on: whatever the client sends then ends it.
+class OneWayProtocol(asyncio.Protocol):
+    """Wraps a connection's protocol while its stream is open: any byte from the client ends the stream.
 
-    aiohttp would keep it for a next request that never gets its turn, as much as is sent.
+    aiohttp would keep all of these bytes for a next request, which is never served.
     """
 
     def __init__(self, protocol: asyncio.Protocol, stream: Stream) -> None:
@@ -89,22 +88,24 @@ class OneWay(asyncio.Protocol):
         self._stream = stream
 
     def pause_writing(self) -> None:
-        """Pass on (asyncio calls this)."""
+        """Delegate (asyncio calls this)."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass on (asyncio calls this)."""
+        """Delegate (asyncio calls this)."""
         self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass on (asyncio calls this)."""
+        """Delegate (asyncio calls this)."""
         self._protocol.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
-        """Pass on (asyncio calls this)."""
+        """Delegate (asyncio calls this)."""
         return self._protocol.eof_received()
 
     def data_received(self, data: bytes) -> None:
         """End the stream (asyncio calls this)."""
-        log.warning("a client sent bytes on its stream", client_id=self._stream.client_id, received=len(data))
+        log.warning(
+            "cut off a client that sent bytes on its stream", client_id=self._stream.client_id, received=len(data)
+        )
         self._stream.sink.abort()

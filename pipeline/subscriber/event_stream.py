@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from pipeline.errors import MessageError
 from pipeline.sse import comment, retry
 from pipeline.subscriber import connection
-from pipeline.subscriber.admission import LAST_EVENT_ID, SSE_TYPE, Admission, Refusal, cors, refuse
-from pipeline.subscriber.connection import OneWay, StreamConnection
+from pipeline.subscriber.admission import LAST_EVENT_ID, SSE_TYPE, Admission, cors_headers
+from pipeline.subscriber.connection import OneWayProtocol, StreamConnection
 from pipeline.subscriber.fanout import Fanout, Stream
 
 RETRY_MS = 1000
@@ -16,20 +15,17 @@ RETRY = retry(RETRY_MS)
 CONNECTED = comment("connected")
 
 
-async def stream(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
-    """Stream windows as server-sent events until the client leaves or its stream is ended. Raises Refusal."""
-    client_id = await admission.client(request)
-    try:
-        position, first = await admission.resumed(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
-    except MessageError as error:
-        raise Refusal(refuse(400, f"Malformed {LAST_EVENT_ID}", str(error))) from error
+async def serve_event_stream(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
+    """Stream windows as server-sent events until the client leaves or its stream ends. Raises Refusal."""
+    client_id = await admission.authenticate(request)
+    position, first = await admission.resume(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
     response = web.StreamResponse(
         headers={
             "Content-Type": SSE_TYPE,
             "Cache-Control": "no-store",
-            # Proxies that buffer would hold every event back.
+            # A buffering proxy would hold every event back.
             "X-Accel-Buffering": "no",
-            **cors(request),
+            **cors_headers(request),
         }
     )
     response.force_close()
@@ -37,25 +33,25 @@ async def stream(request: web.Request, fanout: Fanout, admission: Admission) -> 
     # At once: it carries the headers, which a client waits for.
     await response.write(RETRY + (b"" if first is None else first.plain) + CONNECTED)
     chunked = request.version >= (1, 1)
-    one = Stream(client_id, StreamConnection(request, connection.CHUNK if chunked else connection.PLAIN))
+    stream = Stream(client_id, StreamConnection(request, connection.CHUNK if chunked else connection.PLAIN))
     if not admission.is_registered(client_id):
         return response
     transport = request.transport
     if transport is not None:
-        transport.set_protocol(OneWay(request.protocol, one))
-    fanout.join(one, position)
+        transport.set_protocol(OneWayProtocol(request.protocol, stream))
+    fanout.join(stream, position)
     try:
-        await pump(request, fanout, one)
+        await pump(request, fanout, stream)
     finally:
-        fanout.leave(one)
+        fanout.leave(stream)
     return response
 
 
-async def pump(request: web.Request, fanout: Fanout, one: Stream) -> None:
-    """Give a stream that has fallen behind what waits for it, as fast as its client takes it, until it has ended."""
-    while one.ended is None:
-        if one.cursor < fanout.head:
+async def pump(request: web.Request, fanout: Fanout, stream: Stream) -> None:
+    """Write to a stream that has fallen behind, as fast as its client reads, until the stream ends."""
+    while stream.ended is None:
+        if stream.cursor < fanout.head:
             await request.writer.drain()
-            fanout.catch_up(one)
+            fanout.catch_up(stream)
         else:
-            await one.disturbed()
+            await stream.woken()

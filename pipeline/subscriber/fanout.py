@@ -1,9 +1,8 @@
-"""The fan-out core: every window encoded once, held in one ring, written to every stream.
+"""The fan-out core: encodes every window once, holds it in one ring, writes it to every stream.
 
-A stream owns no queue. Its place in the shared ring is its queue: what lies between its cursor and the ring's
-end waits for it. So a waiting window costs no memory a client, replaying is starting further back, and a
-client that is too far behind is cut off and can resume. The core knows streams only by their `StreamSink`; all of
-it runs in one event loop and none of it awaits.
+A stream owns no queue: the windows between its cursor and the end of the shared ring wait for it. So a waiting window
+costs no memory per client, and a replay starts further back in the ring. A client that falls too far behind is cut off
+and can resume. The core knows a stream only by its `StreamSink`, runs in one event loop, and waits only in `resolve`.
 """
 
 from __future__ import annotations
@@ -28,20 +27,21 @@ class StreamSink(Protocol):
         """Take an event's bytes without waiting; a sink that has lost its client drops them."""
 
     def is_full(self) -> bool:
-        """Whether the client takes bytes more slowly than it gets them."""
+        """Whether the client takes bytes more slowly than it is sent them."""
 
     def abort(self) -> None:
-        """Cut the connection without sending what waits."""
+        """Cut the connection without sending the waiting bytes."""
 
     def stuck_s(self, now_s: float) -> float:
-        """How long bytes have waited of which the client took none, seconds on the clock of `now_s`."""
+        """Return how long the client has taken none of the waiting bytes, seconds on the clock of `now_s`."""
 
 
 class Stream:
-    """One client's place in the fan-out.
+    """One client's stream in the fan-out.
 
-    `cursor` is the position of the next window it is given, counted from the first ever published;
-    `joined` is what that of the next one to be published was when it came. `transport` is `sse`, `websocket` or `poll`.
+    Positions count the windows published here, from 0. `cursor` is the position of the next window to write to this
+    stream; `joined` is the fan-out's `head` when the stream joined. `transport` is `sse`, `websocket` or `poll`.
+    `ended` is the reason why the stream ended.
     """
 
     __slots__ = ("_wake", "client_id", "cursor", "ended", "joined", "sink", "transport")
@@ -56,12 +56,12 @@ class Stream:
         self._wake: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let `disturbed` return."""
+        """Let `woken` return."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    async def disturbed(self) -> None:
-        """Wait until the stream has ended or has fallen behind. One task at a time may wait."""
+    async def woken(self) -> None:
+        """Wait for `wake`: the stream has ended or has fallen behind. One task at a time may wait."""
         self._wake = asyncio.get_running_loop().create_future()
         await self._wake
 
@@ -69,19 +69,20 @@ class Stream:
 class Fanout:
     """Holds the last `ring_max` windows and all streams.
 
-    `queue_max` windows may wait for a stream on top of those it asked to have replayed; one more cuts it off.
+    Up to `queue_max` windows may wait for a stream, besides those that it replays; one more cuts it off. `head` is the
+    position of the next window.
     """
 
     def __init__(self, ring_max: int, queue_max: int) -> None:
-        # A stream may be queue_max behind, and what it waits for has to be there.
+        # A stream may be queue_max windows behind, and the ring must hold those.
         self._ring: deque[tuple[EventId, Wire]] = deque(maxlen=max(ring_max, queue_max))
         self._queue_max = queue_max
         self._streams: dict[str, Stream] = {}
-        self._grown: set[asyncio.Future[None]] = set()
+        self._publish_waiters: set[asyncio.Future[None]] = set()
         self.head = 0
-        # Whether the first window published here is the first that there ever was.
-        self.whole = True
-        # Plain numbers, for who asks (pipeline.subscriber.metrics): streams begun by transport, over by reason.
+        # Whether the first window published here is the feed's first.
+        self.has_earliest = True
+        # Read by pipeline.subscriber.metrics: streams opened by transport, ended and cut off by reason.
         self.opened: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
@@ -92,27 +93,27 @@ class Fanout:
         return len(self._streams)
 
     def clients(self) -> list[str]:
-        """Whose streams are held; for any thread."""
+        """Return the ids of the clients whose streams are open; for any thread."""
         return list(self._streams)
 
     @property
     def last_event_id(self) -> EventId | None:
-        """The newest window's id."""
+        """The newest window's id; None before the first window."""
         return self._ring[-1][0] if self._ring else None
 
     @property
     def kept(self) -> int:
-        """How many windows can be replayed."""
+        """The number of windows that can be replayed."""
         return len(self._ring)
 
     def transports(self) -> Counter[str]:
-        """How many streams each transport carries."""
+        """Return the number of streams of each transport."""
         return Counter(stream.transport for stream in self._streams.values())
 
     # windows
 
     def publish(self, window: Window) -> None:
-        """Encode `window` once; give it to every stream that is up to date; others find it in the ring."""
+        """Encode `window` once and write it to every stream that is up to date; others find it in the ring."""
         event_id = EventId(window.epoch, window.window)
         data = frames.event(str(event_id), "window", encode(window))
         self._ring.append((event_id, data))
@@ -126,15 +127,15 @@ class Fanout:
                 lagging.append(stream)
         self.sent += len(self._streams) - len(lagging)
         for stream in lagging:
-            if not self._cut_off(stream):
+            if not self._cut_if_behind(stream):
                 stream.wake()
-        for waiter in self._grown:
+        for waiter in self._publish_waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def catch_up(self, stream: Stream) -> None:
-        """Give `stream` what waits for it, until its sink is full."""
-        if stream.ended is not None or self._cut_off(stream):
+        """Write to `stream` the windows that wait for it, until its sink is full."""
+        if stream.ended is not None or self._cut_if_behind(stream):
             return
         for _, data in islice(self._ring, stream.cursor - self._oldest, None):
             if stream.sink.is_full():
@@ -143,28 +144,27 @@ class Fanout:
             stream.cursor += 1
             self.sent += 1
 
-    def beat(self, data: Wire, slot: int, slots: int) -> None:
-        """Write `data` to every `slots`-th stream, beginning at `slot`: a heartbeat spread over time.
+    def heartbeat(self, data: Wire, slot: int, slots: int) -> None:
+        """Write `data` to every `slots`-th stream, starting at `slot`: so heartbeats spread over time.
 
-        A full sink is passed over: its client has bytes to take as it is.
+        A full sink is skipped: bytes wait for its client already.
         """
         for stream in islice(self._streams.values(), slot, None, slots):
             if not stream.sink.is_full():
                 stream.sink.write(data)
 
-    def cut_stuck(self, now_s: float, most_s: float) -> None:
-        """Cut off every stream whose client has taken none of what waits for it for `most_s`."""
+    def sweep_idle(self, now_s: float, idle_max_s: float) -> None:
+        """Cut off every stream whose client has taken none of its waiting bytes for more than `idle_max_s`."""
         for stream in list(self._streams.values()):
-            if stream.sink.stuck_s(now_s) > most_s:
+            if stream.sink.stuck_s(now_s) > idle_max_s:
                 self._cut(stream, "stuck")
 
     # streams
 
     def join(self, stream: Stream, position: int) -> None:
-        """Add `stream`, to be given everything from `position` on, at once as far as its sink takes it.
+        """Add `stream` and write to it all windows from `position` on, at once as far as its sink takes them.
 
-        A stream its client already had is ended: the newest connection is the one the client is at, the other
-        may be half open.
+        This ends the client's previous stream: the client uses its newest connection, the other may be half open.
         """
         self.end(stream.client_id, "replaced")
         self._streams[stream.client_id] = stream
@@ -173,12 +173,12 @@ class Fanout:
         self.catch_up(stream)
 
     def leave(self, stream: Stream) -> None:
-        """Forget `stream`, if it is still its client's."""
+        """Forget `stream`, if it is still its client's newest."""
         if self._streams.get(stream.client_id) is stream:
             del self._streams[stream.client_id]
 
     def end(self, client_id: str, reason: str) -> None:
-        """End a client's stream; one that takes no bytes is aborted: it would not take the end either."""
+        """End a client's stream; abort one whose sink is full, since its end would not arrive."""
         stream = self._streams.pop(client_id, None)
         if stream is None:
             return
@@ -195,50 +195,50 @@ class Fanout:
 
     # resuming
 
-    def after(self, last: EventId) -> int | Missed:
-        """Return the position of the first window that a client which has `last` has not got.
+    def position_after(self, last: EventId) -> int | Missed:
+        """Return the position of the first window after `last`, the last event that a client received.
 
-        A newer window or epoch than the ring's may be one that another subscriber read sooner: `settled` is
-        False.
+        Another subscriber may already have sent a window that is newer than the ring's newest: then `final` is False.
         """
-        if last == frames.BEFORE_ALL:
-            return Missed("the first windows are not kept", settled=True) if self._oldest or not self.whole else 0
-        same = [(place, seen.window) for place, (seen, _) in enumerate(self._ring) if seen.epoch == last.epoch]
+        if last == frames.EARLIEST:
+            missed = self._oldest > 0 or not self.has_earliest
+            return Missed("the first windows are not kept", final=True) if missed else 0
+        same = [(index, kept.window) for index, (kept, _) in enumerate(self._ring) if kept.epoch == last.epoch]
         if not same:
-            return Missed(f"epoch {last.epoch} is not kept here", settled=False)
+            return Missed(f"epoch {last.epoch} is not kept here", final=False)
         if last.window > same[-1][1]:
-            return Missed(f"window {last.window} lies beyond the newest, {same[-1][1]}", settled=False)
-        # Windows of one epoch are numbered without gaps: the one before the oldest kept loses nothing either.
+            return Missed(f"window {last.window} lies beyond the newest, {same[-1][1]}", final=False)
+        # An epoch numbers its windows without gaps: after the one before the oldest kept, nothing is missed either.
         if last.window < same[0][1] - 1:
-            return Missed(f"window {last.window} is too old: the oldest kept is {same[0][1]}", settled=True)
-        return self._oldest + next((place for place, window in same if window > last.window), same[-1][0] + 1)
+            return Missed(f"window {last.window} is too old: the oldest kept is {same[0][1]}", final=True)
+        return self._oldest + next((index for index, window in same if window > last.window), same[-1][0] + 1)
 
-    async def settle(self, last: EventId, patience_s: float) -> int | Missed:
-        """Return `after(last)`, waiting up to `patience_s` while a window to come may still tell."""
-        found = self.after(last)
+    async def resolve(self, last: EventId, patience_s: float) -> int | Missed:
+        """Return `position_after(last)`; wait up to `patience_s` if a coming window may change a Missed."""
+        position = self.position_after(last)
         try:
             async with asyncio.timeout(patience_s):
-                while isinstance(found, Missed) and not found.settled:
-                    await self._growth()
-                    found = self.after(last)
+                while isinstance(position, Missed) and not position.final:
+                    await self._next_publish()
+                    position = self.position_after(last)
         except TimeoutError:
             pass
-        return found
+        return position
 
-    async def _growth(self) -> None:
+    async def _next_publish(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._grown.add(waiter)
+        self._publish_waiters.add(waiter)
         try:
             await waiter
         finally:
-            self._grown.discard(waiter)
+            self._publish_waiters.discard(waiter)
 
     @property
     def _oldest(self) -> int:
         return self.head - len(self._ring)
 
-    def _cut_off(self, stream: Stream) -> bool:
-        """Cut `stream` if it is too far behind; say whether it was."""
+    def _cut_if_behind(self, stream: Stream) -> bool:
+        """Cut off `stream` if it is too far behind; return whether it was."""
         waiting = self.head - max(stream.cursor, stream.joined)
         if waiting <= self._queue_max and stream.cursor >= self._oldest:
             return False

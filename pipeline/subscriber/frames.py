@@ -1,4 +1,4 @@
-"""What a stream's client and its server say to each other: event ids, and bytes framed once for all."""
+"""Event ids, and events framed once for all streams of every transport."""
 
 from __future__ import annotations
 
@@ -15,43 +15,47 @@ _PING = b"\x89\x00"
 
 
 class EventId(NamedTuple):
-    """`<epoch>:<window>`."""
+    """`<epoch>:<window>`, or `earliest`."""
 
     epoch: str
     window: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.window}"
+        return f"{self.epoch}:{self.window}" if self.epoch else "earliest"
 
 
-BEFORE_ALL = EventId("begin", 0)
-"""What a client has that came before the first window there ever was; no query of Spark's is called so."""
+EARLIEST = EventId("", -1)
+"""The id before a feed's first window: a client that has it resumes from the feed's beginning."""
 
 
 def parse_event_id(text: str, field: str) -> EventId:
-    """Return the id a client sent as `field`. Raises MessageError for what no server of ours sent."""
+    """Return the id that a client sent as `field`. Raises MessageError for a malformed id."""
+    if text == str(EARLIEST):
+        return EARLIEST
     epoch, _, window = text.rpartition(":")
     number = window.isascii() and window.isdigit() and len(window) < 19
-    # What is not UTF-8 comes from HTTP as surrogates, which cannot be sent back in an answer.
+    # Bytes that are not UTF-8 arrive as surrogates, which an answer cannot contain.
     foreign = any("\ud800" <= character <= "\udfff" for character in epoch)
     if not (epoch and number) or foreign or len(text) > EVENT_ID_MAX:
-        raise MessageError(f"{field} is {text[:80]!a}: send the last event's id, <epoch>:<window>, or none")
+        raise MessageError(
+            f"{field} is {text[:80]!a}: send the last event's id (<epoch>:<window> or earliest), or omit it"
+        )
     return EventId(epoch, int(window))
 
 
 class Missed(NamedTuple):
-    """Why a stream cannot go on where it stopped; not `settled` while a window to come may change that."""
+    """Why a stream cannot resume; `final` unless a coming window may change that."""
 
     reason: str
-    settled: bool
+    final: bool
 
 
 class Wire(NamedTuple):
-    """Bytes ready to be sent, framed once for all.
+    """One event or heartbeat in the framing of each transport.
 
-    `plain` is a server-sent event, `chunk` that as one chunk of HTTP/1.1, `frame` a whole WebSocket frame, and
-    `message` the JSON it carries, which is also one item of a poll's answer, empty for what is none; `event_id` is
-    empty for what only keeps a connection alive.
+    `plain` is a server-sent event, `chunk` the same as one HTTP/1.1 chunk, `frame` a whole WebSocket frame. `message`
+    is the JSON in that frame and one item of a poll's answer; empty if a poll's answer omits it. `event_id` is empty
+    for a heartbeat.
     """
 
     plain: bytes
@@ -62,12 +66,12 @@ class Wire(NamedTuple):
 
 
 def chunked(data: bytes) -> bytes:
-    """Frame `data`, which is not empty (an empty chunk would end the response)."""
+    """Frame `data` as one chunk; it must not be empty (an empty chunk ends the response)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return one unmasked WebSocket text message, as a server sends it."""
+    """Return `payload` as one unmasked WebSocket text message, as a server sends it."""
     size = len(payload)
     if size < 126:
         return bytes((_TEXT, size)) + payload
@@ -77,23 +81,23 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def event(event_id: str, name: str, data: bytes) -> Wire:
-    """Frame one event; `data` is JSON on one line. Raises MessageError when it cannot be sent."""
+    """Frame one event; `data` is JSON on one line. Raises MessageError for an id that SSE cannot carry."""
     plain = sse.encode_event(event_id, name, data)
     message = b'{"id":%b,"event":%b,"data":%b}' % (encode(event_id), encode(name), data)
     return Wire(plain, chunked(plain), text_frame(message), message, event_id)
 
 
-def beat() -> Wire:
-    """Return what goes out when nothing else does, so that dead connections are noticed."""
-    plain = sse.comment("beat")
+def heartbeat() -> Wire:
+    """Return a heartbeat: it keeps a quiet connection open and reveals a dead one."""
+    plain = sse.comment("heartbeat")
     return Wire(plain, chunked(plain), _PING)
 
 
-def beginning(newest: EventId) -> Wire:
-    """Return what tells a client that begins where it begins: cut off before its first window, it resumes all the same.
+def begin_event(newest: EventId) -> Wire:
+    """Return the id after which a new stream starts: a client that loses it before the first window can resume.
 
-    As a server-sent event it is an id alone, which sets the last event id and dispatches nothing (section 9.2.6). A
-    poll's answer says it in `after`.
+    As a server-sent event it is an id alone, which sets the last event id and dispatches nothing (WHATWG HTML, section
+    9.2.6). A poll's answer carries it in `after`.
     """
     plain = b"id: %b\n\n" % str(newest).encode()
     message = b'{"id":%b,"event":"begin","data":{}}' % encode(str(newest))
@@ -101,6 +105,6 @@ def beginning(newest: EventId) -> Wire:
 
 
 def reset_event(last: EventId, reason: str, newest: EventId) -> Wire:
-    """Return the event that tells a client of a gap; the stream goes on after `newest`, which its id says."""
-    said = {"reason": reason, "last_event_id": str(last), "resumes_after": str(newest)}
-    return event(str(newest), "reset", encode(said))
+    """Return the event that reports a gap; the stream continues after `newest`, which is the event's id."""
+    gap = {"reason": reason, "last_event_id": str(last), "resumes_after": str(newest)}
+    return event(str(newest), "reset", encode(gap))

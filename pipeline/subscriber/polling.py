@@ -1,7 +1,7 @@
 """Long polling: `GET /clients/{id}/windows?after=<epoch>:<window>`.
 
-The answer is `{"events": [{"id", "event", "data"}, …], "after": "<id>"}`: as soon as there is an event, or after WAIT_S
-without any. `after` is what to ask with the next time, in either case: what comes between two polls is not missed.
+The answer is `{"events": [{"id", "event", "data"}, …], "after": "<id>"}`. It comes as soon as there is an event, or
+after WAIT_S without one. The next request sends `after` in either case, so that no window between two polls is missed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from pipeline.errors import MessageError
 from pipeline.messages import encode
-from pipeline.subscriber.admission import Admission, Refusal, cors, refuse
+from pipeline.subscriber.admission import Admission, cors_headers
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import Wire
 
@@ -21,8 +20,8 @@ WAIT_S = 25.0
 EVENTS_MAX = 100
 
 
-class Answer:
-    """The sink of one poll: keeps events until it is answered."""
+class PollAnswer:
+    """The sink of one poll: keeps events until the poll is answered."""
 
     def __init__(self) -> None:
         self.events: list[Wire] = []
@@ -36,44 +35,41 @@ class Answer:
                 self.stream.wake()
 
     def is_full(self) -> bool:
-        """Whether the answer holds all it may."""
+        """Whether the answer holds EVENTS_MAX events."""
         return len(self.events) >= EVENTS_MAX
 
     def abort(self) -> None:
-        """Nothing to cut: the answer goes out as it is."""
+        """Do nothing: the answer goes out as it is."""
 
     def stuck_s(self, now_s: float) -> float:
-        """Nothing waits here."""
+        """Return 0: no bytes wait here."""
         return 0.0
 
 
-async def poll(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
-    """Answer with what came after `after`, or with what comes next. Raises Refusal."""
-    client_id = await admission.client(request)
+async def serve_poll(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
+    """Answer with the windows after `after`, or with the next one. Raises Refusal."""
+    client_id = await admission.authenticate(request)
     after = request.query.get("after", "")
-    try:
-        position, first = await admission.resumed(after, "after")
-    except MessageError as error:
-        raise Refusal(refuse(400, "Malformed after", str(error))) from error
-    answer = Answer()
-    one = answer.stream = Stream(client_id, answer, "poll")
+    position, first = await admission.resume(after, "after")
+    answer = PollAnswer()
+    stream = answer.stream = Stream(client_id, answer, "poll")
     if first is not None:
         answer.write(first)
     if admission.is_registered(client_id):
-        fanout.join(one, position)
+        fanout.join(stream, position)
         try:
-            if not answer.events and one.ended is None:
+            if not answer.events and stream.ended is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WAIT_S):
-                        await one.disturbed()
+                        await stream.woken()
         finally:
-            fanout.leave(one)
-    # Where it began, not what is newest by now: a window that came after its end would be named and not given.
-    begun = after if first is None else first.event_id
-    newest = answer.events[-1].event_id if answer.events else begun
-    listed = b",".join(event.message for event in answer.events)
+            fanout.leave(stream)
+    # The stream's start and not the newest id: a window that came after the stream's end is not in the answer.
+    start = after if first is None else first.event_id
+    last = answer.events[-1].event_id if answer.events else start
+    events = b",".join(event.message for event in answer.events)
     return web.Response(
-        body=b'{"events":[%b],"after":%b}' % (listed, encode(newest)),
+        body=b'{"events":[%b],"after":%b}' % (events, encode(last)),
         content_type="application/json",
-        headers={"Cache-Control": "no-store", **cors(request)},
+        headers={"Cache-Control": "no-store", **cors_headers(request)},
     )

@@ -1,4 +1,4 @@
-"""What one process needs to hold thousands of connections."""
+"""Settings of a process that holds thousands of connections: open files, event loop, threads, heap."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 
 def raise_file_limit() -> int:
-    """Allow this process as many open files as it may have; return how many."""
+    """Raise the limit of open files to the most that the system allows; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
-        # macOS calls its hard limit unlimited and refuses it.
+        # macOS reports an unlimited hard limit and refuses to set it.
         return soft
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return uvloop's loop factory where there is one."""
+    """Return uvloop's loop factory if uvloop is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -32,30 +32,30 @@ def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def shorten_switch_interval() -> None:
-    """Have Python's threads take turns every half millisecond: what reads Kafka would keep the event loop for five."""
+    """Switch threads every half millisecond: Kafka's reader would block the event loop for five (the default)."""
     sys.setswitchinterval(0.0005)
 
 
 def use_system_malloc() -> None:
-    """Begin this process anew with Python's objects in the C library's heap, where that can give memory back.
+    """Restart this process with Python's objects in the C library's heap, if `trim_heap` works on that.
 
-    Python's own allocator keeps a mebibyte for each object in it that lives on: when 2,500 clients had gone, 23 MB of
-    the 34 that they had taken. PYTHONMALLOC, where it is set, has chosen already.
+    Python's own allocator keeps a mebibyte as long as one object in it lives: after 2,500 clients had left, it kept 23
+    of their 34 MB. Does nothing if PYTHONMALLOC is set.
     """
     if _heap() is not None and "PYTHONMALLOC" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONMALLOC": "malloc"})
 
 
 def trim_heap() -> None:
-    """Return to the system whatever whole pages of the heap are free; it takes some 50 ms."""
+    """Return the heap's free pages to the system; takes about 50 ms."""
     heap = _heap()
     if heap is not None:
-        # It also drops the used-up objects that Python keeps for reuse, tuples above all: each holds its page.
+        # This also frees the objects that Python keeps for reuse, mostly tuples: each would hold its page.
         gc.collect()
         heap.malloc_trim(0)
 
 
 def _heap() -> ctypes.CDLL | None:
-    """The C library, if it is one that can be told to (glibc)."""
+    """Return the C library if it has malloc_trim (glibc), else None."""
     library = ctypes.CDLL(None)
     return library if hasattr(library, "malloc_trim") else None

@@ -30,7 +30,7 @@ def write(request):
     return WRITERS[request.param]
 
 
-def test_a_file_takes_its_name_when_it_is_whole(write, tmp_path):
+def test_a_file_gets_its_name_when_it_is_complete(write, tmp_path):
     """What is written stands under its name, and nothing else is left beside it."""
     write(tmp_path / "some")
     assert [path.name for path in tmp_path.iterdir()] == ["some"]
@@ -46,7 +46,7 @@ def test_what_was_written_can_be_read(tmp_path):
     assert (tmp_path / "csv").read_text(encoding="utf-8") == "a\n1\n"
 
 
-def test_a_write_that_fails_half_way_leaves_the_file_that_stood_there(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     """Whatever ends a write, a finished file keeps its contents and no half of the new one stays."""
     path = tmp_path / "some"
     path.write_text("finished")
@@ -60,7 +60,7 @@ def test_a_write_that_fails_half_way_leaves_the_file_that_stood_there(tmp_path):
     ("number", "said"),
     [
         (errno.ENOSPC, "the disk is full: make room and run it again"),
-        (errno.EACCES, "Permission denied: mend that"),
+        (errno.EACCES, "Permission denied: fix that"),
     ],
 )
 def test_a_full_disk_is_named_with_the_file_and_harms_nothing(tmp_path, number, said):
@@ -81,14 +81,14 @@ def test_a_really_full_disk_is_such_an_error(tmp_path, monkeypatch):
         files.write_text(tmp_path / "some", "x" * 100_000)
 
 
-def test_a_folder_that_is_not_there_is_named(write, tmp_path):
+def test_a_missing_folder_is_named(write, tmp_path):
     """A path that cannot exist is an error of ours, not a traceback."""
     with pytest.raises(EmoStreamError, match="absent/some could not be written"):
         write(tmp_path / "absent" / "some")
 
 
 def test_a_full_disk_anywhere_is_one_line(monkeypatch):
-    """What was not written by way of these functions, such as a new folder, is told of no worse."""
+    """A failure outside these functions, such as a new folder, gets the same message."""
 
     def fail(options):
         raise OSError(errno.ENOSPC, "No space left on device", "reports/mine/summary")

@@ -1,4 +1,4 @@
-"""A registry and a subscriber, on ports of their own, that do to a client what a test tells them to."""
+"""A registry and a subscriber, on ports of their own, that follow a test's script."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PATHS = {"sse": "stream", "websocket": "socket", "poll": "windows"}
 
 
 def window(number: int, epoch: str = "e", emoji: str = "😂") -> Event:
-    """A window's event, as a subscriber sends it."""
+    """Return a window's event, as a subscriber sends it."""
     hops = (Hop("main-publisher", 1, 2, 3), Hop("cluster-publisher-1", 4, 5, 6), Hop("subscriber-1-1", 7, 8, 9))
     content = Window(epoch, number, 0, 0, {}, 38, [TypeCount(emoji, 38, 4)], hops=hops)
     return f"{epoch}:{number}", "window", encode(content)
 
 
 def reset(reason: str, last: str, after: str = "") -> Event:
-    """A reset's event."""
+    """Return a reset's event."""
     return after, "reset", encode({"reason": reason, "last_event_id": last, "resumes_after": after})
 
 
 @dataclass
 class Send:
-    """Send events, then hold the connection, end it properly, or cut it. A poll is answered with all of them."""
+    """Send events, then hold the connection, end it properly, or cut it. A poll's answer holds all of them."""
 
     events: list[Event]
     then: Literal["hold", "end", "cut"] = "hold"
@@ -41,7 +41,7 @@ class Send:
 
 @dataclass
 class Refuse:
-    """Answer with a problem document; a WebSocket that stands is closed with 1008 if `after_upgrade`."""
+    """Answer with a problem document; with `after_upgrade`, close an open WebSocket with 1008 instead."""
 
     status: int
     detail: str = ""
@@ -49,22 +49,22 @@ class Refuse:
     after_upgrade: bool = False
 
     def response(self) -> web.Response:
-        """The answer."""
+        """Return the answer."""
         body = None if self.status == 204 else json.dumps({"status": self.status, "detail": self.detail})
         kind = None if body is None else "application/problem+json"
         return web.Response(status=self.status, text=body, content_type=kind, headers=self.headers)
 
 
 class Scripted:
-    """The servers; what is in `acts`, `registering` and `leading` is done to one request each, in order.
+    """The servers. Each item of `acts`, `registering`, `redirecting` and `deleting` answers one request, in order.
 
-    After `acts` a connection is held open; after the others the registry does its duty.
+    After the last of `acts` a connection is held open; after the last of the others the registry answers as usual.
     """
 
     def __init__(self, *acts: Send | Refuse) -> None:
         self.acts = deque(acts)
         self.registering: deque[Refuse] = deque()
-        self.leading: deque[Refuse] = deque()
+        self.redirecting: deque[Refuse] = deque()
         self.registered: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.deleting: deque[Refuse] = deque()
@@ -80,19 +80,19 @@ class Scripted:
         registry.router.add_post("/clients", self._register)
         registry.router.add_delete("/clients/{id}", self._delete)
         for path in PATHS.values():
-            registry.router.add_get(f"/clients/{{id}}/{path}", self._lead)
+            registry.router.add_get(f"/clients/{{id}}/{path}", self._redirect)
             subscriber.router.add_get(f"/clients/{{id}}/{path}", self._serve)
-        self.url, self.place = [await self._start(app) for app in (registry, subscriber)]
+        self.url, self.subscriber_url = [await self._start(app) for app in (registry, subscriber)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop; whatever is open is let go."""
+        """Stop, and release the connections that are held open."""
         self._held.set()
         for runner in self._runners:
             await runner.cleanup()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition()` holds."""
+        """Wait until `condition()` is true."""
         async with asyncio.timeout(20):
             while not condition():
                 await asyncio.sleep(0.002)
@@ -108,12 +108,12 @@ class Scripted:
     async def _register(self, request: web.Request) -> web.Response:
         if self.registering:
             return self.registering.popleft().response()
-        wanted = await request.json()
-        self.registered.append(wanted)
+        options = await request.json()
+        self.registered.append(options)
         name = f"c{len(self.registered)}"
-        path = PATHS[wanted.get("transport", "sse")]
-        seat = {"cluster": wanted.get("cluster", "1"), "subscriber": "1"}
-        answer = {"client_id": name, "token": f"token-{name}", "live": True, **seat}
+        path = PATHS[options.get("transport", "sse")]
+        assignment = {"cluster": options.get("cluster", "1"), "subscriber": "1"}
+        answer = {"client_id": name, "token": f"token-{name}", "live": True, **assignment}
         return web.json_response({**answer, "stream_url": f"{self.url}/clients/{name}/{path}"}, status=201)
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -123,16 +123,16 @@ class Scripted:
         self.deleted.append(request.match_info["id"])
         return web.Response(status=204)
 
-    async def _lead(self, request: web.Request) -> web.Response:
-        if self.leading:
-            return self.leading.popleft().response()
-        return web.Response(status=307, headers={"Location": self.place + request.path})
+    async def _redirect(self, request: web.Request) -> web.Response:
+        if self.redirecting:
+            return self.redirecting.popleft().response()
+        return web.Response(status=307, headers={"Location": self.subscriber_url + request.path})
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         act = self.acts.popleft() if self.acts else Send([])
         if not self._is_allowed(request):
-            act = Refuse(401, "no token came")
+            act = Refuse(401, "token missing")
         self.open += 1
         try:
             if request.path.endswith("/socket") and not (isinstance(act, Refuse) and not act.after_upgrade):
@@ -193,6 +193,6 @@ class Scripted:
             await self._held.wait()
         elif act.then == "cut":
             assert request.transport is not None
-            # What was written is to arrive before the reset.
+            # Let the written bytes arrive before the reset.
             await asyncio.sleep(0.01)
             request.transport.abort()

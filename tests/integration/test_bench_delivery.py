@@ -7,8 +7,8 @@ import json
 import psutil
 import pytest
 
-from experiments.bench.delivery.measurements import Sizes
-from experiments.bench.delivery.suite import delivery
+from experiments.bench.delivery.measurements import delivery
+from experiments.bench.delivery.sizes import Sizes
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +41,7 @@ def test_the_benchmark_measures_every_part_and_leaves_nothing_running() -> None:
     assert figures["kb_per_connection"] is not None
     for name in ("lost", "duplicated", "reordered", "churn_missed", "failover_missed"):
         assert figures[name] == 0, figures
-    assert figures["fan_in"]["clients_a_subscriber"] == {"1/1": 20, "1/2": 20}
+    assert figures["fan_in"]["clients_per_subscriber"] == {"1/1": 20, "1/2": 20}
     assert [level["clients"] for level in figures["fan_out"]["levels"]] == [5, 10]
     assert figures["churn"]["comers"]["came"] == 20
     failover = figures["failover"]

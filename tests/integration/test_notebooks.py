@@ -1,4 +1,4 @@
-"""The notebooks run, by nbval as in anybody's CI and by papermill, on a chain that is up."""
+"""The notebooks run, by nbval as in a CI and by papermill, on a chain that is up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import papermill
 import pytest
 
 from experiments.run import notebook
+from experiments.synthetic import campaign
 from pipeline.errors import SettingError
 
 pytestmark = pytest.mark.integration
@@ -44,21 +45,57 @@ def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_nbval_passes_on_a_short_trace(ready_file: Path, tmp_path: Path) -> None:
-    """Every cell of trace.ipynb executes under nbval on a small recording, which is sent and counted whole."""
-    recording = tmp_path / "recorded.csv"
-    # One at a time and three at once, until well beyond the eight seconds that are replayed of it.
+def test_nbval_passes_on_a_short_replay(ready_file: Path, tmp_path: Path) -> None:
+    """run.ipynb replays a small recording, which is sent and counted completely."""
+    recorded = tmp_path / "recorded.csv"
+    # One at a time and three at once, until well after the eight seconds that are replayed of it.
     rows = [
         f"{ms},user-{ms % 9},{'🎉❤😂'[ms % 3]}" for ms in range(0, 20_000, 70) for _ in range(1 + 2 * (ms % 4 == 0))
     ]
-    recording.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows, ""]), encoding="utf-8")
+    recorded.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows, ""]), encoding="utf-8")
     short = {name: SHORT[name] for name in ("clients", "warm_up_triggers", "measured_triggers")}
-    parameters = {**short, "trace": str(recording), "speed": 2.0, "attach": str(ready_file)}
-    checked_by_nbval("trace.ipynb", parameters, tmp_path)
+    replay = {"arrivals": "trace", "trace": str(recorded), "speed": 2.0}
+    checked_by_nbval("run.ipynb", {**short, **replay, "attach": str(ready_file)}, tmp_path)
     assert (tmp_path / "run" / "report.html").exists()
     plan, topic = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("plan", "topic"))
     assert len(plan) == sum(int(row.split(",")[0]) < 16_000 for row in rows)
     assert Counter(topic["user_id"]) == Counter(plan["user_id"])
+
+
+@pytest.mark.timeout(240)
+def test_quickstart_ends_by_itself_with_every_reaction_counted(ready_file: Path, tmp_path: Path) -> None:
+    """Every cell of quickstart.ipynb executes under nbval; it stops after the windows asked for."""
+    parameters = {"users": 10, "rate_per_s": 40.0, "windows": 3, "attach": str(ready_file)}
+    checked_by_nbval("quickstart.ipynb", parameters, tmp_path)
+
+
+def test_sweep_shows_the_interval_and_the_limit_of_a_capacity(tmp_path: Path) -> None:
+    """sweep.ipynb, executed on a search, says the interval and the limiting stage and draws the staircase."""
+    campaign.write_synthetic(
+        tmp_path / "capacity",
+        levels=[{"rate_per_s": load} for load in (1000, 1600, 2560, 4096)],
+        search={"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15},
+        truth=lambda factors: {"shift_s": 5.0, "cpu_share_spark": 1.4} if factors["rate_per_s"] > 3000 else {},
+    )
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / "sweep.ipynb",
+        executed,
+        {"campaign": str(tmp_path / "capacity")},
+        progress_bar=False,
+        kernel_name="python3",
+        kernel_manager_class=notebook.LocalKernel,
+        cwd=str(NOTEBOOKS.parent),
+    )
+    cells = {cell.id: str(cell.get("outputs")) for cell in nbformat.read(executed, as_version=4).cells}
+    findings, *rest = [outputs for outputs in cells.values() if "The chain carries" in outputs]
+    assert rest == []
+    assert "2,560" in findings
+    assert "4,096" in findings
+    assert "Spark" in findings
+    shown = str(list(cells.values()))
+    assert "The probes of the search" in shown
+    assert "cpu_share_spark" in shown
 
 
 @pytest.mark.timeout(240)
@@ -91,7 +128,7 @@ def test_nbval_passes_on_the_policies() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> None:
+def test_entries_that_are_not_one_emoji_are_left_out(tmp_path: Path) -> None:
     """Given a recording, the notebook says how many of its entries are no emoji, and keeps its figures."""
     trace = tmp_path / "trace.csv"
     typed = ["😂", "❤", "👍🏽", "🇫🇷", "boo", "👨‍👩‍👧"] * 5
@@ -109,13 +146,13 @@ def test_a_trace_with_what_is_no_emoji_is_shown_without_it(tmp_path: Path) -> No
     )
     said = executed.read_text(encoding="utf-8")
     assert "5 entries are not one emoji" in said
-    assert "The recorded crowd has 25 reactions of five types" in said
+    assert "The recorded audience has 25 reactions of five types" in said
     assert (tmp_path / "course.svg").read_text().startswith("<svg")
     assert {"policies.csv", "course.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_notebooks_hold_no_outputs_but_checked_ones() -> None:
-    """What is committed has outputs where nbval compares them, and nowhere else: a diff shows what somebody changed."""
+def test_only_checked_outputs_are_committed() -> None:
+    """Only outputs that nbval compares are committed: a diff then shows changes of the source."""
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             checked = CHECKED in cell.metadata.get("tags", [])

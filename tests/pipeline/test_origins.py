@@ -1,4 +1,4 @@
-"""Which pages may call a stage: those of the same host, and no cleverly named other."""
+"""Which pages may call a stage: those of the same host, and no page with a similar name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pipeline.origins import hostname, same_host
         ("[::1", ""),
     ],
 )
-def test_the_name_is_what_stands_before_the_port(host: str, name: str) -> None:
-    """Small letters, no port, no brackets; nothing for what is no host."""
+def test_hostname_has_no_port_and_no_brackets(host: str, name: str) -> None:
+    """The name is in lower case; a malformed host gives an empty name."""
     assert hostname(host) == name
 
 
@@ -32,8 +32,8 @@ def test_the_name_is_what_stands_before_the_port(host: str, name: str) -> None:
         ("http://[::1]:8080", "[::1]:8000"),
     ],
 )
-def test_another_port_of_the_same_host_may(origin: str, host: str) -> None:
-    """The registry's page is of the same host, whatever its port."""
+def test_another_port_of_the_same_host_is_allowed(origin: str, host: str) -> None:
+    """The registry's page has the same host and another port."""
     assert same_host(origin, host)
 
 
@@ -51,6 +51,6 @@ def test_another_port_of_the_same_host_may(origin: str, host: str) -> None:
         ("http://[::1", "[::1"),
     ],
 )
-def test_others_may_not(origin: str, host: str) -> None:
-    """Other hosts, no host at all, and what is no web page's origin."""
+def test_other_hosts_and_malformed_origins_are_refused(origin: str, host: str) -> None:
+    """Other hosts, an empty host, and origins that no web page has."""
     assert not same_host(origin, host)

@@ -1,4 +1,4 @@
-"""How much one sender may send."""
+"""The limit on what one sender may send."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ HITS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 7), st.integers
 
 
 @given(per_s=st.integers(1, 10), hits=HITS)
-def test_no_user_has_more_than_the_limit_in_a_second(per_s: int, hits: list[tuple[str, int, int]]) -> None:
-    """What is let through in one second stays within the limit, and is refused only where it would exceed it."""
+def test_user_never_exceeds_the_limit_in_a_second(per_s: int, hits: list[tuple[str, int, int]]) -> None:
+    """Accepted costs stay within the limit, and a cost is refused only if it would exceed it."""
     limit = RateLimit(per_s)
-    let_through: Counter[tuple[str, int]] = Counter()
+    accepted: Counter[tuple[str, int]] = Counter()
     for user, cost, now_ns in sorted(hits, key=lambda hit: hit[2]):
         cell = (user, now_ns // NS)
-        fits = let_through[cell] + cost <= per_s
+        fits = accepted[cell] + cost <= per_s
         assert limit.hit(user, cost, now_ns) is fits
-        let_through[cell] += cost if fits else 0
-    assert all(count <= per_s for count in let_through.values())
+        accepted[cell] += cost if fits else 0
+    assert all(count <= per_s for count in accepted.values())
 
 
-def test_zero_is_no_limit() -> None:
-    """`rate_per_user_s=0` lets everything through."""
+def test_zero_means_no_limit() -> None:
+    """`rate_per_user_s=0` accepts everything."""
     limit = RateLimit(0)
     assert all(limit.hit("a", 1_000, 0) for _ in range(10))
 
 
 def test_threads_share_one_count() -> None:
-    """Many request threads together let through exactly the limit."""
+    """Many request threads together accept exactly the limit."""
     limit = RateLimit(500)
     barrier = threading.Barrier(8)
     passed: list[int] = []
@@ -50,8 +50,8 @@ def test_threads_share_one_count() -> None:
     assert sum(passed) == 500
 
 
-def test_memory_is_that_of_one_second() -> None:
-    """A new second forgets the users of the one before."""
+def test_memory_is_bounded_by_one_window() -> None:
+    """A new second removes the users of the last one."""
     limit = RateLimit(1)
     for second in range(3):
         for user in range(50):
@@ -60,8 +60,8 @@ def test_memory_is_that_of_one_second() -> None:
 
 
 @given(window_s=st.integers(1, 90), now_ns=st.integers(0, 10**15))
-def test_after_the_wait_everyone_may_send_again(window_s: int, now_ns: int) -> None:
-    """Whole seconds, at least one and no more than there are, and not one too few."""
+def test_after_wait_s_the_sender_may_send_again(window_s: int, now_ns: int) -> None:
+    """`wait_s` is between 1 and the window's length, and long enough."""
     limit = RateLimit(1, window_s)
     assert limit.hit("a", 1, now_ns)
     wait_s = limit.wait_s(now_ns)

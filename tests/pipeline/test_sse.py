@@ -18,28 +18,28 @@ data = st.text(st.characters(exclude_categories=("Cs",)))
 
 
 def normal(text: str) -> str:
-    """The standard keeps that a line ended, and not how."""
+    """Return `text` with LF line ends, as the standard dispatches it."""
     return re.sub(r"\r\n|\r", "\n", text)
 
 
 def feed_in_pieces(parser: SseParser, wire: bytes, cuts: list[int]) -> list[SseEvent]:
-    """Feed `wire` cut at `cuts`."""
-    places = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
-    return [event for start, end in pairwise(places) for event in parser.feed(wire[start:end])]
+    """Feed `wire` in pieces, cut at `cuts`."""
+    bounds = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
+    return [event for start, end in pairwise(bounds) for event in parser.feed(wire[start:end])]
 
 
 @given(st.lists(st.tuples(line, line.filter(bool), data)), st.lists(st.integers(0, 10_000)))
-def test_what_is_encoded_is_parsed_however_it_is_cut(events: list[tuple[str, str, str]], cuts: list[int]) -> None:
-    """Every id, type and text comes out as it went in, wherever the bytes were cut."""
-    wire = b"".join(sse.comment("beat") + sse.encode_event(name, kind, text.encode()) for name, kind, text in events)
+def test_encoded_events_parse_back_with_any_cuts(events: list[tuple[str, str, str]], cuts: list[int]) -> None:
+    """Every id, type and text is parsed as encoded, wherever the bytes were cut."""
+    wire = b"".join(sse.comment("note") + sse.encode_event(name, kind, text.encode()) for name, kind, text in events)
     assert feed_in_pieces(SseParser(), wire, cuts) == [
         SseEvent(name, kind, normal(text), None) for name, kind, text in events
     ]
 
 
 @given(st.sampled_from(["\n", "\r", "\r\n"]), st.lists(st.integers(0, 200)))
-def test_every_line_end_of_the_standard_counts(end: str, cuts: list[int]) -> None:
-    """LF, CR and CRLF end a line alike, and a CRLF cut in two is still one."""
+def test_lf_cr_and_crlf_all_end_a_line(end: str, cuts: list[int]) -> None:
+    """A CRLF that is cut in two is still one line end."""
     lines = ["id: 1", "data: a", "data: b", "", ": note", "retry: 7", "data:c", ""]
     wire = "".join(text + end for text in lines).encode()
     assert feed_in_pieces(SseParser(), wire, cuts) == [
@@ -48,8 +48,8 @@ def test_every_line_end_of_the_standard_counts(end: str, cuts: list[int]) -> Non
     ]
 
 
-def test_an_event_ended_by_cr_is_not_held_back() -> None:
-    """A blank line that ends in CR dispatches at once, without waiting for a possible LF."""
+def test_event_ended_by_cr_is_dispatched_at_once() -> None:
+    """A blank line that ends in CR dispatches without waiting for a possible LF."""
     parser = SseParser()
     assert parser.feed(b"data: x\r\r") == [SseEvent("", "message", "x", None)]
     assert parser.feed(b"\ndata: y\r\n\r\n") == [SseEvent("", "message", "y", None)]
@@ -74,21 +74,21 @@ def test_an_event_ended_by_cr_is_not_held_back() -> None:
         (b"data: unfinished\n", []),
     ],
 )
-def test_the_standards_corner_cases(wire: bytes, expected: list[SseEvent]) -> None:
-    """BOM, empty fields, bad retry values, NUL in an id and unfinished events are as the standard says."""
+def test_corner_cases_follow_the_standard(wire: bytes, expected: list[SseEvent]) -> None:
+    """BOM, empty fields, bad retry values, NUL in an id and unfinished events."""
     assert SseParser().feed(wire) == expected
 
 
-def test_the_last_event_id_is_what_a_client_reconnects_with() -> None:
-    """An id counts once its event is complete, also when the event has no data."""
+def test_last_event_id_changes_when_an_event_is_complete() -> None:
+    """Also if the event has no data."""
     parser = SseParser()
     parser.feed(b"id: 1\n\nid: 2\n")
     assert parser.last_event_id == "1"
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b"])
-def test_a_field_that_would_break_the_stream_is_refused(bad: str) -> None:
-    """Neither an id nor a type can smuggle in a line of its own."""
+def test_line_end_or_nul_in_a_field_raises_message_error(bad: str) -> None:
+    """Neither an id nor a type can add a line of its own."""
     with pytest.raises(MessageError, match="SSE field id"):
         sse.encode_event(bad, None, b"x")
     with pytest.raises(MessageError, match="SSE field event"):
@@ -96,6 +96,6 @@ def test_a_field_that_would_break_the_stream_is_refused(bad: str) -> None:
 
 
 @given(data)
-def test_a_comment_never_becomes_an_event(text: str) -> None:
-    """Whatever a comment says, a client passes over it."""
+def test_comment_never_becomes_an_event(text: str) -> None:
+    """Whatever its text, a client ignores it."""
     assert SseParser().feed(sse.comment(text) + sse.retry(5)) == []

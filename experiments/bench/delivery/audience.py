@@ -1,7 +1,7 @@
 """The crowd of the delivery benchmark: clients that register, follow the redirect, and keep their streams.
 
-A client does what a browser's EventSource does: it connects to its stable address, and when its stream ends it waits
-what the server asked for and connects there again with the id it saw last.
+A client behaves as a browser's EventSource: it connects to its stable address, and when its stream ends it waits as
+long as the server asked and connects there again with its last id.
 """
 
 from __future__ import annotations
@@ -18,71 +18,70 @@ import msgspec
 
 from experiments.bench.delivery.client import Client, Join, Received, Stream
 from experiments.bench.delivery.wire import Pool, request
+from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
-# Not experiments.load.schedule's: that would bring pandas into a process that has to be light.
-NS_PER_S = 1_000_000_000
-# What a subscriber asks for in its greeting.
+# A subscriber asks for this delay at the start of a stream.
 RETRY_S = 1.0
-# Fewer than the registry answers at a time: each is answered at once.
+# Fewer than the registry answers at a time, so that none waits.
 REGISTRY_CONNECTIONS = 48
 OPEN_S = 60.0
-LOOK_S = 0.05
+POLL_S = 0.05
 
 
 class Audience:
-    """All clients of one process. Every method is bounded in time and raises EmoStreamError where one fails for good.
+    """All clients of one process. Every method is bounded in time and raises EmoStreamError if one fails permanently.
 
-    `troubles` counts what went wrong on the way and was tried again.
+    `troubles` counts the failures that were tried again.
     """
 
     def __init__(self, registry: str) -> None:
         parts = urlsplit(registry)
         self._pool = Pool(parts.hostname or "", parts.port or 80, REGISTRY_CONNECTIONS)
         self._clients: list[Client] = []
-        self._here: deque[Client] = deque()
-        self._errands: set[asyncio.Task[None]] = set()
+        self._connected: deque[Client] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.troubles: Counter[str] = Counter()
 
     async def register(self, count: int, cluster: str, epoch: str) -> list[str]:
-        """Register `count` clients who expect windows of `epoch`; return their subscribers, `cluster/subscriber`."""
+        """Register `count` clients that expect windows of `epoch`; return their subscribers, `cluster/subscriber`."""
         clients = [Client(epoch.encode()) for _ in range(count)]
         self._clients += clients
         await asyncio.gather(*(self._register(client, cluster) for client in clients))
         return [client.home for client in clients]
 
     async def open(self, which: Iterable[int], rate_per_s: float) -> float:
-        """Connect these clients, so many a second whatever becomes of those before; return the rate achieved, 1/s."""
+        """Connect these clients at this rate, whether earlier ones succeed or not; return the rate achieved, 1/s."""
         opening = [self._clients[index] for index in which]
-        begun_ns = array("q")
+        started_ns = array("q")
         async for index, due_ns in paced(len(opening), rate_per_s):
-            begun_ns.append(time.time_ns())
+            started_ns.append(time.time_ns())
             self._enter(opening[index], self._watch(opening[index], due_ns))
         deadline_s = time.monotonic() + OPEN_S
         while absent := sum(client.stream is None for client in opening):
-            self._look_after()
+            self._raise_failures()
             if time.monotonic() > deadline_s:
                 raise EmoStreamError(
-                    f"{absent} of {len(opening)} clients had no stream {OPEN_S:g} s after the last was to connect: "
-                    f"{dict(self.troubles) or 'no answer came'}"
+                    f"{absent} of {len(opening)} clients had no stream {OPEN_S:g} s after the last was due to "
+                    f"connect: {dict(self.troubles) or 'no answer'}"
                 )
-            await asyncio.sleep(LOOK_S)
-        return (len(opening) - 1) * NS_PER_S / max(begun_ns[-1] - begun_ns[0], 1) if len(opening) > 1 else 0.0
+            await asyncio.sleep(POLL_S)
+        return (len(opening) - 1) * NS_PER_S / max(started_ns[-1] - started_ns[0], 1) if len(opening) > 1 else 0.0
 
     async def settle(self, number: int, patience_s: float) -> int:
-        """Wait until every client that is here has window `number`; return how many have not after `patience_s`."""
+        """Wait until every connected client has window `number`; return how many lack it after `patience_s`."""
         return await self._until(lambda client: bool(client.numbers) and client.numbers[-1] >= number, patience_s)
 
-    async def elsewhere(self, place: str, patience_s: float) -> int:
-        """Wait until every client that is here has a stream away from `place`; return how many have not in time."""
+    async def elsewhere(self, address: str, patience_s: float) -> int:
+        """Wait until every client has a stream from another server than `address`; return how many lack one."""
         return await self._until(
-            lambda client: client.stream is not None and client.joins[-1].place != place, patience_s
+            lambda client: client.stream is not None and client.joins[-1].address != address, patience_s
         )
 
     async def churn(self, rate_per_s: float, length_s: float, cluster: str, epoch: str) -> dict[str, int]:
-        """Every 1/`rate_per_s` seconds have a new client register and connect, and the one longest here leave.
+        """Every 1/`rate_per_s` seconds let a new client register and connect, and the oldest one leave.
 
-        Whoever leaves closes its stream and ends its registration. Return how many came and went.
+        A leaving client closes its stream and ends its registration. Return how many came and left.
         """
         count = round(rate_per_s * length_s)
         left = 0
@@ -90,18 +89,18 @@ class Audience:
             client = Client(epoch.encode())
             self._clients.append(client)
             self._enter(client, self._come(client, cluster, due_ns))
-            leaver = self._here.popleft()
+            leaver = self._connected.popleft()
             left += bool(leaver.joins)
-            self._errands.add(asyncio.create_task(self._leave(leaver)))
-            self._look_after()
-        if self._errands:
-            await asyncio.wait(self._errands, timeout=OPEN_S)
-        self._look_after()
+            self._tasks.add(asyncio.create_task(self._leave(leaver)))
+            self._raise_failures()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=OPEN_S)
+        self._raise_failures()
         return {"came": count, "left": count, "left_without_a_stream": count - left}
 
     async def results(self) -> tuple[list[Received], dict[str, int]]:
-        """Return what every client got, in the order in which they were registered or came, and the troubles."""
-        self._look_after()
+        """Return the events of every client, in the order of their registration, and the troubles."""
+        self._raise_failures()
         return [client.received() for client in self._clients], dict(self.troubles)
 
     async def _register(self, client: Client, cluster: str) -> None:
@@ -110,9 +109,9 @@ class Audience:
             raise EmoStreamError(
                 f"the registry answered {answer.status} to a registration: {answer.body[:300].decode(errors='replace')}"
             )
-        told = msgspec.json.decode(answer.body)
-        client.client_id, client.token = told["client_id"], told["token"]
-        client.home = f"{told['cluster']}/{told['subscriber']}"
+        registration = msgspec.json.decode(answer.body)
+        client.client_id, client.token = registration["client_id"], registration["token"]
+        client.home = f"{registration['cluster']}/{registration['subscriber']}"
 
     async def _come(self, client: Client, cluster: str, due_ns: int) -> None:
         try:
@@ -146,15 +145,15 @@ class Audience:
             due_ns = time.time_ns()
 
     async def _one_stream(self, client: Client, due_ns: int) -> None:
-        """Ask the registry where, connect there, stay until it ends."""
+        """Ask the registry for a subscriber, connect to it, stay until the stream ends."""
         answer = await self._pool.ask(request("GET", f"/clients/{client.client_id}/stream", *client.headers()))
         if answer.status != 307:
             self.troubles[f"the registry answered {answer.status}"] += 1
             return
-        where = urlsplit(answer.header(b"location").decode())
-        join = Join(due_ns, time.time_ns(), 0, where.netloc)
-        stream = Stream(client, request("GET", where.path, *client.headers()), join)
-        await asyncio.get_running_loop().create_connection(lambda: stream, where.hostname or "", where.port or 80)
+        target = urlsplit(answer.header(b"location").decode())
+        join = Join(due_ns, time.time_ns(), 0, target.netloc)
+        stream = Stream(client, request("GET", target.path, *client.headers()), join)
+        await asyncio.get_running_loop().create_connection(lambda: stream, target.hostname or "", target.port or 80)
         try:
             await stream.ended
         finally:
@@ -163,28 +162,28 @@ class Audience:
 
     def _enter(self, client: Client, staying: Coroutine[Any, Any, None]) -> None:
         client.task = asyncio.create_task(staying)
-        self._here.append(client)
+        self._connected.append(client)
 
-    def _look_after(self) -> None:
-        """Raise what ended a client's task: a failure that trying again does not mend."""
-        done = {task for task in self._errands if task.done()}
-        self._errands -= done
-        for task in (*done, *(client.task for client in self._here)):
+    def _raise_failures(self) -> None:
+        """Raise the error that ended a client's task: a failure that is not tried again."""
+        done = {task for task in self._tasks if task.done()}
+        self._tasks -= done
+        for task in (*done, *(client.task for client in self._connected)):
             if task is not None and task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise EmoStreamError(f"a client failed: {error!r}") from error
 
     async def _until(self, condition: Callable[[Client], bool], patience_s: float) -> int:
         deadline_s = time.monotonic() + patience_s
-        while lacking := sum(not condition(client) for client in self._here):
-            self._look_after()
+        while lacking := sum(not condition(client) for client in self._connected):
+            self._raise_failures()
             if time.monotonic() > deadline_s:
                 break
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         return lacking
 
 
 async def paced(count: int, rate_per_s: float) -> AsyncIterator[tuple[int, int]]:
-    """Yield each of `count` indices and when it was due, epoch ns, at that time or as soon after as can be."""
+    """Yield each of `count` indices and its due time, epoch ns, at that time or as soon as possible after."""
     start_ns = time.time_ns()
     for index in range(count):
         due_ns = start_ns + round(index * NS_PER_S / rate_per_s)

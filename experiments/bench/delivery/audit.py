@@ -1,8 +1,8 @@
-"""What the delivery benchmark makes of what a crowd noted: losses, doubles, order, and how fast it was. Pure.
+"""The delivery benchmark's audit of what a crowd recorded: losses, duplicates, order, and latency. Pure.
 
 The windows of a feed are numbered 0, 1, 2, … without a gap, and `sent_ns[number]` is when the benchmark handed one to
-Kafka. A client is owed every window from the first that was sent after its stream was open, or from the first it got if
-that is an earlier one, to the last; a reconnection excuses nothing.
+Kafka. A client should get every window from the first that was sent after its stream was open, or from the first it got
+if that is an earlier one, to the last, whether it reconnected or not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Seconds = NDArray[np.float64]
 
 
 class Tally(NamedTuple):
-    """Windows not got, got again, got after a later one; and events that are no window of the feed."""
+    """Windows missing, received again, received after a later one; and events that are not windows of the feed."""
 
     lost: int
     duplicated: int
@@ -32,7 +32,7 @@ class Tally(NamedTuple):
 
 
 def audit(numbers: Iterable[int], first: int, last: int) -> Tally:
-    """Compare what came, in order of receipt, with the windows `first` to `last` that were owed."""
+    """Compare the windows received, in order of receipt, with the windows `first` to `last` that were due."""
     seen: set[int] = set()
     duplicated = reordered = 0
     highest = -1
@@ -48,9 +48,9 @@ def audit(numbers: Iterable[int], first: int, last: int) -> Tally:
 
 
 def tally(received: Iterable[Received], sent_ns: Sequence[int], last: int | None) -> Tally:
-    """Return the sums over these clients; `last` None: each is owed what it got and what lies between.
+    """Return the sums over these clients; `last` None: for each its first to its last window received are due.
 
-    That is for clients that left: whether a window just sent still belonged to them cannot be told.
+    That is for clients that left: it is unknown whether a window sent just then was still due to them.
     """
     total = [0, 0, 0, 0]
     for one in received:
@@ -58,9 +58,8 @@ def tally(received: Iterable[Received], sent_ns: Sequence[int], last: int | None
             first, upto = min(one.numbers, default=0), max(one.numbers, default=-1)
         else:
             first, upto = bisect_right(sent_ns, one.joins[0].opened_ns) if one.joins else 0, last
-        found = audit(one.numbers, first, upto)
-        for place, value in enumerate(found._replace(strange=one.strange)):
-            total[place] += value
+        of_client = audit(one.numbers, first, upto)._replace(strange=one.strange)
+        total = [sum(pair) for pair in zip(total, of_client, strict=True)]
     return Tally(*total)
 
 
@@ -74,7 +73,7 @@ def pairs_s(received: Sequence[Received], sent_ns: Sequence[int], windows: range
 
 
 def last_s(received: Sequence[Received], sent_ns: Sequence[int], windows: range) -> Seconds:
-    """Return for each window how long after it was sent the last client had it, seconds; inf if one never had it."""
+    """Return for each window the time from sending until the last client had it, seconds; inf if one never did."""
     numbers, latency_s = pairs_s(received, sent_ns, windows)
     latest = np.full(len(windows), -math.inf)
     np.maximum.at(latest, numbers - windows.start, latency_s)
@@ -83,21 +82,21 @@ def last_s(received: Sequence[Received], sent_ns: Sequence[int], windows: range)
 
 
 def first_bytes_s(received: Iterable[Received]) -> tuple[Seconds, Seconds]:
-    """Return when each client's first byte was there, seconds from when it was to connect and from its redirect."""
+    """Return when each client got its first byte, seconds from its due time and from its redirect."""
     joins = [one.joins[0] for one in received if one.joins]
     from_due = [(join.opened_ns - join.due_ns) / NS_PER_S for join in joins]
     from_redirect = [(join.opened_ns - join.sent_ns) / NS_PER_S for join in joins]
     return np.array(from_due, dtype=np.float64), np.array(from_redirect, dtype=np.float64)
 
 
-def back_s(received: Iterable[Received], place: str, since_ns: int) -> tuple[Seconds, Seconds]:
-    """Return how long after `since_ns` each client had a stream away from `place`, and there its first window.
+def back_s(received: Iterable[Received], address: str, since_ns: int) -> tuple[Seconds, Seconds]:
+    """Return how long after `since_ns` each client had a stream from another server than `address`, and a window on it.
 
-    Seconds; inf where it never had.
+    Seconds; inf if never.
     """
     opened, served = [], []
     for one in received:
-        again = next((join for join in one.joins if join.opened_ns > since_ns and join.place != place), None)
+        again = next((join for join in one.joins if join.opened_ns > since_ns and join.address != address), None)
         opened_ns = math.inf if again is None else float(again.opened_ns)
         opened.append(opened_ns)
         served.append(next((float(got_ns) for got_ns in one.received_ns if got_ns >= opened_ns), math.inf))
@@ -105,11 +104,11 @@ def back_s(received: Iterable[Received], place: str, since_ns: int) -> tuple[Sec
 
 
 def quantiles(values: Seconds, digits: int = 4) -> dict[str, float | None]:
-    """Return p50, p99 and the greatest as JSON has them: None for what never came, or when there are no values."""
+    """Return p50, p99 and the maximum for JSON: None for infinite ones, or without any values."""
     ranks = {"p50_s": 0.5, "p99_s": 0.99, "max_s": 1.0}
     return {name: figure(rank_quantile(values, rank), digits) for name, rank in ranks.items()}
 
 
 def figure(value: float, digits: int = 4) -> float | None:
-    """Return `value` as JSON has it: rounded, None for what is not finite."""
+    """Return `value` for JSON: rounded, None if it is not finite."""
     return round(value, digits) if math.isfinite(value) else None

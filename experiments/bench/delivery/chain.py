@@ -1,4 +1,4 @@
-"""The part of the chain that the delivery benchmark needs, Kafka, the registry and subscribers, and what they cost."""
+"""The part of the chain that the delivery benchmark needs (Kafka, registry, subscribers), with its CPU and memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POLL_S = 0.1
 
 
 class Stages:
-    """Processes of the chain, each started as a person would; whatever still runs is stopped on the way out."""
+    """Processes of the chain, each started by its own command; all that still run are stopped at the end."""
 
     def __init__(self, kafka: EmbeddedKafka, scratch: Path) -> None:
         self._scratch = scratch
@@ -38,7 +38,7 @@ class Stages:
         self.settings = Settings(
             bootstrap_servers=kafka.bootstrap_servers,
             registry_port=lifecycle.claim_port("127.0.0.1", 0, "registry_port"),
-            # Everyone comes from one address here.
+            # All clients have one address here.
             registrations_per_address_min=0,
         )
         self.registry = f"http://127.0.0.1:{self.settings.registry_port}"
@@ -56,42 +56,42 @@ class Stages:
         for process in self._processes.values():
             ended(process, STOP_S)
 
-    def start_subscribers(self, *places: str) -> None:
+    def start_subscribers(self, *names: str) -> None:
         """Start the subscribers `cluster/subscriber` and wait until the registry counts them as live."""
-        for place in places:
-            cluster, subscriber = place.split("/")
-            self._start(place, "pipeline.subscriber", "--cluster", cluster, "--subscriber", subscriber)
-        self._until(lambda members: all(members.get(place, {}).get("live") for place in places), f"{places} are live")
+        for name in names:
+            cluster, subscriber = name.split("/")
+            self._start(name, "pipeline.subscriber", "--cluster", cluster, "--subscriber", subscriber)
+        self._until(lambda members: all(members.get(name, {}).get("live") for name in names), f"{names} are live")
 
     def await_clients(self, count: int) -> None:
-        """Wait until the live subscribers together hold so many clients."""
+        """Wait until the live subscribers together hold `count` clients."""
         self._until(
             lambda members: sum(member["clients"] for member in members.values() if member["live"]) == count,
             f"the subscribers hold {count} clients",
         )
 
-    def address(self, place: str) -> str:
+    def address(self, name: str) -> str:
         """Return host:port of a subscriber."""
-        return str(self._members()[place]["url"]).removeprefix("http://")
+        return str(self._members()[name]["url"]).removeprefix("http://")
 
-    def kill(self, place: str) -> None:
+    def kill(self, name: str) -> None:
         """End a subscriber with SIGKILL."""
-        process = self._processes.pop(place)
+        process = self._processes.pop(name)
         process.kill()
         process.wait()
 
-    def stop(self, place: str) -> None:
-        """End a subscriber in its own way."""
-        process = self._processes.pop(place)
+    def stop(self, name: str) -> None:
+        """End a subscriber with SIGTERM."""
+        process = self._processes.pop(name)
         process.terminate()
         ended(process, STOP_S)
 
-    def subscriber(self, place: str) -> psutil.Process:
-        """Return a subscriber's process, for what it costs."""
-        return psutil.Process(self._processes[place].pid)
+    def subscriber(self, name: str) -> psutil.Process:
+        """Return a subscriber's process."""
+        return psutil.Process(self._processes[name].pid)
 
     def pids(self) -> dict[str, int]:
-        """Return the processes by what the figures call them."""
+        """Return the process ids by their names in the figures."""
         pids = {f"subscriber {name}" if "/" in name else name: one.pid for name, one in self._processes.items()}
         return {**pids, "kafka": self._kafka.pid or 0, "benchmark": os.getpid()}
 
@@ -103,7 +103,7 @@ class Stages:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A Ctrl-C at the terminal is the benchmark's to handle.
+                # The benchmark handles a Ctrl-C at the terminal.
                 process_group=0,
             )
 
@@ -111,7 +111,7 @@ class Stages:
         return self._scratch / f"{name.replace('/', '-')}.log"
 
     def _members(self) -> dict[str, dict[str, Any]]:
-        """Return what the registry knows of each subscriber, by place; nothing while it does not answer."""
+        """Return the registry's entry of each subscriber, by name; nothing while it does not answer."""
         try:
             with urllib.request.urlopen(f"{self.registry}/clusters", timeout=5) as answer:
                 clusters = msgspec.json.decode(answer.read())["clusters"]
@@ -130,13 +130,15 @@ class Stages:
                 if process.poll() is not None:
                     raise EmoStreamError(f"{name} ended by itself: {last_line(self._log(name))}")
             if time.monotonic() > deadline_s:
-                raise EmoStreamError(f"waited {START_S:g} s in vain until {what}; the registry knows {dict(members)}")
+                raise EmoStreamError(
+                    f"the wait until {what} took longer than {START_S:g} s; the registry lists {dict(members)}"
+                )
             time.sleep(POLL_S)
 
 
 @contextmanager
 def started(scratch: Path) -> Iterator[Stages]:
-    """Start Kafka and the registry with the settings as they come; stop everything at the end."""
+    """Start Kafka and the registry with the default settings; stop everything at the end."""
     with EmbeddedKafka(scratch / "kafka") as kafka, Stages(kafka, scratch) as stages:
         yield stages
 
@@ -149,13 +151,13 @@ class Meter:
         self._begun_ns = time.monotonic_ns()
 
     def cores(self) -> dict[str, float]:
-        """Return how many cores each used on the mean."""
+        """Return the mean number of cores that each used."""
         elapsed_s = (time.monotonic_ns() - self._begun_ns) / NS_PER_S
         return {name: round((cpu_s(pid) - spent_s) / elapsed_s, 3) for name, (pid, spent_s) in self._before.items()}
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time a process and its children have used, seconds; this one's children are all the others."""
+    """Return the CPU time of a process and its children, seconds; this process's own children do not count."""
     whole = psutil.Process(pid)
     children = [] if pid == os.getpid() else whole.children(recursive=True)
     return sum(_own_s(each) for each in (whole, *children))

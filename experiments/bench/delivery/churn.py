@@ -1,4 +1,4 @@
-"""What steady clients notice of others that come and go: the delivery benchmark's third measurement."""
+"""How other clients that come and go affect steady ones: the delivery benchmark's third measurement."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from experiments.bench.delivery.chain import Meter, Stages
 from experiments.bench.delivery.client import Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
-from experiments.bench.delivery.measurements import SETTLE_S, WARM_UP, Sizes
+from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
 
 PACE_S = 0.25
 
 
 @dataclass(frozen=True)
 class Phase:
-    """The windows of one stretch of time, and the CPU time that the host took from this machine meanwhile."""
+    """The windows of a period, and the CPU time that the host took from this machine during it."""
 
     windows: range
     stolen_s: float
 
 
 def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
-    """Have clients come and go beside steady ones, in rounds between quiet phases; say what the steady ones notice.
+    """Let clients come and go beside steady ones, in rounds between quiet phases; return the steady ones' latency.
 
-    As many others are there in the quiet phases as while they change: what differs is the coming and going.
+    The number of other clients is the same in the quiet phases: only the coming and going differs.
     """
     count = round(sizes.round_s / PACE_S)
     moved: Counter[str] = Counter()
@@ -47,15 +47,15 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
             one.ask("open", range(many), sizes.rate_per_s)
 
         def come_and_go() -> Phase:
-            others.tell("churn", sizes.churn_per_s, sizes.round_s, "1", feed.epoch)
+            others.start("churn", sizes.churn_per_s, sizes.round_s, "1", feed.epoch)
             meter = Meter({**stages.pids(), "steady clients": crowd.pid, "others": others.pid})
             phase = publish(feed, count)
             cores.append(meter.cores())
-            moved.update(others.hear())
+            moved.update(others.result())
             feed.publish(WARM_UP, PACE_S)
             return phase
 
-        # Not measured: Kafka's compiler alone takes half a core of a first minute, and code is cold everywhere.
+        # Not measured: in the first minute Kafka's compiler alone takes half a core, and all code is cold.
         come_and_go()
         moved.clear()
         cores.clear()
@@ -93,7 +93,7 @@ def publish(feed: Feed, count: int) -> Phase:
 
 
 def stolen_s() -> float:
-    """Return the CPU time that the host has taken from this machine since it started, seconds; 0 where none is told."""
+    """Return the CPU time that the host has taken from this machine since it started, seconds; 0 if unknown."""
     return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
@@ -102,8 +102,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compare the latency in each busy phase with that in the quiet ones before and after it; `quiet` is one longer.
 
-    `p99_ratio` is the median over these rounds: a burst of somebody else's work falls into one phase, quiet or not,
-    and makes that phase's p99. `p99_ratio_of_all` is that of all busy phases together by all quiet ones.
+    `p99_ratio` is the median over these rounds: a burst of other work on the host falls into one phase, quiet or
+    not, and decides that phase's p99. `p99_ratio_of_all` is that of all busy phases together by all quiet ones.
     """
     calm, stirred = ([audit.pairs_s(steady, sent_ns, phase.windows)[1] for phase in phases] for phases in (quiet, busy))
     rounds = [
@@ -131,7 +131,7 @@ def p99(latency_s: Seconds) -> float:
 
 
 def summary(latency_s: Sequence[Seconds], phases: Sequence[Phase]) -> dict[str, Any]:
-    """Return what these phases show together; `stolen_s` is the CPU time the host took meanwhile."""
+    """Return the figures of these phases together; `stolen_s` is the CPU time the host took during them."""
     return {
         "windows": sum(len(phase.windows) for phase in phases),
         **audit.quantiles(np.concatenate(latency_s)),

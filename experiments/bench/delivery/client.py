@@ -1,4 +1,4 @@
-"""One client of the delivery benchmark's crowd, and its stream: it notes every id and when it came."""
+"""One client of the delivery benchmark's crowd, and its stream: it records every id and its time of receipt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from experiments.bench.delivery.wire import Event, EventReader
 
 
 class Join(NamedTuple):
-    """One connection of a client, epoch ns: when it was due, when it was sent to `place`, when its first byte came."""
+    """One connection of a client, epoch ns: when it was due, was redirected to `address`, and got its first byte."""
 
     due_ns: int
     sent_ns: int
     opened_ns: int
-    place: str
+    address: str
 
 
 class Received(NamedTuple):
-    """What one client got: the windows' numbers in order of receipt and when each was there in whole, epoch ns.
+    """All that one client received: the windows' numbers in order, and when each was complete, epoch ns.
 
-    `strange` counts events that are no window of its feed: resets, and ids of another epoch.
+    `strange` counts events that are not windows of its feed: resets, and ids of another epoch.
     """
 
     joins: list[Join]
@@ -33,7 +33,7 @@ class Received(NamedTuple):
 
 
 class Client:
-    """One client, registered or about to be."""
+    """One client, registered or about to register."""
 
     __slots__ = ("client_id", "epoch", "got", "home", "joins", "last", "numbers", "strange", "stream", "task", "token")
 
@@ -47,7 +47,7 @@ class Client:
         self.task: asyncio.Task[None] | None = None
 
     def take(self, event: Event, now_ns: int) -> None:
-        """Note an event."""
+        """Record an event."""
         epoch, _, number = event.event_id.rpartition(b":")
         if event.kind == b"window" and epoch == self.epoch and number.isdigit():
             self.numbers.append(int(number))
@@ -57,19 +57,19 @@ class Client:
         self.last = event.event_id.decode()
 
     def headers(self) -> Iterator[str]:
-        """Yield what a request of this client carries."""
+        """Yield the headers of this client's requests."""
         yield f"Authorization: Bearer {self.token}"
         yield "Accept: text/event-stream"
         if self.last:
             yield f"Last-Event-ID: {self.last}"
 
     def received(self) -> Received:
-        """Return what it got."""
+        """Return all that it received."""
         return Received(self.joins, self.numbers, self.got, self.strange)
 
 
 class Stream(asyncio.Protocol):
-    """One connection to a subscriber; `ended` tells when it is gone, `refused` with which status it was answered."""
+    """One connection to a subscriber; `ended` is done when it closes, `refused` is the status of a refusal, or 0."""
 
     def __init__(self, client: Client, asked: bytes, join: Join) -> None:
         self._client = client
@@ -81,18 +81,18 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request (asyncio calls this)."""
-        # uvloop's transports are no subclass of asyncio.Transport, only its equal.
+        # uvloop's transports have asyncio.Transport's methods without being a subclass.
         self._transport = cast(asyncio.Transport, transport)
         self.close = self._transport.close
         self._transport.write(self._asked)
 
     def data_received(self, data: bytes) -> None:
-        """Note what came (asyncio calls this)."""
+        """Record the events received (asyncio calls this)."""
         now_ns = time.time_ns()
-        begins = not self._reader.status
+        is_first = not self._reader.status
         for event in self._reader.feed(data):
             self._client.take(event, now_ns)
-        if begins and self._reader.status:
+        if is_first and self._reader.status:
             if self._reader.status == 200:
                 self._client.joins.append(self._join._replace(opened_ns=now_ns))
                 self._client.stream = self
@@ -101,7 +101,7 @@ class Stream(asyncio.Protocol):
                 self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell whoever waits (asyncio calls this)."""
+        """Set `ended` (asyncio calls this)."""
         if self._client.stream is self:
             self._client.stream = None
         if not self.ended.done():

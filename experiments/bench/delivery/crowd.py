@@ -1,6 +1,6 @@
-"""The crowd in a process of its own, and the benchmark's hold on it.
+"""The crowd in a process of its own, and the benchmark's handle to it.
 
-`python -m experiments.bench.delivery.crowd REGISTRY_URL FD` does what is asked through the pipe FD, and ends with it.
+`python -m experiments.bench.delivery.crowd REGISTRY_URL FD` obeys requests from the pipe FD, and ends with it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ END_S = 10.0
 
 
 class Crowd:
-    """One process of clients: `ask` calls a method of its Audience and returns what that does.
+    """One process of clients: `ask` calls a method of its Audience and returns the result.
 
-    `tell` and `hear` are the two halves of `ask`, for what goes on meanwhile. Leaving the context ends every client.
+    `start` and `result` are the two halves of `ask`, for work in between. Leaving the context ends every client.
     """
 
     def __init__(self, registry: str) -> None:
@@ -39,7 +39,7 @@ class Crowd:
             command,
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            # A Ctrl-C at the terminal is the benchmark's to handle: the pipe's end tells this one.
+            # The benchmark handles a Ctrl-C at the terminal; this process ends with the pipe.
             process_group=0,
         )
         theirs.close()
@@ -56,19 +56,19 @@ class Crowd:
         self._pipe.close()
         ended(self._process, END_S)
 
-    def tell(self, method: str, *arguments: object) -> None:
-        """Have `method` begun."""
+    def start(self, method: str, *arguments: object) -> None:
+        """Start `method`."""
         try:
             self._pipe.send((method, arguments))
         except OSError as error:
             raise self._gone() from error
 
     def has_answered(self) -> bool:
-        """Whether `hear` would not wait."""
+        """Whether `result` would not wait."""
         return self._pipe.poll(0)
 
-    def hear(self, patience_s: float = PATIENCE_S) -> Any:
-        """Wait for the answer to `tell`. Raises EmoStreamError: the method's own, or after `patience_s`."""
+    def result(self, patience_s: float = PATIENCE_S) -> Any:
+        """Return the result of the method started. Raises EmoStreamError: the method's own, or after `patience_s`."""
         if not self._pipe.poll(patience_s):
             raise EmoStreamError(f"the crowd (process {self.pid}) did not answer within {patience_s:g} s: run it again")
         try:
@@ -80,16 +80,16 @@ class Crowd:
         return answer
 
     def ask(self, method: str, *arguments: object) -> Any:
-        """Have `method` done; return what it returns."""
-        self.tell(method, *arguments)
-        return self.hear()
+        """Call `method` and return its result."""
+        self.start(method, *arguments)
+        return self.result()
 
     def _gone(self) -> EmoStreamError:
-        return EmoStreamError(f"the crowd (process {self.pid}) ended: its own message stands above")
+        return EmoStreamError(f"the crowd (process {self.pid}) ended: see its message above")
 
 
 async def obey(pipe: Connection, registry: str) -> None:
-    """Do what comes through `pipe`, one after the other, until its end."""
+    """Carry out the requests from `pipe`, one after the other, until its end."""
     audience = Audience(registry)
     while True:
         try:
@@ -102,7 +102,7 @@ async def obey(pipe: Connection, registry: str) -> None:
         except EmoStreamError as error:
             answer = error
         except OSError as error:
-            answer = EmoStreamError(f"{method} failed, {error!r}: is the registry at {registry} well? Its log tells")
+            answer = EmoStreamError(f"{method} failed, {error!r}: see the log of the registry at {registry}")
         try:
             pipe.send(answer)
         except OSError:
@@ -111,14 +111,14 @@ async def obey(pipe: Connection, registry: str) -> None:
 
 def main() -> None:
     """`python -m experiments.bench.delivery.crowd`."""
-    line = argparse.ArgumentParser(prog="experiments.bench.delivery.crowd", description="Be many SSE clients.")
+    line = argparse.ArgumentParser(prog="experiments.bench.delivery.crowd", description="Act as many SSE clients.")
     line.add_argument("registry", help="base URL of the registry")
     line.add_argument("pipe", type=int, help="file descriptor of the pipe to the benchmark, which starts this")
     options = line.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_file_limit()
-    # A full collection looks at every client: some hundred milliseconds in which nobody notes what came. What is
-    # left uncollected in the minutes that this runs is little.
+    # A full collection visits every client and takes some hundred milliseconds in which no event is read. Little
+    # garbage is left in the minutes that this runs.
     gc.disable()
     uvloop.run(obey(Connection(options.pipe), options.registry))
 

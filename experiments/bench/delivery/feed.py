@@ -1,4 +1,4 @@
-"""The windows that the delivery benchmark has delivered, written to a cluster's feed as its publisher does."""
+"""The delivery benchmark's windows, written to a cluster's feed as its publisher does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.bus.topics import topics
 from pipeline.messages import Hop, TypeCount, Window, encode
 from pipeline.settings import Settings
 
-# A window of 6 s at 100 reactions a second: every popular emoji occurs in it.
+# A window of 6 s at 100 reactions per second: every popular emoji occurs in it.
 REACTIONS = 600
 
 
 def counted() -> list[TypeCount]:
-    """Return REACTIONS reactions as their popularity has them, ten to a representative."""
+    """Return the counts of REACTIONS reactions by popularity, with one representative per ten."""
     counts = [round(share * REACTIONS) for share in popularity("zipf", len(POPULAR_EMOJIS))]
     return [TypeCount(emoji, n, -(-n // 10)) for emoji, n in zip(POPULAR_EMOJIS, counts, strict=True)]
 
@@ -27,7 +27,7 @@ def counted() -> list[TypeCount]:
 class Feed:
     """A cluster's feed, to which the benchmark writes windows as the cluster's publisher does.
 
-    They are numbered from 0 on; `sent_ns[number]` is when a window was handed to Kafka, epoch ns.
+    They are numbered from 0; `sent_ns[number]` is when a window was handed to Kafka, epoch ns.
     """
 
     def __init__(self, bus: Bus, settings: Settings, cluster: str) -> None:
@@ -41,13 +41,13 @@ class Feed:
         self.sent_ns: list[int] = []
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._writer.close()
 
     def publish(self, count: int, pace_s: float, enough: Callable[[], bool] = lambda: False) -> range:
-        """Write `count` windows, one every `pace_s`, stopping short when it is `enough`; return their numbers.
+        """Write `count` windows, one every `pace_s`, until `enough` returns true; return their numbers.
 
-        Each is in Kafka before the next is due, or that one is late.
+        Each is in Kafka before the next is sent; if it takes longer than the pace, the next is late.
         """
         first = len(self.sent_ns)
         begun_s = time.monotonic()
@@ -55,7 +55,7 @@ class Feed:
             if enough():
                 break
             self._write()
-            # The last one has its time, too: what follows begins where the next window would be due.
+            # Wait after the last one as well, until the next window would be due.
             time.sleep(max(begun_s + index * pace_s - time.monotonic(), 0))
         return range(first, len(self.sent_ns))
 

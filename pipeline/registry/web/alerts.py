@@ -15,14 +15,14 @@ NS = 1_000_000_000
 
 
 class Member(NamedTuple):
-    """A subscriber's last words, and whether it is live."""
+    """A subscriber's last announcement, and whether it is live."""
 
-    said: Announcement
+    announcement: Announcement
     live: bool
 
 
 class Facts(NamedTuple):
-    """What `alerts` judges by; None where nothing is known."""
+    """The input of `alerts`; None means unknown."""
 
     trigger_s: float
     now_ns: int
@@ -35,72 +35,74 @@ class Facts(NamedTuple):
     members: Sequence[Member]
 
 
-class Trouble(NamedTuple):
-    """One thing that is wrong: what, the same at every occurrence, and the figures."""
+class Alert(NamedTuple):
+    """One problem: a title that is the same at every occurrence, and a detail with the figures."""
 
-    what: str
+    title: str
     detail: str
 
 
-def alerts(facts: Facts) -> Iterator[Trouble]:
-    """Yield what is wrong now, from the source of the chain to its end."""
+def alerts(facts: Facts) -> Iterator[Alert]:
+    """Yield the current problems, from the start of the chain to its end."""
     if facts.unreadable is not None:
-        yield Trouble("Kafka cannot be read", facts.unreadable)
-    yield from _of_spark(facts)
-    yield from _of_subscribers(facts)
+        yield Alert("Kafka cannot be read", facts.unreadable)
+    yield from _spark_alerts(facts)
+    yield from _subscriber_alerts(facts)
 
 
-def _of_spark(facts: Facts) -> Iterator[Trouble]:
+def _spark_alerts(facts: Facts) -> Iterator[Alert]:
     if facts.batch_s is not None and facts.batch_s > facts.trigger_s:
-        yield Trouble(
-            "Micro-batches take longer than the trigger",
-            f"the newest took {facts.batch_s:.2f} s, one is due every {facts.trigger_s:g} s: windows come late, "
-            "and ever later while this lasts",
+        yield Alert(
+            "Micro-batches take longer than the trigger interval",
+            f"the newest took {facts.batch_s:.2f} s and one is due every {facts.trigger_s:g} s: the delay of the "
+            "windows grows while this lasts",
         )
     if not facts.lag:
         return
     quiet_s = None if facts.reported_ns is None else (facts.now_ns - facts.reported_ns) / NS
     if quiet_s is not None and quiet_s > 3 * facts.trigger_s + SILENT_SPARK_S:
-        yield Trouble(
+        yield Alert(
             "Spark is silent",
-            f"{facts.lag:,} reactions wait and the last report is {quiet_s:.0f} s old: look at spark's log",
+            f"{facts.lag:,} reactions wait and Spark's last report is {quiet_s:.0f} s old: check Spark's log",
         )
-    # Up to a trigger's worth waits whenever one looks, and another while a batch is under way.
-    due = 2 * facts.trigger_s * (facts.arriving_per_s or 0.0)
-    if facts.lag > max(LAG_MIN, 1.5 * due):
-        yield Trouble(
-            "Spark falls behind",
-            f"{facts.lag:,} reactions wait, where {due:,.0f} would be usual at this rate",
+    # Up to one trigger interval of reactions always waits, and another one during a batch.
+    usual = 2 * facts.trigger_s * (facts.arriving_per_s or 0.0)
+    if facts.lag > max(LAG_MIN, 1.5 * usual):
+        yield Alert(
+            "Spark is falling behind",
+            f"{facts.lag:,} reactions wait; up to {usual:,.0f} is usual at this rate",
         )
 
 
-def _of_subscribers(facts: Facts) -> Iterator[Trouble]:
+def _subscriber_alerts(facts: Facts) -> Iterator[Alert]:
     clusters: dict[str, list[Member]] = {}
     for member in facts.members:
-        clusters.setdefault(member.said.cluster, []).append(member)
+        clusters.setdefault(member.announcement.cluster, []).append(member)
     if not any(member.live for member in facts.members):
-        yield Trouble("Nobody serves clients", "no subscriber is live: start one (python -m pipeline.subscriber)")
+        yield Alert(
+            "No subscriber is live", "clients cannot connect: start a subscriber (python -m pipeline.subscriber)"
+        )
     for cluster, members in clusters.items():
-        silent = [member.said.subscriber for member in members if not member.live]
+        silent = [member.announcement.subscriber for member in members if not member.live]
         if silent:
-            yield Trouble(
+            yield Alert(
                 "A subscriber is silent",
-                f"cluster {cluster}: {', '.join(silent)} of {len(members)}; its clients move to the others",
+                f"cluster {cluster}: {', '.join(silent)} ({len(silent)} of {len(members)}); clients move to live ones",
             )
         for member in members:
-            behind = _behind(member.said.last_event_id, facts)
+            behind = _behind(member.announcement.last_event_id, facts)
             if member.live and behind is not None:
-                yield Trouble("A subscriber is behind", f"{cluster}/{member.said.subscriber} {behind}")
+                yield Alert("A subscriber is behind", f"{cluster}/{member.announcement.subscriber} {behind}")
 
 
 def _behind(last_event_id: str | None, facts: Facts) -> str | None:
-    """How far a subscriber is behind the newest window; None when it is not, or that may still be on its way."""
+    """Return how far a subscriber is behind the newest window; None if it is not, or that window is on its way."""
     newest = facts.newest
     if newest is None:
         return None
     on_its_way = facts.now_ns - newest.emitted_ns < 2 * facts.trigger_s * NS
     epoch, _, number = (last_event_id or "").rpartition(":")
     if epoch != newest.epoch or not number.isdecimal():
-        return None if on_its_way else f"has nothing of epoch {newest.epoch}"
+        return None if on_its_way else f"has no window of epoch {newest.epoch}"
     windows = newest.window - int(number)
     return f"is {windows} windows behind" if windows > (BEHIND_MAX if on_its_way else 0) else None

@@ -1,4 +1,4 @@
-"""The observer: what carries the account of a chain from Kafka."""
+"""The observer: it reads a chain's state from Kafka."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SAMPLE_S = 2.0
 
 
 class Observer:
-    """Follows the windows and Spark's reports, and looks up the ends of `emoji-events` every two seconds.
+    """Follows the windows and Spark's progress, and reads the ends of `emoji-events` every two seconds.
 
-    `bus` is its own: look-ups share one connection, which is for one thread. `failed(error)` is called from a thread
-    when a topic can no longer be followed.
+    It needs a `bus` of its own: reading the ends uses one connection, which is for one thread. `failed(error)` is
+    called from a thread when a topic can no longer be followed.
     """
 
     def __init__(
@@ -44,58 +44,58 @@ class Observer:
         self._clock_ns = clock_ns
         self._sample_s = sample_s
         self._lock = threading.Lock()
-        self._account = ChainStatus(values.trigger_s)
+        self._status = ChainStatus(values.trigger_s)
         self._windows = Follower(bus, names.aggregates.name, failed)
-        self._reports = Follower(bus, names.progress.name, failed)
-        self._hear_windows(self._windows.history(WINDOWS))
-        self._hear_reports(self._reports.history(BATCHES))
+        self._progress = Follower(bus, names.progress.name, failed)
+        self._add_windows(self._windows.history(WINDOWS))
+        self._add_progress(self._progress.history(BATCHES))
         self._stop = threading.Event()
         self._sampling = threading.Thread(target=self._sample, name="sample-ends", daemon=True)
-        self._windows.start(self._hear_windows)
-        self._reports.start(self._hear_reports)
+        self._windows.start(self._add_windows)
+        self._progress.start(self._add_progress)
         self._sampling.start()
 
     def document(self, members: Sequence[Member]) -> dict[str, Any]:
-        """Return what `GET /ops/data` answers, see `ChainStatus.document`."""
+        """Return the document of `GET /ops/data`, see `ChainStatus.document`."""
         with self._lock:
-            return self._account.document(members, self._clock_ns())
+            return self._status.document(members, self._clock_ns())
 
     def newest_event_id(self) -> str | None:
-        """The id of the newest window."""
+        """Return the id of the newest window."""
         with self._lock:
-            return self._account.newest_event_id
+            return self._status.newest_event_id
 
     def close(self) -> None:
         """Stop following and sampling."""
         self._stop.set()
         self._windows.close()
-        self._reports.close()
+        self._progress.close()
         self._sampling.join(2.0)
 
-    def _hear_windows(self, records: list[Record], _received_ns: int = 0) -> None:
+    def _add_windows(self, records: list[Record], _received_ns: int = 0) -> None:
         for _, window in readable(records, decode_window, "window"):
             with self._lock:
-                self._account.take_window(window)
+                self._status.add_window(window)
 
-    def _hear_reports(self, records: list[Record], _received_ns: int = 0) -> None:
-        for _, report in readable(records, decode_report, "report"):
+    def _add_progress(self, records: list[Record], _received_ns: int = 0) -> None:
+        for _, progress in readable(records, decode_report, "report"):
             with self._lock:
-                self._account.take_report(report)
+                self._status.add_progress(progress)
 
     def _sample(self) -> None:
-        out = False
+        failing = False
         while not self._stop.is_set():
             try:
                 ends = self._bus.ends(self._events)
             except Exception as error:
-                # Whatever it is, the next look may do better; said once an outage.
-                if not out:
-                    log.warning("the ends of a topic are not known", topic=self._events, error=str(error))
-                out = True
+                # The next attempt may succeed; one warning per outage is enough.
+                if not failing:
+                    log.warning("the ends of a topic cannot be read", topic=self._events, error=str(error))
+                failing = True
                 with self._lock:
-                    self._account.take_failure(f"the ends of {self._events} are not known: {error}")
+                    self._status.add_failure(f"the ends of topic {self._events} cannot be read: {error}")
             else:
-                out = False
+                failing = False
                 with self._lock:
-                    self._account.take_ends(ends, self._clock_ns())
+                    self._status.add_ends(ends, self._clock_ns())
             self._stop.wait(self._sample_s)

@@ -1,4 +1,4 @@
-"""What the page's picker offers: every emoji that ingest counts, by name, with its skin tones.
+"""The choices of the page's emoji picker: every emoji that ingest counts, by name, with its skin tones.
 
 Source: Unicode's emoji-test.txt as shipped by the `emoji` package, the list that ingest checks against.
 """
@@ -20,10 +20,10 @@ _PICTURES = range(0x1F300, 0x20000)
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One emoji to choose.
+    """One emoji of the picker.
 
-    `words` are further names to find it by, `version` is the Emoji version that brought it: an older font has no
-    picture of it. `tones` holds its five forms from light to dark, or nothing.
+    `words` are further names for the search. `version` is the Emoji version that added it: an older font cannot show
+    it. `tones` holds its five forms from light to dark, or is empty.
     """
 
     emoji: str
@@ -35,9 +35,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 @functools.cache
 def choices() -> tuple[Choice, ...]:
-    """Return every fully-qualified emoji but the toned ones: faces, other pictures, signs, and last flags.
+    """Return every fully-qualified emoji without a skin tone: faces, other pictures, signs, and last flags.
 
-    Within these the order is Unicode's, where neighbours look alike. Forms of more than one tone are left out.
+    Within each group the order is that of Unicode, which puts similar emoji together. Forms with more than one tone
+    are left out.
     """
     listed = {
         text: data for text, data in emoji.EMOJI_DATA.items() if data["status"] == emoji.STATUS["fully_qualified"]
@@ -48,7 +49,7 @@ def choices() -> tuple[Choice, ...]:
         if len(tones) == 1:
             toned[text.translate(_BARE), tones.pop()] = text
     plain = (text for text in listed if not any(tone in text for tone in TONES))
-    return tuple(_choice(text, listed[text], toned) for text in sorted(plain, key=_place))
+    return tuple(_choice(text, listed[text], toned) for text in sorted(plain, key=_order))
 
 
 @functools.cache
@@ -67,7 +68,7 @@ def _words(name: str) -> str:
     return name.strip(":").replace("_", " ")
 
 
-def _place(text: str) -> tuple[int, str]:
+def _order(text: str) -> tuple[int, str]:
     first = ord(text[0])
     if first in _FACES:
         return 0, text

@@ -1,7 +1,7 @@
-"""What an operator is told of the chain: how much comes and goes, how long it takes, and what is wrong.
+"""The state of a chain for its operator: rates, times and alerts.
 
-Pure: what was read from Kafka and the time of day go in, one JSON document comes out. Memory is bounded: the last
-windows, micro-batches and samples are kept, older ones are forgotten.
+Pure: records from Kafka and the time of day go in, one JSON document comes out. Memory is bounded: only the last
+windows, micro-batches and samples are kept.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pipeline.streaming_progress import StreamingProgress, lag
 WINDOWS = 100
 BATCHES = 100
 SAMPLES = 150
-# Ingest flushes in bursts: a rate is taken over so many samples.
+# Ingest flushes in bursts: a rate is taken over this number of samples.
 RATE_SAMPLES = 5
 COUNTED_S = 60.0
 
 
 class Sample(NamedTuple):
-    """The end of `emoji-events` at one moment: records ever appended, and those Spark has not read (None: unknown)."""
+    """`emoji-events` at one moment: records appended since its beginning, and records that Spark has not read.
+
+    `lag` is None when it is not known.
+    """
 
     at_ns: int
     appended: int
@@ -34,7 +37,7 @@ class Sample(NamedTuple):
 
 
 class ChainStatus:
-    """What is known of one chain. Nothing here is safe for threads."""
+    """The known state of one chain. It is not safe for threads."""
 
     def __init__(self, trigger_s: float) -> None:
         self._trigger_s = trigger_s
@@ -45,36 +48,34 @@ class ChainStatus:
         self._reported_ns: int | None = None
         self._unreadable: str | None = None
 
-    # what comes from Kafka
+    # records from Kafka
 
-    def take_window(self, window: Window) -> None:
-        """Take one record of `emoji-aggregates`; one that is there twice counts once."""
-        if all(window.event_id != known.event_id for known in self._windows):
-            # Only sums are shown, and a busy window lists a thousand types.
+    def add_window(self, window: Window) -> None:
+        """Add one record of `emoji-aggregates`; a duplicate counts once."""
+        if all(window.event_id != other.event_id for other in self._windows):
+            # Only totals are shown, and a busy window lists a thousand types.
             self._windows.append(msgspec.structs.replace(window, reactions=[], carried=msgspec.UNSET))
 
-    def take_report(self, report: StreamingProgress) -> None:
-        """Take one record of `spark-progress`; idle triggers are reported as well, and say what was read."""
-        self._reported_ns = round(report.timestamp.timestamp() * NS)
-        for source in report.sources:
+    def add_progress(self, progress: StreamingProgress) -> None:
+        """Add one record of `spark-progress`; idle triggers are reported too, with the offsets read."""
+        self._reported_ns = round(progress.timestamp.timestamp() * NS)
+        for source in progress.sources:
             if source.end_offset:
                 self._read = next(iter(source.end_offset.values()))
-        if report.num_input_rows and "triggerExecution" in report.duration_ms:
-            self._batches.append(report)
+        if progress.num_input_rows and "triggerExecution" in progress.duration_ms:
+            self._batches.append(progress)
 
-    def take_ends(self, ends: Mapping[int, int], now_ns: int) -> None:
-        """Take the offset after the last record of each partition of `emoji-events`, as they are now."""
-        behind = None
-        if self._read is not None:
-            behind = lag(ends, self._read)
-        self._samples.append(Sample(now_ns, sum(ends.values()), behind))
+    def add_ends(self, ends: Mapping[int, int], now_ns: int) -> None:
+        """Add the current offset after the last record of each partition of `emoji-events`."""
+        unread = None if self._read is None else lag(ends, self._read)
+        self._samples.append(Sample(now_ns, sum(ends.values()), unread))
         self._unreadable = None
 
-    def take_failure(self, reason: str) -> None:
-        """Take it that the ends could not be looked up."""
+    def add_failure(self, reason: str) -> None:
+        """Note that the ends could not be read."""
         self._unreadable = reason
 
-    # what is told
+    # output
 
     @property
     def newest_event_id(self) -> str | None:
@@ -82,8 +83,8 @@ class ChainStatus:
         return self._windows[-1].event_id if self._windows else None
 
     def document(self, members: Iterable[Member], now_ns: int) -> dict[str, Any]:
-        """Return what `GET /ops/data` answers; rates are a second, what is not known is null."""
-        held = list(members)
+        """Return the document of `GET /ops/data`; rates are per second, unknown values are null."""
+        listed = list(members)
         newest = self._samples[-1] if self._samples else None
         batches_s = [batch.duration_ms["triggerExecution"] / 1000 for batch in self._batches]
         p95_s = quantile(batches_s, 0.95)
@@ -97,7 +98,7 @@ class ChainStatus:
             reported_ns=self._reported_ns,
             unreadable=self._unreadable,
             newest=self._windows[-1] if self._windows else None,
-            members=held,
+            members=listed,
         )
         return {
             "now_ms": now_ns // 1_000_000,
@@ -111,7 +112,7 @@ class ChainStatus:
                 "p95_s": p95_s,
                 "headroom": None if p95_s is None else round(p95_s / self._trigger_s, 4),
             },
-            "watching": sum(member.said.clients for member in held if member.live),
+            "watching": sum(member.announcement.clients for member in listed if member.live),
             "malformed": sum(window.malformed for window in self._windows),
             "windows": [window_row(window) for window in self._windows],
             "batches": [
@@ -124,33 +125,33 @@ class ChainStatus:
                 for batch, batch_s in zip(self._batches, batches_s, strict=True)
             ],
             "samples": [
-                {"at_ms": sample.at_ns // 1_000_000, "arriving_per_s": self._arriving(place), "lag": sample.lag}
-                for place, sample in enumerate(self._samples)
+                {"at_ms": sample.at_ns // 1_000_000, "arriving_per_s": self._arriving(index), "lag": sample.lag}
+                for index, sample in enumerate(self._samples)
             ],
-            "subscribers": [subscriber_row(member, now_ns) for member in held],
-            "alerts": [{"what": found.what, "detail": found.detail} for found in alerts(facts)],
+            "subscribers": [subscriber_row(member, now_ns) for member in listed],
+            "alerts": [alert._asdict() for alert in alerts(facts)],
         }
 
-    def _arriving(self, place: int) -> float | None:
-        """Records a second appended in the `RATE_SAMPLES` before a sample."""
-        if place < 1:
+    def _arriving(self, index: int) -> float | None:
+        """Return the records appended per second in the `RATE_SAMPLES` before a sample."""
+        if index < 1:
             return None
-        newest, before = self._samples[place], self._samples[max(0, place - RATE_SAMPLES)]
+        newest, before = self._samples[index], self._samples[max(0, index - RATE_SAMPLES)]
         return round((newest.appended - before.appended) * NS / max(1, newest.at_ns - before.at_ns), 2)
 
     def _counted(self, now_ns: int) -> float:
-        """Reactions a second in the windows of the last minute; a chain nobody uses counts none."""
+        """Return the reactions per second in the windows of the last minute."""
         since_ns = now_ns - round(COUNTED_S * NS)
         return round(sum(w.total for w in self._windows if w.emitted_ns > since_ns) / COUNTED_S, 2)
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """Return the smallest value that at least the share `q` of all do not exceed; None where there are none."""
+    """Return the smallest value that at least the share `q` of all values do not exceed; None without values."""
     return sorted(values)[max(0, math.ceil(q * len(values)) - 1)] if values else None
 
 
 def window_row(window: Window) -> dict[str, Any]:
-    """Return what is shown of a window; `published_s` is from its trigger until its counts were ready."""
+    """Return the row of a window; `published_s` is the time from its trigger until its counts were ready."""
     return {
         "id": window.event_id,
         "trigger_ms": window.trigger_ns // 1_000_000,
@@ -161,13 +162,13 @@ def window_row(window: Window) -> dict[str, Any]:
 
 
 def subscriber_row(member: Member, now_ns: int) -> dict[str, Any]:
-    """Return what is shown of a subscriber."""
-    said = member.said
+    """Return the row of a subscriber."""
+    announcement = member.announcement
     return {
-        "cluster": said.cluster,
-        "subscriber": said.subscriber,
-        "clients": said.clients,
+        "cluster": announcement.cluster,
+        "subscriber": announcement.subscriber,
+        "clients": announcement.clients,
         "live": member.live,
-        "age_s": round((now_ns - said.announced_ns) / NS, 1),
-        "last_event_id": said.last_event_id,
+        "age_s": round((now_ns - announcement.announced_ns) / NS, 1),
+        "last_event_id": announcement.last_event_id,
     }

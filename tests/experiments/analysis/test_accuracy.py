@@ -112,7 +112,7 @@ def test_a_window_read_twice_duplicates_its_reactions():
     assert set(result.problems["problem"]) == {"duplicated"}
 
 
-def test_a_replay_is_no_fault_unless_it_differs():
+def test_a_replay_is_a_fault_only_if_it_differs():
     """The same window again counts once; again with other contents it is named."""
     assert balance(windows=pd.concat([WINDOWS, WINDOWS.iloc[[3]]], ignore_index=True)).exact
     other = WINDOWS.iloc[[3]].assign(total=1)
@@ -122,7 +122,7 @@ def test_a_replay_is_no_fault_unless_it_differs():
     assert f"{run.EPOCH}:3" in result.problems["detail"].iloc[0]
 
 
-def test_refused_unanswered_and_foreign_reactions_are_told_apart():
+def test_refused_unanswered_and_foreign_reactions_are_counted_separately():
     """Counted without a 202: unacknowledged; without a plan: foreign; refused and uncounted: no loss."""
     sent = RUN.frames["sent"].astype({"status": "int64"})
     sent.loc[sent["seq"] == 5, "status"] = 0

@@ -17,7 +17,7 @@ MEASURED = WINDOWS[WINDOWS["window"] >= 2]
 
 
 def test_idle_triggers_and_warm_up_do_not_count():
-    """Batches that read nothing are left out, and warm-up batches are told apart."""
+    """Batches that read nothing are left out, and warm-up batches have their own phase."""
     times = batches.batch_times(RUN.frames["progress"], WINDOWS, MEASURED)
     assert list(times["batch_id"]) == list(WINDOWS["window"])
     assert list(times["phase"]) == ["warm-up"] * 2 + ["measured"] * len(MEASURED)
@@ -29,7 +29,7 @@ def test_idle_triggers_and_warm_up_do_not_count():
     assert summary.headroom == pytest.approx(measured.max() / 6)
 
 
-def test_batch_numbers_of_two_checkpoints_are_told_apart_by_time():
+def test_equal_batch_numbers_are_matched_by_time():
     """After a new checkpoint numbers begin again; each batch is matched with the window of its own time."""
     later_ns = 3600 * 10**9
     again = WINDOWS.assign(epoch="second", trigger_ns=WINDOWS["trigger_ns"] + later_ns)

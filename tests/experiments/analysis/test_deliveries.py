@@ -108,7 +108,7 @@ def test_a_client_without_any_delivery_misses_all():
     assert result.loc["client-003", "received"] == 0
 
 
-def test_a_client_that_was_owed_nothing_is_still_listed():
+def test_a_client_without_due_windows_is_listed():
     """A client that joined after the last window has a row of zeros."""
     clients = RUN.frames["clients"].copy()
     clients.loc[2, "joined_ns"] = clients.loc[2, "left_ns"]

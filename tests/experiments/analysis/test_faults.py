@@ -18,11 +18,11 @@ from experiments.load.schedule import timestamp_of
 from experiments.report.sentences import findings
 from experiments.run import manifest
 from experiments.synthetic import run
+from experiments.units import NS_PER_MS
 
 # Long enough for the growth of the lag to be told.
 RUN = run.make_run(measured_triggers=12)
 PLAN, TOPIC, WINDOWS = (RUN.frames[name] for name in ("plan", "topic", "windows"))
-NS_PER_MS = 1_000_000
 CASUALTY = 1000  # seq of the reaction that something happens to
 VICTIM = PLAN.loc[CASUALTY, "user_id"]
 

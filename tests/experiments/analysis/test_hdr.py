@@ -63,8 +63,8 @@ def test_negative_latencies_are_zero_and_nothing_is_nan():
 
 
 @pytest.mark.parametrize("cut", [0, 10, 40])
-def test_a_text_cut_off_is_named(cut: int):
+def test_truncated_text_is_named(cut: int):
     """A file cut off in the middle of a write is an error that names its position."""
     whole = hdr.encode(histogram([5, 900, 4000]))
-    with pytest.raises(SettingError, match=r"latency histogram 1 .*latency\.hdr anew"):
+    with pytest.raises(SettingError, match=r"latency histogram 1 .*latency\.hdr again"):
         hdr.merged([whole, whole[:cut]])

@@ -61,7 +61,7 @@ def test_a_chain_that_loses_two_percent_fails(rate_per_s: float):
     assert min(shares) > 0.01
 
 
-def test_the_slope_of_a_losing_chain_is_what_it_loses():
+def test_the_slope_of_a_losing_chain_is_its_loss():
     """Over many windows the slope is 2 % of the load."""
     topic, windows = chain(400, 400, 3, share=0.98)
     slope = lag.lag_slope(lag.lags(topic, windows, T_S, windows))
@@ -110,7 +110,7 @@ def test_a_whole_synthetic_run_has_no_lag():
     assert lag.lags(run.frames["topic"], windows, T_S, windows.iloc[:0]).empty
 
 
-def test_too_few_points_say_nothing():
+def test_too_few_points_give_nan():
     """With fewer than eight samples slope and limits are NaN; with eight they are not."""
     assert math.isnan(lag.slope(range(7), range(7)).high_per_s)
     assert lag.slope(range(7), range(7)).points == 7

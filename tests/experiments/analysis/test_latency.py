@@ -158,7 +158,7 @@ def test_the_last_window_counts_although_its_clients_leave_at_once():
     assert whole.histogram.samples == len(latency.measured(reactions)) * len(clients)
 
 
-def test_one_that_left_before_the_end_is_not_owed_the_last_window():
+def test_last_window_is_not_due_to_a_client_that_left_before():
     """The wait for the last window is that of who stayed; the others are owed what was out for grace_s."""
     clients = RUN.frames["clients"]
     last_ns = int(RUN.frames["windows"]["emitted_ns"].max())
@@ -168,7 +168,7 @@ def test_one_that_left_before_the_end_is_not_owed_the_last_window():
     assert set(of_last["client_id"]) == set(clients["client_id"][1:])
 
 
-def test_only_clients_that_were_there_are_owed_a_window():
+def test_a_window_is_due_only_to_connected_clients():
     """A client that came after a window, or left within the grace, is not owed it; one still there is."""
     clients = RUN.frames["clients"].assign(left_ns=pd.array([pd.NA] * len(RUN.frames["clients"]), dtype="Int64"))
     emitted = RUN.frames["windows"].set_index("window")["emitted_ns"]

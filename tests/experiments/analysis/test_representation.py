@@ -36,7 +36,7 @@ def test_representation_by_hand():
     assert result.over_bound.empty
 
 
-def test_showing_nothing_is_as_far_off_as_can_be():
+def test_showing_nothing_has_the_largest_error():
     """Where no type has a representative nothing of the mix is shown: the distance is 1, not half of it."""
     assert representation(windows_of(("a", 4, 0), ("b", 5, 0)), policy="floor").tv_distance == 1.0
     counted = pd.Series([4, 5])
@@ -93,7 +93,7 @@ def test_a_faultless_run_has_no_wrong_representative(policy):
     assert wrong(windows.iloc[3:], policy).empty
     assert wrong(windows.drop(index=2), policy).empty, "what is missing is the offsets' to name"
     assert wrong(pd.concat([windows, windows.iloc[[3]]]), policy).empty
-    assert sum(len(wrong(windows, other)) > 0 for other in POLICIES) == 3, "the others are told apart"
+    assert sum(len(wrong(windows, other)) > 0 for other in POLICIES) == 3, "the other policies are detected"
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -141,7 +141,7 @@ def test_a_window_that_fits_no_remainder_is_wrong_even_if_it_is_the_first_known(
     assert not wrong(windows_of(("a", 15, 2)).assign(window=0, carried='{"a": 4}'), "carry").empty, "nothing before 0"
 
 
-def test_carried_that_cannot_be_read_names_its_window():
+def test_unreadable_carried_names_its_window():
     """A window whose `carried` is no object of numbers is named."""
     with pytest.raises(LedgerError, match=rf"{synthetic.EPOCH}:0 has carried '\[1\]'"):
         wrong(WINDOWS.head(1).assign(carried="[1]"), "carry")

@@ -41,7 +41,7 @@ def test_a_slow_generator_is_a_reason():
     """A p99 of (sent - intended) above 50 ms is INVALID; the warm-up is not judged."""
     late = SENT["seq"] % 50 == 0
     slow = SENT.assign(t_sent_ns=SENT["t_sent_ns"] + late * 80_000_000)
-    assert "kept behind" in reasons(slow)[0]
+    assert "fell behind" in reasons(slow)[0]
     warm_up = (PLAN["phase"] == "warm-up").to_numpy()
     assert reasons(SENT.assign(t_sent_ns=SENT["t_sent_ns"] + warm_up * 10**9)) == []
 
@@ -57,14 +57,14 @@ def test_a_single_stall_is_a_reason_though_p99_does_not_see_it():
 
 
 @pytest.mark.parametrize(("share", "bad"), [(0.89, False), (0.9, True), (1.0, True), (math.nan, False)])
-def test_users_that_are_busy_themselves_are_a_reason(share, bad):
+def test_busy_users_are_a_reason(share, bad):
     """A closed loop's users are one process: with its core full its limit would be the chain's."""
     found = verdict.reasons_against_crowd(share)
     assert bool(found) == bad
-    assert all("Take fewer users" in reason for reason in found)
+    assert all("Lower users" in reason for reason in found)
 
 
-def test_what_makes_figures_mean_nothing_is_judged_whatever_a_design_names():
+def test_integrity_is_judged_whatever_a_design_names():
     """A design sets limits; a chain that errs passes under none."""
     named = verdict.objectives({"e2e_excess_p99_s": 2.0, "lost": 3})
     limits = {slo.key: slo.limit for slo in named}
@@ -81,7 +81,7 @@ def test_a_clock_step_is_a_reason(by_ms):
     assert f"stepped by {by_ms:+.1f} ms, 30.0 s" in found[0]
 
 
-def test_slewing_is_no_step_and_an_unwatched_clock_is_a_reason():
+def test_slewing_is_not_a_step_and_an_unwatched_clock_is_a_reason():
     """0.5 ms a second is time synchronisation at work; no samples is no evidence."""
     assert reasons(clock=[[t + i * 500_000, m] for i, (t, m) in enumerate(CLOCK)]) == []
     assert "not watched (1 samples)" in reasons(clock=CLOCK[:1])[0]

@@ -26,7 +26,7 @@ from experiments.bench.delivery.churn import Phase, compare
 from experiments.bench.delivery.client import Client, Join, Received
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
-from experiments.bench.delivery.suite import summary
+from experiments.bench.delivery.measurements import summary
 from experiments.bench.delivery.wire import Event, EventReader
 from pipeline import lifecycle
 from pipeline.bus.memory import MemoryBus
@@ -78,8 +78,8 @@ def test_an_event_counts_when_its_end_is_there() -> None:
     assert reader.feed(event[-1:]) == [Event(b"e:5", b"window")]
 
 
-def test_what_is_no_window_of_the_feed_is_counted_apart() -> None:
-    """A reset, another epoch and an id that is none are no windows received."""
+def test_events_that_are_not_windows_are_counted_separately() -> None:
+    """A reset, another epoch and a malformed id are not windows."""
     client = Client(b"e")
     for event in (
         (b"e:3", b"window"),
@@ -109,7 +109,7 @@ def test_what_is_no_window_of_the_feed_is_counted_apart() -> None:
         ([3, 5, 5], Tally(1, 1, 0, 0)),
     ],
 )
-def test_every_fault_is_found_and_told_apart(numbers: list[int], found: Tally) -> None:
+def test_every_fault_is_found_and_named(numbers: list[int], found: Tally) -> None:
     """Windows 3 to 5 were owed: lost, doubled and out of order are counted, each as what it is."""
     assert audit(numbers, 3, 5) == found
 
@@ -120,7 +120,7 @@ def got(numbers: list[int], *opened_ns: int, received_ns: list[int] | None = Non
     return Received(joins, array("q", numbers), array("q", received_ns or [0] * len(numbers)), strange)
 
 
-def test_a_client_is_owed_what_was_sent_after_its_stream_opened() -> None:
+def test_windows_sent_after_the_stream_opened_are_due() -> None:
     """Not what came before; but every window since, and without a gap from the first it got."""
     sent_ns = [100, 200, 300, 400]
     assert tally([got([2, 3], 250)], sent_ns, 3) == Tally(0, 0, 0, 0)
@@ -129,13 +129,13 @@ def test_a_client_is_owed_what_was_sent_after_its_stream_opened() -> None:
     assert tally([got([])], sent_ns, 3) == Tally(4, 0, 0, 0)
 
 
-def test_a_client_that_left_is_owed_what_lies_between() -> None:
+def test_windows_between_the_first_and_last_are_due_to_a_client_that_left() -> None:
     """Whether one just sent was still its own cannot be told; a gap in the middle can."""
     assert tally([got([1, 2], 50), got([]), got([], 50)], [100, 200, 300, 400], None) == Tally(0, 0, 0, 0)
     assert tally([got([0, 1, 3, 3], 50)], [100, 200, 300, 400], None) == Tally(1, 1, 0, 0)
 
 
-def test_the_last_client_decides_and_a_window_that_one_lacks_never_arrived() -> None:
+def test_the_last_client_decides_and_a_missing_window_is_infinite() -> None:
     """Time counts from the sending to the slowest client; a loss must not look like speed."""
     sent_ns = [0, 10**9, 2 * 10**9]
     fast = got([1, 2], 1, received_ns=[10**9 + 10**8, 2 * 10**9 + 10**8])
@@ -146,7 +146,7 @@ def test_the_last_client_decides_and_a_window_that_one_lacks_never_arrived() -> 
     assert figure(math.nan) is None
 
 
-def test_coming_back_counts_at_another_place_and_after_the_kill() -> None:
+def test_coming_back_counts_on_another_server_after_the_kill() -> None:
     """Neither the stream before nor one more at the dead place is service; who never comes back is seen."""
     back = got([1, 2], 5, 10**9, received_ns=[6, 2 * 10**9])
     opened_s, served_s = back_s([back, got([1], 5, received_ns=[6])], "a", 100)
@@ -158,7 +158,7 @@ def test_coming_back_counts_at_another_place_and_after_the_kill() -> None:
 
 
 def test_a_round_is_compared_with_the_quiet_around_it_and_the_median_round_counts() -> None:
-    """One phase that somebody else's work fell into decides nothing; all phases together are told as well."""
+    """One phase with other work on the host decides nothing; all phases together are reported as well."""
     # Three windows a phase: quiet, busy, quiet, busy, quiet, busy, quiet; the second busy phase is hit by something.
     latency_ns = [10] * 3 + [11] * 3 + [10] * 3 + [90] * 3 + [10] * 3 + [12] * 3 + [10] * 3
     sent_ns = [1_000 * number for number in range(21)]
@@ -199,19 +199,19 @@ def test_a_promise_is_kept_by_a_figure_and_by_nothing_else() -> None:
 
 
 def test_the_window_is_of_the_size_of_a_real_one() -> None:
-    """Six seconds of reactions over thirty emoji, each with somebody to stand for it."""
+    """Six seconds of reactions over thirty emoji, each with a representative."""
     types = delivery_feed.counted()
     assert len(types) == 30
     assert abs(sum(one.count for one in types) - delivery_feed.REACTIONS) < 20
     assert all(0 < one.count <= 10 * one.representatives for one in types)
 
 
-def test_the_suites_of_the_command_line_are_there() -> None:
+def test_the_command_line_has_every_suite() -> None:
     """What can be asked for can be run."""
     assert set(SUITES) == set(suites.SUITES)
 
 
-def test_the_pace_does_not_wait_for_what_takes_long() -> None:
+def test_the_pace_does_not_wait_for_slow_work() -> None:
     """Each index is due at its own time, however late the one before was taken up."""
 
     async def due() -> list[int]:
@@ -309,7 +309,7 @@ def run(scenario: Callable[[Chain], Awaitable[None]]) -> None:
         runner.run(everything())
 
 
-def test_clients_note_every_window_and_go_on_elsewhere_when_their_subscriber_is_gone(
+def test_clients_move_when_their_subscriber_ends_and_miss_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From registration over the redirect to the last id, and once more after a loss: nothing missed, nothing twice."""
@@ -329,16 +329,16 @@ def test_clients_note_every_window_and_go_on_elsewhere_when_their_subscriber_is_
         received, troubles = await audience.results()
         assert tally(received, chain.feed.sent_ns, 6) == Tally(0, 0, 0, 0)
         assert [len(one.joins) for one in received] == [
-            2 if one.joins[0].place == chain.place(0) else 1 for one in received
+            2 if one.joins[0].address == chain.place(0) else 1 for one in received
         ]
         assert troubles["a stream ended"] == 3
-        moved = [one for one in received if one.joins[0].place == chain.place(0)]
+        moved = [one for one in received if one.joins[0].address == chain.place(0)]
         assert len(moved) == 3
         opened_s, served_s = back_s(moved, chain.place(0), stopped_ns)
         assert np.isfinite(opened_s).all()
         assert (served_s >= opened_s).all()
         assert np.isfinite(last_s(received, chain.feed.sent_ns, missed)).all()
-        # One that is not there does not settle, and is told of.
+        # A missing client does not settle, and is reported.
         assert await audience.settle(99, 0.0) == 6
 
     run(scenario)
@@ -365,15 +365,15 @@ def test_churners_come_and_go_in_order_and_the_audience_stays_as_large() -> None
     run(scenario)
 
 
-def test_a_crowd_in_a_process_of_its_own_does_what_it_is_told() -> None:
-    """Figures come back through the pipe, and so does a failure, in the words of whoever refused."""
+def test_a_crowd_process_returns_results_and_errors() -> None:
+    """Figures come back through the pipe, and so does a failure, with its own text."""
 
     async def scenario(chain: Chain) -> None:
         def hold() -> Any:
             with Crowd(chain.registry) as crowd:
                 assert sorted(crowd.ask("register", 4, "1", chain.feed.epoch)) == ["1/1"] * 2 + ["1/2"] * 2
-                crowd.tell("open", range(4), 500.0)
-                assert crowd.hear() > 0
+                crowd.start("open", range(4), 500.0)
+                assert crowd.result() > 0
                 assert crowd.ask("settle", chain.feed.publish(5, 0.01)[-1], PATIENCE_S) == 0
                 chain.refuses = True
                 with pytest.raises(EmoStreamError, match=r"429 to a registration.*far too many"):
@@ -389,18 +389,18 @@ def test_a_crowd_in_a_process_of_its_own_does_what_it_is_told() -> None:
     run(scenario)
 
 
-def test_a_crowd_whose_process_ends_says_so() -> None:
+def test_a_crowd_process_that_ends_raises() -> None:
     """A benchmark does not wait for what will never answer."""
     with Crowd("http://127.0.0.1:9") as crowd:
         with pytest.raises(EmoStreamError, match="register failed"):
             crowd.ask("register", 1, "1", "e")
-        crowd.tell("nonsense")
+        crowd.start("nonsense")
         with pytest.raises(EmoStreamError, match="ended"):
-            crowd.hear()
+            crowd.result()
 
 
-def test_publishing_stops_when_it_is_enough() -> None:
-    """After a kill windows go on for as long as somebody is away, and no longer."""
+def test_publishing_stops_when_enough() -> None:
+    """After a kill windows are published until all clients are back."""
     bus = MemoryBus()
     feed = Feed(bus, Settings(), "1")
     answers = SimpleNamespace(left=3)

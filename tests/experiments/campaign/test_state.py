@@ -180,7 +180,7 @@ def test_a_directory_that_cannot_be_made_is_named(design: Path, tmp_path: Path) 
     """Of the campaign, and of a run; what is there stays."""
     campaign = Campaign.open(design, tmp_path)
     (campaign.directory / "runs").write_text("a file in the way")
-    with pytest.raises(EmoStreamError, match=r"tiny/runs/\S+ could not be written: Not a directory: mend that"):
+    with pytest.raises(EmoStreamError, match=r"tiny/runs/\S+ could not be written: Not a directory: fix that"):
         campaign.begin(campaign.pending()[0])
     with pytest.raises(EmoStreamError, match=r"tiny/runs/tiny could not be written: Not a directory"):
         Campaign.open(design, campaign.directory / "runs")

@@ -22,12 +22,12 @@ from experiments.explore.state import State
 from experiments.explore.view import View, status
 from experiments.load.schedule import BURST_FOCUS, timestamp_of
 from experiments.parameters import Parameters
+from experiments.units import NS_PER_S
 from pipeline.bus.base import Record
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.messages import Event, TypeCount, Window, encode
 
-NS = 1_000_000_000
-START_NS = 1_764_000_000 * NS
+START_NS = 1_764_000_000 * NS_PER_S
 
 
 def reaction(partition: int, offset: int, due_ns: int, user_id: str = "look-0001") -> Record:
@@ -63,25 +63,25 @@ class Topic:
 def test_arrivals_are_poisson_in_their_tick_and_in_order() -> None:
     """A second at 1,000/s gives about a thousand reactions, each stamped within it, in order of time."""
     rng = np.random.default_rng(1)
-    drawn = arrivals(rng, 1000.0, START_NS, START_NS + NS, user_names(5, "look"))
+    drawn = arrivals(rng, 1000.0, START_NS, START_NS + NS_PER_S, user_names(5, "look"))
     stamps = [datetime.fromisoformat(one["timestamp"]) for one in drawn]
     assert 900 < len(drawn) < 1100
     assert stamps == sorted(stamps)
-    assert datetime.fromtimestamp(START_NS // NS, UTC) <= stamps[0] <= stamps[-1]
+    assert datetime.fromtimestamp(START_NS // NS_PER_S, UTC) <= stamps[0] <= stamps[-1]
     assert (stamps[-1] - stamps[0]).total_seconds() < 1
     assert {one["user_id"] for one in drawn} == {f"look-{number:04d}" for number in range(5)}
 
 
 def test_a_burst_is_mostly_of_one_type() -> None:
     """With a focus, the share of a goal's reactions that are alike is BURST_FOCUS at least."""
-    drawn = arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS + NS, ["look-0000"], "⚽")
+    drawn = arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS + NS_PER_S, ["look-0000"], "⚽")
     share = sum(one["emoji_type"] == "⚽" for one in drawn) / len(drawn)
     assert share == pytest.approx(BURST_FOCUS, abs=0.03)
 
 
 def test_a_clock_that_stepped_back_gives_no_arrivals() -> None:
     """A tick that ends before it began holds nothing."""
-    assert arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS - NS, ["look-0000"]) == []
+    assert arrivals(np.random.default_rng(1), 5000.0, START_NS, START_NS - NS_PER_S, ["look-0000"]) == []
 
 
 @pytest.mark.parametrize("answered", [202, 503])
@@ -121,23 +121,31 @@ def test_the_rate_changes_while_it_runs_and_every_answer_is_counted(answered: in
 def test_latency_runs_from_the_moment_a_reaction_was_due_to_the_receipt_of_its_window() -> None:
     """Only reactions of ours, and only those in the window's offsets, enter its latencies."""
     ledger = Ledger("look-")
-    ledger.add([reaction(0, 10, START_NS), reaction(0, 11, START_NS + NS, "fan-0001"), reaction(0, 12, START_NS + NS)])
-    ledger.add([reaction(1, 4, START_NS + 2 * NS), reaction(1, 5, START_NS + 3 * NS), Record(1, 6, 0, None, b"?")])
-    first = ledger.claim(window({"emoji-events-0": (10, 12), "emoji-events-1": (4, 4)}, 4), START_NS + 6 * NS)
+    ledger.add(
+        [
+            reaction(0, 10, START_NS),
+            reaction(0, 11, START_NS + NS_PER_S, "fan-0001"),
+            reaction(0, 12, START_NS + NS_PER_S),
+        ]
+    )
+    ledger.add(
+        [reaction(1, 4, START_NS + 2 * NS_PER_S), reaction(1, 5, START_NS + 3 * NS_PER_S), Record(1, 6, 0, None, b"?")]
+    )
+    first = ledger.claim(window({"emoji-events-0": (10, 12), "emoji-events-1": (4, 4)}, 4), START_NS + 6 * NS_PER_S)
     assert sorted(first.latencies_s) == [4.0, 5.0, 6.0]
     assert (first.median_s, first.slowest_s, first.total) == (5.0, 6.0, 4)
-    second = ledger.claim(window({"emoji-events-1": (5, 6)}, 1), START_NS + 12 * NS)
+    second = ledger.claim(window({"emoji-events-1": (5, 6)}, 1), START_NS + 12 * NS_PER_S)
     assert list(second.latencies_s) == [9.0]
 
 
 def test_a_window_waits_for_its_records() -> None:
     """Kafka is read as far as the window's offsets go before its latencies are computed."""
-    topic = Topic([reaction(0, 0, START_NS)], [], [reaction(0, 1, START_NS + NS)])
+    topic = Topic([reaction(0, 0, START_NS)], [], [reaction(0, 1, START_NS + NS_PER_S)])
     counted = window({"emoji-events-0": (0, 1)}, 2)
-    assert len(asyncio.run(seen(Ledger("look-"), topic, counted, START_NS + 2 * NS)).latencies_s) == 2
+    assert len(asyncio.run(seen(Ledger("look-"), topic, counted, START_NS + 2 * NS_PER_S)).latencies_s) == 2
 
 
-def test_records_that_never_come_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_records_raise_with_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window whose offsets Kafka does not hand out ends in an error that names it."""
     monkeypatch.setattr("experiments.explore.seen_windows.READ_S", 0.0)
     with pytest.raises(EmoStreamError, match=r"epoch:7.*broker"):
@@ -145,7 +153,7 @@ def test_records_that_never_come_are_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_percentile_needs_samples() -> None:
-    """The windows' latencies are pooled, and p99 is not told before a thousand of them."""
+    """The windows' latencies are pooled, and p99 needs a thousand of them."""
     few, many = a_window("e:1", [1.0] * 500), a_window("e:2", [3.0] * 500)
     assert math.isnan(quantile_s([few], 0.99))
     assert quantile_s([few, many], 0.99) == 3.0
@@ -176,7 +184,7 @@ def test_a_swarm_is_the_same_for_the_same_window() -> None:
     assert swarm.layout(counts, "e:1") == swarm.layout(counts[::-1], "e:1") != swarm.layout(counts, "e:2")
 
 
-def test_no_two_of_a_swarm_share_a_place() -> None:
+def test_emoji_of_a_swarm_do_not_overlap() -> None:
     """Even at the most that is drawn, emoji stand well apart."""
     placed = swarm.layout([TypeCount("😂", 9000, 900), TypeCount("🔥", 100, 10)], "e:1")
     assert len(placed) <= swarm.MOST
@@ -191,7 +199,7 @@ def test_a_type_in_a_crowd_never_vanishes() -> None:
     assert swarm.layout([TypeCount("😂", 3, 0)], "e:1") == []
 
 
-def test_the_picture_tells_latency_counts_and_what_is_on_screen() -> None:
+def test_the_picture_shows_latency_counts_and_swarm() -> None:
     """Floors, counted against accepted, every bar and the swarm stand in the picture; too few for p99 is a dash."""
     shown = [a_window(f"e:{n}", [1.0, 3.5, 6.5], TypeCount("😂", 38, 4), TypeCount("<b>", 1, 1)) for n in range(3)]
     state = State("running", sent=9, accepted=9, counted=9, arrived=3, windows=tuple(shown), parameters=Parameters())
@@ -206,7 +214,7 @@ def test_the_picture_tells_latency_counts_and_what_is_on_screen() -> None:
 
 
 @pytest.mark.parametrize("phase", ["idle", "starting", "running", "draining", "ended", "failed"])
-def test_every_phase_has_its_words(phase: str) -> None:
+def test_every_phase_has_its_text(phase: str) -> None:
     """Before a window came, status and picture say what goes on."""
     state = State(phase, error="no <Kafka>")
     assert 'class="note"' in picture(state)
@@ -230,11 +238,11 @@ def test_a_session_names_a_parameter_that_is_wrong() -> None:
     assert session.state.rate_per_s == 1.0
 
 
-def test_a_session_that_cannot_attach_says_so_and_can_be_started_again(
+def test_a_session_that_cannot_attach_raises_and_can_be_started_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The thread's error comes out of `watch`, with its remedy; afterwards nothing runs."""
-    # A lock of its own: somebody may be measuring while tests run.
+    # A lock of its own: a measurement may run at the same time.
     monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
     given = {"users": 1, "rate_per_s": 1.0, "trigger_s": 2.0, "policy": "ceil", "attach": "/nowhere/ready.json"}
     session = Session(**given)
@@ -254,4 +262,21 @@ def test_the_panel_sets_the_rate_and_allows_what_can_be_done() -> None:
     buttons[3].value = 100.0
     assert session.state.rate_per_s == pytest.approx(100.0)
     running = replace(session.state, phase="running", sent=1234)
-    assert "1,234 reactions sent, 100 a second" in status(running)
+    assert "1,234 reactions sent, 100 per second" in status(running)
+
+
+def test_follow_refuses_to_wait_for_no_window() -> None:
+    """Nothing is started for a number below 1."""
+    session = Session(users=1, rate_per_s=1.0, trigger_s=2.0, policy="ceil")
+    with pytest.raises(SettingError, match="windows is 0: give 1 or more"):
+        next(session.follow(0))
+    assert session.state.phase == "idle"
+
+
+def test_follow_raises_why_a_session_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The states before the failure are yielded first; afterwards nothing runs."""
+    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
+    session = Session(users=1, rate_per_s=1.0, trigger_s=2.0, policy="ceil", attach="/nowhere/ready.json")
+    with pytest.raises(EmoStreamError, match="names no running chain"):
+        list(session.follow(1))
+    assert session.state.over

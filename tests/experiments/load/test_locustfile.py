@@ -15,9 +15,9 @@ from experiments import ledger
 from experiments.load import closed_loop
 from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
 from experiments.parameters import Parameters
+from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
-NS = 1_000_000_000
 REFUSED, CUT = 7, 12  # the server answers one request with 503, and hangs up on another
 
 
@@ -70,7 +70,7 @@ def load(server, tmp_path_factory):
     return parameters, told, plan, sent
 
 
-def test_every_request_stands_in_the_ledger_once(server, load):
+def test_every_request_is_in_the_ledger_once(server, load):
     """What the server saw and what the ledger holds are the same reactions, each once, under the same name."""
     _, _, plan, _ = load
     seen = pd.DataFrame(server.seen)
@@ -119,7 +119,7 @@ def test_phases_last_whole_triggers(load):
     parameters, told, plan, _ = load
     spans = plan.groupby("phase", sort=False)["t_intended_ns"].agg(["min", "max"])
     assert list(spans.index) == ["warm-up", "measured"]
-    assert (spans["max"] - spans["min"] < parameters.trigger_s * NS).all()
+    assert (spans["max"] - spans["min"] < parameters.trigger_s * NS_PER_S).all()
     assert spans["max"].iloc[0] < spans["min"].iloc[1]
     assert next(what for what, _ in told) == "warming up"
 
@@ -137,11 +137,11 @@ def test_a_load_that_fails_names_its_log(tmp_path, monkeypatch):
     ("options", "named"),
     [
         (["--think-s", "0"], "--think-s is 0.0"),
-        (["--ledger", "/nowhere"], "'/nowhere', which is no directory"),
+        (["--ledger", "/nowhere"], "'/nowhere', which is not a directory"),
         (["--ledger", ".", "--master"], "written by one process"),
     ],
 )
-def test_options_no_load_can_be_made_of_are_named(options, named):
+def test_impossible_options_are_named(options, named):
     """A bad option ends Locust at once with the option and what to do."""
     command = [sys.executable, "-m", "locust", "-f", str(closed_loop.LOCUSTFILE), "--headless", "--host", "http://x"]
     ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)

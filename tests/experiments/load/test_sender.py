@@ -155,7 +155,7 @@ def test_each_status_is_recorded_for_its_reaction() -> None:
     ended(run())
 
 
-def test_a_server_that_holds_its_answers_holds_up_no_reaction() -> None:
+def test_slow_answers_delay_no_reaction() -> None:
     """All are sent while not one is answered: the loop is open."""
 
     async def run() -> None:
@@ -255,7 +255,7 @@ def test_a_connection_that_is_cut_costs_its_own_reaction_only() -> None:
     ended(run())
 
 
-def test_half_an_answer_is_none() -> None:
+def test_incomplete_answer_counts_as_no_answer() -> None:
     """A connection that is lost in the middle of an answer leaves no status behind."""
 
     async def run() -> None:
@@ -301,7 +301,7 @@ def test_a_connection_idle_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch)
     ended(run())
 
 
-def test_an_answer_that_takes_too_long_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_answer_counts_as_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After ANSWER_S a reaction is given up, so that a server that hangs ends the load."""
     monkeypatch.setattr(sending, "ANSWER_S", 0.3)
     monkeypatch.setattr(sending, "LOOK_S", 0.05)
@@ -354,7 +354,7 @@ def test_a_plan_of_nothing_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "https://127.0.0.1:8000", "http://"])
-def test_a_url_that_is_none_is_named(url: str) -> None:
+def test_malformed_url_is_named(url: str) -> None:
     """The base URL is checked before anything is sent."""
     with pytest.raises(SettingError, match=r"give http://host:port"):
         ended(send(planned(1), url))
@@ -370,7 +370,7 @@ def test_bodies_carry_the_timestamp_that_names_the_reaction(times: list[int]) ->
 
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=5), st.integers(1, 40))
 @settings(deadline=None, max_examples=50)
-def test_messages_are_told_apart_however_they_arrive(contents: list[bytes], piece: int) -> None:
+def test_messages_are_split_however_they_arrive(contents: list[bytes], piece: int) -> None:
     """Cut anywhere, a stream of messages is split where each ends."""
     stream = b"".join(http1.post("/x", content) for content in contents)
     found = []
@@ -420,7 +420,7 @@ def stub() -> Iterator[str]:
             server.terminate()
 
 
-def test_a_sender_is_scheduled_as_the_manifest_will_say(tmp_path: Path) -> None:
+def test_a_sender_is_scheduled_as_the_manifest_says(tmp_path: Path) -> None:
     """Where the system allows it a sender comes before every ordinary process; asking for that changes nothing here."""
     own = os.sched_getscheduler(0)
     said = scheduling()
@@ -491,7 +491,7 @@ def test_sigterm_keeps_what_was_sent(tmp_path: Path, processes: int) -> None:
     assert (sent["status"] == 202).any()
 
 
-def test_a_sender_that_fails_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_a_failed_sender_raises_and_the_rest_is_kept(tmp_path: Path) -> None:
     """When the senders cannot start, the command says so and ends with status 1."""
     with started(tmp_path, planned(4), "nowhere", 2) as load:
         _, errors = load.communicate(timeout=60)

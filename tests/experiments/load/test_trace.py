@@ -45,13 +45,13 @@ def test_a_trace_is_read_whole_and_canonical(tmp_path: Path) -> None:
     assert frame.to_numpy().tolist() == [[0, "ada", "😂"], [7, "alan", "❤️"], [7, "alan", "❤️"], [3000, "ada", "🔥"]]
 
 
-def test_a_spreadsheet_s_mark_and_line_ends_are_no_matter(tmp_path: Path) -> None:
+def test_byte_order_mark_and_crlf_change_nothing(tmp_path: Path) -> None:
     """A byte order mark and Windows line ends change nothing."""
     plain = read(written(tmp_path, HEADER + ROWS))
     pd.testing.assert_frame_equal(read(written(tmp_path, "\ufeff" + (HEADER + ROWS).replace("\n", "\r\n"))), plain)
 
 
-def test_users_that_look_like_nothing_are_users(tmp_path: Path) -> None:
+def test_user_ids_are_text(tmp_path: Path) -> None:
     """Ids such as `NA` or `007` are text and stay as they are."""
     assert list(read(written(tmp_path, HEADER + "0,NA,😂\n1,007,😂\n"))["user_id"]) == ["NA", "007"]
 
@@ -80,7 +80,7 @@ def test_users_that_look_like_nothing_are_users(tmp_path: Path) -> None:
         (HEADER + "0,ada,😂\n0,ada,😂,more\n", r"cannot be read as CSV in UTF-8 .*line 3"),
     ],
 )
-def test_each_offence_is_named_where_it_stands(tmp_path: Path, text: str, named: str) -> None:
+def test_each_error_is_named_with_its_line(tmp_path: Path, text: str, named: str) -> None:
     """A trace that cannot be replayed is refused with its file, line, column, value and the remedy."""
     path = written(tmp_path, text)
     with pytest.raises(SettingError, match=named) as refused:
@@ -88,9 +88,9 @@ def test_each_offence_is_named_where_it_stands(tmp_path: Path, text: str, named:
     assert str(path) in str(refused.value)
 
 
-def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     """A missing file, a folder and bytes that are not UTF-8 are named."""
-    with pytest.raises(SettingError, match=r"none\.csv is not there: give the path"):
+    with pytest.raises(SettingError, match=r"none\.csv does not exist: give the path"):
         read(tmp_path / "none.csv")
     with pytest.raises(SettingError, match="cannot be read"):
         read(tmp_path)
@@ -105,8 +105,8 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     st.floats(1, 60),
 )
 @settings(deadline=None, max_examples=60)
-def test_a_replay_is_the_recording_and_told_apart(rows: list[tuple[int, str]], speed: float) -> None:
-    """Each reaction comes once, never early and late only by what keeps its user's reactions apart, in order."""
+def test_a_replay_keeps_the_recording_at_distinct_microseconds(rows: list[tuple[int, str]], speed: float) -> None:
+    """Each reaction comes once, in order, never early, and late only by the microseconds that separate a user's."""
     frame = replayed(recorded(*rows), speed, START_NS)
     times = frame["t_ns"].to_numpy()
     assert (np.diff(times) >= 0).all()
@@ -154,7 +154,7 @@ def test_a_trace_too_short_is_refused_with_the_remedy() -> None:
 
 
 def test_a_trace_silent_while_measured_is_refused(tmp_path: Path) -> None:
-    """A replay of which no reaction is measured has nothing to say."""
+    """A replay without a measured reaction gives no figures."""
     path = written(tmp_path, HEADER + "0,ada,😂\n600000,ada,😂\n")
     with pytest.raises(SettingError, match="measured_triggers is 3, and no reaction falls into them"):
         plan_of(Parameters(arrivals="trace", trace=str(path), measured_triggers=3), START_NS)

@@ -138,7 +138,7 @@ def test_faults_are_loud_and_named(tmp_path):
     assert summary["valid"] is False
     assert summary["slos"]["lost"] is False
     assert page.index("INVALID") < page.index("<h1>")
-    assert "Another run was going on" in page
+    assert "Another run was active" in page
     assert "one reaction lost" in page
     assert "1 missing" in page
     assert "answered 202 but not in the topic" in page

@@ -1,4 +1,4 @@
-"""The audience, against a registry and a subscriber that do what they are told."""
+"""The audience, against a registry and a subscriber that follow a script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.errors import EmoStreamError
 from tests.harness.scripted_server import Refuse, Scripted, Send, window
 
 
-def test_the_audience_notes_all_that_came_and_leaves(
+def test_the_audience_records_all_windows_and_leaves(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A cut stream is resumed, what came twice is there twice, and every registration ends with the run."""
@@ -37,7 +37,7 @@ def test_the_audience_notes_all_that_came_and_leaves(
     assert capsys.readouterr().out == "ready\n"
 
 
-def test_a_refused_registration_ends_the_audience_in_the_registrys_words() -> None:
+def test_refused_registration_ends_the_audience_with_the_registrys_detail() -> None:
     """Nobody waits for clients that will not come; those that did come leave."""
 
     async def scenario() -> None:
@@ -50,7 +50,7 @@ def test_a_refused_registration_ends_the_audience_in_the_registrys_words() -> No
     asyncio.run(scenario())
 
 
-def test_clients_without_a_stream_are_counted_and_one_of_them_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_without_a_stream_are_counted_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is what the person at the experiment needs."""
     monkeypatch.setattr(audience, "CONNECT_S", 0.3)
 

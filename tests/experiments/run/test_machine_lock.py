@@ -28,7 +28,7 @@ with alone("a run", Path(sys.argv[1])):
 """
 
 
-def test_the_second_measurement_is_told_who_has_the_machine(tmp_path: Path) -> None:
+def test_second_measurement_names_the_holder_of_the_machine(tmp_path: Path) -> None:
     """It names what the other does and its process, and may begin when that has ended."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -44,7 +44,7 @@ def test_the_second_measurement_is_told_who_has_the_machine(tmp_path: Path) -> N
         pass
 
 
-def test_a_run_goes_on_under_the_sweep_that_started_it(tmp_path: Path) -> None:
+def test_a_run_uses_the_lock_of_its_sweep(tmp_path: Path) -> None:
     """A process below the holder's is the holder's own."""
     with machine_lock.alone("a sweep", tmp_path):
         inner = subprocess.run(
@@ -57,14 +57,14 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file where its folder should be, say."""
     (tmp_path / "cache").write_text("")
     with (
-        pytest.raises(EmoStreamError, match=r"cache/measuring\.lock could not be written: File exists: mend that"),
+        pytest.raises(EmoStreamError, match=r"cache/measuring\.lock could not be written: File exists: fix that"),
         machine_lock.alone("a run", tmp_path / "cache"),
     ):
         pytest.fail("measured without a lock")
 
 
 def test_a_load_generator_is_known_by_its_command() -> None:
-    """A load of ours or Locust, as a module or by its console script; a file of that name being looked at is none."""
+    """A load of ours or Locust, as a module or by its console script; an editor with a file of that name is not one."""
     commands = {
         1: ["python", "-m", "experiments.load", "plan.parquet"],
         2: ["python", "-m", "locust", "-f", "x.py"],

@@ -1,4 +1,4 @@
-"""What the stages cost: shares are right on known samples, and a real process is found with its children."""
+"""Which process is which stage, and what a real one and its children cost."""
 
 from __future__ import annotations
 
@@ -9,31 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from experiments.run import usage
-from experiments.units import NS_PER_S
-
-
-def test_shares_are_cores_between_two_moments() -> None:
-    """CPU seconds over seconds, from the samples inside; what is no stage's is others'."""
-    rows = [
-        (second * NS_PER_S, stage, cores * second + 7.0, 1)
-        for second in range(0, 20, 2)
-        for stage, cores in (("spark", 0.5), ("ingest", 0.25), ("machine", 1.0))
-    ]
-    frame = pd.DataFrame(rows, columns=["t_ns", "stage", "cpu_s", "rss_bytes"])
-    shares = usage.shares(frame, 4 * NS_PER_S, 15 * NS_PER_S)
-    assert shares == pytest.approx({"spark": 0.5, "ingest": 0.25, "machine": 1.0, "others": 0.25})
-
-
-def test_a_stage_that_was_restarted_has_no_negative_share() -> None:
-    """Its counter begins anew; nothing is made of that."""
-    frame = pd.DataFrame(
-        [(0, "spark", 9.0, 1), (NS_PER_S, "spark", 1.0, 1)], columns=["t_ns", "stage", "cpu_s", "rss_bytes"]
-    )
-    assert usage.shares(frame, 0, NS_PER_S) == {"spark": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -77,8 +55,8 @@ def test_a_real_process_is_sampled_with_its_children() -> None:
                 one.kill()
 
 
-def test_another_load_that_comes_and_goes_meanwhile_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the begin nor the end of the watch has it: Locust by its console script, of somebody else."""
+def test_a_brief_foreign_load_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts and ends during the watch: Locust by its console script, of another user."""
     script = tmp_path / "locust"
     script.write_text("import sys\nsys.stdin.read()\n")
     monkeypatch.setattr(usage, "SAMPLE_S", 0.05)

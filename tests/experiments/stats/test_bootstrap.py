@@ -43,7 +43,7 @@ def test_a_difference_holds_the_truth_and_finds_what_is_there():
 
 
 @pytest.mark.parametrize("runs", [3, 4, 5])
-def test_few_runs_cover_what_is_said_of_them(runs: int):
+def test_coverage_of_few_runs_is_as_documented(runs: int):
     """Of 300 samples of so few runs, the median's interval holds the truth as often as `coverage` says, not 95 %."""
     rng = np.random.default_rng(20)
     held = 0
@@ -75,7 +75,7 @@ def test_equal_values_are_a_point():
     assert interval([math.inf] * 3) == Interval(math.inf, math.inf, math.inf, 3)
 
 
-def test_what_never_arrived_widens_an_interval_to_infinity():
+def test_missing_arrivals_widen_an_interval_to_infinity():
     """One run of five without an arrival leaves the median finite and its upper limit infinite."""
     found = interval([1.0, 2.0, 3.0, 4.0, math.inf])
     assert found.estimate == 3

@@ -94,11 +94,11 @@ def test_a_search_resumes_from_its_results():
     for cut in range(len(results)):
         assert next_load(SEARCH, results[:cut]) == results[cut].load
         assert not capacity(SEARCH, results[:cut]).confirmed
-    assert "not at its end" in capacity(SEARCH, results[:4]).why
+    assert "has not ended" in capacity(SEARCH, results[:4]).why
     assert capacity(SEARCH, []).why.startswith("No load")
 
 
-def test_an_invalid_load_is_repeated_once_and_bounds_only_from_below():
+def test_invalid_load_is_repeated_once_and_gives_a_lower_bound():
     """Where the generator gives up there is no fail: the capacity is at least the highest pass, and that is said."""
 
     def system(load: float) -> Probe:
@@ -140,7 +140,7 @@ def test_a_fail_below_a_pass_is_repeated_and_the_majority_decides():
     assert next_load(SEARCH, outvoted) == 1688
 
 
-def test_a_capacity_that_does_not_repeat_is_taken_back():
+def test_a_capacity_that_does_not_repeat_is_lowered():
     """C fails twice when it is confirmed: the interval moves below it."""
     results = carry_out(SEARCH, step(3_000))
     found = capacity(SEARCH, results).highest_pass

@@ -36,8 +36,8 @@ def test_a_drift_too_small_to_matter_is_not_mentioned():
 
 
 @pytest.mark.parametrize("slow", [5, 7])
-def test_a_cold_beginning_says_how_long_the_warm_up_should_have_been(slow: int):
-    """The first windows are twice as slow and the rest is steady: so many more belong to the warm-up."""
+def test_a_cold_beginning_gives_the_missing_warm_up(slow: int):
+    """The first windows are twice as slow and the rest is steady: their number is reported."""
     values = np.full(24, 0.3) + RNG.normal(0, 0.004, 24)
     values[:slow] *= 2
     found = warm_up(values)
@@ -48,9 +48,9 @@ def test_a_cold_beginning_says_how_long_the_warm_up_should_have_been(slow: int):
     assert f"After {found.needed_windows} more windows" in found.why
 
 
-def test_too_few_windows_cannot_tell():
+def test_too_few_windows_give_no_finding():
     """Seven windows, or seven that are finite, say neither steady nor unsteady."""
-    assert warm_up([0.3] * 7) == WarmUp(None, "7 windows are too few to tell (8 are needed).", None)
+    assert warm_up([0.3] * 7) == WarmUp(None, "7 windows are too few for a test (8 are needed).", None)
     assert warm_up([0.3] * 7 + [math.nan, math.inf]).steady is None
     assert warm_up([0.3] * 8).steady
 

@@ -1,4 +1,4 @@
-"""The client, against a registry and a subscriber that do what they are told."""
+"""The client, against a registry and a subscriber that follow a script."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.client import __main__ as client_main
 from pipeline.client import backoff, transports
-from pipeline.client import client as client_module
 from pipeline.client.client import Client
 from pipeline.client.http import open_session, retry_after_s
-from pipeline.client.session import LED_WAIT_MAX_S, LOUD_AFTER, WAIT_MAX_S, Reset
+from pipeline.client.session import REDIRECTED_WAIT_MAX_S, WAIT_MAX_S, WARN_AT_FAILURE, Reset
 from pipeline.errors import ClientError, MessageError, SettingError
 from tests.harness.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
 
@@ -29,7 +29,7 @@ every_transport = pytest.mark.parametrize("transport", PATHS)
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `scenario`; afterwards there is no task left."""
+    """Run `scenario`; check that no task is left afterwards."""
 
     async def whole() -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -41,19 +41,19 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, float, float]]:
-    """Nothing is waited for; what would have been decides: (failures, base_s, cap_s, retry_after_s) each time."""
-    asked: list[tuple[int, float, float, float]] = []
+    """Do not wait; the list gets each wait's (failures, base_s, cap_s, retry_after_s)."""
+    waits: list[tuple[int, float, float, float]] = []
 
-    def wait_s(*given: float) -> float:
-        asked.append(given)  # type: ignore[arg-type]
+    def wait_s(*arguments: float) -> float:
+        waits.append(arguments)  # type: ignore[arg-type]
         return 0.0
 
     monkeypatch.setattr(backoff, "wait_s", wait_s)
-    return asked
+    return waits
 
 
 async def take(client: Client, count: int) -> list[str]:
-    """The ids of the next `count` windows; the loop is then left."""
+    """Return the ids of the next `count` windows; the loop then breaks."""
     ids: list[str] = []
     async for got in client:
         ids.append(got.event_id)
@@ -62,18 +62,18 @@ async def take(client: Client, count: int) -> list[str]:
     return ids
 
 
-# registering, and giving windows
+# registering, and yielding windows
 
 
 @every_transport
-def test_it_registers_gives_windows_and_leaves(transport: Any) -> None:
-    """The token goes along to the other port, and the registration ends with the block."""
+def test_client_registers_yields_windows_and_unregisters(transport: Any) -> None:
+    """It sends the token to the subscriber's port too, and unregisters at the end of the block."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1), window(2)]), Send([window(3)])) as server:
             async with Client.register(server.url + "/", "7", transport) as client:
                 assert await take(client, 2) == ["e:1", "e:2"]
-                assert (client.ticket.client_id, client.ticket.cluster) == ("c1", "7")
+                assert (client.credentials.client_id, client.credentials.cluster) == ("c1", "7")
             assert server.registered == [
                 {"cluster": "7"} if transport == "sse" else {"cluster": "7", "transport": transport}
             ]
@@ -85,8 +85,8 @@ def test_it_registers_gives_windows_and_leaves(transport: Any) -> None:
     run(scenario)
 
 
-def test_a_window_is_whole() -> None:
-    """What a subscriber sent comes out as a Window, emoji and hops included."""
+def test_window_keeps_emoji_and_hops() -> None:
+    """A subscriber's event becomes a complete Window."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1, emoji="👩‍🚀")])) as server, Client.register(server.url) as client:
@@ -98,8 +98,8 @@ def test_a_window_is_whole() -> None:
     run(scenario)
 
 
-def test_a_bare_loop_registers_and_a_break_ends_the_registration() -> None:
-    """`async for window in Client.register(url)` is all there is to write."""
+def test_plain_loop_registers_and_a_break_ends_the_registration() -> None:
+    """`async for window in Client.register(url)` is all a program needs."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)])) as server:
@@ -107,7 +107,7 @@ def test_a_bare_loop_registers_and_a_break_ends_the_registration() -> None:
                 assert got.event_id == "e:1"
                 break
             await server.until(lambda: server.deleted == ["c1"] and server.open == 0)
-            # The loop's own task that closes the generator has a last step to make.
+            # The event loop's task that closes the generator has a last step to run.
             await server.until(lambda: len(asyncio.all_tasks()) == before)
 
     async def counted() -> None:
@@ -120,8 +120,8 @@ def test_a_bare_loop_registers_and_a_break_ends_the_registration() -> None:
     run(counted)
 
 
-def test_a_break_loses_nothing_that_had_come() -> None:
-    """Three windows in one read, two loops: the second goes on where the first was left, on the same connection."""
+def test_break_loses_no_received_window() -> None:
+    """Three windows in one read, two loops: the second loop continues after the first, on the same connection."""
 
     async def scenario() -> None:
         events = [window(1), window(2), window(3)]
@@ -133,8 +133,8 @@ def test_a_break_loses_nothing_that_had_come() -> None:
     run(scenario)
 
 
-def test_a_window_waited_for_in_vain_is_not_lost() -> None:
-    """A timeout around one step leaves the connection as it was."""
+def test_timeout_around_one_step_keeps_the_connection() -> None:
+    """The next step uses the same connection."""
 
     async def scenario() -> None:
         async with Scripted(Send([])) as server, Client.register(server.url) as client:
@@ -155,8 +155,8 @@ def test_a_window_waited_for_in_vain_is_not_lost() -> None:
 
 @every_transport
 @pytest.mark.parametrize("then", ["end", "cut"])
-def test_it_resumes_after_the_last_window(waits: list[Any], transport: Any, then: Any) -> None:
-    """Whether the stream ended or broke, the next one goes on after the last id, and nothing is given twice."""
+def test_client_resumes_after_the_last_window(waits: list[Any], transport: Any, then: Any) -> None:
+    """Whether the stream ended or broke, the next one starts after the last id, and no window is yielded twice."""
 
     async def scenario() -> None:
         acts = [Send([window(1), window(2)], then), Send([window(2), window(3)], then), Send([window(4)])]
@@ -170,8 +170,8 @@ def test_it_resumes_after_the_last_window(waits: list[Any], transport: Any, then
     run(scenario)
 
 
-def test_an_event_cut_in_two_is_not_given_and_not_counted(waits: list[Any]) -> None:
-    """Half a window moves nothing: the next connection asks for the whole of it."""
+def test_incomplete_event_is_requested_again(waits: list[Any]) -> None:
+    """Half a window does not change the last id: the next connection gets all of it."""
 
     async def scenario() -> None:
         half = ("e:2", "window", b'{"half": 1}\nid: e:99\ndata: more'.replace(b"\n", b" "))
@@ -197,8 +197,8 @@ def test_an_event_cut_in_two_is_not_given_and_not_counted(waits: list[Any]) -> N
     run(scenario)
 
 
-def test_an_id_without_an_event_is_a_place_to_resume_from(waits: list[Any]) -> None:
-    """A server may say where its stream begins: a client that got no window yet then misses none either."""
+def test_id_without_an_event_is_resumed_from(waits: list[Any]) -> None:
+    """The server sends where the stream starts: a client that was cut off before its first window misses none."""
 
     async def scenario() -> None:
         async with Scripted(Send([], "end"), Send([window(6)])) as server:
@@ -221,10 +221,10 @@ def test_an_id_without_an_event_is_a_place_to_resume_from(waits: list[Any]) -> N
 
 
 @every_transport
-def test_a_silent_connection_is_dead(monkeypatch: pytest.MonkeyPatch, waits: list[Any], transport: Any) -> None:
-    """Without so much as a heartbeat for SILENT_S the client connects anew: the other side may be gone."""
+def test_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch, waits: list[Any], transport: Any) -> None:
+    """After SILENT_S without a heartbeat the client reconnects: the server may be gone."""
     monkeypatch.setattr(transports, "SILENT_S", 0.05)
-    monkeypatch.setattr(transports, "_STREAM", aiohttp.ClientTimeout(total=None, sock_read=0.05))
+    monkeypatch.setattr(transports, "_STREAM_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.05))
 
     async def scenario() -> None:
         acts = (Send([window(1)]), Send([]), Send([window(2)]))
@@ -235,8 +235,8 @@ def test_a_silent_connection_is_dead(monkeypatch: pytest.MonkeyPatch, waits: lis
     run(scenario)
 
 
-def test_windows_are_given_once_and_in_order(waits: list[Any]) -> None:
-    """Doubled and earlier ones are dropped, a new epoch begins anew; who measures sees all of it."""
+def test_windows_are_yielded_once_and_in_order(waits: list[Any]) -> None:
+    """Repeated and earlier ones are dropped, a new epoch starts over; `received` yields all of them."""
     sent = [window(1), window(2), window(1), window(2), window(3), window(0, "f"), window(3), window(1, "f")]
 
     async def scenario() -> None:
@@ -259,27 +259,27 @@ def test_windows_are_given_once_and_in_order(waits: list[Any]) -> None:
 
 
 @every_transport
-def test_a_reset_is_told_where_the_gap_is(waits: list[Any], transport: Any) -> None:
-    """`on_reset` is called between the last window before the gap and the first one after it."""
-    told: list[str | Reset] = []
+def test_on_reset_is_called_at_the_gap(waits: list[Any], transport: Any) -> None:
+    """It is called between the last window before the gap and the first one after it."""
+    seen: list[str | Reset] = []
 
     async def scenario() -> None:
         acts = [Send([window(1)], "end"), Send([reset("too old", "e:1", "e:7"), window(8)], "end"), Send([window(9)])]
         async with (
             Scripted(*acts) as server,
-            Client.register(server.url, transport=transport, on_reset=told.append) as client,
+            Client.register(server.url, transport=transport, on_reset=seen.append) as client,
         ):
             async for got in client:
-                told.append(got.event_id)
+                seen.append(got.event_id)
                 if got.window == 9:
                     break
             assert server.afters[-1] == "e:8"
 
     run(scenario)
-    assert told == ["e:1", Reset("too old", "e:1", "e:7"), "e:8", "e:9"]
+    assert seen == ["e:1", Reset("too old", "e:1", "e:7"), "e:8", "e:9"]
 
 
-def test_a_reset_nobody_asked_about_is_logged_and_one_that_raises_ends_the_loop(
+def test_reset_is_logged_by_default_and_a_raising_on_reset_ends_the_loop(
     waits: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A gap is never silent."""
@@ -306,22 +306,22 @@ def test_a_reset_nobody_asked_about_is_logged_and_one_that_raises_ends_the_loop(
 
 
 @every_transport
-def test_an_id_that_the_server_never_gave_is_forgotten_and_told_of(waits: list[Any], transport: Any) -> None:
-    """409, or 1008 to a first message: the client begins anew, at once, and says that there may be a gap."""
-    told: list[Reset] = []
+def test_refused_id_is_forgotten_and_reported_as_a_reset(waits: list[Any], transport: Any) -> None:
+    """After 409, or 1008 to a first message, the client starts over at once and reports a possible gap."""
+    resets: list[Reset] = []
 
     async def scenario() -> None:
         refusal = Refuse(409, "another epoch's", after_upgrade=True)
         acts = [Send([window(1)], "end"), refusal, Send([window(0, "f")])]
         async with (
             Scripted(*acts) as server,
-            Client.register(server.url, transport=transport, on_reset=told.append) as client,
+            Client.register(server.url, transport=transport, on_reset=resets.append) as client,
         ):
             assert await take(client, 2) == ["e:1", "f:0"]
             assert [after for after in server.afters if after != "f:0"] == ["", "e:1", ""]
 
     run(scenario)
-    assert told == [Reset("another epoch's", "e:1", "")]
+    assert resets == [Reset("another epoch's", "e:1", "")]
     assert len(waits) == (transport != "poll")
 
 
@@ -330,13 +330,15 @@ def test_an_id_that_the_server_never_gave_is_forgotten_and_told_of(waits: list[A
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405])
 @pytest.mark.parametrize("transport", ["sse", "poll"])
-def test_a_refusal_for_good_is_raised_in_the_servers_words(status: int, transport: Any) -> None:
-    """Nothing is tried again that would be refused again; the error names who refused what."""
+def test_permanent_refusal_raises_the_servers_detail(status: int, transport: Any) -> None:
+    """The client does not repeat the request; the error names the server and the status."""
 
     async def scenario() -> None:
         async with Scripted(Refuse(status, "this will not do")) as server:
             async with Client.register(server.url, transport=transport) as client:
-                with pytest.raises(ClientError, match=rf"{server.place}/.* {status} .*: this will not do") as raised:
+                with pytest.raises(
+                    ClientError, match=rf"{server.subscriber_url}/.* {status} .*: this will not do"
+                ) as raised:
                     await take(client, 1)
             assert raised.value.status == status
             assert server.deleted == ["c1"]
@@ -345,8 +347,8 @@ def test_a_refusal_for_good_is_raised_in_the_servers_words(status: int, transpor
     run(scenario)
 
 
-def test_a_websocket_refused_for_good_is_raised() -> None:
-    """Of a failed handshake there is only the status."""
+def test_permanent_websocket_refusal_raises() -> None:
+    """A failed handshake gives only the status."""
 
     async def scenario() -> None:
         async with Scripted(Refuse(403)) as server, Client.register(server.url, transport="websocket") as client:
@@ -356,8 +358,8 @@ def test_a_websocket_refused_for_good_is_raised() -> None:
     run(scenario)
 
 
-def test_a_page_is_no_stream() -> None:
-    """200 with another content type is what a portal in between answers."""
+def test_answer_with_another_content_type_raises() -> None:
+    """A captive portal answers 200 with a page."""
 
     async def scenario() -> None:
         act = Send([], "end", content_type="text/html")
@@ -369,8 +371,8 @@ def test_a_page_is_no_stream() -> None:
 
 
 @pytest.mark.parametrize("status", [422, 429, 503])
-def test_the_registrys_refusal_is_raised_at_once(status: int) -> None:
-    """Who registers is there to hear why not; when to come back stands in the error."""
+def test_refused_registration_raises_at_once(status: int) -> None:
+    """The error has the server's detail and Retry-After."""
 
     async def scenario() -> None:
         async with Scripted() as server:
@@ -383,8 +385,8 @@ def test_the_registrys_refusal_is_raised_at_once(status: int) -> None:
     run(scenario)
 
 
-def test_a_registry_that_is_none_is_named() -> None:
-    """Nobody there, no URL, and somebody else: each says what to do."""
+def test_wrong_registry_address_raises_with_the_remedy() -> None:
+    """A free port, a malformed URL and another service: each error names the address and the remedy."""
 
     async def scenario() -> None:
         with socket.socket() as taken:
@@ -396,26 +398,26 @@ def test_a_registry_that_is_none_is_named() -> None:
             with pytest.raises(ClientError, match="give it as http://host:port"):
                 await take(Client.register(nonsense), 1)
         async with Scripted() as server:
-            # A redirect is not followed with what a registration is worth.
+            # A redirect of the registration itself is not followed.
             server.registering.append(Refuse(308, headers={"Location": f"{server.url}/clients"}))
             with pytest.raises(ClientError, match="308 instead of 201"):
                 await take(Client.register(server.url), 1)
             server.registering.append(Refuse(201, "hello"))
-            with pytest.raises(ClientError, match=r"no registration .*client_id"):
+            with pytest.raises(ClientError, match=r"without a registration .*client_id"):
                 await take(Client.register(server.url), 1)
 
     run(scenario)
 
 
-def test_an_unknown_transport_is_refused_when_it_is_named() -> None:
-    """Before anything is connected to."""
+def test_unknown_transport_raises_setting_error() -> None:
+    """It raises before any connection."""
     with pytest.raises(SettingError, match="'pigeon': choose one of sse, websocket, poll"):
         Client.register("http://127.0.0.1:1", transport="pigeon")  # type: ignore[arg-type]
 
 
 @every_transport
-def test_a_window_that_is_none_is_raised(transport: Any) -> None:
-    """Neither passed over nor guessed at."""
+def test_unreadable_window_raises_message_error(transport: Any) -> None:
+    """The client neither skips it nor guesses."""
 
     async def scenario() -> None:
         act = Send([("e:1", "window", b'{"epoch": 5}')])
@@ -426,31 +428,31 @@ def test_a_window_that_is_none_is_raised(transport: Any) -> None:
     run(scenario)
 
 
-# gone
+# deleted registrations
 
 
-def test_a_registration_that_the_registry_lost_is_made_anew(waits: list[Any]) -> None:
-    """The new one goes on after the last window; what is left to end is the new one."""
+def test_lost_registration_is_made_again(waits: list[Any]) -> None:
+    """The new one resumes after the last window, and is the one that ends at exit."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)], "end"), Send([window(2)])) as server:
             async with Client.register(server.url, "7") as client:
                 assert await take(client, 1) == ["e:1"]
-                server.leading.append(Refuse(404, "no such client"))
-                # Anew means: until it is granted.
+                server.redirecting.append(Refuse(404, "no such client"))
+                # It tries again until the registry accepts it.
                 server.registering.append(Refuse(503, "nobody is live", {"Retry-After": "2"}))
                 assert await take(client, 1) == ["e:2"]
-                assert client.ticket.client_id == "c2"
+                assert client.credentials.client_id == "c2"
             assert server.registered == [{"cluster": "7"}] * 2
             assert server.afters == ["", "e:1"]
             assert server.deleted == ["c2"]
 
     run(scenario)
-    assert [asked[3] for asked in waits] == [0, 0, 2]
+    assert [wait[3] for wait in waits] == [0, 0, 2]
 
 
-def test_a_subscriber_that_does_not_know_the_client_yet_is_asked_again(waits: list[Any]) -> None:
-    """Only the registry can tell whether a client is registered."""
+def test_404_from_a_subscriber_is_tried_again(waits: list[Any]) -> None:
+    """Only the registry knows whether a client is registered."""
 
     async def scenario() -> None:
         async with Scripted(Refuse(404), Refuse(404), Send([window(1)])) as server:
@@ -462,8 +464,8 @@ def test_a_subscriber_that_does_not_know_the_client_yet_is_asked_again(waits: li
 
 
 @pytest.mark.parametrize("by", ["registry", "subscriber"])
-def test_a_client_that_was_deleted_stops(waits: list[Any], by: str) -> None:
-    """204 is the standard's way to say so: the loop ends, and nothing is asked for any more."""
+def test_204_ends_the_iteration(waits: list[Any], by: str) -> None:
+    """A server answers 204 to a deleted client: the loop ends, and no request follows."""
 
     async def scenario() -> None:
         acts = [Send([window(1)], "end"), Refuse(204)]
@@ -475,7 +477,7 @@ def test_a_client_that_was_deleted_stops(waits: list[Any], by: str) -> None:
                 async for got in client:
                     ids.append(got.event_id)
                     if by == "registry":
-                        server.leading.append(Refuse(204))
+                        server.redirecting.append(Refuse(204))
                 assert [got.event_id async for got in client] == []
             assert ids == ["e:1"]
             assert server.deleted == []
@@ -486,10 +488,10 @@ def test_a_client_that_was_deleted_stops(waits: list[Any], by: str) -> None:
 # waiting
 
 
-def test_what_waits_grow_from_and_up_to(waits: list[Any]) -> None:
-    """The server's `retry` is the base, Retry-After comes on top; a window makes everything well again.
+def test_waits_use_retry_and_retry_after_and_reset_with_a_window(waits: list[Any]) -> None:
+    """The server's `retry` is the base, Retry-After is added; a window resets the count of failures.
 
-    Where the registry leads, waits stay short: it will soon lead elsewhere.
+    After a redirect the waits stay short: the registry soon redirects to another subscriber.
     """
 
     async def scenario() -> None:
@@ -498,20 +500,20 @@ def test_what_waits_grow_from_and_up_to(waits: list[Any]) -> None:
             *(Send([], "end", retry_ms=250), Send([window(1)], "end"), Refuse(500), Send([window(2)])),
         ]
         async with Scripted(*acts) as server:
-            server.leading.extend([Refuse(500), Refuse(503, headers={"Retry-After": "3"})])
+            server.redirecting.extend([Refuse(500), Refuse(503, headers={"Retry-After": "3"})])
             async with Client.register(server.url) as client:
                 assert await take(client, 2) == ["e:1", "e:2"]
 
     run(scenario)
-    led, alone = LED_WAIT_MAX_S, WAIT_MAX_S
+    redirected, refused = REDIRECTED_WAIT_MAX_S, WAIT_MAX_S
     assert waits == [
-        *((0, 1.0, alone, 0.0), (1, 1.0, alone, 3.0), (2, 1.0, led, 0.0), (3, 1.0, led, 9.0)),
-        *((4, 0.25, led, 0.0), (0, 0.25, led, 0.0), (1, 0.25, led, 0.0)),
+        *((0, 1.0, refused, 0.0), (1, 1.0, refused, 3.0), (2, 1.0, redirected, 0.0), (3, 1.0, redirected, 9.0)),
+        *((4, 0.25, redirected, 0.0), (0, 0.25, redirected, 0.0), (1, 0.25, redirected, 0.0)),
     ]
 
 
-def test_an_outage_is_said_aloud_once(waits: list[Any], caplog: pytest.LogCaptureFixture) -> None:
-    """A lost connection is nothing to worry about; that it does not come back is."""
+def test_outage_is_logged_as_one_warning(waits: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """One lost connection is normal; one that does not recover is not."""
 
     async def scenario() -> None:
         acts = [*[Refuse(500, "broken")] * 9, Send([window(1)])]
@@ -519,13 +521,13 @@ def test_an_outage_is_said_aloud_once(waits: list[Any], caplog: pytest.LogCaptur
             assert await take(client, 1) == ["e:1"]
 
     run(scenario)
-    aloud = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(aloud) == 1
-    assert f"broken; attempt {LOUD_AFTER} in" in aloud[0]
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert f"broken; attempt {WARN_AT_FAILURE} in" in warnings[0]
 
 
-def test_a_poll_that_is_not_made_to_wait_is_no_busy_loop(waits: list[Any]) -> None:
-    """A server that has nothing and says so at once is about to end; one that has waited is asked again at once."""
+def test_early_empty_poll_answer_waits_before_the_next(waits: list[Any]) -> None:
+    """An early answer without events means that the server is about to end the stream."""
 
     async def scenario() -> None:
         acts = [Refuse(204), Send([], "end"), Send([window(1)])]
@@ -543,10 +545,10 @@ def test_a_poll_that_is_not_made_to_wait_is_no_busy_loop(waits: list[Any]) -> No
     retry_after=st.floats(0, 1e6),
     drawn=st.floats(0, 1, exclude_max=True),
 )
-def test_a_wait_lies_between_what_the_server_asked_for_and_the_bound(
+def test_wait_lies_between_retry_after_and_the_bound(
     failures: int, base_s: float, cap_s: float, retry_after: float, drawn: float
 ) -> None:
-    """Full jitter: from Retry-After on, evenly up to the bound, which doubles from the base to the cap."""
+    """Full jitter: from Retry-After, evenly up to the bound, which doubles from the base to the cap."""
     bound_s = backoff.bound_s(failures, base_s, cap_s)
     wait_s = backoff.wait_s(failures, base_s, cap_s, retry_after, lambda: drawn)
     assert retry_after <= wait_s <= retry_after + bound_s
@@ -555,15 +557,15 @@ def test_a_wait_lies_between_what_the_server_asked_for_and_the_bound(
     assert bound_s >= min(base_s, cap_s)
 
 
-def test_bounds_double_up_to_the_cap() -> None:
-    """1, 2, 4, 8 and so on; a base beyond the cap holds, one of nothing does not."""
+def test_backoff_base_and_cap() -> None:
+    """1, 2, 4, 8 and so on; a base above the cap stays, one of 0 is raised."""
     assert [backoff.bound_s(n, 1.0, 30.0) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     assert backoff.bound_s(5, 60.0, 30.0) == 60
     assert backoff.bound_s(0, 0.0, 30.0) == backoff.BASE_MIN_S
 
 
-def test_waits_differ_from_client_to_client() -> None:
-    """A thousand that were cut off together come back spread over the whole of the first second."""
+def test_waits_of_many_clients_spread_over_the_bound() -> None:
+    """A thousand clients that were cut off together return over the whole of the first second."""
     waits = sorted(backoff.wait_s(0, 1.0, 30.0) for _ in range(1000))
     assert waits[0] < 0.05
     assert waits[-1] > 0.95
@@ -579,8 +581,8 @@ def test_waits_differ_from_client_to_client() -> None:
         ("Thu, 99 Jan 1970 00:00:00 GMT", 0),
     ],
 )
-def test_retry_after_in_all_its_forms(value: str | None, expected_s: float) -> None:
-    """Seconds and dates count, the past and nonsense do not."""
+def test_retry_after_seconds_dates_and_malformed_values(value: str | None, expected_s: float) -> None:
+    """Seconds and future dates count; past dates and malformed values are 0."""
     assert retry_after_s(value, now_s=1000.0) == expected_s
 
 
@@ -589,8 +591,8 @@ def test_retry_after_in_all_its_forms(value: str | None, expected_s: float) -> N
 
 @every_transport
 @pytest.mark.parametrize("moment", ["reading", "waiting", "connecting"])
-def test_a_cancelled_client_leaves_neither_task_nor_socket(transport: Any, moment: str) -> None:
-    """Whatever it was doing, its registration ends, its socket is closed and no task is left (see `run`)."""
+def test_cancelled_client_leaves_neither_task_nor_socket(transport: Any, moment: str) -> None:
+    """In each state its registration ends, its socket closes and no task is left (see `run`)."""
 
     async def scenario() -> None:
         acts: list[Send | Refuse] = [Send([])]
@@ -598,7 +600,7 @@ def test_a_cancelled_client_leaves_neither_task_nor_socket(transport: Any, momen
             acts = [Refuse(503, headers={"Retry-After": "1000"})]
         async with Scripted(*acts) as server, asyncio.TaskGroup() as tasks:
             if moment == "connecting":
-                server._lead = hang  # type: ignore[method-assign]
+                server._redirect = hang  # type: ignore[method-assign]
                 await server.__aexit__()
                 await server.__aenter__()
             session = open_session()
@@ -627,8 +629,8 @@ def test_a_cancelled_client_leaves_neither_task_nor_socket(transport: Any, momen
 
 
 @every_transport
-def test_leaving_ends_the_loop_of_another_task(transport: Any) -> None:
-    """The loop ends as loops do."""
+def test_exit_ends_the_loop_of_another_task(transport: Any) -> None:
+    """The loop ends without an error."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)])) as server:
@@ -643,8 +645,8 @@ def test_leaving_ends_the_loop_of_another_task(transport: Any) -> None:
     run(scenario)
 
 
-def test_a_registration_that_cannot_be_ended_is_told_of_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """What was done with the windows is done; one that the registry has forgotten is not worth a word."""
+def test_failed_unregistration_is_logged_and_does_not_raise(caplog: pytest.LogCaptureFixture) -> None:
+    """A registration that the registry has already lost is not even logged."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)]), Send([window(2)])) as server:
@@ -655,13 +657,13 @@ def test_a_registration_that_cannot_be_ended_is_told_of_and_no_error(caplog: pyt
                 assert await take(client, 1) == ["e:2"]
 
     run(scenario)
-    aloud = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(aloud) == 1
-    assert "Kafka is out" in aloud[0]
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "Kafka is out" in warnings[0]
 
 
-def test_a_client_can_be_entered_again_and_goes_on() -> None:
-    """It is then another registration, and no window is missed in between."""
+def test_client_entered_again_resumes() -> None:
+    """It registers again, and misses no window in between."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)]), Send([window(2)])) as server:
@@ -670,7 +672,7 @@ def test_a_client_can_be_entered_again_and_goes_on() -> None:
                 async with client:
                     assert await take(client, 1) == [expected]
                 with pytest.raises(ClientError, match="not registered"):
-                    _ = client.ticket
+                    _ = client.credentials
             assert server.afters == ["", "e:1"]
             assert server.deleted == ["c1", "c2"]
 
@@ -680,8 +682,8 @@ def test_a_client_can_be_entered_again_and_goes_on() -> None:
 # the command
 
 
-def test_the_command_prints_lines_and_leaves_on_sigterm() -> None:
-    """Each window is a line of JSON as soon as it comes; the registration ends with the process."""
+def test_command_prints_lines_and_unregisters_on_sigterm() -> None:
+    """Each window is printed as a line of JSON as soon as it arrives; the registration ends with the process."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1), reset("too old", "e:1"), window(9)])) as server:
@@ -699,8 +701,8 @@ def test_the_command_prints_lines_and_leaves_on_sigterm() -> None:
     run(scenario)
 
 
-def test_the_command_ends_quietly_when_its_reader_does() -> None:
-    """`… | head -1` is no error, and the registration ends."""
+def test_command_ends_quietly_on_a_broken_pipe() -> None:
+    """`… | head -1` is not an error, and the registration ends."""
 
     async def scenario() -> None:
         async with Scripted(Send([window(1)], "end"), *[Send([window(n)], "end", 1) for n in range(2, 60)]) as server:
@@ -718,12 +720,12 @@ def test_the_command_ends_quietly_when_its_reader_does() -> None:
     run(scenario)
 
 
-def test_the_command_says_in_a_line_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_one_line_for_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """No traceback, and status 1."""
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
         with pytest.raises(SystemExit, match=r"pipeline\.client: the registry's URL is 'nowhere'"):
-            client_module.main(["nowhere"])
+            client_main.main(["nowhere"])
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)

@@ -1,4 +1,4 @@
-"""Ingest's answers: every row of the design's table, over a sink in memory."""
+"""Ingest's answers, every status of the HTTP API, over an in-memory sink."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from pipeline.ingest.buffer import Buffer, Flusher
-from pipeline.ingest.server import create_app
+from pipeline.ingest.app import create_app
+from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.flusher import Flusher
 from pipeline.messages import Event, decode_event
 from pipeline.settings import Settings
 
 GOOD = {"user_id": "fan", "emoji_type": "❤", "timestamp": "2026-11-23T09:30:00Z"}
-# Nothing here waits so long unless it is broken.
+# Longer than any wait of a passing test.
 DEADLINE_S = 20.0
 
 
 class Kafka:
-    """A sink in memory that can be held, as a broker that is away holds a flush."""
+    """An in-memory sink that can withhold acknowledgements, as an unreachable broker does."""
 
     lost = errors = 0
 
@@ -42,7 +43,7 @@ class Kafka:
         self._outstanding += len(values)
 
     def wait(self, timeout_s: float) -> int:
-        """Acknowledge, or say how many are outstanding."""
+        """Acknowledge, or return how many are outstanding."""
         self.asked.set()
         if self.answers.wait(min(timeout_s, 0.01)):
             self._outstanding = 0
@@ -53,7 +54,7 @@ class Kafka:
 
     @property
     def events(self) -> list[Event]:
-        """What a consumer would read."""
+        """The events that a consumer would read."""
         return [decode_event(value) for value in self.values]
 
 
@@ -71,44 +72,44 @@ class Stage:
         self.client: FlaskClient = create_app(values, self.buffer, self.flusher, clock_ns=lambda: 1).test_client()
 
     def post(self, body: Any, content_type: str = "application/json") -> TestResponse:
-        """Post a body; what is not bytes is sent as JSON."""
+        """Post a body; anything but bytes is encoded as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.client.post("/reactions", data=data, content_type=content_type)
 
     def close(self) -> None:
-        """End it, without waiting for a Kafka that does not answer."""
+        """Release Kafka and close the flusher."""
         self.kafka.answers.set()
         self.flusher.close()
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Stage]]:
-    """Return a function that starts a stage with changed settings; all are ended with the test."""
+    """Return a function that starts a stage with changed settings; the fixture closes all of them."""
     started: list[Stage] = []
 
-    def begin(**changes: Any) -> Stage:
+    def start_stage(**changes: Any) -> Stage:
         started.append(Stage(**changes))
         return started[-1]
 
-    yield begin
+    yield start_stage
     for stage in started:
         stage.close()
 
 
-def assert_problem(answer: TestResponse, status: int, *culprits: str) -> dict[str, Any]:
-    """Check that an answer is a problem document (RFC 9457) that names each culprit; return it."""
+def assert_problem(answer: TestResponse, status: int, *details: str) -> dict[str, Any]:
+    """Check that an answer is a problem document (RFC 9457) whose detail contains each of `details`; return it."""
     assert answer.status_code == status
     assert answer.content_type == "application/problem+json"
     document = json.loads(answer.data)
     assert document["status"] == status
     assert document["title"]
-    for culprit in culprits:
-        assert culprit in document["detail"]
+    for detail in details:
+        assert detail in document["detail"]
     return document
 
 
-def test_a_reaction_is_accepted_without_waiting_for_kafka(start: Callable[..., Stage]) -> None:
-    """202 comes while Kafka has seen nothing; the reaction arrives canonical and stamped with the next flush."""
+def test_reaction_returns_202_without_waiting_for_kafka(start: Callable[..., Stage]) -> None:
+    """202 comes before Kafka has the reaction; the next flush sends it in canonical form with its stamps."""
     stage = start()
     answer = stage.post(GOOD)
     assert (answer.status_code, json.loads(answer.data)) == (202, {"accepted": 1})
@@ -118,7 +119,7 @@ def test_a_reaction_is_accepted_without_waiting_for_kafka(start: Callable[..., S
     assert stage.kafka.events == [Event("fan", "❤️", "2026-11-23T09:30:00Z", accepted_ns=1, flushed_ns=0)]
 
 
-def test_an_array_is_accepted_whole(start: Callable[..., Stage]) -> None:
+def test_array_returns_202_and_keeps_its_order(start: Callable[..., Stage]) -> None:
     """The answer counts the items; they arrive in order."""
     stage = start()
     answer = stage.post([{**GOOD, "user_id": f"fan-{n}"} for n in range(7)])
@@ -130,34 +131,34 @@ def test_an_array_is_accepted_whole(start: Callable[..., Stage]) -> None:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
 )
-def test_json_may_be_announced_in_any_legal_way(start: Callable[..., Stage], content_type: str) -> None:
-    """Parameters and capitals of the media type do not matter."""
+def test_content_type_with_parameters_or_capitals_returns_202(start: Callable[..., Stage], content_type: str) -> None:
+    """Any legal spelling of the media type is accepted."""
     assert start().post(GOOD, content_type).status_code == 202
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded", "text/json"])
-def test_anything_but_json_is_415(start: Callable[..., Stage], content_type: str) -> None:
-    """The answer names the type that was seen and the one to send."""
+def test_other_content_type_returns_415(start: Callable[..., Stage], content_type: str) -> None:
+    """The answer names the received type and the type to send."""
     answer = start().post(GOOD, content_type)
     assert_problem(answer, 415, repr(content_type), "send Content-Type: application/json")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'[{"user_id": 5}, ', b'{"user_id": "\\ud83d"}', b"[" * 100_000])
-def test_what_is_no_json_is_400(start: Callable[..., Stage], body: bytes) -> None:
-    """Broken JSON, also behind a wrong field, is the client's error and not ours."""
+def test_invalid_json_returns_400(start: Callable[..., Stage], body: bytes) -> None:
+    """Broken JSON is a client error, also after a wrong field."""
     stage = start()
     assert_problem(stage.post(body), 400, "not valid JSON")
     assert stage.buffer.accepted == 0
 
 
-def test_a_wrong_field_is_422(start: Callable[..., Stage]) -> None:
-    """The answer names the field and says what a reaction is."""
+def test_wrong_field_returns_422(start: Callable[..., Stage]) -> None:
+    """The answer names the field and describes a reaction."""
     document = assert_problem(start().post({**GOOD, "timestamp": "2026-11-23T09:30:00"}), 422, "in field timestamp")
     assert [error["field"] for error in document["errors"]] == ["timestamp"]
 
 
-def test_an_array_with_bad_items_names_each_and_accepts_nothing(start: Callable[..., Stage]) -> None:
-    """The good items between the bad ones are not accepted either."""
+def test_array_with_bad_items_returns_422_and_names_each(start: Callable[..., Stage]) -> None:
+    """Nothing is accepted, not even the good items between the bad ones."""
     stage = start()
     answer = stage.post([GOOD, 5, GOOD, {**GOOD, "emoji_type": "joy"}, {}])
     document = assert_problem(answer, 422, "3 item(s), the first at index 1", "nothing was accepted")
@@ -167,8 +168,8 @@ def test_an_array_with_bad_items_names_each_and_accepts_nothing(start: Callable[
     assert stage.kafka.values == []
 
 
-def test_a_body_over_the_limit_is_413(start: Callable[..., Stage]) -> None:
-    """The limit is inclusive, named with its setting, and holds with and without a Content-Length."""
+def test_body_over_the_limit_returns_413(start: Callable[..., Stage]) -> None:
+    """The limit is inclusive, the answer names its setting, and it holds with and without a Content-Length."""
     body = json.dumps(GOOD).encode()
     stage = start(body_max_bytes=len(body))
     assert stage.post(body).status_code == 202
@@ -186,8 +187,8 @@ def test_a_body_over_the_limit_is_413(start: Callable[..., Stage]) -> None:
     assert stage.buffer.accepted == 2
 
 
-def test_a_body_announced_as_too_large_is_not_read(start: Callable[..., Stage]) -> None:
-    """Its Content-Length is enough to refuse it."""
+def test_content_length_over_the_limit_returns_413_without_reading(start: Callable[..., Stage]) -> None:
+    """The Content-Length is enough to refuse the body."""
     stage = start()
     unread = io.BytesIO(b" " * (1 << 20))
     environ = {"wsgi.input": unread, "CONTENT_LENGTH": str(1 << 20)}
@@ -196,26 +197,26 @@ def test_a_body_announced_as_too_large_is_not_read(start: Callable[..., Stage]) 
     assert unread.tell() == 0
 
 
-def test_ten_thousand_items_are_413(start: Callable[..., Stage]) -> None:
-    """An array over `array_max` is refused with both numbers, and nothing of it is accepted."""
+def test_array_over_array_max_returns_413(start: Callable[..., Stage]) -> None:
+    """The answer names both numbers, and nothing is accepted."""
     stage = start(body_max_bytes=4 << 20)
     assert_problem(stage.post([GOOD] * 10_000), 413, "10000 items, at most 1000")
     assert stage.buffer.accepted == 0
 
 
-def test_a_user_over_the_limit_is_429(start: Callable[..., Stage]) -> None:
-    """Who sends too much is named and told when to come back; others are not affected."""
+def test_user_over_the_rate_returns_429(start: Callable[..., Stage]) -> None:
+    """The answer names the user and the time to wait; other users are not affected."""
     stage = start(rate_per_user_s=3)
     assert [stage.post(GOOD).status_code for _ in range(3)] == [202] * 3
     answer = stage.post(GOOD)
-    assert_problem(answer, 429, "user_id 'fan'", "more than 3 reactions a second")
+    assert_problem(answer, 429, "user_id 'fan'", "more than 3 reactions per second")
     assert answer.headers["Retry-After"] == "1"
     assert stage.post({**GOOD, "user_id": "other"}).status_code == 202
     assert stage.buffer.accepted == 4
 
 
-def test_a_full_buffer_is_503(start: Callable[..., Stage]) -> None:
-    """Beyond `buffer_max` nothing is accepted until Kafka has taken something; what was accepted is kept."""
+def test_full_buffer_returns_503(start: Callable[..., Stage]) -> None:
+    """Beyond `buffer_max` nothing is accepted until Kafka acknowledges; accepted reactions are kept."""
     stage = start(buffer_max=3, flush_batch=3)
     stage.kafka.answers.clear()
     assert stage.post([GOOD] * 2).status_code == 202
@@ -228,8 +229,8 @@ def test_a_full_buffer_is_503(start: Callable[..., Stage]) -> None:
     assert len(stage.kafka.values) == 3
 
 
-def test_a_kafka_out_of_reach_too_long_is_503(start: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `kafka_out_s` of silence requests are refused and health says so; when it answers, all is well again."""
+def test_unreachable_kafka_returns_503(start: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `kafka_out_s` without an acknowledgement requests and health get 503, until Kafka acknowledges again."""
     stage = start(flush_batch=1, kafka_out_s=10.0)
     stage.kafka.answers.clear()
     assert stage.post(GOOD).status_code == 202
@@ -249,8 +250,8 @@ def test_a_kafka_out_of_reach_too_long_is_503(start: Callable[..., Stage], monke
     assert len(stage.kafka.values) == 2
 
 
-def test_durable_answers_when_kafka_has_acknowledged(start: Callable[..., Stage]) -> None:
-    """With `ack=durable` the 202 comes after the acknowledgement and not before."""
+def test_durable_answers_after_the_acknowledgement(start: Callable[..., Stage]) -> None:
+    """With `ack=durable` 202 comes after Kafka's acknowledgement and not before."""
     stage = start(ack="durable", flush_batch=1, flush_ms=1_000)
     stage.kafka.answers.clear()
     answers: list[int] = []
@@ -264,8 +265,8 @@ def test_durable_answers_when_kafka_has_acknowledged(start: Callable[..., Stage]
     assert answers == [202]
 
 
-def test_durable_gives_up_waiting_with_503(start: Callable[..., Stage]) -> None:
-    """Without an acknowledgement in time the answer says that the reaction is kept, and it is sent in the end."""
+def test_durable_without_acknowledgement_returns_503(start: Callable[..., Stage]) -> None:
+    """The answer says that the reaction is kept, and it is sent later."""
     stage = start(ack="durable", flush_batch=1, flush_ms=1, kafka_out_s=0.05)
     stage.kafka.answers.clear()
     answer = stage.post(GOOD)
@@ -275,7 +276,7 @@ def test_durable_gives_up_waiting_with_503(start: Callable[..., Stage]) -> None:
     assert len(stage.kafka.values) == 1
 
 
-def test_health_tells_what_was_accepted_and_what_waits(start: Callable[..., Stage]) -> None:
+def test_health_reports_accepted_and_waiting_reactions(start: Callable[..., Stage]) -> None:
     """`/healthz` answers 200 with the worker's own figures."""
     stage = start()
     stage.post([GOOD] * 4)
@@ -285,12 +286,16 @@ def test_health_tells_what_was_accepted_and_what_waits(start: Callable[..., Stag
     assert (health.json["accepted"], health.json["waiting"], health.json["kafka_silent_s"]) == (4, 4, 0.0)
 
 
-def test_the_page_of_the_same_host_may_send_reactions(start: Callable[..., Stage]) -> None:
-    """The preflight and every answer, refusals and health too, name its origin; Retry-After may be read."""
+def test_page_of_the_same_host_gets_cors_headers(start: Callable[..., Stage]) -> None:
+    """The preflight and every answer, also refusals and health, name its origin and expose Retry-After."""
     client = start().client
     page = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8080"}
-    asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    preflight = client.options("/reactions", headers=asked)
+    preflight_headers = {
+        **page,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    preflight = client.options("/reactions", headers=preflight_headers)
     assert preflight.status_code in {200, 204}
     assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
     for answer in (
@@ -305,8 +310,8 @@ def test_the_page_of_the_same_host_may_send_reactions(start: Callable[..., Stage
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1.evil.example", None])
-def test_other_pages_may_not(start: Callable[..., Stage], origin: str | None) -> None:
-    """A browser shows them no answer and sends no JSON; a program that names no origin gets no such headers."""
+def test_other_pages_get_no_cors_headers(start: Callable[..., Stage], origin: str | None) -> None:
+    """Without these headers a browser blocks other origins; a request without an Origin gets none either."""
     headers = {"Host": "127.0.0.1:8000", **({} if origin is None else {"Origin": origin})}
     client = start().client
     for answer in (
@@ -319,15 +324,19 @@ def test_other_pages_may_not(start: Callable[..., Stage], origin: str | None) ->
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/reactions", 405), ("POST", "/", 404), ("POST", "/healthz", 405)]
 )
-def test_what_is_not_served_is_a_problem_document(
+def test_unknown_path_or_method_returns_a_problem_document(
     start: Callable[..., Stage], method: str, path: str, status: int
 ) -> None:
-    """Unknown paths and methods are answered like any other error."""
-    assert_problem(start().client.open(path, method=method), status)
+    """404 and 405 have the same form as any other error; 405 names the allowed methods."""
+    answer = start().client.open(path, method=method)
+    assert_problem(answer, status, f"{method} {path!r}")
+    assert ("Allow" in answer.headers) is (status == 405)
 
 
-def test_an_error_of_ours_is_a_problem_document(start: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a fault in the code answers 500 in the same form, without its inner workings."""
+def test_internal_error_returns_500_as_a_problem_document(
+    start: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in the code returns 500 in the same form, without its details."""
     stage = start()
     monkeypatch.setattr(stage.buffer, "add", lambda records: 1 / 0)
     answer = stage.post(GOOD)
@@ -344,8 +353,8 @@ def open_stage() -> Iterator[Stage]:
 
 
 @given(body=st.binary(max_size=300), content_type=st.sampled_from(["application/json", "text/plain", "a/b;c"]))
-def test_no_request_is_an_error_of_ours(open_stage: Stage, body: bytes, content_type: str) -> None:
-    """Whatever is posted is answered with a status of the design's table, and what is refused leaves no trace."""
+def test_any_body_is_accepted_or_refused(open_stage: Stage, body: bytes, content_type: str) -> None:
+    """Any posted bytes get one of the documented statuses, and a refused request changes nothing."""
     before = open_stage.buffer.accepted
     answer = open_stage.post(body, content_type)
     assert answer.status_code in {202, 400, 413, 415, 422}

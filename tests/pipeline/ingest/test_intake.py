@@ -1,4 +1,4 @@
-"""From a body to reactions: all of it is accepted or nothing is, and every bad item is named."""
+"""From a body to reactions: a body is accepted whole or not at all, and every bad item is named."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from experiments.load.schedule import POPULAR_EMOJIS, bodies, poisson_plan, timestamp_of, user_names
 from pipeline.emojis import canonical
 from pipeline.ingest import intake
-from pipeline.ingest.intake import Refusal, close_record, read, records
+from pipeline.ingest.intake import close_record, read, records
 from pipeline.messages import EMOJI_MAX, USER_ID_MAX, decode_event, encode
+from pipeline.problems import Refusal
 from pipeline.rate_limit import NS, RateLimit
 
 ARRAY_MAX = 1_000
@@ -30,7 +31,7 @@ REACTIONS = st.fixed_dictionaries(
         "timestamp": MOMENTS.map(datetime.isoformat),
     }
 )
-# What may stand at one place of an array, and the field its error has to name.
+# A bad item of an array, and the field that its error must name.
 BAD_ITEMS: list[tuple[Any, str]] = [
     (5, ""),
     (None, ""),
@@ -64,7 +65,7 @@ JSON = st.recursive(
 )
 
 
-def refused(body: bytes, array_max: int = ARRAY_MAX) -> Refusal:
+def refusal_of(body: bytes, array_max: int = ARRAY_MAX) -> Refusal:
     """Return the refusal of a body that must not be accepted."""
     with pytest.raises(Refusal) as caught:
         read(body, array_max)
@@ -72,7 +73,7 @@ def refused(body: bytes, array_max: int = ARRAY_MAX) -> Refusal:
 
 
 @given(sent=st.lists(REACTIONS, max_size=5), accepted_ns=st.integers(0, 2**62), later_ns=st.integers(0, 2**40))
-def test_what_is_accepted_is_what_kafka_gets(sent: list[dict[str, str]], accepted_ns: int, later_ns: int) -> None:
+def test_accepted_reactions_become_events(sent: list[dict[str, str]], accepted_ns: int, later_ns: int) -> None:
     """Each record is an Event of the same user and moment, with the emoji in canonical form and both stamps."""
     waiting = records(read(encode(sent), ARRAY_MAX), accepted_ns)
     events = [decode_event(close_record(record, accepted_ns + later_ns)) for record in waiting]
@@ -84,21 +85,21 @@ def test_what_is_accepted_is_what_kafka_gets(sent: list[dict[str, str]], accepte
 
 
 @given(reaction=REACTIONS)
-def test_one_object_is_an_array_of_one(reaction: dict[str, str]) -> None:
-    """A single reaction and an array that holds only it are the same."""
+def test_single_object_equals_an_array_of_one(reaction: dict[str, str]) -> None:
+    """A single reaction and an array that holds only it give the same reactions."""
     assert read(encode(reaction), ARRAY_MAX) == read(encode([reaction]), ARRAY_MAX)
 
 
-def test_the_record_keeps_the_form_of_the_timestamp() -> None:
-    """The instrument joins by the text of the timestamp, so a UTC one with microseconds stays as it was sent."""
+def test_record_keeps_the_text_of_the_timestamp() -> None:
+    """The instrument joins by this text, so a UTC timestamp with microseconds stays as it was sent."""
     (record,) = records(read(encode(GOOD), ARRAY_MAX), 1)
     assert decode_event(close_record(record, 2)).timestamp == STAMP
 
 
 @pytest.mark.parametrize(("item", "field"), [bad for bad in BAD_ITEMS if not isinstance(bad[0], list)])
-def test_a_bad_reaction_is_named_by_its_field(item: Any, field: str) -> None:
-    """Alone, it is answered 422 with the field, and the detail says what a reaction is."""
-    refusal = refused(json.dumps(item).encode())
+def test_bad_reaction_is_422_and_names_its_field(item: Any, field: str) -> None:
+    """A single bad reaction is refused with its field, and the detail describes a reaction."""
+    refusal = refusal_of(json.dumps(item).encode())
     assert refusal.status == 422
     assert refusal.errors is not None
     assert [error["field"] for error in refusal.errors] == [field]
@@ -108,13 +109,13 @@ def test_a_bad_reaction_is_named_by_its_field(item: Any, field: str) -> None:
 
 @given(plan=st.lists(st.none() | st.sampled_from(BAD_ITEMS), min_size=1, max_size=12))
 def test_every_bad_item_of_an_array_is_named(plan: list[tuple[Any, str] | None]) -> None:
-    """The errors are exactly the bad items, by index and field and in order; the good ones beside them do not count."""
+    """The errors are exactly the bad items, by index and field and in order."""
     body = json.dumps([GOOD if each is None else each[0] for each in plan]).encode()
     bad = [(index, each[1]) for index, each in enumerate(plan) if each is not None]
     if not bad:
         assert len(read(body, ARRAY_MAX)) == len(plan)
         return
-    refusal = refused(body)
+    refusal = refusal_of(body)
     assert refusal.status == 422
     assert refusal.errors is not None
     assert [(error["index"], error["field"]) for error in refusal.errors] == bad
@@ -150,25 +151,25 @@ def test_every_bad_item_of_an_array_is_named(plan: list[tuple[Any, str] | None])
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_what_is_no_json_is_400(body: bytes) -> None:
-    """Broken syntax, broken text and nesting without end are answered 400, even behind a field that is wrong."""
-    refusal = refused(body)
+def test_invalid_json_is_400(body: bytes) -> None:
+    """Broken syntax, broken text and very deep nesting are 400, even after a wrong field."""
+    refusal = refusal_of(body)
     assert refusal.status == 400
     assert "not valid JSON" in refusal.detail
     assert len(refusal.detail) < 500
 
 
-def test_numbers_out_of_range_are_a_wrong_type() -> None:
-    """A number that no field could hold is a bad item with its index, not an error of ours."""
-    refusal = refused(b'[{"user_id": 1e999}, ' + encode(GOOD) + b", " + b"9" * 5_000 + b"]")
+def test_numbers_out_of_range_are_422() -> None:
+    """A number that fits no field is a bad item with its index, not an internal error."""
+    refusal = refusal_of(b'[{"user_id": 1e999}, ' + encode(GOOD) + b", " + b"9" * 5_000 + b"]")
     assert refusal.status == 422
     assert refusal.errors is not None
     assert [error["index"] for error in refusal.errors] == [0, 2]
 
 
 @given(body=st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode) | st.text().map(str.encode))
-def test_no_body_is_an_error_of_ours(body: bytes) -> None:
-    """Any bytes at all are reactions or a refusal with one of the statuses of the design."""
+def test_any_bytes_are_accepted_or_refused(body: bytes) -> None:
+    """Any bytes give reactions or a refusal with one of the documented statuses."""
     refusal = None
     try:
         read(body, ARRAY_MAX)
@@ -180,8 +181,8 @@ def test_no_body_is_an_error_of_ours(body: bytes) -> None:
 
 
 @given(body=st.sampled_from([encode(GOOD), encode([GOOD] * 3), encode([GOOD, 5, GOOD])]), data=st.data())
-def test_a_damaged_body_is_accepted_whole_or_not_at_all(body: bytes, data: st.DataObject) -> None:
-    """Cutting a body anywhere, or changing one byte of it, never makes fewer reactions out of it."""
+def test_damaged_body_is_accepted_whole_or_not_at_all(body: bytes, data: st.DataObject) -> None:
+    """Cutting a body anywhere, or changing one byte, never gives fewer reactions."""
     at = data.draw(st.integers(0, len(body) - 1))
     cut = data.draw(st.booleans())
     damaged = body[:at] if cut else body[:at] + bytes([data.draw(st.integers(0, 255))]) + body[at + 1 :]
@@ -195,42 +196,42 @@ def test_a_damaged_body_is_accepted_whole_or_not_at_all(body: bytes, data: st.Da
 
 @pytest.mark.parametrize("item", [GOOD, 5])
 @pytest.mark.parametrize("length", [ARRAY_MAX + 1, 10_000])
-def test_an_array_may_be_too_long(item: Any, length: int) -> None:
-    """It is answered 413 with both numbers and the remedy, whether its items are good or bad."""
-    refusal = refused(json.dumps([item] * length).encode())
+def test_array_over_the_maximum_is_413(item: Any, length: int) -> None:
+    """The detail names both numbers and the remedy, whether the items are good or bad."""
+    refusal = refusal_of(json.dumps([item] * length).encode())
     assert refusal.status == 413
     assert f"{length} items, at most 1000" in refusal.detail
     assert "split it" in refusal.detail
 
 
-def test_an_array_may_be_exactly_as_long_as_allowed_or_empty() -> None:
-    """The bound is inclusive, and nothing is too few."""
+def test_array_of_the_maximum_length_or_empty_is_accepted() -> None:
+    """The bound is inclusive, and an empty array is valid."""
     assert len(read(encode([GOOD] * ARRAY_MAX), ARRAY_MAX)) == ARRAY_MAX
     assert read(b"[]", ARRAY_MAX) == []
 
 
 def test_ten_thousand_bad_items_are_all_named() -> None:
-    """Where the bound allows it, every index is told."""
-    refusal = refused(json.dumps([5] * 10_000).encode(), array_max=10_000)
+    """If the array is within the bound, every index is reported."""
+    refusal = refusal_of(json.dumps([5] * 10_000).encode(), array_max=10_000)
     assert refusal.errors is not None
     assert [error["index"] for error in refusal.errors] == list(range(10_000))
 
 
-def test_the_rate_names_the_user_and_when_to_come_back() -> None:
-    """An array counts each of its items for its user; who is over the limit is named."""
+def test_user_over_the_rate_is_429_with_retry_after() -> None:
+    """An array counts each item for its user; the detail names the user over the limit."""
     limit = RateLimit(3)
     reactions = read(encode([GOOD] * 3 + [{**GOOD, "user_id": "other"}]), ARRAY_MAX)
     intake.check_rate(reactions, limit, 0)
     for more in (reactions, reactions[:1]):
         with pytest.raises(Refusal) as caught:
             intake.check_rate(more, limit, NS - 1)
-        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
-        assert "user_id 'fan' sends more than 3 reactions a second" in caught.value.detail
+        assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "1"})
+        assert "user_id 'fan' sends more than 3 reactions per second" in caught.value.detail
     intake.check_rate(reactions, limit, NS)
 
 
-def test_the_loads_bodies_are_accepted_and_joinable() -> None:
-    """Each row of a plan becomes one reaction, and (user_id, timestamp) leads from its record back to the row."""
+def test_generated_load_is_accepted_and_joinable() -> None:
+    """Each row of a plan becomes one reaction, and (user_id, timestamp) of its record identifies the row."""
     start_ns = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * NS
     plan: pd.DataFrame = poisson_plan(
         user_names(5), 40.0, start_ns, trigger_s=1.0, warm_up_triggers=1, measured_triggers=4, seed=1

@@ -1,4 +1,4 @@
-"""The sink of ingest against the real Kafka, through a broker that goes away and comes back."""
+"""KafkaSink against the real Kafka, also through a broker that stops and starts again."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ DEADLINE_S = 60.0
 
 
 def stored(servers: str, topic: str) -> Counter[bytes | None]:
-    """Return how often each value lies in a topic."""
+    """Return the number of records in a topic by value."""
     with closing(KafkaBus(servers)) as bus:
         return Counter(record.value for record in bus.read(topic))
 
 
-def test_everything_arrives_once_on_every_partition(broker: EmbeddedKafka) -> None:
-    """What was acknowledged is in Kafka, each value once, spread over the partitions."""
-    topic, values = "writer-all", [b"%d" % n for n in range(20_000)]
+def test_every_value_arrives_once_on_all_partitions(broker: EmbeddedKafka) -> None:
+    """Acknowledged values are in Kafka, each once, spread over the partitions."""
+    topic, values = "sink-all", [b"%d" % n for n in range(20_000)]
     with closing(KafkaBus(broker.bootstrap_servers)) as bus:
         bus.ensure(TopicSpec(topic, 2))
-        with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as writer:
+        with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as sink:
             for start in range(0, len(values), 1_000):
-                writer.write(values[start : start + 1_000])
-                assert writer.wait(DEADLINE_S) == 0
+                sink.write(values[start : start + 1_000])
+                assert sink.wait(DEADLINE_S) == 0
         assert all(bus.ends(topic).values())
     assert stored(broker.bootstrap_servers, topic) == Counter(values)
 
 
-def test_the_largest_flush_fits_into_the_queue(broker: EmbeddedKafka) -> None:
-    """A flush of `queue_max` reactions is taken at once."""
-    topic, values = "writer-queue", [b"%d" % n for n in range(500)]
+def test_flush_of_queue_max_fits_into_the_queue(broker: EmbeddedKafka) -> None:
+    """A flush of `queue_max` reactions is accepted at once."""
+    topic, values = "sink-queue", [b"%d" % n for n in range(500)]
     with closing(KafkaBus(broker.bootstrap_servers)) as bus:
         bus.ensure(TopicSpec(topic))
-    with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as writer:
-        writer.write(values)
-        assert writer.wait(DEADLINE_S) == 0
+    with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as sink:
+        sink.write(values)
+        assert sink.wait(DEADLINE_S) == 0
     assert stored(broker.bootstrap_servers, topic) == Counter(values)
 
 
-def test_a_broker_that_comes_back_has_everything_once_and_in_order(tmp_path: Path) -> None:
-    """While it is away nothing is given up; on the same port and data, nothing is lost, doubled or disordered."""
-    topic, size = "writer-outage", 50
+def test_broker_outage_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """Nothing is given up during the outage; after a restart on the same data every value is there once, in order."""
+    topic, size = "sink-outage", 50
     kafka = EmbeddedKafka(tmp_path).start()
     servers = kafka.bootstrap_servers
     with closing(KafkaBus(servers)) as bus:
@@ -59,13 +59,13 @@ def test_a_broker_that_comes_back_has_everything_once_and_in_order(tmp_path: Pat
     flushes = 0
     over = threading.Event()
 
-    def flush_on_and_on() -> None:
+    def flush_repeatedly() -> None:
         nonlocal flushes
-        # The writer is made where it is used, as the flusher does.
-        with closing(KafkaSink(servers, topic, queue_max=size)) as writer:
+        # The sink is opened in the thread that uses it, as the flusher does.
+        with closing(KafkaSink(servers, topic, queue_max=size)) as sink:
             while not over.is_set():
-                writer.write([b"%d" % n for n in range(flushes * size, (flushes + 1) * size)])
-                while writer.wait(0.5):
+                sink.write([b"%d" % n for n in range(flushes * size, (flushes + 1) * size)])
+                while sink.wait(0.5):
                     pass
                 with acknowledged:
                     flushes += 1
@@ -73,17 +73,17 @@ def test_a_broker_that_comes_back_has_everything_once_and_in_order(tmp_path: Pat
 
     def await_flushes(more: int) -> None:
         with acknowledged:
-            wanted = flushes + more
-            assert acknowledged.wait_for(lambda: flushes >= wanted, DEADLINE_S)
+            target = flushes + more
+            assert acknowledged.wait_for(lambda: flushes >= target, DEADLINE_S)
 
-    thread = threading.Thread(target=flush_on_and_on, daemon=True)
+    thread = threading.Thread(target=flush_repeatedly, daemon=True)
     thread.start()
     try:
         await_flushes(20)
         kafka.stop()
         before = flushes
         with acknowledged:
-            # One flush may have been acknowledged while Kafka was stopping; then nothing moves.
+            # One flush may have been acknowledged while Kafka was stopping; then none is.
             assert not acknowledged.wait_for(lambda: flushes > before + 1, 1.5)
         kafka = EmbeddedKafka(tmp_path, port=int(servers.rpartition(":")[2])).start()
         await_flushes(20)

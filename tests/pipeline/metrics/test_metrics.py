@@ -31,9 +31,10 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec, topics
 from pipeline.errors import KafkaUnreachableError, PortInUseError, SettingError
 from pipeline.forwarding import Forwarder
-from pipeline.ingest.buffer import Buffer, Flusher
+from pipeline.ingest.app import create_app as ingest_app
+from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.flusher import Flusher
 from pipeline.ingest.metrics import REASONS, Meters
-from pipeline.ingest.server import create_app as ingest_app
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import Announcement, TypeCount, Window, encode
 from pipeline.metrics import workers
@@ -45,7 +46,7 @@ from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.metrics import StreamMeters
-from pipeline.subscriber.server import Subscriber
+from pipeline.subscriber.state import Subscriber
 from pipeline.supervisor import metrics_ports
 from pipeline.supervisor.plan import stages
 from pipeline.tokens import Tokens
@@ -143,7 +144,7 @@ class EventSink:
 
 
 @pytest.fixture
-def enrolment() -> Iterator[Registrations]:
+def registrations() -> Iterator[Registrations]:
     """A registry's parts over a bus in memory."""
     made = Registrations(MemoryBus(), Settings(), pytest.fail)
     yield made
@@ -151,18 +152,18 @@ def enrolment() -> Iterator[Registrations]:
 
 
 @pytest.fixture
-def expositions(enrolment: Registrations) -> dict[str, bytes]:
+def expositions(registrations: Registrations) -> dict[str, bytes]:
     """What a scrape of each kind of stage answers."""
     _, forwarder = publisher()
     subscriber = Subscriber(Settings(), "http://s")
     batches = BatchMeters(NAMES.events.name, 6.0)
-    enrolment.roster.hear_announcement(SubscriberId("1", "1"), Announcement("1", "1", "http://s", 0, 2**62))
+    registrations.assignments.apply_announcement(SubscriberId("1", "1"), Announcement("1", "1", "http://s", 0, 2**62))
     return {
         "ingest": Ingest().http.get(PATH).data,
         "spark": expose(registry(batches), "")[0],
         "publisher": expose(registry(forwarder.meters), "")[0],
         "subscriber": expose(registry(subscriber.meters), "")[0],
-        "registry": registry_app(enrolment, "http://r").test_client().get(PATH).data,
+        "registry": registry_app(registrations, "http://r").test_client().get(PATH).data,
     }
 
 
@@ -670,21 +671,21 @@ def test_a_subscriber_counts_what_it_refuses() -> None:
 # the registry
 
 
-def announce(enrolment: Registrations, subscriber: str, announced_ns: int) -> None:
+def announce(registrations: Registrations, subscriber: str, announced_ns: int) -> None:
     """Have the registry hear a subscriber of cluster 1."""
     said = Announcement(subscriber, "1", f"http://host:81{subscriber}/base", 0, announced_ns)
-    with enrolment.lock:
-        enrolment.roster.hear_announcement(SubscriberId("1", subscriber), said)
+    with registrations.lock:
+        registrations.assignments.apply_announcement(SubscriberId("1", subscriber), said)
 
 
-def test_the_registry_counts_who_comes_moves_and_goes(enrolment: Registrations) -> None:
+def test_the_registry_counts_who_comes_moves_and_goes(registrations: Registrations) -> None:
     """Registrations, moves and removals as they happen; clients and subscribers as they stand."""
-    http = registry_app(enrolment, "http://r").test_client()
+    http = registry_app(registrations, "http://r").test_client()
     assert http.post("/clients").status_code == 503
-    announce(enrolment, "1", enrolment.clock_ns())
+    announce(registrations, "1", registrations.clock_ns())
     clients = [http.post("/clients").get_json() for _ in range(2)]
-    announce(enrolment, "1", 0)
-    announce(enrolment, "2", enrolment.clock_ns())
+    announce(registrations, "1", 0)
+    announce(registrations, "2", registrations.clock_ns())
     assert http.get(f"/clients/{clients[0]['client_id']}/stream").status_code == 307
     gone = clients[1]
     headers = {"Authorization": f"Bearer {gone['token']}"}
@@ -700,12 +701,12 @@ def test_the_registry_counts_who_comes_moves_and_goes(enrolment: Registrations) 
     assert at(seen, "emostream_registry_journal_records") == 0
 
 
-def test_the_registry_names_the_subscribers_to_scrape(enrolment: Registrations) -> None:
+def test_the_registry_names_the_subscribers_to_scrape(registrations: Registrations) -> None:
     """Live ones alone, with scheme, path and name, in the form of Prometheus' HTTP service discovery."""
-    http = registry_app(enrolment, "http://r").test_client()
+    http = registry_app(registrations, "http://r").test_client()
     assert http.get("/targets").get_json() == []
-    announce(enrolment, "1", enrolment.clock_ns())
-    announce(enrolment, "2", 0)
+    announce(registrations, "1", registrations.clock_ns())
+    announce(registrations, "2", 0)
     answer = http.get("/targets")
     assert answer.content_type == "application/json"
     labels = {"__scheme__": "http", "__metrics_path__": "/base/metrics", "stage": "subscriber-1-1"}

@@ -1,4 +1,4 @@
-"""The registry over HTTP, its topics in memory."""
+"""The registry over HTTP, with its topics in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import Announcement, decode_registration, encode
-from pipeline.registry.app import create_app, sender
+from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
 
@@ -27,32 +27,32 @@ URL = "http://registry"
 
 
 class Clock:
-    """A time of day that stands still until it is moved."""
+    """A time of day that changes only when a test sets it."""
 
     def __init__(self) -> None:
         self.now_ns = time.time_ns()
 
     def __call__(self) -> int:
-        """Epoch nanoseconds."""
+        """Return epoch nanoseconds."""
         return self.now_ns
 
 
 class Chain:
-    """One registry over a MemoryBus, and hands to play the subscribers."""
+    """One registry over a MemoryBus, and methods that act as its subscribers."""
 
     def __init__(self, bus: MemoryBus, clock: Clock, **settings: object) -> None:
         self.bus, self.clock = bus, clock
         values = Settings().replace(**settings)
-        self.enrolment = Registrations(bus, values, pytest.fail, clock)
-        app = create_app(self.enrolment, URL, values.registrations_per_address_min, values.proxies)
+        self.registrations = Registrations(bus, values, pytest.fail, clock)
+        app = create_app(self.registrations, URL, values.registrations_per_address_min, values.proxies)
         self.http: FlaskClient = app.test_client()
 
     def announce(self, cluster: str, subscriber: str, clients: int = 0, held: tuple[str, ...] = ()) -> None:
-        """Announce a subscriber and wait until the registry has heard it."""
+        """Announce a subscriber and wait until the registry has read it."""
         url = f"http://s{cluster}{subscriber}"
-        said = Announcement(subscriber, cluster, url, clients, self.clock(), "e:1", held)
-        self.bus.writer().send(NAMES.subscribers.name, encode(said), f"{cluster}/{subscriber}".encode())
-        until(lambda: said in list(self.enrolment.roster.subscribers()))
+        announcement = Announcement(subscriber, cluster, url, clients, self.clock(), "e:1", held)
+        self.bus.writer().send(NAMES.subscribers.name, encode(announcement), f"{cluster}/{subscriber}".encode())
+        until(lambda: announcement in list(self.registrations.assignments.subscribers()))
 
     def register(self, **body: str) -> dict[str, Any]:
         """Register a client."""
@@ -62,50 +62,50 @@ class Chain:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
+    """Wait until `condition` holds, which another thread makes true."""
     deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < deadline, "waited 20 s in vain"
+        assert time.monotonic() < deadline, "the condition did not hold within 20 s"
         threading.Event().wait(0.002)
 
 
 @pytest.fixture
 def chain() -> Iterator[Chain]:
     """A registry with one subscriber, 1/a."""
-    with started() as chain:
+    with started_chain() as chain:
         yield chain
 
 
 @contextmanager
-def started(**settings: object) -> Iterator[Chain]:
-    """A registry with one subscriber, 1/a, and settings of its own."""
+def started_chain(**settings: object) -> Iterator[Chain]:
+    """A registry with one subscriber, 1/a, and changed settings."""
     chain = Chain(MemoryBus(), Clock(), **settings)
     chain.announce("1", "a")
     try:
         yield chain
     finally:
-        chain.enrolment.close()
+        chain.registrations.close()
 
 
 def bearer(client: dict[str, Any]) -> dict[str, str]:
-    """The header that a client's token goes into."""
+    """Return the header with a client's token."""
     return {"Authorization": f"Bearer {client['token']}"}
 
 
-def test_registering_gives_a_place_and_a_token_of_which_only_the_digest_is_kept(chain: Chain) -> None:
-    """201 with everything a client needs; the topic holds no token."""
+def test_registration_returns_201_and_stores_only_the_tokens_digest(chain: Chain) -> None:
+    """The answer has everything that a client needs; the topic does not contain the token."""
     client = chain.register()
     assert (client["cluster"], client["subscriber"]) == ("1", "a")
     assert client["stream_url"] == f"{URL}/clients/{client['client_id']}/stream"
     (record,) = chain.bus.tail(NAMES.clients.name, 9)
     assert record.key == client["client_id"].encode()
-    kept = decode_registration(record.value)
-    assert kept.token_sha256 == hashlib.sha256(client["token"].encode()).hexdigest()
+    stored = decode_registration(record.value)
+    assert stored.token_sha256 == hashlib.sha256(client["token"].encode()).hexdigest()
     assert client["token"].encode() not in (record.value or b"")
 
 
-def test_the_cookie_is_for_the_clients_own_path_and_for_no_script(chain: Chain) -> None:
-    """HttpOnly, SameSite=Strict, scoped to the client."""
+def test_cookie_is_http_only_and_limited_to_the_clients_path(chain: Chain) -> None:
+    """HttpOnly, SameSite=Strict, and the client's own path."""
     answer = chain.http.post("/clients")
     cookie = answer.headers["Set-Cookie"]
     assert f"Path=/clients/{answer.get_json()['client_id']}" in cookie
@@ -113,8 +113,8 @@ def test_the_cookie_is_for_the_clients_own_path_and_for_no_script(chain: Chain) 
     assert "SameSite=Strict" in cookie
 
 
-def test_a_wanted_cluster_is_given_or_refused(chain: Chain) -> None:
-    """A cluster without a live subscriber is 503 with Retry-After, never another one silently."""
+def test_cluster_without_a_live_subscriber_returns_503(chain: Chain) -> None:
+    """A live cluster is assigned as requested; otherwise the answer is 503 with Retry-After, never another cluster."""
     chain.announce("2", "b", 1000)
     assert chain.register(cluster="2")["cluster"] == "2"
     answer = chain.http.post("/clients", json={"cluster": "3"})
@@ -137,16 +137,16 @@ def test_a_wanted_cluster_is_given_or_refused(chain: Chain) -> None:
         (b'"' + b"x" * 5000 + b'"', "application/json", 413),
     ],
 )
-def test_bad_bodies_are_refused_with_a_problem_document(chain: Chain, body: bytes, kind: str, status: int) -> None:
-    """Each kind of bad body has its status, and registers nobody."""
+def test_bad_body_returns_a_problem_document(chain: Chain, body: bytes, kind: str, status: int) -> None:
+    """Each kind of bad body has its status, and no client is registered."""
     answer = chain.http.post("/clients", data=body, content_type=kind)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert answer.get_json()["status"] == status
-    assert len(chain.enrolment.roster) == 0
+    assert len(chain.registrations.assignments) == 0
 
 
-def test_clients_are_shown_without_their_secrets_and_in_pages(chain: Chain) -> None:
-    """GET shows places; `after` and `limit` page through all of them."""
+def test_clients_are_listed_in_pages_without_secrets(chain: Chain) -> None:
+    """GET shows the client's subscriber; `after` and `limit` page through all clients."""
     clients = [chain.register() for _ in range(3)]
     ids = sorted(client["client_id"] for client in clients)
     shown = chain.http.get(f"/clients/{ids[0]}").get_json()
@@ -158,22 +158,22 @@ def test_clients_are_shown_without_their_secrets_and_in_pages(chain: Chain) -> N
     assert chain.http.get("/clients?limit=x").status_code == 422
 
 
-def test_only_a_clients_own_token_removes_it(chain: Chain) -> None:
-    """401 without a token, 403 with another's, 204 with its own, 404 from then on; a tombstone is written."""
-    mine, other = chain.register(), chain.register()
-    path = f"/clients/{mine['client_id']}"
+def test_delete_needs_the_clients_own_token(chain: Chain) -> None:
+    """401 without a token, 403 with another client's, 204 with its own, then 404; a tombstone is written."""
+    client, other = chain.register(), chain.register()
+    path = f"/clients/{client['client_id']}"
     assert chain.http.delete(path).status_code == 401
-    assert chain.http.delete(f"{path}?token={mine['token']}").status_code == 401
+    assert chain.http.delete(f"{path}?token={client['token']}").status_code == 401
     assert chain.http.delete(path, headers=bearer(other)).status_code == 403
-    assert chain.http.delete(path, headers=bearer(mine)).status_code == 204
-    assert chain.http.delete(path, headers=bearer(mine)).status_code == 404
+    assert chain.http.delete(path, headers=bearer(client)).status_code == 204
+    assert chain.http.delete(path, headers=bearer(client)).status_code == 404
     assert chain.http.get(path).status_code == 404
     last = chain.bus.tail(NAMES.clients.name, 1)[0]
-    assert (last.key, last.value) == (mine["client_id"].encode(), None)
+    assert (last.key, last.value) == (client["client_id"].encode(), None)
 
 
-def test_the_stream_url_leads_to_the_subscriber_that_lives(chain: Chain) -> None:
-    """307 to the holder; after 5 s of its silence to another, and the new place is written down."""
+def test_stream_url_redirects_to_a_live_subscriber(chain: Chain) -> None:
+    """307 to the client's subscriber; after 5 s of its silence to another one, and the move is written to Kafka."""
     client = chain.register()
     path = f"/clients/{client['client_id']}/stream"
     answer = chain.http.get(path)
@@ -190,20 +190,20 @@ def test_the_stream_url_leads_to_the_subscriber_that_lives(chain: Chain) -> None
 
 
 def test_every_transport_has_its_path(chain: Chain) -> None:
-    """The stream_url is the wanted transport's; each of the three paths leads there, with what was asked behind it."""
+    """The stream_url has the transport's path; all three paths redirect to the subscriber and keep the query."""
     for transport, path in (("sse", "stream"), ("websocket", "socket"), ("poll", "windows")):
         client = chain.register(transport=transport)
         assert (client["transport"], client["stream_url"]) == (transport, f"{URL}/clients/{client['client_id']}/{path}")
         for other in ("stream", "socket", "windows"):
-            here = f"/clients/{client['client_id']}/{other}?after=e:7&x=%0d%0a"
-            answer = chain.http.get(here)
-            assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1a{here}")
-        assert chain.http.get(f"/clients/{client['client_id']}/else").status_code == 404
+            target = f"/clients/{client['client_id']}/{other}?after=e:7&x=%0d%0a"
+            answer = chain.http.get(target)
+            assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1a{target}")
+        assert chain.http.get(f"/clients/{client['client_id']}/unknown").status_code == 404
         assert chain.http.get(f"/clients/nobody/{path}").status_code == 404
 
 
-def test_a_restarted_registry_knows_what_it_knew(chain: Chain) -> None:
-    """Everything is rebuilt from the topics: transports, places that were changed since, and who has gone."""
+def test_restarted_registry_has_the_same_state(chain: Chain) -> None:
+    """Everything is read from the topics: transports, moves and removals."""
     kept, moved, removed = chain.register(), chain.register(transport="poll", cluster="1"), chain.register()
     chain.http.delete(f"/clients/{removed['client_id']}", headers=bearer(removed))
     chain.bus.writer().send(NAMES.subscribers.name, None, b"1/a")
@@ -211,51 +211,51 @@ def test_a_restarted_registry_knows_what_it_knew(chain: Chain) -> None:
     until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 1)
     assert chain.http.get(f"/clients/{moved['client_id']}/windows").status_code == 307
     until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 5)
-    again = Chain(chain.bus, chain.clock)
+    restarted = Chain(chain.bus, chain.clock)
     try:
-        assert again.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
-        shown = again.http.get(f"/clients/{moved['client_id']}").get_json()
+        assert restarted.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
+        shown = restarted.http.get(f"/clients/{moved['client_id']}").get_json()
         assert (shown["cluster"], shown["subscriber"], shown["transport"]) == ("2", "b", "poll")
-        again.announce("1", "a")
-        assert again.http.get(kept["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s1a/")
-        # It asked for its cluster, but lives where it is.
-        assert again.http.get(moved["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s2b/")
+        restarted.announce("1", "a")
+        assert restarted.http.get(kept["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s1a/")
+        # It asked for cluster 1, but its present subscriber is live.
+        assert restarted.http.get(moved["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s2b/")
     finally:
-        again.enrolment.close()
+        restarted.registrations.close()
 
 
-def test_ticks_move_clients_to_a_subscriber_that_came(chain: Chain) -> None:
-    """A few a second, written down; who comes back is led to the new place, also by a registry that was restarted."""
+def test_ticks_move_clients_to_a_new_subscriber(chain: Chain) -> None:
+    """A few clients move per second; the moves are written, and a moved client is redirected, also after a restart."""
     clients = [chain.register() for _ in range(40)]
     ids = tuple(client["client_id"] for client in clients)
     for second in range(13):
         chain.clock.now_ns += 1_000_000_000
         chain.announce("1", "a", 40, ids)
         chain.announce("1", "b")
-        chain.enrolment.tick()
-        assert chain.enrolment.roster.registered(SubscriberId("1", "b")) == (20 if second >= 10 else 0)
+        chain.registrations.tick()
+        assert chain.registrations.assignments.registered(SubscriberId("1", "b")) == (20 if second >= 10 else 0)
     until(lambda: len(chain.bus.tail(NAMES.clients.name, 99)) == 60)
     moved = [decode_registration(record.value) for record in chain.bus.tail(NAMES.clients.name, 99)[40:]]
-    assert {one.subscriber for one in moved} == {"b"}
+    assert {registration.subscriber for registration in moved} == {"b"}
     location = chain.http.get(f"/clients/{moved[0].client_id}/stream").headers["Location"]
     assert location.startswith("http://s1b/")
-    again = Chain(chain.bus, chain.clock)
+    restarted = Chain(chain.bus, chain.clock)
     try:
-        assert again.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
+        assert restarted.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
     finally:
-        again.enrolment.close()
+        restarted.registrations.close()
 
 
-def test_who_holds_no_stream_for_long_is_forgotten(chain: Chain) -> None:
-    """An hour after it was last seen its registration ends, with a tombstone; who is held stays for ever."""
+def test_client_without_a_stream_for_an_hour_is_removed(chain: Chain) -> None:
+    """Its registration ends with a tombstone; a client that holds a stream stays registered."""
     watching, gone = chain.register(), chain.register()
     for _ in range(59):
         chain.clock.now_ns += 60_000_000_000
         chain.announce("1", "a", 1, (watching["client_id"],))
-        chain.enrolment.tick()
+        chain.registrations.tick()
     assert len(chain.bus.tail(NAMES.clients.name, 9)) == 2
     chain.clock.now_ns += 60_000_000_001
-    chain.enrolment.tick()
+    chain.registrations.tick()
     until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 3)
     last = chain.bus.tail(NAMES.clients.name, 1)[0]
     assert (last.key, last.value) == (gone["client_id"].encode(), None)
@@ -263,18 +263,18 @@ def test_who_holds_no_stream_for_long_is_forgotten(chain: Chain) -> None:
     assert chain.http.get(f"/clients/{watching['client_id']}").status_code == 200
 
 
-def test_a_thread_keeps_ticking_until_the_end() -> None:
-    """It ends with the registry."""
-    with started() as chain:
-        thread = threading.Thread(target=chain.enrolment.keep)
+def test_run_ticks_ends_with_the_registry() -> None:
+    """`close` ends the thread."""
+    with started_chain() as chain:
+        thread = threading.Thread(target=chain.registrations.run_ticks)
         thread.start()
     thread.join(20)
     assert not thread.is_alive()
 
 
-def test_one_address_registers_so_many_a_minute() -> None:
-    """429 with Retry-After beyond it, and nobody is registered; the next minute, or another address, is free."""
-    with started(registrations_per_address_min=3) as chain:
+def test_address_over_its_limit_returns_429() -> None:
+    """429 with Retry-After and no registration; other addresses and the next minute are not affected."""
+    with started_chain(registrations_per_address_min=3) as chain:
         chain.clock.now_ns = 600_000_000_000 - 20_500_000_000
         chain.announce("1", "b")
         answers = [chain.http.post("/clients") for _ in range(50)]
@@ -282,10 +282,10 @@ def test_one_address_registers_so_many_a_minute() -> None:
         assert answers[-1].mimetype == "application/problem+json"
         assert answers[-1].headers["Retry-After"] == "21"
         assert "registrations_per_address_min=3" in answers[-1].get_json()["detail"]
-        assert len(chain.enrolment.roster) == 3
+        assert len(chain.registrations.assignments) == 3
         other = {"REMOTE_ADDR": "10.0.0.9"}
         assert chain.http.post("/clients", environ_base=other).status_code == 201
-        # Whoever names an address himself is not believed: no proxy is known here.
+        # The header of a client is not believed: no proxy is configured.
         assert chain.http.post("/clients", headers={"X-Forwarded-For": "10.0.0.10"}).status_code == 429
         assert chain.http.get("/clients").status_code == 200
         chain.clock.now_ns += 21_000_000_000
@@ -293,9 +293,9 @@ def test_one_address_registers_so_many_a_minute() -> None:
         assert chain.http.post("/clients").status_code == 201
 
 
-def test_behind_a_proxy_the_address_it_names_counts() -> None:
-    """The last one in X-Forwarded-For, which the proxy wrote; those before it are the client's own words."""
-    with started(registrations_per_address_min=1, proxies=1) as chain:
+def test_behind_a_proxy_the_forwarded_address_counts() -> None:
+    """Only the last address in X-Forwarded-For counts: the proxy wrote it, the client may have written the others."""
+    with started_chain(registrations_per_address_min=1, proxies=1) as chain:
         statuses = [
             chain.http.post("/clients", headers={"X-Forwarded-For": forwarded}).status_code
             for forwarded in ("10.0.0.1", "10.0.0.2", "1.2.3.4, 10.0.0.1")
@@ -303,24 +303,9 @@ def test_behind_a_proxy_the_address_it_names_counts() -> None:
         assert statuses == [201, 201, 429]
 
 
-@pytest.mark.parametrize(
-    ("address", "counted"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("unknown", "unknown"),
-        (None, ""),
-    ],
-)
-def test_who_registrations_are_counted_for(address: str | None, counted: str) -> None:
-    """IPv6 addresses of one network are one sender: each household has as many as it likes."""
-    assert sender(address) == counted
-
-
-def test_no_more_clients_than_clients_max() -> None:
-    """503 with Retry-After beyond it; whoever leaves makes room."""
-    with started(clients_max=2) as chain:
+def test_registration_beyond_clients_max_returns_503() -> None:
+    """503 with Retry-After; a removed client makes room."""
+    with started_chain(clients_max=2) as chain:
         first = chain.register()
         chain.register()
         answer = chain.http.post("/clients")
@@ -331,8 +316,8 @@ def test_no_more_clients_than_clients_max() -> None:
         assert chain.http.post("/clients").status_code == 201
 
 
-def test_two_registries_follow_each_other(chain: Chain) -> None:
-    """A client of one is soon known to the other, and so is its removal."""
+def test_two_registries_share_their_clients(chain: Chain) -> None:
+    """A client registered or removed at one is registered or removed at the other."""
     other = Chain(chain.bus, chain.clock)
     try:
         client = other.register()
@@ -341,11 +326,11 @@ def test_two_registries_follow_each_other(chain: Chain) -> None:
         other.http.delete(path, headers=bearer(client))
         until(lambda: chain.http.get(path).status_code == 404)
     finally:
-        other.enrolment.close()
+        other.registrations.close()
 
 
-def test_clusters_show_load_life_and_age(chain: Chain) -> None:
-    """GET /clusters sums up what the subscribers said, who is registered with them, and who fell silent."""
+def test_clusters_show_load_health_and_age(chain: Chain) -> None:
+    """GET /clusters lists announced loads, registered clients, and silent subscribers."""
     chain.register()
     chain.clock.now_ns += 6_000_000_000
     chain.announce("1", "b", 7)
@@ -355,8 +340,15 @@ def test_clusters_show_load_life_and_age(chain: Chain) -> None:
     chain.announce("1", "c")
     (cluster,) = chain.http.get("/clusters").get_json()["clusters"]
     shown = [
-        (held["subscriber"], held["live"], held["health"], held["age_s"], held["clients"], held["registered"])
-        for held in cluster["subscribers"]
+        (
+            member["subscriber"],
+            member["live"],
+            member["health"],
+            member["age_s"],
+            member["clients"],
+            member["registered"],
+        )
+        for member in cluster["subscribers"]
     ]
     assert shown == [
         ("a", False, "silent", 9.1, 0, 1),
@@ -365,15 +357,15 @@ def test_clusters_show_load_life_and_age(chain: Chain) -> None:
     ]
 
 
-def test_a_subscriber_that_leaves_is_taken_out_at_once(chain: Chain) -> None:
-    """Its tombstone counts before its silence would."""
+def test_leaving_subscriber_is_removed_at_once(chain: Chain) -> None:
+    """Its tombstone counts before its silence does."""
     chain.bus.writer().send(NAMES.subscribers.name, None, b"1/a")
     until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 0)
     assert chain.http.post("/clients").status_code == 503
 
 
-def test_records_that_are_no_messages_are_passed_over(chain: Chain) -> None:
-    """A foreign writer does not stop the registry."""
+def test_unreadable_records_are_skipped(chain: Chain) -> None:
+    """Records of a foreign writer do not stop the registry."""
     writer = chain.bus.writer()
     for topic in (NAMES.clients.name, NAMES.subscribers.name):
         writer.send(topic, b"nonsense", b"x")
@@ -385,14 +377,14 @@ def test_records_that_are_no_messages_are_passed_over(chain: Chain) -> None:
 
 
 class DeadWriter:
-    """A writer whose Kafka is gone."""
+    """A writer whose Kafka is unreachable."""
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Refuse."""
+        """Fail."""
         raise KafkaUnreachableError("Kafka is gone: start it")
 
     def flush(self, timeout_s: float = 10.0) -> None:
-        """Refuse."""
+        """Fail."""
         raise KafkaUnreachableError("Kafka is gone: start it")
 
     def close(self) -> None:
@@ -400,22 +392,22 @@ class DeadWriter:
 
 
 class DyingBus(MemoryBus):
-    """A bus that can lose its Kafka before anything connects to write."""
+    """A bus whose Kafka can become unreachable for new writers."""
 
     dead = False
 
     def writer(self) -> Writer:  # type: ignore[override]
-        """Return a writer that works, or none that does."""
+        """Return a working writer, or one that fails if `dead`."""
         return DeadWriter() if self.dead else super().writer()
 
 
-def test_without_kafka_nobody_is_registered_or_removed() -> None:
-    """503 with Retry-After; what was registered still is, what was not is not."""
+def test_unreachable_kafka_returns_503_and_changes_nothing() -> None:
+    """503 with Retry-After for a registration and for a removal."""
     bus, clock = DyingBus(), Clock()
     before = Chain(bus, clock)
     before.announce("1", "a")
     client = before.register()
-    before.enrolment.close()
+    before.registrations.close()
     bus.dead = True
     chain = Chain(bus, clock)
     try:
@@ -426,11 +418,11 @@ def test_without_kafka_nobody_is_registered_or_removed() -> None:
         assert chain.http.delete(path, headers=bearer(client)).status_code == 503
         assert chain.http.get("/clients").get_json()["count"] == 1
     finally:
-        chain.enrolment.close()
+        chain.registrations.close()
 
 
-def test_many_at_once_are_all_registered_and_spread(chain: Chain) -> None:
-    """Forty concurrent registrations give forty clients, evenly over both subscribers, all in the topic."""
+def test_concurrent_registrations_all_succeed_and_spread(chain: Chain) -> None:
+    """Forty concurrent registrations give forty clients, spread evenly over both subscribers, all in the topic."""
     chain.announce("1", "b")
     app = chain.http.application
     clients: list[dict[str, Any]] = []
@@ -450,7 +442,8 @@ def test_many_at_once_are_all_registered_and_spread(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/clients", 405)])
-def test_what_is_not_served_is_a_problem_document(chain: Chain, method: str, path: str, status: int) -> None:
-    """Flask's own refusals speak the same language."""
+def test_unknown_path_or_method_returns_a_problem_document(chain: Chain, method: str, path: str, status: int) -> None:
+    """Flask's own errors have the same form; 405 names the allowed methods."""
     answer = chain.http.open(path, method=method)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    assert ("Allow" in answer.headers) is (status == 405)

@@ -1,4 +1,4 @@
-"""The journal: order, shared acknowledgements, a bound, and nothing queued lost at the end."""
+"""BatchWriter: order, shared acknowledgements, a bound, and no queued record lost at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.registry.batch_writer import BatchWriter
 
 
 class SlowWriter:
-    """A writer whose acknowledgements wait until `gate` opens; broken when told so."""
+    """A writer whose acknowledgements wait until `gate` opens; with `error` it fails instead."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.gate = threading.Event()
@@ -23,7 +23,7 @@ class SlowWriter:
         self.closed = False
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Keep it."""
+        """Keep the key."""
         self.sent.append(key)
 
     def flush(self, timeout_s: float = 10.0) -> None:
@@ -35,65 +35,65 @@ class SlowWriter:
             raise self.error
 
     def close(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.closed = True
 
 
-def test_who_waits_together_is_acknowledged_together() -> None:
-    """Everything that came during one flush shares the next, in order; nobody is answered before his."""
+def test_records_that_wait_together_share_a_flush() -> None:
+    """All records posted during one flush share the next one, in order; no future is done before its flush."""
     writer = SlowWriter()
-    written = BatchWriter(writer, "t")
-    first = written.post(b"0", b"x")
+    batches = BatchWriter(writer, "t")
+    first = batches.post(b"0", b"x")
     assert writer.flushing.wait(20)
-    others = [written.post(b"%d" % n, b"x") for n in range(1, 20)]
+    others = [batches.post(b"%d" % n, b"x") for n in range(1, 20)]
     assert not first.done()
     writer.gate.set()
     for acknowledged in (first, *others):
         acknowledged.result(20)
-    written.close()
+    batches.close()
     assert writer.sent == [b"%d" % n for n in range(20)]
     assert writer.flushes == 2
     assert writer.closed
 
 
 @pytest.mark.parametrize("error", [KafkaUnreachableError("gone"), RuntimeError("a bug")])
-def test_what_was_not_acknowledged_is_an_error_to_who_waits(error: Exception) -> None:
-    """Whatever went wrong is raised where the record came from, and the journal goes on."""
+def test_failed_flush_raises_for_every_waiting_caller(error: Exception) -> None:
+    """The caller that posted the record gets the error, and the writer goes on."""
     writer = SlowWriter(error)
     writer.gate.set()
-    written = BatchWriter(writer, "t")
+    batches = BatchWriter(writer, "t")
     with pytest.raises(type(error)):
-        written.wait(written.post(b"k", b"v"))
+        batches.wait(batches.post(b"k", b"v"))
     writer.error = None
-    written.wait(written.post(b"k", b"v"))
-    written.close()
+    batches.wait(batches.post(b"k", b"v"))
+    batches.close()
 
 
-def test_a_full_journal_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its bound is named, and what was taken before is written all the same."""
+def test_full_queue_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the bound, and the queued records are still batches."""
     monkeypatch.setattr(batch_writer, "QUEUE_MAX", 2)
     writer = SlowWriter()
-    written = BatchWriter(writer, "t")
-    taken = [written.post(b"0", None)]
+    batches = BatchWriter(writer, "t")
+    posted = [batches.post(b"0", None)]
     assert writer.flushing.wait(20)
-    taken += [written.post(b"1", None), written.post(b"2", None)]
+    posted += [batches.post(b"1", None), batches.post(b"2", None)]
     with pytest.raises(BufferFullError, match="2 records wait"):
-        written.post(b"3", None)
+        batches.post(b"3", None)
     writer.gate.set()
-    written.close()
-    for acknowledged in taken:
+    batches.close()
+    for acknowledged in posted:
         acknowledged.result(0)
     assert writer.sent == [b"0", b"1", b"2"]
 
 
-def test_batches_have_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long queue is written in several flushes, and close waits for all of it."""
+def test_long_queue_is_written_in_several_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch has a bound, and `close` waits for the whole queue."""
     monkeypatch.setattr(batch_writer, "BATCH_MAX", 3)
     writer = SlowWriter()
-    written = BatchWriter(writer, "t")
+    batches = BatchWriter(writer, "t")
     for n in range(10):
-        written.post(b"%d" % n, None)
+        batches.post(b"%d" % n, None)
     writer.gate.set()
-    written.close(20)
+    batches.close(20)
     assert writer.sent == [b"%d" % n for n in range(10)]
     assert writer.flushes >= 3

@@ -1,4 +1,4 @@
-"""The fan-out core: what each stream is given, when it is cut off, and where it resumes."""
+"""The fan-out core: the windows of each stream, cutting off, and resuming."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.errors import MessageError
 from pipeline.messages import Window, decode_window
 from pipeline.sse import SseParser
 from pipeline.subscriber.fanout import Fanout, Stream
-from pipeline.subscriber.frames import BEFORE_ALL, EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, parse_event_id, reset_event
 
 
 class FakeSink:
-    """Keeps what it was given; takes nothing more once `room` writes are used up."""
+    """Keeps the writes; full after `room` of them."""
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room
@@ -25,7 +25,7 @@ class FakeSink:
         self.stuck = 0.0
 
     def write(self, data: Wire) -> None:
-        """Keep it."""
+        """Keep `data`."""
         self.sent.append(data)
         self.room -= 1
 
@@ -38,7 +38,7 @@ class FakeSink:
         self.aborted = True
 
     def stuck_s(self, now_s: float) -> float:
-        """How long nothing was taken."""
+        """Return `stuck`."""
         return self.stuck
 
     def windows(self) -> list[int]:
@@ -48,7 +48,7 @@ class FakeSink:
 
 
 def window(number: int, epoch: str = "e") -> Window:
-    """A small window."""
+    """Return a small window."""
     return Window(epoch, number, 0, 0, {}, 0, [])
 
 
@@ -59,15 +59,15 @@ def publish(fanout: Fanout, *numbers: int, epoch: str = "e") -> None:
 
 
 def joined(fanout: Fanout, name: str, position: int | None = None, room: int = 1_000_000) -> tuple[Stream, FakeSink]:
-    """Join a stream from `position`, or from now on."""
+    """Join a stream from `position`, or from the next window on."""
     sink = FakeSink(room)
     stream = Stream(name, sink)
     fanout.join(stream, fanout.head if position is None else position)
     return stream, sink
 
 
-def test_every_stream_gets_the_same_bytes_from_when_it_joined() -> None:
-    """One encoding serves all, and nobody gets what came before him."""
+def test_streams_get_the_same_bytes_from_when_they_joined() -> None:
+    """One encoding serves all streams, and no stream gets windows from before it joined."""
     fanout = Fanout(10, 10)
     publish(fanout, 1)
     sinks = [joined(fanout, name)[1] for name in "ab"]
@@ -76,7 +76,7 @@ def test_every_stream_gets_the_same_bytes_from_when_it_joined() -> None:
     assert all(a is b for a, b in zip(sinks[0].sent, sinks[1].sent, strict=True))
 
 
-def test_a_chunk_is_the_plain_bytes_framed() -> None:
+def test_chunk_holds_the_plain_bytes() -> None:
     """The HTTP/1.1 form holds exactly the HTTP/1.0 form."""
     fanout = Fanout(10, 10)
     _, sink = joined(fanout, "a")
@@ -85,8 +85,8 @@ def test_a_chunk_is_the_plain_bytes_framed() -> None:
     assert chunk == f"{len(plain):x}\r\n".encode() + plain + b"\r\n"
 
 
-def test_a_full_sink_blocks_only_its_own_stream() -> None:
-    """What a slow client cannot take waits for it, in order, while the others go on."""
+def test_full_sink_blocks_only_its_own_stream() -> None:
+    """The windows that a slow client cannot take wait for it, in order; other streams continue."""
     fanout = Fanout(10, 5)
     slow, slow_sink = joined(fanout, "slow", room=1)
     _, quick = joined(fanout, "quick")
@@ -100,8 +100,8 @@ def test_a_full_sink_blocks_only_its_own_stream() -> None:
     assert slow_sink.windows() == quick.windows() == [1, 2, 3, 4]
 
 
-def test_one_window_more_than_may_wait_cuts_a_stream_off() -> None:
-    """At queue_max it is kept, beyond it is aborted, counted and forgotten; nobody else notices."""
+def test_stream_beyond_queue_max_is_cut_off() -> None:
+    """With queue_max windows waiting it stays; with one more it alone is aborted, counted and forgotten."""
     fanout = Fanout(10, 3)
     stream, sink = joined(fanout, "slow", room=0)
     _, quick = joined(fanout, "quick")
@@ -112,17 +112,17 @@ def test_one_window_more_than_may_wait_cuts_a_stream_off() -> None:
     assert quick.windows() == [1, 2, 3, 4]
 
 
-def test_a_stream_whose_client_takes_nothing_is_cut_off() -> None:
-    """Bytes that wait and are not taken for too long end that stream alone, counted by its reason."""
+def test_stuck_stream_is_cut_off() -> None:
+    """Bytes that nobody takes for too long end that stream alone, counted by its reason."""
     fanout = Fanout(10, 10)
     (stream, sink), (other, _) = joined(fanout, "stuck"), joined(fanout, "other")
     sink.stuck = 31.0
-    fanout.cut_stuck(0.0, 30.0)
+    fanout.sweep_idle(0.0, 30.0)
     assert (stream.ended, sink.aborted, fanout.cut) == ("stuck", True, {"stuck": 1})
     assert (other.ended, len(fanout)) == (None, 1)
 
 
-def test_a_long_replay_is_no_reason_to_be_cut_off() -> None:
+def test_long_replay_is_not_cut_off() -> None:
     """Only windows published since a stream joined count against it."""
     fanout = Fanout(100, 3)
     publish(fanout, *range(50))
@@ -134,8 +134,8 @@ def test_a_long_replay_is_no_reason_to_be_cut_off() -> None:
     assert sink.windows() == list(range(53))
 
 
-def test_a_replay_that_the_ring_overtakes_is_cut_off() -> None:
-    """What is no longer kept cannot be sent, and a gap must not be silent."""
+def test_replay_overtaken_by_the_ring_is_cut_off() -> None:
+    """A window that is no longer kept cannot be sent, and a gap must not be silent."""
     fanout = Fanout(4, 4)
     publish(fanout, 1, 2, 3, 4)
     stream, sink = joined(fanout, "a", position=0, room=1)
@@ -143,8 +143,8 @@ def test_a_replay_that_the_ring_overtakes_is_cut_off() -> None:
     assert (stream.ended, sink.aborted, sink.windows()) == ("slow", True, [1])
 
 
-def test_the_newest_connection_of_a_client_replaces_the_one_before() -> None:
-    """The old stream ends, and its late leaving does not take the new one along."""
+def test_newest_connection_of_a_client_replaces_the_previous_one() -> None:
+    """The old stream ends, and its late `leave` does not remove the new one."""
     fanout = Fanout(10, 10)
     old, old_sink = joined(fanout, "a")
     _, new_sink = joined(fanout, "a")
@@ -154,7 +154,7 @@ def test_the_newest_connection_of_a_client_replaces_the_one_before() -> None:
     assert (old_sink.windows(), new_sink.windows()) == ([], [1])
 
 
-def test_ending_aborts_only_who_would_not_take_the_end() -> None:
+def test_end_all_aborts_only_full_sinks() -> None:
     """A client that reads gets a clean end, a frozen one a reset."""
     fanout = Fanout(10, 10)
     quick, quick_sink = joined(fanout, "quick")
@@ -165,50 +165,50 @@ def test_ending_aborts_only_who_would_not_take_the_end() -> None:
     assert len(fanout) == 0
 
 
-def test_a_round_of_beats_reaches_each_stream_once() -> None:
-    """The slots partition the streams; a full sink is passed over."""
+def test_round_of_heartbeats_reaches_each_stream_once() -> None:
+    """The slots partition the streams; a full sink is skipped."""
     fanout = Fanout(10, 10)
     sinks = [joined(fanout, str(n), room=0 if n == 3 else 9)[1] for n in range(10)]
     for slot in range(4):
-        fanout.beat(Wire(b"x", b"x", b"x"), slot, 4)
+        fanout.heartbeat(Wire(b"x", b"x", b"x"), slot, 4)
     assert [len(sink.sent) for sink in sinks] == [0 if n == 3 else 1 for n in range(10)]
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 30))
-def test_resuming_gives_exactly_what_was_missed(published: int, ring: int, last: int) -> None:
-    """After window `last`: all later ones in order, once; when one is no longer kept, no replay."""
+def test_resuming_gives_exactly_the_missed_windows(published: int, ring: int, last: int) -> None:
+    """After window `last`: all later ones in order, once; if one of them is no longer kept, no replay."""
     fanout = Fanout(ring, 1)
     publish(fanout, *range(published))
-    found = fanout.after(EventId("e", last))
+    position = fanout.position_after(EventId("e", last))
     if last >= published:
-        assert isinstance(found, Missed)
-        assert not found.settled
+        assert isinstance(position, Missed)
+        assert not position.final
     elif last + 1 < published - ring:
-        assert isinstance(found, Missed)
-        assert found.settled
+        assert isinstance(position, Missed)
+        assert position.final
     else:
-        assert not isinstance(found, Missed)
-        assert joined(fanout, "a", found)[1].windows() == list(range(last + 1, published))
+        assert not isinstance(position, Missed)
+        assert joined(fanout, "a", position)[1].windows() == list(range(last + 1, published))
 
 
-def test_what_came_before_the_first_window_is_replayed_while_that_is_kept() -> None:
-    """From the first on, as long as the ring has it; never by a core that did not see the feed's first."""
+def test_earliest_replays_from_the_first_window_while_it_is_kept() -> None:
+    """It replays from the first window if the ring has it; never on a core that did not see the feed's first."""
     fanout = Fanout(3, 1)
-    assert fanout.after(BEFORE_ALL) == 0
+    assert fanout.position_after(EARLIEST) == 0
     publish(fanout, 5, 6, 7)
     assert joined(fanout, "a", 0)[1].windows() == [5, 6, 7]
-    assert fanout.after(BEFORE_ALL) == 0
+    assert fanout.position_after(EARLIEST) == 0
     publish(fanout, 8)
     late = Fanout(3, 1)
-    late.whole = False
+    late.has_earliest = False
     publish(late, 5)
-    for gone in (fanout.after(BEFORE_ALL), late.after(BEFORE_ALL)):
+    for gone in (fanout.position_after(EARLIEST), late.position_after(EARLIEST)):
         assert isinstance(gone, Missed)
-        assert gone.settled
+        assert gone.final
 
 
 def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
-    """A new query's windows follow the last of the old one's."""
+    """A new query's windows follow the last one of the old query."""
     fanout = Fanout(10, 1)
     publish(fanout, 7, 8, epoch="old")
     publish(fanout, 0, 1, epoch="new")
@@ -217,45 +217,52 @@ def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
         (EventId("old", 8), [0, 1]),
         (EventId("new", 0), [1]),
     ):
-        found = fanout.after(last)
-        assert not isinstance(found, Missed)
-        assert joined(fanout, str(last), found)[1].windows() == missed
+        position = fanout.position_after(last)
+        assert not isinstance(position, Missed)
+        assert joined(fanout, str(last), position)[1].windows() == missed
 
 
-def test_an_id_ahead_of_this_subscriber_is_waited_for() -> None:
-    """A client that got a window elsewhere sooner is neither reset nor given it twice."""
+def test_id_ahead_of_this_subscriber_is_waited_for() -> None:
+    """A client that got a window elsewhere sooner gets neither a reset nor that window twice."""
 
     async def scenario() -> int | Missed:
         fanout = Fanout(10, 1)
         publish(fanout, 1)
-        settling = asyncio.create_task(fanout.settle(EventId("e", 2), 60))
+        resolving = asyncio.create_task(fanout.resolve(EventId("e", 2), 60))
         await asyncio.sleep(0)
         publish(fanout, 2, 3)
-        return await settling
+        return await resolving
 
     assert asyncio.run(scenario()) == 2
 
 
 @pytest.mark.parametrize("last", [EventId("e", 9), EventId("other", 1)])
-def test_an_id_nobody_comes_to_know_ends_in_a_reset(last: EventId) -> None:
-    """The future and a foreign epoch are given up when patience ends, with the reason."""
+def test_unknown_id_ends_in_a_reset_after_patience(last: EventId) -> None:
+    """A future window and another epoch are given up when patience ends, with the reason."""
     fanout = Fanout(10, 1)
     publish(fanout, 1)
-    found = asyncio.run(fanout.settle(last, 0.01))
-    assert isinstance(found, Missed)
-    (event,) = SseParser().feed(reset_event(last, found.reason, EventId("e", 1)).plain)
+    missed = asyncio.run(fanout.resolve(last, 0.01))
+    assert isinstance(missed, Missed)
+    (event,) = SseParser().feed(reset_event(last, missed.reason, EventId("e", 1)).plain)
     assert (event.id, event.event) == ("e:1", "reset")
-    assert found.reason in event.data
+    assert missed.reason in event.data
 
 
 @pytest.mark.parametrize("text", ["", "7", ":7", "e:", "e:-1", "e:1x", "e:٣", "e:" + "9" * 19, "x" * 400 + ":1"])
-def test_a_malformed_id_is_refused(text: str) -> None:
-    """What no server of ours can have sent is named."""
+def test_malformed_id_raises_message_error(text: str) -> None:
+    """The error names the field."""
     with pytest.raises(MessageError, match="Last-Event-ID"):
         parse_event_id(text, "Last-Event-ID")
 
 
 @given(st.text(min_size=1, max_size=50), st.integers(0, 10**18 - 1))
-def test_ids_are_read_as_they_are_written(epoch: str, number: int) -> None:
-    """An epoch may hold anything, colons too."""
+def test_ids_round_trip(epoch: str, number: int) -> None:
+    """An epoch may contain anything, colons too."""
     assert parse_event_id(str(EventId(epoch, number)), "after") == EventId(epoch, number)
+
+
+def test_earliest_round_trips_and_differs_from_every_window() -> None:
+    """`earliest` is an id of its own, also beside an epoch of that name."""
+    assert parse_event_id("earliest", "after") == EARLIEST
+    assert str(EARLIEST) == "earliest"
+    assert parse_event_id("earliest:0", "after") == EventId("earliest", 0) != EARLIEST

@@ -1,4 +1,4 @@
-"""What one process needs to hold thousands of connections, and what it gives back when they have gone."""
+"""A process that holds thousands of connections returns their memory when they have left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.subscriber.process import _heap
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# Objects as a crowd leaves them: nearly all free, and one in a thousand that lives on.
+# The objects that a crowd leaves: nearly all are free, and one in a thousand lives on.
 CROWD = """
 import json, os, psutil, sys
 from pipeline.subscriber.process import use_system_malloc, trim_heap
@@ -33,11 +33,11 @@ json.dump({"rss": figures, "arguments": sys.argv[1:], "pid": here.pid,
     "allocator": os.environ["PYTHONMALLOC"]}, sys.stdout)
 """
 
-only_glibc = pytest.mark.skipif(_heap() is None, reason="this system's C library cannot be told to give memory back")
+only_glibc = pytest.mark.skipif(_heap() is None, reason="this system's C library has no malloc_trim")
 
 
 def crowd(tmp_path: Path, **env: str) -> dict[str, object]:
-    """Run CROWD as a file with arguments; return what it says, and the id of the process that was started."""
+    """Run CROWD as a file with arguments; return its output, and the id of the process that was started."""
     script = tmp_path / "crowd.py"
     script.write_text(CROWD)
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
@@ -47,31 +47,31 @@ def crowd(tmp_path: Path, **env: str) -> dict[str, object]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    return {**json.loads(said), "started": process.pid}
+    return {**json.loads(output), "started": process.pid}
 
 
 @only_glibc
-def test_a_process_keeps_its_id_and_arguments_and_gives_back_what_a_crowd_took(tmp_path: Path) -> None:
-    """Most of what was taken is the system's again, though something in every mebibyte lives on."""
-    told = crowd(tmp_path)
-    assert told["arguments"] == ["--one", "two three"]
-    assert told["pid"] == told["started"]
-    before, full, after = told["rss"]  # type: ignore[misc]
-    assert after - before < 0.2 * (full - before), told
+def test_restarted_process_keeps_id_and_arguments_and_returns_memory(tmp_path: Path) -> None:
+    """Most of the crowd's memory returns to the system, although an object in every mebibyte lives on."""
+    result = crowd(tmp_path)
+    assert result["arguments"] == ["--one", "two three"]
+    assert result["pid"] == result["started"]
+    before, full, after = result["rss"]  # type: ignore[misc]
+    assert after - before < 0.2 * (full - before), result
 
 
 @pytest.mark.parametrize(("chosen", "used"), [({}, "malloc"), ({"PYTHONMALLOC": "pymalloc"}, "pymalloc")])
 @only_glibc
-def test_who_has_chosen_an_allocator_keeps_it(tmp_path: Path, chosen: dict[str, str], used: str) -> None:
-    """What PYTHONMALLOC says stays; otherwise it is the C library's."""
+def test_pythonmalloc_setting_is_kept(tmp_path: Path, chosen: dict[str, str], used: str) -> None:
+    """PYTHONMALLOC decides; without it, the C library's allocator is used."""
     assert crowd(tmp_path, **chosen)["allocator"] == used
 
 
 @only_glibc
-def test_a_subscriber_runs_on_the_c_librarys_allocator() -> None:
-    """However it is started: here by itself, waiting for a Kafka."""
+def test_subscriber_runs_on_the_c_librarys_allocator() -> None:
+    """However it is started: here by itself, waiting for Kafka."""
     command = [sys.executable, "-m", "pipeline.subscriber", "--bootstrap-servers", "127.0.0.1:1"]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
     with subprocess.Popen(command, cwd=REPOSITORY, env=plain, stderr=subprocess.DEVNULL) as process:

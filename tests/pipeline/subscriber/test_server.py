@@ -32,7 +32,8 @@ from pipeline.sse import SseEvent, SseParser
 from pipeline.subscriber import app
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.process import fastest_loop
-from pipeline.subscriber.server import Subscriber, serve
+from pipeline.subscriber.server import serve
+from pipeline.subscriber.state import Subscriber
 from pipeline.tokens import token_sha256
 
 NAMES = topics(Settings())
@@ -41,7 +42,7 @@ DEADLINE_S = 30
 
 
 class Live:
-    """A running subscriber, and hands to play the stages before it."""
+    """A running subscriber, and methods that play the stages before it."""
 
     def __init__(self, bus: MemoryBus, port: int) -> None:
         self.bus, self.port = bus, port
@@ -64,7 +65,7 @@ class Live:
         self.writer.send(NAMES.clients.name, None, client_id.encode())
 
     async def health(self) -> dict[str, Any]:
-        """What /healthz says."""
+        """Return the answer of /healthz."""
         async with self.http.get(f"{self.url}/healthz") as answer:
             return await answer.json()  # type: ignore[no-any-return]
 
@@ -81,7 +82,7 @@ class Live:
             yield Watcher(answer)
 
     async def refusal(self, client_id: str, query: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
-        """The status and problem document of a stream that is not given."""
+        """Return the status and problem document of a refused stream."""
         async with self.http.get(f"{self.url}/clients/{client_id}/stream{query}", headers=headers) as answer:
             assert answer.content_type == "application/problem+json", answer.status
             return answer.status, await answer.json(content_type=None)
@@ -97,22 +98,22 @@ class Watcher:
         self._events: list[SseEvent] = []
 
     async def greeted(self) -> None:
-        """Wait for the comment every stream begins with: from here on it is joined or refused nothing."""
+        """Wait for the stream's first comment: nothing can refuse the stream any more."""
         while b": connected\n\n" not in self.raw:
             await self._more()
 
     async def next(self) -> SseEvent:
-        """The next event."""
+        """Return the next event."""
         while not self._events:
             assert await self._more(), "the stream ended"
         return self._events.pop(0)
 
     async def ids(self, count: int) -> list[str]:
-        """The next `count` events' ids."""
+        """Return the ids of the next `count` events."""
         return [(await self.next()).id for _ in range(count)]
 
     async def ended(self) -> list[SseEvent]:
-        """Wait for the end; the events before it."""
+        """Wait for the end; return the events before it."""
         while await self._more():
             pass
         return self._events
@@ -125,13 +126,13 @@ class Watcher:
 
 
 def window(number: int, epoch: str = "e", emoji: str = "😂") -> bytes:
-    """A window as the cluster publisher leaves it."""
+    """Return a window as the cluster publisher sends it."""
     hops = (Hop("main-publisher", 1, 2, 3), Hop("cluster-publisher-1", 4, 5, 6))
     return encode(Window(epoch, number, 0, 0, {}, 38, [TypeCount(emoji, 38, 4)], hops=hops))
 
 
 def prepared() -> MemoryBus:
-    """A bus with the topics a subscriber needs."""
+    """Return a bus with the topics that a subscriber needs."""
     bus = MemoryBus()
     bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
     return bus
@@ -140,7 +141,7 @@ def prepared() -> MemoryBus:
 def run(
     scenario: Callable[[Live], Any], bus: MemoryBus | None = None, patience_s: float = 1000, **changes: object
 ) -> None:
-    """Run `scenario` against a subscriber of its own, and see that it stops cleanly."""
+    """Run `scenario` against a subscriber of its own; check that it stops cleanly."""
 
     async def everything() -> None:
         topics_in_memory = bus or prepared()
@@ -164,8 +165,8 @@ def run(
         runner.run(everything())
 
 
-def test_a_window_reaches_every_client_with_every_hop() -> None:
-    """The event is as the design says, and carries this subscriber's own stamp last."""
+def test_window_reaches_every_client_with_every_hop() -> None:
+    """The event is complete, and this subscriber's own stamp is the last."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -176,7 +177,7 @@ def test_a_window_reaches_every_client_with_every_hop() -> None:
             live.publish(17)
             event = await x.next()
             assert await y.next() == event
-            assert x.raw.startswith(b"retry: 1000\n\nid: begin:0\n\n: connected\n\n")
+            assert x.raw.startswith(b"retry: 1000\n\nid: earliest\n\n: connected\n\n")
         assert (event.id, event.event, event.retry_ms) == ("e:17", "window", 1000)
         got = decode_window(event.data.encode())
         assert got.reactions == [TypeCount("😂", 38, 4)]
@@ -188,8 +189,8 @@ def test_a_window_reaches_every_client_with_every_hop() -> None:
     run(scenario)
 
 
-def test_windows_from_before_are_not_sent_but_can_be_resumed_from() -> None:
-    """A new client begins now; one that knows an id is given what came after it, once and in order."""
+def test_new_client_starts_now_and_resuming_client_gets_what_it_missed() -> None:
+    """A new client starts with the next window; one that sends an id gets the windows after it, once and in order."""
     bus = prepared()
     for number in range(5):
         bus.writer().send(FEED, window(number))
@@ -206,8 +207,8 @@ def test_windows_from_before_are_not_sent_but_can_be_resumed_from() -> None:
     run(scenario, bus)
 
 
-def test_what_is_too_old_to_be_resumed_is_said() -> None:
-    """A reset event names the reason and where the stream goes on; then it does."""
+def test_resuming_from_too_old_an_id_sends_a_reset() -> None:
+    """A reset event names the reason and where the stream continues; then it continues there."""
     bus = prepared()
     for number in (10, 11):
         bus.writer().send(FEED, window(number))
@@ -225,8 +226,8 @@ def test_what_is_too_old_to_be_resumed_is_said() -> None:
 
 
 @pytest.mark.parametrize(("last", "reason"), [("e:99", "beyond the newest, 11"), ("gone:3", "epoch gone is not kept")])
-def test_an_id_that_this_feed_never_gave_is_refused(last: str, reason: str) -> None:
-    """One from the future or from another epoch is no client's of this stream: 409, with what to do."""
+def test_unknown_event_id_returns_409(last: str, reason: str) -> None:
+    """An id from the future or from another epoch is refused with the remedy."""
     bus = prepared()
     for number in (10, 11):
         bus.writer().send(FEED, window(number))
@@ -237,13 +238,13 @@ def test_an_id_that_this_feed_never_gave_is_refused(last: str, reason: str) -> N
         status, problem = await live.refusal("x", **headers)
         assert status == 409
         assert reason in problem["detail"]
-        assert "connect without one" in problem["detail"]
+        assert "connect without it" in problem["detail"]
 
     run(scenario, bus, patience_s=0.1)
 
 
-def test_a_window_is_forwarded_once_and_nonsense_never() -> None:
-    """A repeated record is dropped, one that is no window is passed over, a new epoch starts again."""
+def test_duplicate_and_unreadable_windows_are_skipped() -> None:
+    """A repeated record and an unreadable one are skipped; a new epoch starts over."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -259,8 +260,8 @@ def test_a_window_is_forwarded_once_and_nonsense_never() -> None:
     run(scenario)
 
 
-def test_only_a_clients_own_token_opens_its_stream() -> None:
-    """None, or one in the query, is 401, another's 403; the cookie is as good as the header."""
+def test_missing_token_returns_401_and_wrong_token_403() -> None:
+    """A token in the query counts as missing; the cookie is as good as the header."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -279,8 +280,8 @@ def test_only_a_clients_own_token_opens_its_stream() -> None:
     run(scenario)
 
 
-def test_an_unknown_client_and_a_malformed_id_are_refused() -> None:
-    """404 once patience has ended, 400 for an id that no server sent."""
+def test_unknown_client_returns_404_and_malformed_id_400() -> None:
+    """The 404 comes when patience ends."""
 
     async def scenario(live: Live) -> None:
         status, document = await live.refusal("nobody", Authorization="Bearer t")
@@ -295,8 +296,8 @@ def test_an_unknown_client_and_a_malformed_id_are_refused() -> None:
     run(scenario, patience_s=0.1)
 
 
-def test_a_client_may_come_before_its_registration() -> None:
-    """The registry answers as soon as Kafka has the record, which may be sooner than it is read here."""
+def test_client_before_its_registration_is_waited_for() -> None:
+    """The registry answers as soon as Kafka has the record; this subscriber may read that record later."""
 
     async def scenario(live: Live) -> None:
         loop = asyncio.get_running_loop()
@@ -307,8 +308,8 @@ def test_a_client_may_come_before_its_registration() -> None:
     run(scenario)
 
 
-def test_a_deleted_client_is_streamed_to_no_longer() -> None:
-    """Its stream ends properly, it cannot come back, and the others stay."""
+def test_deleted_clients_stream_ends() -> None:
+    """It ends properly, the client cannot return, and other streams stay."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -324,8 +325,8 @@ def test_a_deleted_client_is_streamed_to_no_longer() -> None:
     run(scenario, patience_s=0.1)
 
 
-def test_beyond_the_cap_the_answer_is_503_and_a_place_is_free_again_when_a_client_leaves() -> None:
-    """Never a hang: a refused client is told when to come back, and can."""
+def test_beyond_connections_max_returns_503_until_a_client_leaves() -> None:
+    """A refused client gets Retry-After instead of a hang; after another client leaves, it gets in."""
 
     async def scenario(live: Live) -> None:
         for name in "xyz":
@@ -345,8 +346,8 @@ def test_beyond_the_cap_the_answer_is_503_and_a_place_is_free_again_when_a_clien
     run(scenario, connections_max=2)
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_nobody_else_notices() -> None:
-    """Once its queue is full its connection is reset; the reading client has every window, in order."""
+def test_client_that_does_not_read_is_cut_off_alone() -> None:
+    """When its queue is full, its connection is reset; a reading client has every window, in order."""
 
     async def scenario(live: Live) -> None:
         live.register("frozen")
@@ -369,8 +370,8 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else_notices() -> Non
     run(scenario, client_queue_max=3)
 
 
-def test_a_client_that_reads_late_gets_everything_in_order() -> None:
-    """What a connection does not take at once waits, and follows as soon as its client reads."""
+def test_client_that_reads_late_gets_everything_in_order() -> None:
+    """The windows that a connection does not take at once wait, and follow as soon as its client reads."""
 
     async def scenario(live: Live) -> None:
         live.register("late")
@@ -381,7 +382,7 @@ def test_a_client_that_reads_late_gets_everything_in_order() -> None:
         await live.until(lambda health: health["feed_offset"] == 9)
         loop, parser, ids = asyncio.get_running_loop(), SseParser(), []
         with late:
-            # The head of the response and the chunks' framing end up in fields the parser passes over.
+            # The parser skips the response's head and the chunks' framing as unknown fields.
             while len(ids) < 10:
                 chunk = await loop.sock_recv(late, 1 << 20)
                 assert chunk, "the stream ended"
@@ -391,8 +392,8 @@ def test_a_client_that_reads_late_gets_everything_in_order() -> None:
     run(scenario)
 
 
-def test_a_client_that_sends_bytes_on_its_stream_is_cut_off_and_nobody_else_notices() -> None:
-    """What it sends is not kept for a request that never gets its turn: its connection ends at the first byte."""
+def test_client_that_sends_bytes_on_its_stream_is_cut_off_alone() -> None:
+    """The connection ends at the first byte: the bytes are not kept for a request that is never served."""
 
     async def scenario(live: Live) -> None:
         live.register("loud")
@@ -411,7 +412,7 @@ def test_a_client_that_sends_bytes_on_its_stream_is_cut_off_and_nobody_else_noti
 
 
 def test_http_1_0_gets_the_same_events_unchunked() -> None:
-    """An old proxy in between still works."""
+    """A proxy that speaks HTTP/1.0 still works."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -429,8 +430,8 @@ def test_http_1_0_gets_the_same_events_unchunked() -> None:
     run(scenario)
 
 
-def test_a_second_connection_of_a_client_takes_over() -> None:
-    """The first may be half open: it ends, and the second has the windows."""
+def test_second_connection_of_a_client_ends_the_first() -> None:
+    """The first may be half open: it ends, and the second gets the windows."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -442,13 +443,13 @@ def test_a_second_connection_of_a_client_takes_over() -> None:
     run(scenario)
 
 
-def test_heartbeats_go_out_between_windows() -> None:
-    """A comment comes every heartbeat_s, and is no event."""
+def test_heartbeats_arrive_between_windows() -> None:
+    """A comment arrives every heartbeat_s, and is not an event."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
         async with live.watch("x") as x:
-            while x.raw.count(b": beat\n\n") < 3:
+            while x.raw.count(b": heartbeat\n\n") < 3:
                 assert await x._more()
             live.publish(1)
             assert await x.ids(1) == ["e:1"]
@@ -456,8 +457,8 @@ def test_heartbeats_go_out_between_windows() -> None:
     run(scenario, heartbeat_s=0.05)
 
 
-def test_the_page_of_the_same_host_is_let_in_and_no_other() -> None:
-    """The registry's page has another port; another host's page is told nothing."""
+def test_cors_admits_pages_of_the_same_host_only() -> None:
+    """The registry's page has another port; a page of another host gets no CORS headers."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -477,9 +478,32 @@ def test_the_page_of_the_same_host_is_let_in_and_no_other() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("stream", {}, 401),
+        ("socket", {"Authorization": "Bearer token-x"}, 426),
+        ("windows?after=e", {"Authorization": "Bearer token-x"}, 400),
+        ("nothing", {}, 404),
+    ],
+)
+def test_refusals_are_problem_documents_with_cors_headers(path: str, headers: dict[str, str], status: int) -> None:
+    """The page can read why it was refused, whichever layer refuses."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        headers["Origin"] = "http://127.0.0.1:8080"
+        async with live.http.get(f"{live.url}/clients/x/{path}", headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/problem+json")
+            assert answer.headers["Access-Control-Allow-Origin"] == "http://127.0.0.1:8080"
+            assert (await answer.json(content_type=None))["status"] == status
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/clients/x/stream", 405)])
-def test_what_is_not_served_is_a_problem_document(method: str, path: str, status: int) -> None:
-    """Refusals that are the framework's own speak the same language."""
+def test_unknown_path_returns_404_and_wrong_method_405(method: str, path: str, status: int) -> None:
+    """The framework's own refusals are problem documents too."""
 
     async def scenario(live: Live) -> None:
         async with live.http.request(method, live.url + path) as answer:
@@ -488,8 +512,8 @@ def test_what_is_not_served_is_a_problem_document(method: str, path: str, status
     run(scenario)
 
 
-def test_it_announces_itself_with_its_load_and_leaves_with_a_tombstone() -> None:
-    """The registry hears of every client and of the end, and the streams end cleanly."""
+def test_subscriber_announces_its_load_and_leaves_with_a_tombstone() -> None:
+    """The announcement counts every client, and the streams end cleanly."""
     bus = prepared()
     ends: list[asyncio.Task[list[SseEvent]]] = []
 
@@ -501,13 +525,13 @@ def test_it_announces_itself_with_its_load_and_leaves_with_a_tombstone() -> None
         assert await Watcher(answer).ids(1) == ["e:4"]
         while True:
             record = bus.tail(NAMES.subscribers.name, 1)[0]
-            said = decode_announcement(record.value)
-            if said.clients == 1 and said.last_event_id == "e:4":
+            announcement = decode_announcement(record.value)
+            if announcement.clients == 1 and announcement.last_event_id == "e:4":
                 break
             await asyncio.sleep(0.01)
-        assert (record.key, said.url) == (b"1/1", live.url)
+        assert (record.key, announcement.url) == (b"1/1", live.url)
         ends.append(asyncio.create_task(Watcher(answer).ended()))
-        # Let the task begin to read; `run` then stops the subscriber.
+        # Let the task start to read; `run` then stops the subscriber.
         await asyncio.sleep(0)
 
     run(scenario, bus)
@@ -516,9 +540,9 @@ def test_it_announces_itself_with_its_load_and_leaves_with_a_tombstone() -> None
     assert ends[0].result() == []
 
 
-@pytest.mark.parametrize("place", [("1", "2"), ("2", "1")])
-def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str]) -> None:
-    """Its stream ends with all it was given; others go on, and it may come back if it has to."""
+@pytest.mark.parametrize("assignment", [("1", "2"), ("2", "1")])
+def test_stream_of_a_reassigned_client_ends(assignment: tuple[str, str]) -> None:
+    """It ends after all windows sent so far; other streams continue, and the client may return."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -528,7 +552,7 @@ def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str])
             live.publish(1)
             assert await x.ids(1) == await y.ids(1) == ["e:1"]
             live.register("y")
-            live.register("x", *place)
+            live.register("x", *assignment)
             assert await x.ended() == []
             live.publish(2)
             assert await y.ids(1) == ["e:2"]
@@ -538,8 +562,8 @@ def test_a_client_whose_place_is_elsewhere_now_is_let_go(place: tuple[str, str])
     run(scenario)
 
 
-def test_what_lies_before_a_gap_is_not_replayed() -> None:
-    """A cluster that was removed and added again begins anew: who was there before is told so."""
+def test_windows_before_a_clusters_gap_are_not_replayed() -> None:
+    """A cluster that was removed and added again starts over: a client from before gets a reset."""
     bus = prepared()
     bus.ensure(NAMES.aggregates)
     writer = bus.writer()
@@ -563,8 +587,8 @@ def test_what_lies_before_a_gap_is_not_replayed() -> None:
     run(scenario, bus)
 
 
-def test_every_client_it_holds_is_named_once_a_minute() -> None:
-    """A part of them in each announcement, so that none grows with the crowd."""
+def test_announcements_name_every_held_client_once_per_minute() -> None:
+    """Each names one part of them, so that no announcement grows with the crowd."""
 
     class Nowhere:
         def write(self, data: object) -> None:
@@ -586,12 +610,12 @@ def test_every_client_it_holds_is_named_once_a_minute() -> None:
     for client_id in clients:
         subscriber.fanout.join(Stream(client_id, Nowhere()), 0)
     named = [subscriber.announcement().held for _ in range(60)]
-    assert sorted(one for held in named for one in held) == sorted(clients)
+    assert sorted(client_id for held in named for client_id in held) == sorted(clients)
     assert max(map(len, named)) < 100
 
 
-def test_a_reader_that_gives_up_ends_the_stage_with_its_error() -> None:
-    """A subscriber that can read no more does not pretend to live."""
+def test_reader_that_gives_up_ends_the_subscriber_with_its_error() -> None:
+    """A subscriber that can no longer read does not stay up."""
 
     async def scenario() -> None:
         bus = prepared()
@@ -608,7 +632,7 @@ def test_a_reader_that_gives_up_ends_the_stage_with_its_error() -> None:
     asyncio.run(scenario())
 
 
-def test_registrations_that_are_none_are_passed_over() -> None:
+def test_unreadable_registrations_are_skipped() -> None:
     """A foreign writer's record neither stops the subscriber nor opens a stream."""
     subscriber = Subscriber(Settings(), "http://s")
     bus = prepared()
@@ -635,20 +659,20 @@ async def connect(port: int, client_id: str, version: str = "1.1", receive_bytes
     return raw
 
 
-def test_memory_is_given_back_when_half_the_crowd_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the others a moment: so not for every client that leaves, and not again without need."""
-    monkeypatch.setattr(app, "CROWD", 4)
-    given: list[int] = []
-    looks: list[float] = []
-    monkeypatch.setattr(app, "LOOK_S", 0.005)
-    monkeypatch.setattr(Fanout, "cut_stuck", lambda _fanout, now_s, _most_s: looks.append(now_s))
-    monkeypatch.setattr(app, "trim_heap", lambda: given.append(1))
+def test_heap_is_trimmed_when_half_the_streams_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trimming pauses the other streams: so it happens neither for every client that leaves nor twice in a row."""
+    monkeypatch.setattr(app, "TRIM_STREAMS_MIN", 4)
+    trims: list[int] = []
+    sweeps: list[float] = []
+    monkeypatch.setattr(app, "SWEEP_S", 0.005)
+    monkeypatch.setattr(Fanout, "sweep_idle", lambda _fanout, now_s, _idle_max_s: sweeps.append(now_s))
+    monkeypatch.setattr(app, "trim_heap", lambda: trims.append(1))
 
     async def scenario(live: Live) -> None:
-        async def looked() -> None:
-            # The first may have begun before; of two whole ones both have seen what is so now.
-            wanted = len(looks) + 4
-            while len(looks) < wanted:
+        async def swept() -> None:
+            # The first sweep may have started before this call; two whole ones must have seen the present state.
+            expected = len(sweeps) + 4
+            while len(sweeps) < expected:
                 await asyncio.sleep(0.005)
 
         async with AsyncExitStack() as first, AsyncExitStack() as rest:
@@ -656,15 +680,15 @@ def test_memory_is_given_back_when_half_the_crowd_has_gone(monkeypatch: pytest.M
                 live.register(f"c{number}")
                 await (first if number < 2 else rest).enter_async_context(live.watch(f"c{number}"))
             await live.until(lambda health: health["clients"] == 4)
-            await looked()
+            await swept()
             await first.aclose()
             await live.until(lambda health: health["clients"] == 2)
-            await looked()
-            assert given == []
+            await swept()
+            assert trims == []
         await live.until(lambda health: health["clients"] == 0)
-        while not given:
+        while not trims:
             await asyncio.sleep(0.005)
-        await looked()
-        assert given == [1]
+        await swept()
+        assert trims == [1]
 
     run(scenario)

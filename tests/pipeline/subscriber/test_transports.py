@@ -1,4 +1,4 @@
-"""WebSocket and long polling: the same windows from the same fan-out, and each refusal by its own means."""
+"""WebSocket and long polling: the same windows as server-sent events, and their refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.bus.base import Record
 from pipeline.bus.memory import MemoryBus
 from pipeline.client import transports
 from pipeline.settings import Settings
-from pipeline.subscriber import event_stream, frames, server, websocket
+from pipeline.subscriber import event_stream, frames, state, websocket
 from pipeline.subscriber import polling as polls
 from pipeline.subscriber.fanout import Fanout
 from tests.pipeline.subscriber.test_fanout import publish
@@ -42,13 +42,13 @@ async def events(opened: aiohttp.ClientWebSocketResponse, count: int) -> list[di
 
 
 async def polled(live: Live, query: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
-    """The status and JSON of one poll of x."""
+    """Return the status and JSON of one poll of x."""
     async with live.http.get(f"{live.url}/clients/x/windows{query}", headers=TOKEN | headers) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
-def test_a_socket_gets_each_window_once() -> None:
-    """From now on, or after the id that its first message names."""
+def test_socket_gets_each_window_once() -> None:
+    """It starts with the next window, or after the id in its first message."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -56,20 +56,20 @@ def test_a_socket_gets_each_window_once() -> None:
             await live.until(lambda health: health["clients"] == 1)
             live.publish(1, 2)
             begin, *got = await events(opened, 3)
-            assert (begin["id"], begin["event"]) == ("begin:0", "begin")
-            assert [one["id"] for one in got] == ["e:1", "e:2"]
-            assert {one["event"] for one in got} == {"window"}
+            assert (begin["id"], begin["event"]) == ("earliest", "begin")
+            assert [event["id"] for event in got] == ["e:1", "e:2"]
+            assert {event["event"] for event in got} == {"window"}
             assert got[0]["data"]["window"] == 1
             assert got[0]["data"]["hops"][-1]["stage"] == "subscriber-1-1"
         live.publish(3)
         async with socket(live, '{"after": "e:1"}') as opened:
-            assert [one["id"] for one in await events(opened, 2)] == ["e:2", "e:3"]
+            assert [event["id"] for event in await events(opened, 2)] == ["e:2", "e:3"]
 
     run(scenario)
 
 
-def test_a_socket_cut_off_before_its_first_window_misses_nothing() -> None:
-    """It is told where it begins; what came while it was away follows on that."""
+def test_socket_cut_off_before_its_first_window_misses_nothing() -> None:
+    """Its `begin` event has the id to resume after; the windows sent meanwhile follow."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -80,16 +80,14 @@ def test_a_socket_cut_off_before_its_first_window_misses_nothing() -> None:
             assert (begin["id"], begin["event"]) == ("e:1", "begin")
         live.publish(2)
         async with socket(live, json.dumps({"after": begin["id"]})) as opened:
-            assert [one["id"] for one in await events(opened, 1)] == ["e:2"]
+            assert [event["id"] for event in await events(opened, 1)] == ["e:2"]
 
     run(scenario)
 
 
 @pytest.mark.parametrize("transport", ["sse", "websocket", "poll"])
-def test_who_was_there_before_the_first_window_ever_misses_none(
-    transport: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Even an empty feed has a beginning to go on from."""
+def test_client_from_before_a_feeds_first_window_misses_none(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty feed gives the id `earliest`, from which a client can resume."""
     monkeypatch.setattr(polls, "WAIT_S", 0.01)
 
     async def scenario(live: Live) -> None:
@@ -97,67 +95,67 @@ def test_who_was_there_before_the_first_window_ever_misses_none(
         if transport == "sse":
             async with live.watch("x") as before:
                 await before.greeted()
-            assert before.raw == b"retry: 1000\n\nid: begin:0\n\n: connected\n\n"
+            assert before.raw == b"retry: 1000\n\nid: earliest\n\n: connected\n\n"
         elif transport == "websocket":
             async with socket(live) as opened:
-                assert await events(opened, 1) == [{"id": "begin:0", "event": "begin", "data": {}}]
+                assert await events(opened, 1) == [{"id": "earliest", "event": "begin", "data": {}}]
         else:
-            assert await polled(live) == (200, {"events": [], "after": "begin:0"})
+            assert await polled(live) == (200, {"events": [], "after": "earliest"})
         live.publish(1, 2)
         await live.until(lambda health: health["last_event_id"] == "e:2")
         if transport == "sse":
-            async with live.watch("x", **{"Last-Event-ID": "begin:0"}) as again:
+            async with live.watch("x", **{"Last-Event-ID": "earliest"}) as again:
                 assert await again.ids(2) == ["e:1", "e:2"]
         elif transport == "websocket":
-            async with socket(live, '{"after": "begin:0"}') as opened:
-                assert [one["id"] for one in await events(opened, 2)] == ["e:1", "e:2"]
+            async with socket(live, '{"after": "earliest"}') as opened:
+                assert [event["id"] for event in await events(opened, 2)] == ["e:1", "e:2"]
         else:
-            _, got = await polled(live, "?after=begin:0")
-            assert ([one["id"] for one in got["events"]], got["after"]) == (["e:1", "e:2"], "e:2")
+            _, got = await polled(live, "?after=earliest")
+            assert ([event["id"] for event in got["events"]], got["after"]) == (["e:1", "e:2"], "e:2")
 
     run(scenario)
 
 
-class Emptied(MemoryBus):
-    """A bus whose retention has removed every record there was at the start."""
+class EmptiedBus(MemoryBus):
+    """A bus whose retention has removed all records from before the start."""
 
     def tail(self, topic: str, count: int) -> list[Record]:
-        """Return what is left."""
+        """Return the records that are left."""
         return [] if topic == FEED else super().tail(topic, count)
 
 
-@pytest.mark.parametrize(("kept", "resumes_after"), [(2, "e:3"), (0, "begin:0")])
-def test_a_beginning_that_is_no_longer_kept_is_a_gap(
+@pytest.mark.parametrize(("kept", "resumes_after"), [(2, "e:3"), (0, "earliest")])
+def test_earliest_that_is_no_longer_kept_sends_a_reset(
     monkeypatch: pytest.MonkeyPatch, kept: int, resumes_after: str
 ) -> None:
-    """A subscriber that starts later, with the newest windows alone or none, says so."""
-    monkeypatch.setattr(server, "RING_MAX", 2)
-    bus = MemoryBus() if kept else Emptied()
+    """A subscriber that starts later, with only the newest windows or none, reports the gap."""
+    monkeypatch.setattr(state, "RING_MAX", 2)
+    bus = MemoryBus() if kept else EmptiedBus()
     bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
     for number in (1, 2, 3):
         bus.writer().send(FEED, window(number))
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with socket(live, '{"after": "begin:0"}') as opened:
+        async with socket(live, '{"after": "earliest"}') as opened:
             (reset,) = await events(opened, 1)
         assert (reset["id"], reset["event"]) == (resumes_after, "reset")
-        assert reset["data"]["last_event_id"] == "begin:0"
+        assert reset["data"]["last_event_id"] == "earliest"
         assert "first windows are not kept" in reset["data"]["reason"]
 
     run(scenario, bus)
 
 
 @pytest.mark.parametrize(("from_offset", "whole"), [(0, True), (3, False)])
-def test_only_who_reads_from_the_first_window_there_was_has_the_beginning(from_offset: int, whole: bool) -> None:
-    """A cluster that was added later never saw what clients of the others may have missed."""
-    late = server.Subscriber(Settings(), "http://here", from_offset=from_offset)
+def test_cluster_added_later_does_not_have_earliest(from_offset: int, whole: bool) -> None:
+    """It never had the first windows, which clients of other clusters may have missed."""
+    late = state.Subscriber(Settings(), "http://here", from_offset=from_offset)
     late.take_feed([Record(0, 0, 0, None, window(1))], 0)
-    assert late.fanout.whole is whole
+    assert late.fanout.has_earliest is whole
 
 
-def test_a_socket_is_told_of_a_gap() -> None:
-    """What is out of the ring comes as a reset, as on the other transports."""
+def test_socket_gets_a_reset_for_a_gap() -> None:
+    """Resuming before the ring's oldest window gives a reset, as on the other transports."""
     bus = prepared()
     for number in (10, 11):
         bus.writer().send(FEED, window(number))
@@ -184,8 +182,8 @@ def test_a_socket_is_told_of_a_gap() -> None:
         ("x" * (websocket.MESSAGE_MAX_BYTES + 1), 1009),
     ],
 )
-def test_a_first_message_that_will_not_do_closes_the_socket(first: str | bytes, code: int) -> None:
-    """With the code that RFC 6455 has for it; another client's stream goes on."""
+def test_bad_first_message_closes_the_socket(first: str | bytes, code: int) -> None:
+    """RFC 6455's code for the case is used; another client's stream continues."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -203,8 +201,8 @@ def test_a_first_message_that_will_not_do_closes_the_socket(first: str | bytes, 
     run(scenario, patience_s=0.1)
 
 
-def test_a_socket_that_sends_what_is_not_utf_8_is_closed() -> None:
-    """1007, as RFC 6455 has it (section 8.1)."""
+def test_text_that_is_not_utf_8_closes_the_socket_with_1007() -> None:
+    """As in RFC 6455, section 8.1."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -215,8 +213,8 @@ def test_a_socket_that_sends_what_is_not_utf_8_is_closed() -> None:
     run(scenario)
 
 
-def test_a_second_message_and_a_deleted_client_close_the_socket() -> None:
-    """A client sends one message; a registration's end is a regular close."""
+def test_second_message_closes_with_1008_and_deletion_with_1000() -> None:
+    """A client sends one message; the end of its registration is a regular close."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -233,8 +231,8 @@ def test_a_second_message_and_a_deleted_client_close_the_socket() -> None:
     run(scenario)
 
 
-def test_a_poll_waits_for_the_next_window_and_none_is_missed_between_two() -> None:
-    """What came since `after` is answered at once; without it the next one is waited for."""
+def test_poll_waits_for_the_next_window_and_misses_none_in_between() -> None:
+    """With `after`, missed windows are answered at once; without it, the poll waits for the next one."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -246,15 +244,15 @@ def test_a_poll_waits_for_the_next_window_and_none_is_missed_between_two() -> No
         live.publish(2, 3)
         await live.until(lambda health: health["last_event_id"] == "e:3")
         _, got = await polled(live, "?after=e:1")
-        assert [one["id"] for one in got["events"]] == ["e:2", "e:3"]
+        assert [event["id"] for event in got["events"]] == ["e:2", "e:3"]
         assert got["after"] == "e:3"
         assert (await live.health())["clients"] == 0
 
     run(scenario)
 
 
-def test_a_poll_in_vain_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing came, and what comes before the next poll is not missed."""
+def test_empty_poll_answer_names_the_id_to_resume_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No window came, and one before the next poll is not missed."""
     monkeypatch.setattr(polls, "WAIT_S", 0.05)
 
     async def scenario(live: Live) -> None:
@@ -266,13 +264,13 @@ def test_a_poll_in_vain_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> 
     run(scenario)
 
 
-def test_an_answer_that_comes_early_is_an_end_to_our_client() -> None:
-    """A poll that a move has ended says nothing and comes before its time: the client has to take that for the end."""
+def test_clients_shortest_empty_poll_fits_the_servers_wait() -> None:
+    """A poll ended by a move answers early without events: the client must recognise it."""
     assert polls.WAIT_S / 2 < transports.POLL_MIN_S < polls.WAIT_S
 
 
-def test_an_answer_holds_so_many_events_and_the_next_has_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long absence comes back in several answers, in order."""
+def test_poll_answer_holds_events_max_and_the_next_has_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long absence is replayed in several answers, in order."""
     monkeypatch.setattr(polls, "EVENTS_MAX", 2)
 
     async def scenario(live: Live) -> None:
@@ -282,37 +280,37 @@ def test_an_answer_holds_so_many_events_and_the_next_has_the_rest(monkeypatch: p
         seen, after = [], "e:1"
         while after != "e:4":
             _, got = await polled(live, f"?after={after}")
-            seen += [one["id"] for one in got["events"]]
+            seen += [event["id"] for event in got["events"]]
             after = got["after"]
         assert seen == ["e:2", "e:3", "e:4"]
 
     run(scenario)
 
 
-def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
-    """What comes in the same turn of the loop as its end is left to the next one."""
+def test_ended_poll_does_not_name_a_window_it_did_not_send() -> None:
+    """A window in the same turn of the event loop as the poll's end is left to the next poll."""
 
     class Admitted:
-        async def client(self, _request: object) -> str:
+        async def authenticate(self, _request: object) -> str:
             return "x"
 
-        async def resumed(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
-            return fanout.head, frames.beginning(fanout.last_event_id or frames.BEFORE_ALL)
+        async def resume(self, _last: str, _field: str) -> tuple[int, frames.Wire]:
+            return fanout.head, frames.begin_event(fanout.last_event_id or frames.EARLIEST)
 
         def is_registered(self, _client_id: str) -> bool:
             return True
 
     async def scenario() -> dict[str, Any]:
-        asked: Any = SimpleNamespace(query={}, headers={}, host="here")
+        request: Any = SimpleNamespace(query={}, headers={}, host="here")
         admitted: Any = Admitted()
-        polling = asyncio.create_task(polls.poll(asked, fanout, admitted))
+        polling = asyncio.create_task(polls.serve_poll(request, fanout, admitted))
         while not len(fanout):
             await asyncio.sleep(0)
         fanout.end("x", "moved")
         publish(fanout, 2)
         answer: Any = await polling
-        said: dict[str, Any] = json.loads(answer.body)
-        return said
+        body: dict[str, Any] = json.loads(answer.body)
+        return body
 
     fanout = Fanout(10, 10)
     publish(fanout, 1)
@@ -320,8 +318,8 @@ def test_a_poll_that_is_ended_names_no_window_that_it_did_not_give() -> None:
 
 
 @pytest.mark.parametrize(("after", "status"), [("e", 400), ("other:1", 409), ("e:99", 409)])
-def test_a_poll_after_what_never_was_is_refused(after: str, status: int) -> None:
-    """With a problem document that names the value."""
+def test_poll_after_malformed_id_returns_400_and_unknown_id_409(after: str, status: int) -> None:
+    """The problem document names the value."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -334,13 +332,13 @@ def test_a_poll_after_what_never_was_is_refused(after: str, status: int) -> None
     run(scenario, patience_s=0.1)
 
 
-def test_a_client_that_left_before_its_stream_began_is_no_error(
+def test_client_that_left_before_its_stream_started_is_not_logged_as_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not logged as a fault of the server, and nobody else notices."""
+    """It is not a fault of the server, and other clients are unaffected."""
 
     def gone(*_: object) -> None:
-        raise ConnectionResetError("the client left before its stream began")
+        raise ConnectionResetError("the client left before its stream started")
 
     async def scenario(live: Live) -> None:
         live.register("x")

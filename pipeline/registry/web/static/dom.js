@@ -1,11 +1,11 @@
-// Small help with the document.
+// Helpers for the document.
 
-/** Return a new element of a class, with text. */
+/** Return a new element with a class and a text. */
 export function element(tag, className = '', text = '') {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
+  const created = document.createElement(tag);
+  if (className) created.className = className;
+  if (text) created.textContent = text;
+  return created;
 }
 
 /** Return the element with an id. */
@@ -14,8 +14,8 @@ export const byId = (id) => document.getElementById(id);
 /** Return a number with its digits in groups. */
 export const whole = (value) => Math.round(value).toLocaleString('en');
 
-/** Read or keep a choice of this browser's; one that keeps nothing just forgets. */
-export const kept = {
+/** Read and write choices in this browser's storage, if it allows storage. */
+export const stored = {
   get(key) {
     try {
       return localStorage.getItem(`emostream.${key}`);
@@ -27,7 +27,7 @@ export const kept = {
     try {
       localStorage.setItem(`emostream.${key}`, value);
     } catch {
-      // Forgotten then.
+      // Without storage the choice is lost when the page closes.
     }
   },
 };

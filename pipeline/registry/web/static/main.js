@@ -1,6 +1,6 @@
-// The page: joins the parts.
+// The page: it connects the parts.
 
-import { byId, element, kept, whole } from './dom.js';
+import { byId, element, stored, whole } from './dom.js';
 import { Picker } from './picker.js';
 import { Reactions } from './reactions.js';
 import { Stream } from './stream.js';
@@ -10,7 +10,7 @@ import { Bars, showRanking, showTally } from './windows.js';
 
 const RECENT_MAX = 3;
 const NOTICE_MS = 8_000;
-const ASK_AGAIN_S = 10;
+const POLL_S = 10;
 
 const swarm = new Swarm(byId('swarm'));
 const bars = new Bars();
@@ -25,14 +25,14 @@ let settings = { trigger_s: 6, group_size: 10, after: null };
 let reactions = null;
 let stream = null;
 let newest = null;
-// The server's clock less this one's, ms.
+// The server's clock minus this clock, ms.
 let clockMs = 0;
-// What the registry says; null while it does not.
+// The number of viewers; null while the registry does not answer.
 let watchers = null;
 
 // windows
 
-function take(window) {
+function showWindow(window) {
   newest = window;
   const ageMs = Date.now() + clockMs - window.trigger_ns / 1e6;
   const fresh = ageMs < 2_000 * settings.trigger_s;
@@ -41,25 +41,26 @@ function take(window) {
   showTally(window, picker.nameOf);
   byId('total').textContent = whole(window.total);
   byId('total-words').textContent = window.total === 1 ? 'reaction' : 'reactions';
-  tellAge();
+  showAge();
   if (!fresh) return;
-  summary.take(window, picker.nameOf);
+  summary.add(window, picker.nameOf);
   if (!isCalm()) legend(swarm.show(window.reactions, settings.trigger_s * 0.95));
 }
 
-function tellAge() {
+function showAge() {
   let ageS = Infinity;
   if (newest !== null) {
     ageS = Math.max(0, (Date.now() + clockMs - newest.trigger_ns / 1e6) / 1000);
-    const old = ageS < 90 ? `${Math.round(ageS)} s` : `${Math.round(ageS / 60)} min`;
-    byId('age').textContent = `window ${newest.window}, ${old} old`;
+    const age = ageS < 90 ? `${Math.round(ageS)} s` : `${Math.round(ageS / 60)} min`;
+    byId('age').textContent = `window ${newest.window}, ${age} ago`;
   }
-  // A window without reactions is not sent: silence is not a fault. Whoever is cut off cannot tell.
+  // No window is sent while there are no reactions, so a long time without a window means that nobody reacts.
+  // Without a connection this is not known.
   byId('quiet').hidden = !isLive() || ageS < 3 * settings.trigger_s;
 }
 
 function missed({ reason }) {
-  // What came before this page opened is nobody's loss.
+  // Windows from before this page opened do not count as missed.
   if (newest === null) return;
   bars.gap();
   notice(`Some windows were missed: ${reason}.`);
@@ -71,77 +72,77 @@ function isLive() {
   return byId('connection').dataset.kind === 'live';
 }
 
-function connection(kind, words, waitMs) {
+function showConnection(kind, text, waitMs) {
   const pill = byId('connection');
   const before = pill.dataset.kind;
   pill.dataset.kind = kind;
   const seconds = Math.ceil(waitMs / 1000);
-  byId('connection-words').textContent = waitMs ? `${words}, again in ${seconds} s` : words;
+  byId('connection-words').textContent = waitMs ? `${text}, retrying in ${seconds} s` : text;
   const lost = kind === 'waiting' || kind === 'lost';
-  if (lost && before === 'live') summary.say('The connection was lost. Connecting again.');
-  if (kind === 'live' && newest !== null) summary.say('Connected again.');
-  if (kind === 'lost') elsewhere();
-  tellAge();
-  tellWatching();
+  if (lost && before === 'live') summary.say('The connection was lost. Reconnecting.');
+  if (kind === 'live' && newest !== null) summary.say('Reconnected.');
+  if (kind === 'lost') suggestAddress();
+  showAge();
+  showWatching();
 }
 
-/** Another name for the same machine keeps the stream's cookie away. */
-function elsewhere() {
-  const ours = new URL(settings.registry_url ?? location.href);
-  if (ours.hostname === location.hostname) return;
-  notice('This page cannot be reached at the address it was opened at. It should be at ', ours.href);
+/** Show the registry's own address: at another name of the same machine the stream's cookie is not sent. */
+function suggestAddress() {
+  const registry = new URL(settings.registry_url ?? location.href);
+  if (registry.hostname === location.hostname) return;
+  notice('Live reactions do not work at this address. Open this address instead: ', registry.href);
 }
 
-function tellWatching() {
-  // Subscribers tell once a second: whoever sees the stream is watching already.
+function showWatching() {
+  // Subscribers announce their clients once per second: this page counts itself from the start.
   byId('watching').textContent = watchers === null ? '–' : whole(Math.max(isLive() ? 1 : 0, watchers));
 }
 
-async function watching() {
-  let againS = ASK_AGAIN_S;
+async function pollWatching() {
+  let pollS = POLL_S;
   if (!document.hidden) {
     try {
       const response = await fetch('/watching', { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
-      const said = await response.json();
-      watchers = said.watching;
-      againS = said.again_s;
+      const answer = await response.json();
+      watchers = answer.watching;
+      pollS = answer.again_s;
     } catch {
       watchers = null;
     }
-    tellWatching();
+    showWatching();
   }
-  setTimeout(watching, againS * (750 + Math.random() * 500));
+  setTimeout(pollWatching, pollS * (750 + Math.random() * 500));
 }
 
 // reacting
 
 function react(emoji) {
-  if (reactions === null) return refused('The page is still being set up.');
+  if (reactions === null) return refused('The page is still loading: try again in a moment.');
   return reactions.react(emoji);
 }
 
 function sent(emoji) {
   byId('sent').className = '';
   const names = emoji.length === 1 ? picker.nameOf(emoji[0]) : `${emoji.length} reactions`;
-  byId('sent').textContent = `Sent: ${names}. It counts in the next window.`;
+  byId('sent').textContent = `Sent: ${names}. It will be in the next window.`;
 }
 
-function refused(words) {
+function refused(text) {
   byId('sent').className = 'refused';
-  byId('sent').textContent = words;
+  byId('sent').textContent = text;
 }
 
 function remember(emoji) {
-  const usual = [...document.querySelectorAll('#quick [data-emoji]:not(.recent)')].map((button) => button.dataset.emoji);
-  if (usual.includes(emoji)) return;
-  const recent = [emoji, ...recentOnes().filter((other) => other !== emoji)].slice(0, RECENT_MAX);
-  kept.set('recent', JSON.stringify(recent));
+  const fixed = [...document.querySelectorAll('#quick [data-emoji]:not(.recent)')].map((button) => button.dataset.emoji);
+  if (fixed.includes(emoji)) return;
+  const recent = [emoji, ...recentEmoji().filter((other) => other !== emoji)].slice(0, RECENT_MAX);
+  stored.set('recent', JSON.stringify(recent));
   showRecent();
 }
 
-function recentOnes() {
+function recentEmoji() {
   try {
-    return JSON.parse(kept.get('recent') ?? '[]').map(String);
+    return JSON.parse(stored.get('recent') ?? '[]').map(String);
   } catch {
     return [];
   }
@@ -149,17 +150,17 @@ function recentOnes() {
 
 function showRecent() {
   for (const button of document.querySelectorAll('#quick .recent')) button.remove();
-  for (const emoji of recentOnes()) {
+  for (const emoji of recentEmoji()) {
     const button = element('button', 'recent');
     button.type = 'button';
     button.dataset.emoji = emoji;
     byId('more').before(button);
   }
-  dress();
+  showTones();
 }
 
-/** Show every button in the chosen skin tone, with its name once names are there. */
-function dress() {
+/** Show every button in the chosen skin tone, and with its name after the names are loaded. */
+function showTones() {
   for (const button of document.querySelectorAll('#quick [data-emoji]')) {
     button.textContent = picker.inTone(button.dataset.emoji);
     if (button.matches('.recent')) button.setAttribute('aria-label', picker.nameOf(button.dataset.emoji));
@@ -169,7 +170,7 @@ function dress() {
 // choices
 
 function isCalm() {
-  const chosen = kept.get('calm');
+  const chosen = stored.get('calm');
   return chosen === null ? reducedMotion.matches : chosen === 'yes';
 }
 
@@ -184,18 +185,18 @@ function applyCalm() {
 
 function legend(share) {
   const group = Math.round(settings.group_size * share);
-  const unit = isCalm() ? 'each in the tally' : 'each emoji in the air';
+  const unit = isCalm() ? 'Each emoji in the list' : 'Each flying emoji';
   byId('legend').textContent = group > 1 ? `${unit} stands for up to ${whole(group)} reactions` : `${unit} is one reaction`;
 }
 
-let noticed = 0;
-function notice(words, link = '') {
+let noticeTimer = 0;
+function notice(text, link = '') {
   const box = byId('notice');
-  box.textContent = words;
+  box.textContent = text;
   if (link) box.append(Object.assign(element('a', '', link), { href: link }));
   box.hidden = false;
-  clearTimeout(noticed);
-  if (!link) noticed = setTimeout(() => (box.hidden = true), NOTICE_MS);
+  clearTimeout(noticeTimer);
+  if (!link) noticeTimer = setTimeout(() => (box.hidden = true), NOTICE_MS);
 }
 
 // events
@@ -210,45 +211,45 @@ byId('quick').addEventListener('click', (event) => {
   }
 });
 byId('calm').addEventListener('click', () => {
-  kept.set('calm', isCalm() ? 'no' : 'yes');
+  stored.set('calm', isCalm() ? 'no' : 'yes');
   applyCalm();
 });
 byId('aloud').addEventListener('click', () => {
   summary.enabled = !summary.enabled;
-  kept.set('aloud', summary.enabled ? 'yes' : 'no');
+  stored.set('aloud', summary.enabled ? 'yes' : 'no');
   byId('aloud').setAttribute('aria-pressed', String(summary.enabled));
 });
 reducedMotion.addEventListener('change', applyCalm);
-document.addEventListener('tone', dress);
-document.addEventListener('visibilitychange', () => !document.hidden && stream?.hurry());
-addEventListener('online', () => stream?.hurry());
+document.addEventListener('tone', showTones);
+document.addEventListener('visibilitychange', () => !document.hidden && stream?.retryNow());
+addEventListener('online', () => stream?.retryNow());
 addEventListener('pagehide', () => stream?.close());
-// Out of the browser's back-and-forward cache: the place was given up when it went in.
+// A page from the back-forward cache has deleted its registration when it was hidden: load it again.
 addEventListener('pageshow', (event) => event.persisted && location.reload());
 
-async function begin() {
-  summary.enabled = kept.get('aloud') !== 'no';
+async function start() {
+  summary.enabled = stored.get('aloud') !== 'no';
   byId('aloud').setAttribute('aria-pressed', String(summary.enabled));
   for (let wait = 1_000; ; wait = Math.min(10_000, wait * 1.5)) {
     try {
-      const askedMs = Date.now();
+      const sentMs = Date.now();
       const response = await fetch('/page/settings.json', { cache: 'no-store', signal: AbortSignal.timeout(10_000) });
       settings = await response.json();
-      clockMs = settings.now_ms - (askedMs + Date.now()) / 2;
+      clockMs = settings.now_ms - (sentMs + Date.now()) / 2;
       break;
     } catch {
-      connection('waiting', 'No answer', wait);
+      showConnection('waiting', 'No answer', wait);
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
   applyCalm();
   reactions = new Reactions(settings.ingest_url, { sent, refused });
-  stream = new Stream(settings.after, { window: take, reset: missed, state: connection });
+  stream = new Stream(settings.after, { window: showWindow, reset: missed, state: showConnection });
   stream.run();
-  setInterval(tellAge, 1_000);
-  watching();
-  picker.load().then(dress, () => {});
+  setInterval(showAge, 1_000);
+  pollWatching();
+  picker.load().then(showTones, () => {});
 }
 
 showRecent();
-begin();
+start();

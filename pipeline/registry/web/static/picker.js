@@ -1,9 +1,9 @@
-// The picker: every emoji by name, with skin tones, by mouse, touch, keyboard and ear.
+// The emoji picker: search by name, skin tones, and use by mouse, touch, keyboard and screen reader.
 
-import { byId, element, kept } from './dom.js';
+import { byId, element, stored } from './dom.js';
 
-/** Whether this browser's fonts have a picture of an emoji: it keeps its colours, and is one glyph and not two. */
-function pictured(context, emoji, width) {
+/** Return whether this browser's fonts can show an emoji: as one glyph, and in its own colours. */
+function canShow(context, emoji, width) {
   if (context.measureText(emoji).width > width * 1.5) return false;
   const drawn = ['#000', '#fff'].map((colour) => {
     context.clearRect(0, 0, 32, 32);
@@ -11,23 +11,23 @@ function pictured(context, emoji, width) {
     context.fillText(emoji, 2, 24);
     return context.getImageData(0, 0, 32, 32).data;
   });
-  return drawn[0].some((value) => value) && drawn[0].every((value, place) => value === drawn[1][place]);
+  return drawn[0].some((value) => value) && drawn[0].every((value, index) => value === drawn[1][index]);
 }
 
-/** Leave out what the fonts here cannot show, judged by the first emoji of each version. */
+/** Return the choices that the fonts can show; the first emoji of each Emoji version is tested. */
 export function shown(choices) {
   const context = Object.assign(document.createElement('canvas'), { width: 32, height: 32 }).getContext('2d', { willReadFrequently: true });
   context.font = `20px ${getComputedStyle(document.documentElement).getPropertyValue('--emoji')}`;
   const { width } = context.measureText('😀');
-  if (!pictured(context, '😀', width)) return choices;
+  if (!canShow(context, '😀', width)) return choices;
   const versions = new Map();
   for (const { emoji, version } of choices) {
-    if (!versions.has(version)) versions.set(version, pictured(context, emoji, width));
+    if (!versions.has(version)) versions.set(version, canShow(context, emoji, width));
   }
   return choices.filter(({ version }) => versions.get(version));
 }
 
-/** Whether every word of a query begins a word of an emoji's names. */
+/** Return whether each word of a query is the start of a word in an emoji's names. */
 export function matches(choice, query) {
   const names = ` ${choice.name} ${choice.words}`.toLowerCase().replaceAll('-', ' ');
   return query.toLowerCase().replaceAll('-', ' ').split(/\s+/).filter(Boolean).every((word) => names.includes(` ${word}`));
@@ -43,18 +43,18 @@ export class Picker {
   #items = [];
   #loading = null;
 
-  /** `choose(emoji)` is called with what was chosen. */
+  /** `choose(emoji, plain)` is called with the chosen emoji, in its skin tone and without. */
   constructor(choose) {
     this.choose = choose;
-    this.tone = kept.get('tone') ?? '';
+    this.tone = stored.get('tone') ?? '';
     for (const radio of this.#dialog.querySelectorAll('[name=tone]')) radio.checked = radio.value === this.tone;
     this.#search.addEventListener('input', () => this.#filter());
     this.#search.addEventListener('keydown', (event) => this.#fromSearch(event));
-    this.#list.addEventListener('click', (event) => this.#take(event.target.closest('[role=option]')));
+    this.#list.addEventListener('click', (event) => this.#choose(event.target.closest('[role=option]')));
     this.#list.addEventListener('keydown', (event) => this.#move(event));
-    // The form fills the dialog: what hits the dialog itself is outside.
+    // The form fills the dialog: a click on the dialog itself is outside of it.
     this.#dialog.addEventListener('click', (event) => event.target === this.#dialog && this.#dialog.close());
-    byId('tones').addEventListener('change', (event) => this.#dye(event.target.value));
+    byId('tones').addEventListener('change', (event) => this.#setTone(event.target.value));
   }
 
   /** Fetch the emoji and their names, once. */
@@ -76,10 +76,10 @@ export class Picker {
     return this.#loading;
   }
 
-  /** An emoji's name, or itself as long as names are not there. */
+  /** Return an emoji's name, or the emoji itself before the names are loaded. */
   nameOf = (emoji) => this.#names.get(emoji) ?? emoji;
 
-  /** An emoji in the chosen skin tone, if it has any. */
+  /** Return an emoji in the chosen skin tone, if it has skin tones. */
   inTone(emoji) {
     return (this.tone !== '' && this.#toned.get(emoji)?.[Number(this.tone)]) || emoji;
   }
@@ -93,7 +93,7 @@ export class Picker {
       if (!this.#items.length) this.#fill();
       this.#filter();
     } catch {
-      byId('found').textContent = 'The list of emoji could not be fetched: close this, and try again.';
+      byId('found').textContent = 'The list of emoji could not be loaded: close this dialog and try again.';
     }
   }
 
@@ -112,22 +112,22 @@ export class Picker {
 
   #filter() {
     const query = this.#search.value;
-    let found = 0;
-    this.#items.forEach((item, place) => {
-      item.hidden = !matches(this.#choices[place], query);
-      found += item.hidden ? 0 : 1;
+    let count = 0;
+    this.#items.forEach((item, index) => {
+      item.hidden = !matches(this.#choices[index], query);
+      count += item.hidden ? 0 : 1;
     });
     this.#list.scrollTop = 0;
-    this.#rove(this.#visible()[0]);
-    byId('found').textContent = query ? `${found || 'Nothing'} found` : '';
+    this.#setTabStop(this.#visible()[0]);
+    byId('found').textContent = query ? `${count || 'Nothing'} found` : '';
   }
 
   #visible() {
     return this.#items.filter((item) => !item.hidden);
   }
 
-  /** Make one option the one that Tab leads to. */
-  #rove(item) {
+  /** Make one option the only one in the Tab order. */
+  #setTabStop(item) {
     for (const other of this.#list.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
     if (item) item.tabIndex = 0;
   }
@@ -135,9 +135,9 @@ export class Picker {
   #fromSearch(event) {
     const [first] = this.#visible();
     if (event.key === 'Enter') {
-      // The form would close the dialog.
+      // Otherwise Enter submits the form, which closes the dialog.
       event.preventDefault();
-      if (this.#search.value) this.#take(first);
+      if (this.#search.value) this.#choose(first);
     } else if (event.key === 'ArrowDown' && first) {
       event.preventDefault();
       first.focus();
@@ -146,34 +146,34 @@ export class Picker {
 
   #move(event) {
     const items = this.#visible();
-    const place = items.indexOf(document.activeElement);
-    if (place < 0) return;
+    const current = items.indexOf(document.activeElement);
+    if (current < 0) return;
     const columns = getComputedStyle(this.#list).gridTemplateColumns.split(' ').length;
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -place, End: items.length - 1 - place };
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -current, End: items.length - 1 - current };
     if (event.key === 'Enter' || event.key === ' ') {
       event.preventDefault();
-      this.#take(items[place]);
+      this.#choose(items[current]);
     } else if (event.key in steps) {
       event.preventDefault();
-      const next = items[place + steps[event.key]];
+      const next = items[current + steps[event.key]];
       if (!next && event.key === 'ArrowUp') this.#search.focus();
       if (!next) return;
-      this.#rove(next);
+      this.#setTabStop(next);
       next.focus();
     }
   }
 
-  #take(item) {
+  #choose(item) {
     if (!item) return;
     this.#dialog.close();
     this.choose(item.textContent, this.#choices[this.#items.indexOf(item)].emoji);
   }
 
-  #dye(tone) {
+  #setTone(tone) {
     this.tone = tone;
-    kept.set('tone', tone);
-    this.#items.forEach((item, place) => {
-      item.textContent = this.inTone(this.#choices[place].emoji);
+    stored.set('tone', tone);
+    this.#items.forEach((item, index) => {
+      item.textContent = this.inTone(this.#choices[index].emoji);
     });
     document.dispatchEvent(new CustomEvent('tone'));
   }

@@ -1,27 +1,27 @@
-// Sending reactions to ingest: one request at a time, what is tapped meanwhile goes with the next.
+// Sending reactions to ingest: one request at a time; reactions tapped during a request go with the next one.
 
-import { kept } from './dom.js';
+import { stored } from './dom.js';
 
-// Beyond these a person's taps are dropped, and said to be: they would be stale when their turn comes.
+// More waiting reactions than this are refused: they would be too old when they are sent.
 const WAITING_MAX = 50;
 const ANSWER_MS = 10_000;
 
 function userId() {
-  let id = kept.get('user');
+  let id = stored.get('user');
   if (!id) {
     id = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-    kept.set('user', id);
+    stored.set('user', id);
   }
   return id;
 }
 
-/** Say in words why ingest did not take what it was sent; `document` is its problem document, if it sent one. */
+/** Return a sentence about why ingest refused reactions; `document` is its problem document, if any. */
 export function refusal(status, document, retryAfter) {
   const later = retryAfter > 1 ? `in ${retryAfter} seconds` : 'in a moment';
-  if (status === 429) return 'Not so fast: you are over the limit. Wait a second.';
-  if (status === 503) return `Reactions are not taken right now. Try again ${later}.`;
-  if (status === 422) return `This one cannot be counted: ${document?.errors?.[0]?.detail ?? document?.detail ?? 'ingest knows no such emoji'}`;
-  return `That did not work: ${document?.title ?? `the server answered ${status}`}.`;
+  if (status === 429) return 'You are sending too fast: you are over the limit. Wait one second.';
+  if (status === 503) return `Reactions cannot be sent right now. Try again ${later}.`;
+  if (status === 422) return `This reaction cannot be counted: ${document?.errors?.[0]?.detail ?? document?.detail ?? 'the emoji is unknown'}`;
+  return `Not sent: ${document?.title ?? `the server answered ${status}`}.`;
 }
 
 export class Reactions {
@@ -30,7 +30,7 @@ export class Reactions {
   #waiting = [];
   #busy = false;
 
-  /** `on.sent(emoji)` names what was accepted, `on.refused(words)` says why it was not. */
+  /** `on.sent(emoji)` is called with a list of accepted emoji, `on.refused(text)` with the reason of a refusal. */
   constructor(ingestUrl, on) {
     this.#url = `${ingestUrl}/reactions`;
     this.on = on;
@@ -38,7 +38,7 @@ export class Reactions {
 
   react(emoji) {
     if (this.#waiting.length >= WAITING_MAX) {
-      this.on.refused('Too many at once: wait until the last ones have gone.');
+      this.on.refused('Too many reactions at once: wait until the earlier ones are sent.');
       return;
     }
     this.#waiting.push({ user_id: this.#user, emoji_type: emoji, timestamp: new Date().toISOString() });
@@ -49,15 +49,15 @@ export class Reactions {
     this.#busy = true;
     while (this.#waiting.length) {
       const reactions = this.#waiting.splice(0);
-      const words = await this.#post(reactions);
-      // Not sent again: an answer may have been lost, and a mood is stale in ten seconds.
-      if (words) this.on.refused(words);
+      const refusedText = await this.#post(reactions);
+      // No retry: only the answer may be lost, and after ten seconds a reaction is too old.
+      if (refusedText) this.on.refused(refusedText);
       else this.on.sent(reactions.map((reaction) => reaction.emoji_type));
     }
     this.#busy = false;
   }
 
-  /** Return why it was not accepted, or null. */
+  /** Return the reason of a refusal as a sentence, or null. */
   async #post(reactions) {
     let response;
     try {
@@ -69,7 +69,7 @@ export class Reactions {
         signal: AbortSignal.timeout(ANSWER_MS),
       });
     } catch {
-      return 'Not sent: there is no answer from where reactions go.';
+      return 'Not sent: there is no answer from the server.';
     }
     if (response.status === 202) return null;
     const document = await response.json().catch(() => null);

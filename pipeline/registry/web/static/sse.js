@@ -1,9 +1,9 @@
-// Server-sent events as the WHATWG HTML standard has them (section 9.2), from chunks cut anywhere.
+// A parser of server-sent events (WHATWG HTML standard, section 9.2); chunks may end anywhere.
 
 export class SseParser {
   constructor() {
     this.retryMs = null;
-    /** The stream's last event id, which an event without data sets too. */
+    /** The stream's last event id; an event without data sets it too. */
     this.lastId = '';
   }
 
@@ -21,7 +21,7 @@ export class SseParser {
       if (text.startsWith('\ufeff')) text = text.slice(1);
     }
     if (text && this.#afterCr) {
-      // A line is taken at its CR already: a LF that follows belongs to it.
+      // The line was complete at its CR: a LF that follows belongs to it.
       this.#afterCr = false;
       if (text.startsWith('\n')) text = text.slice(1);
     }

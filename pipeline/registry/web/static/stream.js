@@ -1,35 +1,39 @@
-// A client's place in the chain: registers, follows its stream, comes back after every loss and misses nothing.
+// A client of the chain: it registers, reads its stream, and reconnects after every loss without missing a window.
 //
-// By fetch and not by EventSource. EventSource hides the comments, so a connection that died without a word would
-// look alive; it hides the status, so "no such client" and "come back later" look alike; it gives up for good at
-// the first answer that is no stream; and a new one cannot say where the last one stopped.
+// It uses fetch, not EventSource. EventSource hides comments, so a dead connection without an error looks alive; it
+// hides the status, so an unknown client looks like a busy server; it gives up permanently at the first answer that is
+// not a stream; and a new EventSource cannot name the last event of the old one.
 
 import { SseParser } from './sse.js';
 
 const ANSWER_MS = 10_000;
-// The server says something every 15 s.
+// The server sends a comment every 15 s.
 const SILENCE_MS = 40_000;
 const RETRY_MS = 1_000;
 const RETRY_MAX_MS = 10_000;
 const GROWTH = 1.5;
-// A stream that lasted so long was a good one: the next loss begins from the shortest wait.
+// After a stream that lasted this long, the next reconnection begins with the shortest wait.
 const GOOD_MS = 5_000;
 
-/** How long to wait before attempt number `attempt`, which counts from 0: growing, capped, and jittered. */
+/** Return the wait before attempt number `attempt`, counted from 0: growing, capped, and jittered. */
 export function backOff(attempt, baseMs, random = Math.random) {
   return Math.min(RETRY_MAX_MS, baseMs * GROWTH ** attempt) * (0.5 + random() / 2);
 }
 
-/** Whether window `id` comes after `last`; ids are `<epoch>:<window>`, and another epoch is always news. */
+/**
+ * Return whether window `id` comes after `last`. Ids are `<epoch>:<window>`; a window of another epoch is always new, and
+ * so is every window after `earliest`, which stands for the beginning of the feed.
+ */
 export function isNew(id, last) {
+  if (!last.includes(':')) return true;
   const [at, lastAt] = [id.lastIndexOf(':'), last.lastIndexOf(':')];
   return id.slice(0, at) !== last.slice(0, lastAt) || Number(id.slice(at + 1)) > Number(last.slice(lastAt + 1));
 }
 
-/** Why an attempt failed: words for a person, and how long to wait at least. */
+/** A failed attempt: a text for the user, and the shortest wait. */
 class Failure extends Error {
-  constructor(words, waitMs = 0) {
-    super(words);
+  constructor(text, waitMs = 0) {
+    super(text);
     this.waitMs = waitMs;
   }
 }
@@ -44,8 +48,8 @@ export class Stream {
   #closed = false;
 
   /**
-   * `after` is the id to begin behind, or null for what comes next. `on` is told: window(data), reset(data), and
-   * state(kind, words, waitMs) with kind "connecting", "live", "waiting" or "lost".
+   * The stream begins after event id `after`, or with the next window if it is null. `on` has the callbacks window(data),
+   * reset(data), and state(kind, text, waitMs) with kind "connecting", "live", "waiting" or "lost".
    */
   constructor(after, on) {
     this.#last = after ?? '';
@@ -57,9 +61,9 @@ export class Stream {
       this.#liveMs = Infinity;
       let failure;
       try {
-        this.on.state('connecting', attempt ? 'Connecting again' : 'Connecting', 0);
+        this.on.state('connecting', attempt ? 'Reconnecting' : 'Connecting', 0);
         this.#client ??= await this.#register();
-        await this.#follow();
+        await this.#readStream();
         failure = new Failure('The connection ended');
       } catch (error) {
         failure = error instanceof Failure ? error : new Failure('The connection was lost');
@@ -75,18 +79,18 @@ export class Stream {
     }
   }
 
-  /** Do not wait any longer: the network is back, or somebody looks. */
-  hurry() {
+  /** End the current wait: the network is back, or the page is visible again. */
+  retryNow() {
     this.#wake();
   }
 
-  /** End, and give the place back. */
+  /** End the stream and delete the registration. */
   close() {
     this.#closed = true;
     this.#abort.abort();
     if (this.#client === null) return;
     const { client_id: id, token } = this.#client;
-    // The page is going away: `keepalive` lets this request outlive it.
+    // The page is closing: `keepalive` lets this request finish.
     fetch(`/clients/${id}`, { method: 'DELETE', keepalive: true, headers: { Authorization: `Bearer ${token}` } }).catch(() => {});
   }
 
@@ -96,8 +100,8 @@ export class Stream {
     return response.json();
   }
 
-  async #follow() {
-    // By our own origin's path: after a redirect from another origin's the subscriber would see the origin "null".
+  async #readStream() {
+    // A path of this origin: after a redirect from another origin the subscriber would see the origin "null".
     const response = await this.#fetch(`/clients/${this.#client.client_id}/stream`, {
       credentials: 'include',
       cache: 'no-store',
@@ -108,20 +112,20 @@ export class Stream {
     this.on.state('live', 'Live', 0);
     const parser = new SseParser();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let silent;
+    let silenceTimer;
     try {
       for (;;) {
-        silent = setTimeout(() => this.#abort.abort(), SILENCE_MS);
+        silenceTimer = setTimeout(() => this.#abort.abort(), SILENCE_MS);
         const { done, value } = await reader.read();
-        clearTimeout(silent);
+        clearTimeout(silenceTimer);
         if (done) return;
         for (const event of parser.feed(value)) this.#take(event);
         this.#retryMs = parser.retryMs ?? this.#retryMs;
-        // Where it begins, said before the first window: cut off until then, it misses nothing either.
+        // The server sends the start id before the first window, so that a loss before that window misses nothing.
         this.#last ||= parser.lastId;
       }
     } finally {
-      clearTimeout(silent);
+      clearTimeout(silenceTimer);
     }
   }
 
@@ -137,13 +141,13 @@ export class Stream {
 
   async #fetch(path, options) {
     this.#abort = new AbortController();
-    const late = setTimeout(() => this.#abort.abort(), ANSWER_MS);
+    const timer = setTimeout(() => this.#abort.abort(), ANSWER_MS);
     try {
       return await fetch(path, { ...options, signal: this.#abort.signal });
     } catch {
       throw new Failure('No answer');
     } finally {
-      clearTimeout(late);
+      clearTimeout(timer);
     }
   }
 
@@ -152,16 +156,16 @@ export class Stream {
     await response.body?.cancel();
     const waitMs = Number.isFinite(retryAfter) ? retryAfter * 1000 : 0;
     if ([401, 403, 404].includes(response.status)) {
-      // The place is gone; a new one begins behind the same window.
+      // The registration has ended; a new one continues after the same window.
       this.#client = null;
-      return new Failure('This place was given up');
+      return new Failure('The registration has ended');
     }
-    if (response.status === 429) return new Failure('Too many come at once', waitMs);
-    if (response.status === 503) return new Failure('No room right now', waitMs);
+    if (response.status === 429) return new Failure('Too many registrations', waitMs);
+    if (response.status === 503) return new Failure('The server is not available', waitMs);
     if (response.status >= 400 && response.status < 500) {
       this.#last = '';
       this.on.reset({ reason: `the server answered ${response.status}` });
-      return new Failure('What was missed is no longer kept');
+      return new Failure('Missed windows are no longer available');
     }
     return new Failure(`The server answered ${response.status}`, waitMs);
   }

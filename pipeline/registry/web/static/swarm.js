@@ -1,27 +1,27 @@
-// The swarm: one sprite for each representative, risen evenly over the time until the next window.
+// The swarm: one sprite per representative, started evenly over the time until the next window.
 //
-// One animation loop, motion by time and not by frame, typed arrays in place of objects, glyphs drawn once into
-// bitmaps: a frame allocates nothing. The loop stops when nobody is in the air.
+// There is one animation loop, motion depends on time and not on frames, typed arrays replace objects, and glyphs are
+// drawn once into bitmaps: a frame allocates nothing. The loop stops when no sprite is left.
 
 export const SPRITES_MAX = 2_000;
 const GLYPHS_MAX = 512;
 const LIFE_S = 8;
-// A tab that was hidden does not jump.
+// After a hidden tab is shown again, sprites do not jump.
 const STEP_MAX_S = 0.1;
 const SWAY_MAX = 24;
 const SIZES = [22, 30, 40, 52, 64];
-// Above so many, whole pixels: nobody sees the difference and the bitmaps are copied, not interpolated.
+// With more sprites than this, positions are whole pixels: bitmaps are copied, not interpolated, and look the same.
 const SNAP_ABOVE = 300;
 const FONT = '"Apple Color Emoji","Segoe UI Emoji","Noto Color Emoji",sans-serif';
 
-/** The size, CSS pixels, at which `count` sprites fill a third of an area. */
+/** Return the size, CSS pixels, at which `count` sprites fill a third of an area. */
 export function sizeFor(count, width, height) {
   const wanted = Math.sqrt((width * height * 0.33) / Math.max(1, count));
   return SIZES.findLast((size) => size <= wanted) ?? SIZES[0];
 }
 
-/** How many of a window's representatives take off: all, or what keeps the air at `SPRITES_MAX`. */
-export function takingOff(representatives, spreadS) {
+/** Return how many of a window's representatives start: all, or fewer so that at most `SPRITES_MAX` are visible. */
+export function startingCount(representatives, spreadS) {
   return Math.min(representatives, Math.floor((SPRITES_MAX * spreadS) / LIFE_S));
 }
 
@@ -46,11 +46,11 @@ export class Swarm {
   #bitmaps = new Array(GLYPHS_MAX).fill(null);
   #keys = new Array(GLYPHS_MAX).fill('');
   #users = new Uint16Array(GLYPHS_MAX);
-  #places = new Map();
-  // what is to take off
+  #slots = new Map();
+  // sprites to start
   #waiting = [];
-  #taken = 0;
-  #beganS = 0;
+  #started = 0;
+  #spreadStartS = 0;
   #spreadS = 1;
   #size = SIZES.at(-1);
 
@@ -66,14 +66,14 @@ export class Swarm {
     return this.#count;
   }
 
-  /** Let a window's representatives take off over `spreadS` seconds; return how many stand for one sprite. */
+  /** Start a window's representatives over `spreadS` seconds; return the number of representatives per sprite. */
   show(reactions, spreadS) {
     let all = 0;
     for (const reaction of reactions) all += reaction.representatives;
-    const count = takingOff(all, spreadS);
+    const count = startingCount(all, spreadS);
     this.#waiting = pick(reactions, all, count);
-    this.#taken = 0;
-    this.#beganS = this.#nowS;
+    this.#started = 0;
+    this.#spreadStartS = this.#nowS;
     this.#spreadS = spreadS;
     this.#size = sizeFor((count * LIFE_S) / spreadS, this.#width, this.#height);
     if (!this.#frame && count) {
@@ -83,7 +83,7 @@ export class Swarm {
     return count ? all / count : 1;
   }
 
-  /** Empty the air and stop. */
+  /** Remove all sprites and stop. */
   clear() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
@@ -96,11 +96,11 @@ export class Swarm {
   step(ms) {
     this.#nowS += Math.min(STEP_MAX_S, Math.max(0, (ms - this.#lastMs) / 1000));
     this.#lastMs = ms;
-    const share = Math.min(1, (this.#nowS - this.#beganS) / this.#spreadS);
+    const share = Math.min(1, (this.#nowS - this.#spreadStartS) / this.#spreadS);
     const due = Math.ceil(share * this.#waiting.length);
-    while (this.#taken < due) this.#takeOff(this.#waiting[this.#taken++]);
+    while (this.#started < due) this.#startSprite(this.#waiting[this.#started++]);
     this.#draw();
-    const idle = this.#count === 0 && this.#taken >= this.#waiting.length;
+    const idle = this.#count === 0 && this.#started >= this.#waiting.length;
     this.#frame = idle ? 0 : requestAnimationFrame(this.step);
   }
 
@@ -114,7 +114,7 @@ export class Swarm {
     for (let i = 0; i < this.#count; ) {
       const age = (this.#nowS - this.#born[i]) / this.#life[i];
       if (age >= 1) {
-        this.#land(i);
+        this.#removeSprite(i);
         continue;
       }
       const bitmap = this.#bitmaps[this.#glyph[i]];
@@ -128,7 +128,7 @@ export class Swarm {
     context.globalAlpha = 1;
   }
 
-  #takeOff(emoji) {
+  #startSprite(emoji) {
     if (this.#count >= SPRITES_MAX) return;
     const near = Math.random() < 0.6;
     const glyph = this.#glyphOf(emoji, near ? this.#size : Math.round(this.#size * 0.75));
@@ -138,13 +138,13 @@ export class Swarm {
     this.#glyph[i] = glyph;
     this.#left[i] = Math.random();
     this.#born[i] = this.#nowS;
-    // Small ones look further away, and those move more slowly.
+    // Small sprites look further away, so they move more slowly.
     this.#life[i] = LIFE_S * (near ? 0.75 + Math.random() * 0.35 : 1 + Math.random() * 0.3);
     this.#sway[i] = SWAY_MAX * (0.25 + Math.random() * 0.75);
     this.#phase[i] = Math.random() * 6.283;
   }
 
-  #land(i) {
+  #removeSprite(i) {
     this.#users[this.#glyph[i]] -= 1;
     const last = --this.#count;
     this.#left[i] = this.#left[last];
@@ -155,28 +155,28 @@ export class Swarm {
     this.#glyph[i] = this.#glyph[last];
   }
 
-  /** The place of a glyph's bitmap, drawn if need be; -1 when all are in use by sprites in the air. */
+  /** Return the slot of a glyph's bitmap, drawn if needed; -1 when visible sprites use all slots. */
   #glyphOf(emoji, size) {
     const key = `${emoji} ${size}`;
-    let place = this.#places.get(key);
-    if (place !== undefined) return place;
-    place = this.#bitmaps.indexOf(null);
-    if (place < 0) place = this.#users.indexOf(0);
-    if (place < 0) return -1;
-    this.#places.delete(this.#keys[place]);
-    this.#bitmaps[place]?.close();
-    this.#bitmaps[place] = glyphBitmap(emoji, Math.round(size * this.#scale));
-    this.#keys[place] = key;
-    this.#places.set(key, place);
-    return place;
+    let slot = this.#slots.get(key);
+    if (slot !== undefined) return slot;
+    slot = this.#bitmaps.indexOf(null);
+    if (slot < 0) slot = this.#users.indexOf(0);
+    if (slot < 0) return -1;
+    this.#slots.delete(this.#keys[slot]);
+    this.#bitmaps[slot]?.close();
+    this.#bitmaps[slot] = glyphBitmap(emoji, Math.round(size * this.#scale));
+    this.#keys[slot] = key;
+    this.#slots.set(key, slot);
+    return slot;
   }
 
   #resize() {
     const box = this.#canvas.getBoundingClientRect();
-    // Three pixels a point look like two, at more than twice the price.
+    // Three pixels per CSS pixel look like two, and cost more than twice as much.
     const scale = Math.min(2, devicePixelRatio || 1);
     if (scale !== this.#scale) {
-      this.#places.clear();
+      this.#slots.clear();
       this.#keys.fill('');
     }
     this.#scale = scale;
@@ -187,10 +187,10 @@ export class Swarm {
   }
 }
 
-/** `count` emoji out of `all` representatives, in their proportions and in random order. */
+/** Return `count` emoji out of `all` representatives, in their proportions and in random order. */
 export function pick(reactions, all, count, random = Math.random) {
   const every = [];
-  // Every (all / count)-th of them in their row: rare ones keep their share.
+  // Take every (all / count)-th representative in order: rare emoji keep their share.
   let [seen, next] = [0, 0.5];
   for (const { emoji_type: emoji, representatives } of reactions) {
     seen += representatives;

@@ -1,4 +1,4 @@
-// What the last windows look like: the bars, the ranking of the newest, and its tally for whoever wants no motion.
+// The last windows: bars, the ranking of the newest window, and its tally without motion.
 
 import { byId, element, whole } from './dom.js';
 
@@ -6,7 +6,7 @@ const BARS = 20;
 const RANKED = 6;
 const TALLIED = 40;
 
-/** A window's emoji, the most frequent first. */
+/** Return a window's reactions, the most frequent first. */
 export function ranked(window) {
   return [...window.reactions].sort((a, b) => b.count - a.count);
 }
@@ -27,7 +27,7 @@ export class Bars {
     const bar = element('div', 'bar');
     const emoji = element('span', 'emoji', top?.emoji_type ?? '');
     const most = top ? `, most ${nameOf(top.emoji_type)}` : '';
-    const gap = this.#gap ? ', after windows that were missed' : '';
+    const gap = this.#gap ? ', after missed windows' : '';
     item.classList.toggle('gap', this.#gap);
     bar.setAttribute('aria-hidden', 'true');
     emoji.setAttribute('aria-hidden', 'true');
@@ -46,8 +46,8 @@ export class Bars {
   #scale() {
     const most = Math.max(1, ...this.#totals);
     byId('chart-top').textContent = `highest ${whole(most)} ${most === 1 ? 'reaction' : 'reactions'}`;
-    [...this.#list.children].forEach((item, place) => {
-      item.querySelector('.bar').style.height = `${(78 * this.#totals[place]) / most}%`;
+    [...this.#list.children].forEach((item, index) => {
+      item.querySelector('.bar').style.height = `${(78 * this.#totals[index]) / most}%`;
     });
   }
 }
@@ -71,10 +71,10 @@ export function showRanking(window, nameOf) {
   );
 }
 
-/** Show the newest window's representatives by number: the swarm standing still. */
+/** Show the number of representatives per emoji in the newest window: the swarm without motion. */
 export function showTally(window, nameOf) {
-  const every = ranked(window).filter((reaction) => reaction.representatives);
-  const items = every.slice(0, TALLIED).map(({ emoji_type: emoji, representatives }) => {
+  const represented = ranked(window).filter((reaction) => reaction.representatives);
+  const items = represented.slice(0, TALLIED).map(({ emoji_type: emoji, representatives }) => {
     const item = element('li');
     const picture = element('span', 'emoji', emoji);
     picture.setAttribute('role', 'img');
@@ -82,6 +82,6 @@ export function showTally(window, nameOf) {
     item.append(picture, element('span', '', `× ${whole(representatives)}`));
     return item;
   });
-  if (every.length > TALLIED) items.push(element('li', '', `and ${whole(every.length - TALLIED)} more kinds`));
+  if (represented.length > TALLIED) items.push(element('li', '', `and ${whole(represented.length - TALLIED)} more emoji`));
   byId('tally').replaceChildren(...items);
 }

@@ -223,8 +223,8 @@ def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_p
     text = compare.main_text(a, b)
     assert "A’s capacity lies between 1,000 and 2,000 reactions/s." in text
     assert "B’s capacity is at least 8,000 reactions/s, as no load failed." in text
-    assert "Of A: The search is not at its end." in text
-    assert "Of B: That is the most the search was allowed (8000)" in text
+    assert "Of A: The search has not ended." in text
+    assert "Of B: That is the largest load of the search (8000)" in text
     assert "1 of B's 4 runs is invalid" in text
     assert "Too few valid runs" not in text
     assert "has the level" not in text

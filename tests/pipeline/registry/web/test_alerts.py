@@ -1,4 +1,4 @@
-"""What is wrong is said, and what is usual is not."""
+"""Every problem gives one alert, and usual states give none."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ NOW = 1_800_000_000 * NS
 
 
 def a_window(number: int, age_s: float) -> Window:
-    """An empty window of epoch e."""
+    """Return an empty window of epoch e."""
     return Window("e", number, 0, NOW - round(age_s * NS), {}, 0, [])
 
 
 def a_member(live: bool = True, last: str | None = "e:20") -> Member:
-    """Subscriber 1/a."""
+    """Return subscriber 1/a."""
     return Member(Announcement("a", "1", "http://a", 3, NOW, last), live)
 
 
-WELL = Facts(
+HEALTHY = Facts(
     trigger_s=6.0,
     now_ns=NOW,
     lag=700,
@@ -34,9 +34,9 @@ WELL = Facts(
 )
 
 
-def said(**changes: object) -> list[str]:
-    """What `alerts` says of a chain that is well but for `changes`."""
-    return [found.what for found in alerts(WELL._replace(**changes))]
+def titles(**changes: object) -> list[str]:
+    """Return the alerts of a chain that is healthy apart from `changes`."""
+    return [alert.title for alert in alerts(HEALTHY._replace(**changes))]
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def said(**changes: object) -> list[str]:
         {"members": [a_member(last=None)]},
     ],
 )
-def test_a_chain_that_is_well_has_no_troubles(changes: dict[str, object]) -> None:
-    """Idle, young, a trigger's worth of lag, a window on its way, a new epoch's beginning: all usual."""
-    assert said(**changes) == []
+def test_healthy_chain_has_no_alerts(changes: dict[str, object]) -> None:
+    """Idle, just started, lag of one trigger interval, a window on its way, a new epoch: all are usual."""
+    assert titles(**changes) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "title"),
     [
         ({"unreadable": "no broker"}, "Kafka cannot be read"),
-        ({"batch_s": 6.5}, "Micro-batches take longer than the trigger"),
+        ({"batch_s": 6.5}, "Micro-batches take longer than the trigger interval"),
         ({"reported_ns": NOW - 40 * NS}, "Spark is silent"),
-        ({"lag": 2000}, "Spark falls behind"),
-        ({"lag": 101, "arriving_per_s": None}, "Spark falls behind"),
-        ({"members": []}, "Nobody serves clients"),
+        ({"lag": 2000}, "Spark is falling behind"),
+        ({"lag": 101, "arriving_per_s": None}, "Spark is falling behind"),
+        ({"members": []}, "No subscriber is live"),
         ({"members": [a_member(), a_member(live=False)]}, "A subscriber is silent"),
         ({"members": [a_member(last="e:17")]}, "A subscriber is behind"),
         ({"members": [a_member(last="e:19")], "newest": a_window(20, 13)}, "A subscriber is behind"),
@@ -72,14 +72,14 @@ def test_a_chain_that_is_well_has_no_troubles(changes: dict[str, object]) -> Non
         ({"members": [a_member(last="nonsense")], "newest": a_window(20, 13)}, "A subscriber is behind"),
     ],
 )
-def test_each_trouble_is_named(changes: dict[str, object], what: str) -> None:
-    """One cause, one trouble."""
-    assert said(**changes) == [what]
+def test_each_problem_gives_one_alert(changes: dict[str, object], title: str) -> None:
+    """One cause gives one alert."""
+    assert titles(**changes) == [title]
 
 
-def test_details_carry_the_figures() -> None:
-    """An operator reads how bad it is."""
-    (found,) = alerts(WELL._replace(lag=2000))
-    assert "2,000 reactions wait, where 1,200 would be usual" in found.detail
-    (found,) = alerts(WELL._replace(members=[a_member(last="e:10")]))
-    assert found.detail == "1/a is 10 windows behind"
+def test_details_have_the_figures() -> None:
+    """An operator can read the size of the problem."""
+    (alert,) = alerts(HEALTHY._replace(lag=2000))
+    assert "2,000 reactions wait; up to 1,200 is usual" in alert.detail
+    (alert,) = alerts(HEALTHY._replace(members=[a_member(last="e:10")]))
+    assert alert.detail == "1/a is 10 windows behind"

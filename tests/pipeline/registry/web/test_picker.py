@@ -1,4 +1,4 @@
-"""What the picker offers is what ingest counts."""
+"""The picker offers exactly the emoji that ingest counts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pipeline.emojis import canonical
 from pipeline.registry.web.picker import TONES, choices, document
 
 
-def test_everything_offered_is_counted_as_itself() -> None:
-    """Ingest takes each choice, and each of its tones, in exactly this spelling."""
+def test_every_choice_is_canonical() -> None:
+    """Ingest counts each choice, and each of its tones, in exactly this form."""
     offered = [text for choice in choices() for text in (choice.emoji, *choice.tones)]
     assert len(offered) > 3_000
     assert [text for text in offered if canonical(text) != text] == []
@@ -26,28 +26,28 @@ def test_everything_offered_is_counted_as_itself() -> None:
         ("🕵️", "detective", "sleuth", 5),
     ],
 )
-def test_an_emoji_is_found_by_name_and_word_and_has_its_tones(emoji: str, name: str, word: str, tones: int) -> None:
-    """Names without colons and underscores; the tones of a spelling with a variation selector are found too."""
+def test_choice_has_name_words_and_tones(emoji: str, name: str, word: str, tones: int) -> None:
+    """Names have no colons and underscores; a form with a variation selector has its tones too."""
     (choice,) = (choice for choice in choices() if choice.emoji == emoji)
     assert choice.name == name
     assert word in choice.words
     assert len(choice.tones) == tones
 
 
-def test_tones_go_from_light_to_dark_and_are_no_choices_of_their_own() -> None:
-    """The place in `tones` is the tone; the list without tones is what a person scrolls through."""
+def test_tones_are_ordered_and_are_not_separate_choices() -> None:
+    """The index in `tones` is the tone; the list itself has no toned emoji."""
     for choice in choices():
         assert not any(tone in choice.emoji for tone in TONES)
         assert all(tone in text for tone, text in zip(TONES, choice.tones, strict=False))
 
 
 def test_faces_come_first_and_flags_last() -> None:
-    """The order a person expects: faces, pictures, signs, flags."""
+    """The order is faces, pictures, signs, flags."""
     assert choices()[0].emoji == "😀"
     assert choices()[-1].name == "Zimbabwe"
 
 
-def test_the_document_is_the_choices() -> None:
-    """JSON with the fields that the page reads."""
+def test_document_has_the_fields_that_the_page_reads() -> None:
+    """The document is the list of choices as JSON."""
     first = msgspec.json.decode(document())[0]
     assert set(first) == {"emoji", "name", "words", "version", "tones"}

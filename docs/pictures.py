@@ -1,0 +1,101 @@
+"""The pictures of the documents: the page with a crowd, light and dark, and the top of a run's report.
+
+`make pictures` starts a small chain, sends it a seeded crowd, opens the page in Chromium, and writes `docs/images/`.
+The report is that of a synthetic run, so that the picture does not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from experiments.report.run_page import write_report
+from experiments.run import chain
+from experiments.synthetic.run import make_run
+
+IMAGES = Path(__file__).resolve().parent / "images"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 1, "ingest_workers": 1}
+PAGE = {"width": 960, "height": 700}
+REPORT = {"width": 1000, "height": 900}
+WINDOWS = 20
+CROWD = {"😂": 9, "❤️": 7, "🎉": 6, "🔥": 5, "👏": 5, "😮": 3, "🥳": 2, "😢": 1, "🙌": 1, "💪": 1}
+# The page shows the newest window a moment after its trigger.
+SETTLE_S = 1.2
+
+
+def send(ingest: str, lots: random.Random, reactions: int) -> None:
+    """Post one array of reactions from a crowd of two hundred."""
+    types = lots.choices(list(CROWD), weights=list(CROWD.values()), k=reactions)
+    now = datetime.now(UTC).isoformat()
+    body = [{"user_id": f"fan-{lots.randrange(200)}", "emoji_type": emoji, "timestamp": now} for emoji in types]
+    request = urllib.request.Request(
+        f"{ingest}/reactions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()
+
+
+def save(png: bytes, name: str) -> None:
+    """Write a screenshot with a palette, which makes it several times smaller."""
+    path = IMAGES / f"{name}.png"
+    path.write_bytes(png)
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def page_pictures(browser: Browser, directory: Path) -> None:
+    """Write `page-light.png` and `page-dark.png`: the registry's page while a crowd reacts."""
+    lots = random.Random(1)
+    trigger_s = float(str(SETTINGS["trigger_s"]))
+    with chain.started(SETTINGS, directory) as endpoints:
+        pages = {}
+        for scheme in ("light", "dark"):
+            page = browser.new_context(viewport=PAGE, color_scheme=scheme).new_page()
+            page.goto(f"{endpoints.registry}/")
+            page.wait_for_selector('#connection[data-kind="live"]', timeout=20_000)
+            pages[scheme] = page
+        for step in range(2 * WINDOWS):
+            time.sleep(trigger_s / 2 - time.time() % (trigger_s / 2))
+            # A goal near the end: the crowd grows fourfold for a few windows.
+            send(endpoints.ingest, lots, 320 if step in range(2 * WINDOWS - 7, 2 * WINDOWS - 2) else 60 + 2 * step)
+        time.sleep(SETTLE_S)
+        for scheme, page in pages.items():
+            save(page.screenshot(), f"page-{scheme}")
+
+
+def report_picture(browser: Browser, directory: Path) -> None:
+    """Write `report.png`: the top of the report of a synthetic run."""
+    run = make_run(users=100, clients=12, rate_per_s=60.0, measured_triggers=20)
+    report = write_report(directory, run.frames, run.parameters, run.manifest)
+    page = browser.new_context(viewport=REPORT, color_scheme="light").new_page()
+    page.goto(report.as_uri())
+    save(page.screenshot(), "report")
+
+
+def main() -> None:
+    """`python docs/pictures.py`."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        sys.exit("pictures: no Chromium found: install it (Debian: apt-get install chromium fonts-noto-color-emoji)")
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+        # As root Chromium has no sandbox to offer.
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        report_picture(browser, Path(scratch) / "run")
+        page_pictures(browser, Path(scratch) / "chain")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Ingest's WSGI application: `POST /reactions`, `GET /healthz` and `GET /metrics`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, request
+
+from pipeline.errors import BufferFullError
+from pipeline.flask_answers import add_error_handlers
+from pipeline.ingest import intake
+from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.flusher import Flusher
+from pipeline.metrics.exposition import bare_registry
+from pipeline.metrics.flask_route import add_route
+from pipeline.origins import same_host
+from pipeline.problems import Refusal
+from pipeline.rate_limit import RateLimit
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+STAGE = "ingest"
+JSON = "application/json"
+# These let the registry's page send reactions from another port of this host.
+CORS = {
+    "Vary": "Origin",
+    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+}
+BUFFER_RETRY_AFTER = {"Retry-After": "1"}
+KAFKA_RETRY_AFTER = {"Retry-After": "5"}
+
+
+def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns) -> Flask:
+    """Return the WSGI application over a buffer and the flusher that empties it."""
+    app = Flask(__name__)
+    limit = RateLimit(values.rate_per_user_s)
+    durable = values.ack == "durable"
+    # A durable answer waits for the next flush and for Kafka's acknowledgement. After this time Kafka is out of reach.
+    durable_wait_s = values.flush_ms / 1000 + values.kafka_out_s
+
+    @app.post("/reactions")
+    def post_reactions() -> Response:
+        reactions = intake.read(read_body(request.environ, values.body_max_bytes), values.array_max)
+        intake.check_rate(reactions, limit, clock_ns())
+        if (silent_s := flusher.silent_s()) > values.kafka_out_s:
+            raise Refusal(
+                503,
+                "Kafka is out of reach",
+                f"Kafka has acknowledged nothing for {silent_s:.0f} s (kafka_out_s={values.kafka_out_s:g}); "
+                "the reactions accepted before are kept: try again later",
+                headers=KAFKA_RETRY_AFTER,
+            )
+        try:
+            flushed = buffer.add(intake.records(reactions, clock_ns()))
+        except BufferFullError as error:
+            raise Refusal(503, "Buffer full", str(error), headers=BUFFER_RETRY_AFTER) from error
+        if durable:
+            try:
+                flushed.result(durable_wait_s)
+            except FutureTimeout as error:
+                raise Refusal(
+                    503,
+                    "Kafka did not acknowledge",
+                    f"no acknowledgement within {durable_wait_s:g} s; the reactions are kept and sent when Kafka "
+                    "answers, so sending them again may count them twice",
+                    headers=KAFKA_RETRY_AFTER,
+                ) from error
+        return Response(b'{"accepted":%d}' % len(reactions), 202, content_type=JSON)
+
+    @app.get("/healthz")
+    def healthz() -> tuple[dict[str, Any], int]:
+        silent_s = flusher.silent_s()
+        healthy = silent_s <= values.kafka_out_s
+        return {
+            "stage": STAGE,
+            "status": "ok" if healthy else "Kafka is out of reach",
+            "pid": os.getpid(),
+            "accepted": buffer.accepted,
+            "waiting": len(buffer),
+            "kafka_silent_s": round(silent_s, 3),
+        }, 200 if healthy else 503
+
+    add_error_handlers(app, lambda refusal: flusher.meters.refused(refusal.title))
+    # No CPU and memory: each scrape would show those of another worker.
+    add_route(app, bare_registry(flusher.meters))
+
+    @app.after_request
+    def admit_page(response: Response) -> Response:
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin and same_host(origin, request.environ.get("HTTP_HOST", "")):
+            response.headers.update({**CORS, "Access-Control-Allow-Origin": origin})
+        return response
+
+    return app
+
+
+def read_body(environ: WSGIEnvironment, body_max_bytes: int) -> bytes:
+    """Return the request's body; raise Refusal 415 or 413.
+
+    It reads the WSGI environment directly: Flask's request object costs as much CPU as a whole hello route.
+    """
+    content_type = environ.get("CONTENT_TYPE", "")
+    if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
+        raise Refusal(
+            415,
+            "Not application/json",
+            f"Content-Type is {content_type!r}: send Content-Type: application/json",
+        )
+    length = environ.get("CONTENT_LENGTH", "")
+    # One byte more than allowed is enough to see that a body without a length is too long.
+    size = int(length) if length.isdecimal() else body_max_bytes + 1
+    if size <= body_max_bytes or not length:
+        body: bytes = environ["wsgi.input"].read(size)
+        if len(body) <= body_max_bytes:
+            return body
+    raise Refusal(413, "Body too large", f"the body is larger than {body_max_bytes} bytes (body_max_bytes): split it")

@@ -1,0 +1,77 @@
+"""Reading the registry's requests: bodies, queries, tokens and addresses. Each function raises Refusal."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+
+import flask
+import msgspec
+
+from pipeline.messages import Transport
+from pipeline.problems import Refusal
+from pipeline.tokens import bearer
+
+PAGE_MAX = 10_000
+BODY_HELP = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, both optional, or no body'
+
+
+class NewClient(msgspec.Struct, frozen=True):
+    """The body of `POST /clients`."""
+
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$")] | None = None
+    transport: Transport = "sse"
+
+
+_decode_new_client = msgspec.json.Decoder(NewClient).decode
+
+
+def new_client(request: flask.Request) -> NewClient:
+    """Return the body of `POST /clients`; no body means the defaults."""
+    body = request.get_data()
+    if not body:
+        return NewClient()
+    if request.mimetype != "application/json":
+        raise Refusal(415, "Not JSON", f"Content-Type is {request.mimetype[:80]!a}: send application/json, or no body")
+    try:
+        return _decode_new_client(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(422, "Unusable registration", f"{error}: {BODY_HELP}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, "Malformed JSON", f"the body is not JSON ({error}): {BODY_HELP}") from error
+
+
+def page_of(request: flask.Request) -> tuple[str, int]:
+    """Return `after` and `limit` of `GET /clients`."""
+    limit = request.args.get("limit", "1000")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= PAGE_MAX):
+        raise Refusal(422, "Unusable limit", f"limit is {limit[:80]!a}: give a number from 1 to {PAGE_MAX}")
+    return request.args.get("after", ""), int(limit)
+
+
+def token_of(request: flask.Request) -> str:
+    """Return the token of the `Authorization` header."""
+    token = bearer(request.headers.get("Authorization", ""))
+    if token is None:
+        raise Refusal(
+            401,
+            "Token missing",
+            "send the token of POST /clients as 'Authorization: Bearer <token>'",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return token
+
+
+def sender(address: str | None) -> str:
+    """Return the sender that registrations are counted for: an IPv4 address, or the /64 network of an IPv6 address.
+
+    One household or machine usually has a whole /64.
+    """
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        # A proxy may write "unknown", or append a port.
+        return address or ""
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,0 +1,45 @@
+"""What is read back from Kafka: unreadable records are counted or skipped, and never end the reading."""
+
+from __future__ import annotations
+
+from experiments.ledger import COLUMNS
+from experiments.run import read_back
+from pipeline.bus.base import Record
+from pipeline.messages import Event, TypeCount, Window, encode
+
+STAMP = "2026-11-23T09:30:00Z"
+
+
+def window(number: int, first: int, last: int) -> Window:
+    """A window of one type."""
+    return Window("e", number, 5, 6, {"emoji-events-0": (first, last)}, 2, [TypeCount("😂", 2, 1)])
+
+
+def record(offset: int, value: bytes | None) -> Record:
+    """A record of partition 0, appended after 7 ms."""
+    return Record(0, offset, 7, None, value)
+
+
+def test_unreadable_reaction_has_a_row_without_emoji() -> None:
+    """Its offset is there, so that a window that counts it can be checked."""
+    event = Event("ada", "😂", STAMP, 3, 4)
+    frame = read_back.events([record(0, b"?"), record(1, encode(event)), record(2, None)])
+    assert tuple(frame.columns) == COLUMNS["topic"]
+    assert list(frame["offset"]) == [0, 1, 2]
+    assert frame["emoji_type"].to_list() == [None, "😂", None]
+    assert frame["timestamp"].iloc[1] == "2026-11-23T09:30:00.000000Z"
+
+
+def test_unreadable_window_is_skipped() -> None:
+    """The windows around it are there."""
+    values = [encode(window(0, 0, 1)), b"{", None, encode(window(1, 2, 3))]
+    frame = read_back.windows([record(offset, value) for offset, value in enumerate(values)], {})
+    assert tuple(frame.columns) == COLUMNS["windows"]
+    assert list(frame["window"]) == [0, 1]
+
+
+def test_windows_of_earlier_records_are_left_out() -> None:
+    """On a chain that was up, only what this run added is its own."""
+    values = [encode(window(0, 0, 1)), encode(window(1, 2, 3))]
+    records = [record(offset, value) for offset, value in enumerate(values)]
+    assert list(read_back.windows(records, {"emoji-events-0": 2})["window"]) == [1]
