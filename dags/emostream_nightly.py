@@ -1,6 +1,6 @@
-"""Carry out the design `smoke` every night at three (UTC), as a campaign of its own.
+"""Run the design `smoke` every night at 03:00 UTC, as a new campaign.
 
-It triggers `emostream_sweep` and fails if that does. It is paused until somebody switches it on.
+This DAG triggers `emostream_sweep` and fails if that fails. It is paused until you switch it on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from airflow.sdk import DAG, CronTriggerTimetable
 
 with DAG(
     dag_id="emostream_nightly",
-    description="The design smoke, every night",
+    description="Run the design smoke every night",
     doc_md=__doc__,
-    # Switched on, it waits for the next night: with a start date, or without the zero, it would measure at once.
+    # After you switch it on, it waits for the next night. With a start date, or without timedelta(0), it would run at
+    # once.
     schedule=CronTriggerTimetable("0 3 * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
@@ -27,7 +28,7 @@ with DAG(
         trigger_dag_id="emostream_sweep",
         conf={"design": "smoke", "campaign": "nightly-{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"},
         wait_for_completion=True,
-        # Waiting is the triggerer's: no process stands by for it.
+        # Airflow's triggerer waits, so that no worker process is occupied.
         deferrable=True,
         poke_interval=10,
         fail_when_dag_is_paused=True,

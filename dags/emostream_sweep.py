@@ -1,10 +1,10 @@
-"""Carry out a design, one run after another.
+"""Run all runs of a design, one after the other, and write the campaign's report.
 
-**plan** opens the campaign, or takes up one that was cut off, and names the runs that are due. **run** executes the
-notebook once for each, in the order of the plan, one at a time. **reduce** writes the campaign's `index.html` and fails
-if a run is missing, INVALID, or missed an objective; it does so even when a run failed, and what was finished is kept.
+**plan** creates the campaign, or resumes an interrupted one, and lists the runs that are still to do. **run** executes
+the notebook once per run, in the order of the plan, one at a time. **reduce** writes the campaign's `index.html`, also
+if a run failed. It fails if a run is missing, is INVALID, or missed an objective. Finished runs are kept.
 
-To repeat what is missing, trigger again with the same campaign.
+To repeat the missing runs, trigger this DAG again with the same campaign.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.campaign import steps
 
 
 class CampaignRun(PapermillOperator):
-    """A run of a campaign, by papermill: its directory is made before, and its verdict entered after."""
+    """One run of a campaign by papermill: creates its directory before, and records its verdict after."""
 
     template_fields = (*PapermillOperator.template_fields, "design", "campaign")
 
@@ -39,7 +39,7 @@ class CampaignRun(PapermillOperator):
 
 with DAG(
     dag_id="emostream_sweep",
-    description="A design's runs in their order, then the campaign's report",
+    description="Run a design, then write the campaign's report",
     doc_md=__doc__,
     schedule=None,
     max_active_runs=1,
@@ -52,15 +52,15 @@ with DAG(
             type="string",
             enum=steps.designs(),
             title="Design",
-            description="What to vary, how often, and the objectives: a file of experiments/designs.",
+            description="Which factors to vary, the repetitions and the objectives: a file in experiments/designs.",
         ),
         "campaign": Param(
             None,
             type=["null", "string"],
             pattern=steps.CAMPAIGN,
             title="Campaign",
-            description="The folder of reports/ to write into; empty: the design's name. A campaign that is there "
-            "already is taken up where it stopped.",
+            description="The folder in reports/ to write to; empty: the design's name. An existing campaign is "
+            "resumed where it stopped.",
         ),
     },
 ):
@@ -68,12 +68,12 @@ with DAG(
 
     @task
     def plan(design: str, campaign: str) -> list[dict[str, Any]]:
-        """Open the campaign; return the runs that are due."""
+        """Create or resume the campaign; return the runs that are still to do."""
         return steps.planned(design, campaign)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def reduce(design: str, campaign: str) -> str:
-        """Write the report; fail if something is not as it should be."""
+        """Write the report; fail if a run is missing, invalid, or missed an objective."""
         return str(steps.reduced(design, campaign))
 
     runs = CampaignRun.partial(
@@ -81,7 +81,7 @@ with DAG(
         design=design,
         campaign=campaign,
         kernel_name="python3",
-        # One slot, filled in the order of map_index; and no second sweep beside this one.
+        # One slot, filled in the order of map_index, so that two sweeps cannot run at the same time.
         pool=steps.POOL,
         max_active_tis_per_dag=1,
         map_index_template="{{ task.title }}",

@@ -85,6 +85,10 @@ def _line() -> argparse.ArgumentParser:
         "--home", type=Path, default=airflow_standalone.HOME,
         help="directory for its state and logs; default: %(default)s",
     )  # fmt: skip
+    docs = commands.add_parser("docs", help="write the generated parts of the Markdown documents")
+    docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
+    docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
+    docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
     for command in (run, sweep, compare, bench):
         command.add_argument(
             "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
@@ -109,9 +113,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from experiments.campaign import reanalyse
 
-    directory = options.directory.resolve()
-    campaign = (directory / "campaign.json").exists()
-    print(reanalyse.whole_campaign(directory) if campaign else reanalyse.run(directory))
+    print(reanalyse.report(options.directory.resolve()))
     return 0
 
 
@@ -140,6 +142,15 @@ def _airflow(options: argparse.Namespace) -> int:
     return 0
 
 
+def _docs(options: argparse.Namespace) -> int:
+    from experiments import documents
+
+    stale = documents.update(options.documents, check=options.check, run_dir=options.run_dir)
+    for document in stale:
+        print(f"{document}: {'not current, run python -m experiments docs' if options.check else 'written'}")
+    return 1 if options.check and stale else 0
+
+
 COMMANDS = {
     "run": _run,
     "sweep": _sweep,
@@ -148,6 +159,7 @@ COMMANDS = {
     "bench": _bench,
     "trace": _trace,
     "airflow": _airflow,
+    "docs": _docs,
 }
 
 if __name__ == "__main__":

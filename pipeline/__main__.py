@@ -1,4 +1,4 @@
-"""`python -m pipeline up`: the whole chain on one machine; `python -m pipeline scale`: more or less of it."""
+"""`python -m pipeline up` runs the whole chain on one machine; `python -m pipeline scale` changes its size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import EmoStreamError
 from pipeline.supervisor.scaling import scale
 from pipeline.supervisor.supervisor import Supervisor
 
-# What only one process of many may have is for its own command line.
+# These settings belong to one process of several, so they are options of that process only.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
 SUBSCRIBERS_MAX = 100
 USAGE = """usage: python -m pipeline up [--help]      start the whole chain and keep it running
@@ -21,7 +21,7 @@ USAGE = """usage: python -m pipeline up [--help]      start the whole chain and 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and run it; errors are one line and exit status 1 or 2."""
+    """Parse the command line and run it; an error is one line, with exit status 1 or 2."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
@@ -35,12 +35,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _up(arguments: Sequence[str]) -> None:
     line = settings.parser(
         "python -m pipeline up",
-        "Start the whole chain, print one line of JSON when a first window has been through, and keep it running. "
-        "Ctrl-C, SIGTERM or the end of the process that started it take everything down.",
+        "Start the whole chain, print one line of JSON once a first window has passed through it, and keep it running. "
+        "Ctrl-C, SIGTERM, or the end of the process that started this command stops every stage.",
         [name for name in settings.FIELDS if name not in NOT_FOR_UP],
     )
-    line.add_argument("--ready-file", type=Path, metavar="FILE", help="write that line here, too")
-    line.add_argument("--ready-timeout-s", type=float, default=120.0, metavar="X", help="give up after, seconds")
+    line.add_argument("--ready-file", type=Path, metavar="FILE", help="also write the line of JSON to FILE")
+    line.add_argument(
+        "--ready-timeout-s",
+        type=float,
+        default=120.0,
+        metavar="X",
+        help="give up if the chain is not ready after this time, seconds",
+    )
     values, options = settings.parse(line, arguments)
     logs.configure("up", "warning" if values.log_level == "info" else values.log_level)
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
@@ -49,18 +55,30 @@ def _up(arguments: Sequence[str]) -> None:
 def _scale(arguments: Sequence[str]) -> None:
     line = settings.parser(
         "python -m pipeline scale",
-        "Give a cluster of the chain that runs in run_dir so many subscribers. None removes the cluster, a name that "
-        "is not there yet adds one. Clients are led to those that stay, or come, and miss nothing. Prints one line of "
-        "JSON when the registry sees all of it.",
+        "Set the number of subscribers of one cluster, in the chain that runs in run_dir. 0 removes the cluster; a new "
+        "name adds one. Clients are redirected to the remaining or new subscribers and miss no window. Prints one line "
+        "of JSON when the registry shows the new subscribers.",
         ["run_dir", "cluster"],
     )
     line.add_argument(
-        "--subscribers", dest="wanted", type=_count, required=True, metavar="N", help="so many; 0 removes the cluster"
+        "--subscribers",
+        dest="count",
+        type=_count,
+        required=True,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="number of subscribers; 0 removes the cluster",
     )
-    line.add_argument("--timeout-s", type=float, default=60.0, metavar="X", help="give up after, seconds")
+    line.add_argument(
+        "--timeout-s",
+        type=float,
+        default=60.0,
+        metavar="X",
+        help="give up if the chain is not scaled after this time, seconds",
+    )
     values, options = settings.parse(line, arguments)
     logs.configure("scale", "warning" if values.log_level == "info" else values.log_level)
-    done = scale(Path(values.run_dir).resolve(), values.cluster, options.wanted, options.timeout_s)
+    done = scale(Path(values.run_dir).resolve(), values.cluster, options.count, options.timeout_s)
     print(json.dumps(done), flush=True)
 
 

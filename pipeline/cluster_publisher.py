@@ -1,7 +1,7 @@
-"""A cluster's publisher: applies the cluster's own view and feeds its subscribers.
+"""A cluster's publisher: applies the cluster's view to each window and writes it to the cluster's feed.
 
-It is also the bridge to a cluster elsewhere: with `feed_bootstrap_servers` the feed lies on a Kafka of the
-cluster's own, and no subscriber touches the main one.
+It is also the bridge to a remote cluster: with `feed_bootstrap_servers` the feed is on the cluster's own Kafka, and its
+subscribers do not use the main Kafka.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.forwarding import Forwarder
 from pipeline.messages import Window
-from pipeline.metrics.exposition import registry
+from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
 
 OPTIONS = (
@@ -32,14 +32,14 @@ OPTIONS = (
 def cluster_view(window: Window, cluster: str, top_n: int) -> Window:
     """Return the window as `cluster` shows it: the `top_n` most frequent types (0: all), most frequent first.
 
-    `total` stays the whole crowd's, so a shortened list can be told from a small crowd.
+    `total` still counts every type, so that a shortened list differs from a small audience.
     """
     ranked = sorted(window.reactions, key=lambda cell: (-cell.count, cell.emoji_type))
     return msgspec.structs.replace(window, cluster=cluster, reactions=ranked[:top_n] if top_n else ranked)
 
 
 def run(values: settings.Settings) -> None:
-    """Have `cluster-{c}` routed to, and forward it to `cluster-{c}-feed`, until told to stop."""
+    """Join the main publisher's routes and forward `cluster-{c}` to `cluster-{c}-feed`, until a signal stops it."""
     stop = lifecycle.stop_event()
     names = topics(values)
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
@@ -53,7 +53,7 @@ def run(values: settings.Settings) -> None:
         outputs={feed.name: lambda window: cluster_view(window, values.cluster, values.top_n)},
     )
     try:
-        with serving(values.host, values.metrics_port, registry(forwarder.meters), forwarder.health):
+        with serving(values.host, values.metrics_port, collector_registry(forwarder.meters), forwarder.health):
             main_bus.ensure(source)
             feed_bus.ensure(feed)
             cluster_routes.join(main_bus, names, [values.cluster])
@@ -65,7 +65,11 @@ def run(values: settings.Settings) -> None:
 
 def main() -> None:
     """`python -m pipeline.cluster_publisher --cluster 1`."""
-    values = settings.main("pipeline.cluster_publisher", "Feed one cluster's subscribers.", OPTIONS)
+    values = settings.main(
+        "pipeline.cluster_publisher",
+        "Apply one cluster's view to every window and write it to the cluster's feed.",
+        OPTIONS,
+    )
     logs.configure(f"cluster-publisher-{values.cluster}", values.log_level)
     lifecycle.run_main("pipeline.cluster_publisher", lambda: run(values))
 

@@ -1,7 +1,7 @@
-"""Which clusters the main publisher routes to: what the topic `clusters` says, how a cluster joins and leaves.
+"""The clusters that the main publisher sends windows to: reading the topic `clusters`, joining and leaving.
 
-A cluster's publisher and subscribers join by themselves and never leave by themselves: who is restarted misses nothing.
-Only whoever removes a cluster (`python -m pipeline scale`) says that it is gone.
+A cluster's publisher and subscribers join the cluster, and never leave it when they stop, so that a restart misses no
+window. Only the removal of a cluster (`python -m pipeline scale`) ends its route.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import Topics
-from pipeline.messages import ClusterRoute, decode_route, encode
+from pipeline.messages import ClusterRoute, decode_cluster_route, encode
 
 log = logs.get(__name__)
 
 
 def read(records: Iterable[Record]) -> dict[str, ClusterRoute | None]:
-    """Return the last word of `records` on each cluster: its route, or None for one that has left."""
-    return dict(keyed(records, decode_route, "route"))
+    """Return each cluster's last record: its route, or None if the cluster has left."""
+    return dict(keyed(records, decode_cluster_route, "cluster route"))
 
 
 def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[ClusterRoute]:
-    """Have windows routed to `clusters` from now on, and return how; those that are routed to already stay so."""
+    """Route windows to `clusters` from now on and return the routes; an existing route stays unchanged."""
     bus.ensure(names.aggregates, names.clusters)
-    said = read(bus.tail(names.clusters.name, ALL))
+    existing = read(bus.tail(names.clusters.name, ALL))
     from_offset = bus.ends(names.aggregates.name)[0]
-    routes = [said.get(cluster) or ClusterRoute(cluster, from_offset) for cluster in clusters]
-    new = [route for route in routes if said.get(route.cluster) is None]
+    routes = [existing.get(cluster) or ClusterRoute(cluster, from_offset) for cluster in clusters]
+    new = [cluster_route for cluster_route in routes if existing.get(cluster_route.cluster) is None]
     if new:
         with closing(bus.writer()) as writer:
-            for route in new:
-                writer.send(names.clusters.name, encode(route), route.cluster.encode())
+            for cluster_route in new:
+                writer.send(names.clusters.name, encode(cluster_route), cluster_route.cluster.encode())
             writer.flush()
-        log.info("joined", clusters=[route.cluster for route in new], from_offset=from_offset)
+        log.info("joined", clusters=[cluster_route.cluster for cluster_route in new], from_offset=from_offset)
     return routes
 
 
 def leave(bus: Bus, names: Topics, cluster: str) -> None:
-    """Have nothing routed to `cluster` any more."""
+    """End the route to `cluster`."""
     with closing(bus.writer()) as writer:
         writer.send(names.clusters.name, None, cluster.encode())
         writer.flush()

@@ -1,7 +1,7 @@
-"""Which strings are one emoji, and the one form in which each is counted.
+"""The strings that are exactly one emoji, and the form in which each is counted.
 
-Unicode lists some emoji in several spellings (with and without the variation selector U+FE0F). They look alike,
-so they count together: every spelling maps to the fully-qualified one. Skin tones and genders stay distinct.
+Unicode lists some emoji in several spellings (with and without the variation selector U+FE0F). They look the same, so
+they count together: every spelling maps to the fully-qualified one. Skin tones and genders stay distinct.
 Source of the spellings: Unicode's emoji-test.txt as shipped by the `emoji` package.
 """
 
@@ -24,6 +24,6 @@ def _canonical_forms() -> dict[str, str]:
 
 _CANONICAL = _canonical_forms()
 
-# One lookup a reaction is the hot path of ingest, so the mapping's own method is what callers use.
+# Ingest calls this for every reaction, so callers use the dict's own method without a wrapper.
 canonical = _CANONICAL.get
-"""`canonical(text) -> str | None`: the fully-qualified spelling of one emoji, or None if `text` is not one."""
+"""`canonical(text) -> str | None`: the fully-qualified spelling, or None if `text` is not exactly one emoji."""

@@ -1,49 +1,49 @@
-"""The errors people see: each names the culprit, the value seen and the remedy."""
+"""The errors that users see. Each message names the setting or field, the value and the remedy, in that order."""
 
 from __future__ import annotations
 
 
 class EmoStreamError(Exception):
-    """Base of every error EmoStream raises on purpose; a command prints it without a traceback."""
+    """The base of all errors that EmoStream raises on purpose; a command prints them without a traceback."""
 
 
 class SettingError(EmoStreamError):
-    """A setting or option has a name or value that cannot be used."""
+    """A setting or option has an unknown name or an invalid value."""
 
 
 class JavaError(EmoStreamError):
-    """Java is missing, too old, or could not run what it was given."""
+    """Java is missing, too old, or does not run."""
 
 
 class JarsError(EmoStreamError):
-    """The pinned jars could not be resolved or are damaged."""
+    """The pinned jars cannot be downloaded or are damaged."""
 
 
 class KafkaUnreachableError(EmoStreamError):
-    """No broker answered at the configured address in the time given."""
+    """Kafka did not answer in time, or refused a record or a topic."""
 
 
 class BrokerError(EmoStreamError):
-    """The embedded Kafka could not be started, or stopped by itself."""
+    """The embedded Kafka could not be started, or it ended by itself."""
 
 
 class MessageError(EmoStreamError):
-    """A record or request body is not the message its place asks for."""
+    """A record or request body is not the expected message."""
 
 
 class PortInUseError(EmoStreamError):
-    """Something else already listens on the address a stage was told to use."""
+    """Another process already listens on the address that a stage is configured to use."""
 
 
 class BufferFullError(EmoStreamError):
-    """The bounded buffer has no room; nothing of the request was accepted."""
+    """The buffer is full, and no reaction of the request was accepted."""
 
 
 class ClientError(EmoStreamError):
-    """A client could not reach the registry or a subscriber, or what it asked of them was refused.
+    """A client could not reach the registry or a subscriber, or its request was refused.
 
-    `status` is the HTTP status, None where there was no answer; `detail` the server's own words; `retry_after_s` how
-    long it asked to be left in peace, seconds.
+    `status` is the HTTP status, or None without an answer. `detail` is the server's explanation. `retry_after_s` is how
+    long to wait before the next attempt, seconds.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Passing windows on, each at most once to each output.
+"""Forwarding windows from one topic to others, each window at most once to each output.
 
-A stage remembers nothing of its own: the last windows in its outputs say what it has forwarded, and the offset
-that its own hop carries says where in its input to go on. Windows of one epoch are emitted in ascending order (a
-replayed micro-batch repeats the last one), so a high-water mark an epoch is all the memory that is needed.
+A stage stores no state of its own. The last windows in its outputs show what it has forwarded, and the offset in its
+own hop shows where in its input to continue. Windows of one epoch are emitted in ascending order (a replayed
+micro-batch repeats the last one), so one high-water mark per epoch is enough.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record, Writer
-from pipeline.errors import MessageError
+from pipeline.bus.records import readable
 from pipeline.messages import HighWater, Hop, Window, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
 
@@ -28,10 +29,11 @@ View = Callable[[Window], Window]
 
 
 class Forwarder:
-    """Reads windows from one topic and writes each, seen through a view, to every output topic.
+    """Reads windows from one topic and writes each to every output topic, changed by that topic's view.
 
-    `outputs` maps an output topic to the view its readers have of a window. `stage` names this stage in `hops`.
-    Nothing before the offset `start` of the input is forwarded. `meters` are those of the stage, where it has several.
+    `outputs` maps an output topic to its view, a function from window to window. `stage` names this stage in `hops`.
+    Windows before the offset `start` of the input are not forwarded. `meters` is shared by a stage's forwarders if it
+    has several.
     """
 
     def __init__(
@@ -58,24 +60,21 @@ class Forwarder:
         self._writer: Writer | None = None
 
     def resume(self) -> dict[int, int]:
-        """Learn from the outputs' tails what was forwarded; return where to go on in the input.
+        """Find out from the outputs' tails what was forwarded; return the input offsets to continue from.
 
-        The furthest-behind output decides: the others drop by their marks what they already have.
+        The output that is furthest behind decides; for the others, their high-water marks drop duplicates.
         """
         positions = []
         for topic, mark in self._marks.items():
             position = 0
-            for record in self._sink.tail(topic, TAIL):
-                window = _window_of(record, topic)
-                if window is None:
-                    continue
+            for _, window in readable(self._sink.tail(topic, TAIL), decode_window, "window", topic=topic):
                 mark.raise_to(window)
                 position = max([position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)])
             positions.append(position)
         return {0: max(self._start, min(positions))}
 
     def health(self) -> dict[str, object]:
-        """What `GET /healthz` answers."""
+        """Return the answer of `GET /healthz`."""
         return {"status": "starting" if self._reader is None else "ok", "stage": self.stage}
 
     def run(self, stop: threading.Event) -> None:
@@ -91,16 +90,14 @@ class Forwarder:
             self._reader.close()
 
     def step(self, records: Sequence[Record]) -> int:
-        """Forward what is new in `records`; return how many windows were written."""
+        """Forward the new windows in `records`; return how many were written, over all outputs."""
         if self._writer is None:
             self._writer = self._sink.writer()
         written = 0
-        for record in records:
+        malformed = partial(self.meters.dropped, "malformed")
+        windows = readable(records, decode_window, "window", malformed, topic=self._source_topic)
+        for record, window in windows:
             received_ns = self._clock_ns()
-            window = _window_of(record, self._source_topic)
-            if window is None:
-                self.meters.dropped("malformed")
-                continue
             forwarded: dict[str, int] = {}
             for topic, view in self._outputs.items():
                 if not self._marks[topic].is_new(window):
@@ -115,16 +112,8 @@ class Forwarder:
                 continue
             self._writer.flush()
             self.meters.passed(window, max(forwarded.values()))
-            # Marks rise only now: a window that Kafka did not take must not count as forwarded.
+            # Only after the flush: a window that Kafka has not acknowledged must not count as forwarded.
             for topic in forwarded:
                 self._marks[topic].raise_to(window)
             written += len(forwarded)
         return written
-
-
-def _window_of(record: Record, topic: str) -> Window | None:
-    try:
-        return decode_window(record.value)
-    except MessageError as error:
-        log.error("skipped a record that is no window", topic=topic, offset=record.offset, reason=str(error))
-        return None

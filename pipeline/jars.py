@@ -1,4 +1,4 @@
-"""The pinned jars of Kafka's broker and Spark's connector: fetched once from Maven Central, used offline."""
+"""The pinned jars of Kafka's broker and Spark's connector: downloaded once from Maven Central, then used offline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.errors import EmoStreamError, JarsError
 
 KAFKA_VERSION = "4.2.2"
 SCALA_VERSION = "2.13"
-# The binding of the slf4j-api that Kafka 4.2 ships; a 2.x binding would not be found by it.
+# The binding for the slf4j-api that Kafka 4.2 ships, which does not find a 2.x binding.
 SLF4J_SIMPLE_VERSION = "1.7.36"
 MANIFEST = "manifest.json"
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JarSet:
-    """Jars resolved together: name, Maven coordinates joined by `+`, names of jars that are there anyway."""
+    """Jars resolved together: name, Maven coordinates joined by `+`, and names of jars already provided."""
 
     name: str
     coordinates: str
@@ -41,17 +41,17 @@ class JarSet:
 
     @property
     def folder(self) -> str:
-        """Name of the set's folder in the cache; it differs whenever the pins or the provided jars do."""
+        """The name of the set's folder in the cache, which depends on the pins and the provided jars."""
         key = "\n".join([self.coordinates, *sorted(self.provided)])
         return f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-# (jar set, folder to fill): puts every jar that is needed, and nothing else, into the folder.
+# (jar set, folder): puts exactly the jars that are needed into the folder.
 Resolve = Callable[[JarSet, Path], None]
 
 
 def default_cache_dir(env: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """Return the per-user cache: EMOSTREAM_CACHE_DIR, or where the platform (`sys.platform`) keeps caches."""
+    """Return the user's cache folder: EMOSTREAM_CACHE_DIR, or the platform's (`sys.platform`) usual one."""
     if env.get("EMOSTREAM_CACHE_DIR"):
         return Path(env["EMOSTREAM_CACHE_DIR"]).expanduser().absolute()
     if platform == "darwin":
@@ -61,15 +61,15 @@ def default_cache_dir(env: Mapping[str, str], platform: str = sys.platform) -> P
 
 
 def kafka_jar_set() -> JarSet:
-    """Return the broker's jars and the logging binding that belongs to them."""
+    """Return the broker's jars and their logging binding."""
     kafka = f"org.apache.kafka:kafka_{SCALA_VERSION}:{KAFKA_VERSION}"
     return JarSet(f"kafka-{KAFKA_VERSION}", f"{kafka}+org.slf4j:slf4j-simple:{SLF4J_SIMPLE_VERSION}")
 
 
 def spark_jar_set() -> JarSet:
-    """Return Spark's Kafka connector at exactly the installed pyspark's version, less what pyspark ships.
+    """Return Spark's Kafka connector in the installed pyspark's version, without the jars that pyspark ships.
 
-    Raises `JarsError` if pyspark is not installed.
+    Raises JarsError if pyspark is not installed.
     """
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
@@ -81,20 +81,20 @@ def spark_jar_set() -> JarSet:
 
 
 def kafka_classpath(cache_dir: Path | None = None) -> list[Path]:
-    """Return the jars Kafka's broker and tools run from, resolving them on first use. Raises `JarsError`."""
+    """Return the class path of Kafka's broker and tools, resolving it on first use. Raises JarsError."""
     return cached_jars(kafka_jar_set(), cache_dir)
 
 
 def spark_connector_jars(cache_dir: Path | None = None) -> list[Path]:
-    """Return the jars to add to pyspark (`spark.jars`) so that it speaks Kafka. Raises `JarsError`."""
+    """Return the jars that pyspark needs (`spark.jars`) to use Kafka. Raises JarsError."""
     return cached_jars(spark_jar_set(), cache_dir)
 
 
 def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve | None = None) -> list[Path]:
-    """Return the set's jars, sorted by name; offline and quick once they are in the cache.
+    """Return the set's jars, sorted by name; once they are in the cache this is fast and offline.
 
-    A cache with a missing jar, or one of the wrong size, is resolved anew. Only one process resolves at a
-    time; the others wait for it and use its result. Raises `JarsError` naming coordinates, cache and remedy.
+    If a jar is missing or has the wrong size, the set is resolved again. Only one process resolves at a time; others
+    wait and use its result. Raises JarsError with the coordinates, the cache and the remedy.
     """
     cache = default_cache_dir(os.environ) if cache_dir is None else cache_dir.absolute()
     folder = cache / jar_set.folder
@@ -107,14 +107,16 @@ def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve
                 _fill(jar_set, folder, resolve or resolve_from_maven)
                 jars = intact_jars(folder)
     except OSError as error:
-        raise JarsError(f"the jar cache {cache} cannot be used: {error}; set EMOSTREAM_CACHE_DIR to another") from error
+        raise JarsError(
+            f"jar cache {cache} cannot be used ({error}): set EMOSTREAM_CACHE_DIR to another folder"
+        ) from error
     if jars is None:
-        raise JarsError(f"the jar cache {folder} was damaged while it was filled: delete it and run `make jars`")
+        raise JarsError(f"jar cache {folder} was damaged while it was filled: delete it and run `make jars`")
     return jars
 
 
 def intact_jars(folder: Path) -> list[Path] | None:
-    """Return the jars that the folder's manifest lists if each is there with its size in bytes, else None."""
+    """Return the jars in the folder's manifest if each exists with its size in bytes, else None."""
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["jars"]
         sizes = {folder / str(entry["name"]): int(entry["bytes"]) for entry in entries}
@@ -126,7 +128,7 @@ def intact_jars(folder: Path) -> list[Path] | None:
 
 
 def is_provided(artifact_id: str, provided: Iterable[str]) -> bool:
-    """Whether one of the jar names in `provided` is the artifact, in whatever version."""
+    """Return whether one of the jar names in `provided` is the artifact, in any version."""
     pattern = re.compile(re.escape(artifact_id) + r"-\d.*\.jar")
     return any(pattern.fullmatch(name) for name in provided)
 
@@ -136,9 +138,9 @@ def resolve_from_maven(jar_set: JarSet, folder: Path) -> None:
     try:
         _copy_with_jgo(jar_set, folder, None)
     except Exception as error:
-        # An interrupted download in the shared local repository looks complete to every Maven client: an
-        # empty repository of our own tells that damage from a real failure.
-        logger.warning("could not use the local Maven repository (%s): trying without it", error)
+        # An interrupted download in the shared local repository looks complete to every Maven client. A second attempt
+        # with an empty repository separates that damage from a real failure.
+        logger.warning("cannot use the local Maven repository (%s): trying without it", error)
         for jar in folder.glob("*.jar"):
             jar.unlink()
         with tempfile.TemporaryDirectory(prefix="repository-", dir=folder.parent) as repository:
@@ -146,13 +148,13 @@ def resolve_from_maven(jar_set: JarSet, folder: Path) -> None:
 
 
 def _copy_with_jgo(jar_set: JarSet, folder: Path, repository: Path | None) -> None:
-    # Importing it takes longer than all the rest of a call that finds the cache filled.
+    # Imported here because the import takes longer than a call with a filled cache.
     from jgo.maven import MavenContext
     from jgo.parse import Coordinate
 
     context = MavenContext(repo_cache=repository)
-    wanted = [replace(Coordinate.parse(c), scope="compile") for c in jar_set.coordinates.split("+")]
-    inputs, transitive = context.resolver.resolve([context.create_dependency(c) for c in wanted])
+    requested = [replace(Coordinate.parse(c), scope="compile") for c in jar_set.coordinates.split("+")]
+    inputs, transitive = context.resolver.resolve([context.create_dependency(c) for c in requested])
     for dependency in [*inputs, *(d for d in transitive if d.scope in ("compile", "runtime"))]:
         if not is_provided(dependency.artifactId, jar_set.provided):
             jar = Path(dependency.artifact.resolve())
@@ -170,10 +172,9 @@ def _fill(jar_set: JarSet, folder: Path, resolve: Resolve) -> None:
             resolve(jar_set, staging)
         except Exception as error:
             raise JarsError(
-                f"could not resolve {jar_set.coordinates} into {folder}: {error or type(error).__name__}. "
-                "This needs a network, once: check that Maven Central can be reached (HTTPS_PROXY, if any) "
-                "and run `make jars`; or copy a filled cache from another machine and name it in "
-                "EMOSTREAM_CACHE_DIR"
+                f"jars {jar_set.coordinates} could not be resolved into {folder}: {error or type(error).__name__}. "
+                "This needs a network once: check that Maven Central can be reached (HTTPS_PROXY, if you use one) "
+                "and run `make jars`; or copy a filled cache from another machine and set EMOSTREAM_CACHE_DIR to it"
             ) from error
         entries = [
             {
@@ -185,7 +186,7 @@ def _fill(jar_set: JarSet, folder: Path, resolve: Resolve) -> None:
         ]
         manifest = {"coordinates": jar_set.coordinates, "jars": entries}
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        # A rename cannot replace a folder that holds files.
+        # A rename cannot replace a folder that is not empty.
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
 
@@ -199,9 +200,13 @@ def _lock(cache: Path) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Resolve every jar, print where each set is; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.jars", description="Fetch the pinned jars.")
-    parser.add_argument("--cache-dir", type=Path, help="default: EMOSTREAM_CACHE_DIR, or the user's cache")
+    """Resolve every jar set and print where it is; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.jars", description="Download the pinned jars into the cache, once."
+    )
+    parser.add_argument(
+        "--cache-dir", type=Path, help="folder of the cache; default: EMOSTREAM_CACHE_DIR, or the user's cache"
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

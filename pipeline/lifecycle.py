@@ -1,4 +1,4 @@
-"""How a stage ends: on SIGTERM or SIGINT, or when the supervisor that started it is gone."""
+"""How a stage ends: on SIGTERM or SIGINT, or after the supervisor that started it has died."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipeline.errors import EmoStreamError, PortInUseError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
 PARENT_POLL_S = 0.5
-# A stage that cannot finish by itself within this time of its parent's death would be an orphan for ever.
+# A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 
 
 def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None:
     """End this process soon after its parent, if `EMOSTREAM_STOP_WITH_PARENT` is set or `always`.
 
-    Watching the parent's id works on every POSIX system and through SIGKILL, which no handler sees. SIGTERM is
-    tried first, so that buffers are flushed.
+    Polling the parent's id works on every POSIX system, and also after SIGKILL, which no handler can see. SIGTERM comes
+    first, so that buffers are flushed.
     """
     if not always and os.environ.get(STOP_WITH_PARENT) != "1":
         return
@@ -40,7 +40,7 @@ def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None
 
 
 def stop_event() -> threading.Event:
-    """Return an event that SIGTERM, SIGINT or the parent's death sets. Call it from the main thread."""
+    """Return an event that SIGTERM, SIGINT or the parent's death sets. Call this from the main thread."""
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
@@ -53,7 +53,7 @@ def stop_event() -> threading.Event:
 
 
 def run_main(prog: str, body: Callable[[], None]) -> None:
-    """Run a stage's body; an EmoStreamError ends the process with status 1 and one clear line."""
+    """Run a stage's body; an EmoStreamError ends the process with status 1 and its message on one line."""
     try:
         body()
     except EmoStreamError as error:
@@ -61,9 +61,9 @@ def run_main(prog: str, body: Callable[[], None]) -> None:
 
 
 def claim_port(host: str, port: int, setting: str) -> int:
-    """Return `port`, or a free one for 0.
+    """Return `port`, or a free port for 0.
 
-    Raises PortInUseError naming `setting` if something listens there, before anything else is started.
+    Raises PortInUseError, which names `setting`, if the port cannot be listened on.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,7 +72,7 @@ def claim_port(host: str, port: int, setting: str) -> int:
         except OSError as error:
             raise PortInUseError(
                 f"{setting} is {port} and {host}:{port} cannot be listened on ({error.strerror}): "
-                f"stop what listens there, choose another port, or 0 for a free one"
+                f"stop the process that listens there, choose another port, or 0 for a free one"
             ) from error
         claimed: int = probe.getsockname()[1]
         return claimed

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr, libraries' lines included."""
+"""Structured logs: one JSON object per line on stderr, including the lines of libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(stage: str, level: str = "info") -> None:
-    """Send every log line of this process to stderr as JSON that names `stage`."""
+    """Write every log line of this process to stderr, as JSON with the field `stage`."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -29,12 +29,12 @@ def configure(stage: str, level: str = "info") -> None:
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
-    # These report every reconnection attempt and request as an event of its own.
+    # These log every reconnection attempt and every request.
     for noisy in ("kafka", "py4j", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.root.level, logging.WARNING))
-    # At a busy start it warns of its own tasks that took a tenth of a second, to nobody's use.
+    # During a busy start it warns about its own tasks that took 0.1 s.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
-    # Of a broker that has just started it warns that it asks again. What fails comes by its callbacks as well.
+    # It warns about retries while a broker starts. Failures are reported by its callbacks as well.
     logging.getLogger("librdkafka").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,7 +1,7 @@
-"""The main publisher: every window goes to every cluster, one record a cluster.
+"""The main publisher: sends every window to every cluster, one record per cluster.
 
-The topic `clusters` says which clusters there are. Each has a forwarder of its own, so that one which joins, leaves or
-has windows to catch up on is not noticed by the others.
+The topic `clusters` lists the clusters. Each has its own forwarder, so a cluster that joins, leaves or catches up does
+not affect the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 from pipeline.forwarding import POLL_S, Forwarder
 from pipeline.messages import ClusterRoute, Window
-from pipeline.metrics.exposition import registry
+from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
 from pipeline.metrics.windows import WindowMeters
 
@@ -30,18 +30,18 @@ OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "metrics
 
 
 def for_clusters(window: Window) -> Window:
-    """Every cluster gets the whole window; what it makes of it is its own publisher's business.
+    """Return the window as every cluster gets it; a cluster's own publisher then applies the cluster's view.
 
-    Only `carried` stays behind: it is the Spark job's memory, and nothing that is shown.
+    `carried` is removed: it is state of the Spark job, and clients do not show it.
     """
     return msgspec.structs.replace(window, carried=msgspec.UNSET)
 
 
-class ClusterRoutes:
-    """Forwards to every cluster that has joined and has not left, each from a thread of its own.
+class ClusterForwarders:
+    """One forwarder per cluster that has joined and not left, each in its own thread.
 
-    `connect` opens a connection to Kafka, which one thread uses alone; `failed(error)` is called from the thread of a
-    forwarder that gave up.
+    `connect` opens a connection to Kafka for one thread; `failed(error)` is called from the thread of a forwarder that
+    gave up.
     """
 
     def __init__(self, connect: Callable[[], Bus], names: Topics, failed: Callable[[BaseException], None]) -> None:
@@ -50,62 +50,64 @@ class ClusterRoutes:
         self._failed = failed
         self._running: dict[str, tuple[ClusterRoute, threading.Event, threading.Thread]] = {}
         self._ready = False
-        # Of all clusters together: a window that went to three is three.
+        # Shared by all clusters: a window that was sent to three clusters counts three times.
         self.meters = WindowMeters(STAGE)
 
     def health(self) -> dict[str, object]:
-        """What `GET /healthz` answers."""
+        """Return the answer of `GET /healthz`."""
         return {"status": "ok" if self._ready else "starting", "stage": STAGE, "clusters": sorted(self._running)}
 
-    def hear(self, records: list[Record]) -> None:
-        """Take what the topic says; a route that stands already goes on as it is."""
+    def apply(self, records: list[Record]) -> None:
+        """Start and stop forwarders according to `records` of the topic `clusters`; keep those of unchanged routes."""
         self._ready = True
-        for cluster, route in cluster_routes.read(records).items():
+        for cluster, cluster_route in cluster_routes.read(records).items():
             running = self._running.get(cluster)
-            if route is not None and running is not None and running[0] == route:
+            if cluster_route is not None and running is not None and running[0] == cluster_route:
                 continue
-            self._end(cluster)
-            if route is not None:
-                self._begin(route)
+            self._stop(cluster)
+            if cluster_route is not None:
+                self._start(cluster_route)
 
     def close(self) -> None:
-        """End every forwarder."""
+        """Stop every forwarder."""
         for _, stop, _ in self._running.values():
             stop.set()
         for cluster in list(self._running):
-            self._end(cluster)
+            self._stop(cluster)
 
-    def _begin(self, route: ClusterRoute) -> None:
+    def _start(self, cluster_route: ClusterRoute) -> None:
         stop = threading.Event()
         thread = threading.Thread(
-            target=self._forward, args=(route, stop), name=f"forward-{route.cluster}", daemon=True
+            target=self._forward, args=(cluster_route, stop), name=f"forward-{cluster_route.cluster}", daemon=True
         )
-        self._running[route.cluster] = (route, stop, thread)
+        self._running[cluster_route.cluster] = (cluster_route, stop, thread)
         thread.start()
 
-    def _end(self, cluster: str) -> None:
+    def _stop(self, cluster: str) -> None:
         running = self._running.pop(cluster, None)
         if running is not None:
             _, stop, thread = running
             stop.set()
             thread.join()
-            log.info("routes no more", cluster=cluster)
+            log.info("stopped forwarding", cluster=cluster)
 
-    def _forward(self, route: ClusterRoute, stop: threading.Event) -> None:
-        source, output = self._names.aggregates.name, self._names.cluster(route.cluster)
+    def _forward(self, cluster_route: ClusterRoute, stop: threading.Event) -> None:
+        source, output = self._names.aggregates.name, self._names.cluster(cluster_route.cluster)
         try:
             with closing(self._connect()) as bus:
                 bus.ensure(output)
                 outputs = {output.name: for_clusters}
-                Forwarder(STAGE, bus, source, bus, outputs, start=route.from_offset, meters=self.meters).run(stop)
+                Forwarder(STAGE, bus, source, bus, outputs, start=cluster_route.from_offset, meters=self.meters).run(
+                    stop
+                )
         except Exception as error:
             self._failed(error)
 
 
 def run(values: settings.Settings) -> None:
-    """Forward `emoji-aggregates` to `cluster-{c}` for every cluster c there is, until told to stop.
+    """Forward `emoji-aggregates` to `cluster-{c}` for every cluster c, until a signal stops it.
 
-    Raises what made a forwarder give up.
+    Raises the error of a forwarder that gave up.
     """
     stop = lifecycle.stop_event()
     names = topics(values)
@@ -120,28 +122,28 @@ def run(values: settings.Settings) -> None:
 
     with (
         closing(connect()) as bus,
-        closing(ClusterRoutes(connect, names, failed)) as routes,
-        serving(values.host, values.metrics_port, registry(routes.meters), routes.health),
+        closing(ClusterForwarders(connect, names, failed)) as forwarders,
+        serving(values.host, values.metrics_port, collector_registry(forwarders.meters), forwarders.health),
     ):
         bus.ensure(names.aggregates, names.clusters)
-        follow(bus, names, routes, stop)
+        follow(bus, names, forwarders, stop)
     if errors:
         raise errors[0]
 
 
-def follow(bus: Bus, names: Topics, routes: ClusterRoutes, stop: threading.Event) -> None:
-    """Keep `routes` as the topic `clusters` has them until `stop`."""
+def follow(bus: Bus, names: Topics, forwarders: ClusterForwarders, stop: threading.Event) -> None:
+    """Apply the topic `clusters` to `forwarders`, its history and new records, until `stop`."""
     ends = bus.ends(names.clusters.name)
-    # All that was said at once: a cluster that left and came back must not be routed to as it first was.
-    routes.hear(bus.tail(names.clusters.name, ALL))
+    # The history in one piece: of a cluster that left and joined again, only the last route counts.
+    forwarders.apply(bus.tail(names.clusters.name, ALL))
     with closing(bus.reader(names.clusters.name, ends)) as reader:
         while not stop.is_set():
-            routes.hear(reader.poll(POLL_S))
+            forwarders.apply(reader.poll(POLL_S))
 
 
 def main() -> None:
     """`python -m pipeline.main_publisher`."""
-    values = settings.main("pipeline.main_publisher", "Route every window to every cluster.", OPTIONS)
+    values = settings.main("pipeline.main_publisher", "Send every window to every cluster.", OPTIONS)
     logs.configure(STAGE, values.log_level)
     lifecycle.run_main("pipeline.main_publisher", lambda: run(values))
 

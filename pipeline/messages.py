@@ -1,8 +1,8 @@
-"""Everything that travels between stages, and its JSON.
+"""The messages between stages, and their JSON.
 
-Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`, which is ISO 8601 with a zone as the
-client sent it. Decoding refuses what does not fit with a `MessageError`; unknown fields are passed over, so that
-a newer producer does not stop an older consumer.
+Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`, which is ISO 8601 with a zone as the client
+sent it. Decoding raises MessageError for a malformed message; unknown fields are ignored, so that a newer producer does
+not break an older consumer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ USER_ID_MAX = 128
 EMOJI_MAX = 64
 
 Transport = Literal["sse", "websocket", "poll"]
-"""How a client gets its windows."""
+"""How a client receives its windows."""
 
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
-    """What a client posts: who tapped which emoji, when (event time, zone required)."""
+    """What a client posts: the user, the emoji and the event time (with a zone)."""
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
     emoji_type: Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
@@ -33,7 +33,7 @@ class Reaction(msgspec.Struct, frozen=True, gc=False):
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One record of `emoji-events`: an accepted reaction.
 
-    `accepted_ns` is when ingest put it into its buffer, `flushed_ns` when the flush that carried it began.
+    `accepted_ns` is when ingest added it to its buffer, `flushed_ns` when the flush that sent it started.
     """
 
     user_id: str
@@ -44,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class TypeCount(msgspec.Struct, frozen=True):
-    """How often one emoji type occurred in a window, and how many stand for it on screen."""
+    """How often one emoji type occurred in a window, and how many representatives it gets on screen."""
 
     emoji_type: str
     count: int
@@ -52,7 +52,7 @@ class TypeCount(msgspec.Struct, frozen=True):
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """One stage's stamp on a window: the offset it read in its input topic, and when it read and sent it."""
+    """One stage's stamp on a window: the window's offset in the stage's input, and when it was received and sent."""
 
     stage: str
     offset: int
@@ -61,14 +61,14 @@ class Hop(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """One micro-batch, from Spark to the screen. `(epoch, window)` identifies it for ever.
+    """One micro-batch, from Spark to the screen. `(epoch, window)` identifies it permanently.
 
-    `offsets` maps `"{topic}-{partition}"` to the first and last offset read (inclusive). `malformed` counts
-    records in that range which are no reaction (probes, foreign writers): they are in no count. `hops` grows by
-    one a stage, in order of travel.
+    `offsets` maps `"{topic}-{partition}"` to the first and last offset read (inclusive). `malformed` is the number of
+    unreadable records in that range (probes, foreign writers); no count includes them. Each stage appends one hop to
+    `hops`.
 
-    `carried`, on `emoji-aggregates` only and under policy `carry`: the reactions of each type that no representative
-    stands for yet. They count on in the next window, so the last window is all the memory that Spark's job needs.
+    `carried` is set on `emoji-aggregates` only, under policy `carry`: the reactions of each type that have no
+    representative yet. They are added to the next window, so the last window is all the state that Spark's job needs.
     """
 
     epoch: str
@@ -90,10 +90,10 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """A client's place, kept in the compacted `client-registry` under its id; a null record ends it.
+    """A client's assignment, kept in the compacted `client-registry` under its id; a null record ends it.
 
-    Only the token's SHA-256 is kept: whoever reads the topic cannot open a stream with it. `asked` is the cluster
-    that the client wanted, if it wanted one: it is led elsewhere only while nobody lives there.
+    Only the token's SHA-256 is kept: a reader of the topic cannot open a stream with it. `asked` is the cluster that
+    the client requested, or None: the client is sent to another cluster only while that one has no live subscriber.
     """
 
     client_id: str
@@ -106,9 +106,9 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """A subscriber's sign of life on `subscribers`: where it listens, how many clients it holds, what it sent.
+    """A subscriber's heartbeat on `subscribers`: its URL, its number of clients, and the last event that it sent.
 
-    `held` names a part of those clients, another part each time, and all of them once a minute.
+    `held` lists some of those clients, a different part each time, and all of them within a minute.
     """
 
     subscriber: str
@@ -121,10 +121,9 @@ class Announcement(msgspec.Struct, frozen=True):
 
 
 class ClusterRoute(msgspec.Struct, frozen=True):
-    """A cluster that windows go to, kept in the compacted `clusters` under its name; a null record ends it.
+    """A cluster that gets windows, kept in the compacted `clusters` under its name; a null record ends it.
 
-    `from_offset` is the first offset of `emoji-aggregates` that concerns the cluster: what came before it joined
-    does not.
+    `from_offset` is the first offset of `emoji-aggregates` that the cluster gets: the end of the topic when it joined.
     """
 
     cluster: str
@@ -140,12 +139,12 @@ T = TypeVar("T")
 
 
 def decoder(kind: type[T]) -> Callable[[bytes | None], T]:
-    """Return a function from JSON bytes to `kind`; it raises MessageError for anything else, null included."""
+    """Return a function from JSON bytes to `kind`; it raises MessageError for anything else, also for None."""
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_message(value: bytes | None) -> T:
         if value is None:
-            raise MessageError(f"a {kind.__name__} was expected and the record is null: skip it")
+            raise MessageError(f"not a {kind.__name__}: the record is null")
         try:
             return decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -158,7 +157,7 @@ decode_event = decoder(Event)
 decode_window = decoder(Window)
 decode_registration = decoder(Registration)
 decode_announcement = decoder(Announcement)
-decode_route = decoder(ClusterRoute)
+decode_cluster_route = decoder(ClusterRoute)
 
 
 class HighWater:
@@ -168,7 +167,7 @@ class HighWater:
         self._marks: dict[str, int] = {}
 
     def is_new(self, window: Window) -> bool:
-        """Whether `window` lies above its epoch's mark."""
+        """Return whether `window` is above its epoch's mark."""
         return window.window > self._marks.get(window.epoch, -1)
 
     def raise_to(self, window: Window) -> None:

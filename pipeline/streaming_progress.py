@@ -1,4 +1,4 @@
-"""Spark's own report of a micro-batch, as far as it is read here: its StreamingQueryProgress as JSON."""
+"""Spark's progress report of a micro-batch (StreamingQueryProgress as JSON): the fields that are used here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.messages import decoder
 
 
 class Source(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a micro-batch ended in its source: topic → partition → the offset after the last record."""
+    """The offsets after the last record that a micro-batch read: topic → partition → offset."""
 
     end_offset: dict[str, dict[str, int]] | None = None
 
 
 class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
-    """One trigger's report, idle triggers included; durations are in ms, the timestamp is the trigger's."""
+    """The report of one trigger, which may be idle. Durations are in ms; the timestamp is when the trigger started."""
 
     batch_id: int
     timestamp: datetime
@@ -26,12 +26,12 @@ class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
     sources: list[Source]
 
 
-decode_report = decoder(StreamingProgress)
+decode_progress = decoder(StreamingProgress)
 
 
 def lag(ends: Mapping[int, int], read_to: Mapping[str, int]) -> int:
-    """Return how many records there are behind `read_to`, of a topic whose partitions end at `ends`.
+    """Return the number of records between `read_to` and `ends`, over all partitions of a topic.
 
-    Both move: what Spark reported a moment later than the ends were looked up is no negative lag.
+    Each partition counts 0 or more: Spark may have read past an end that was looked up a moment earlier.
     """
     return sum(max(0, end - read_to.get(str(partition), 0)) for partition, end in ends.items())

@@ -1,1 +1,1 @@
-"""The aggregation: Kafka to windows, one Spark micro-batch each."""
+"""The aggregation: Spark makes one window of each micro-batch of reactions."""

@@ -1,4 +1,4 @@
-"""What the Spark job tells of itself; touched once a micro-batch, the driver's process is all it sees."""
+"""Metrics of the Spark job, updated once per micro-batch. Process metrics are those of the driver's Python process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline import logs
 from pipeline.bus.base import Bus
 from pipeline.messages import Window
 from pipeline.metrics.windows import WindowMeters
-from pipeline.streaming_progress import decode_report, lag
+from pipeline.streaming_progress import decode_progress, lag
 
 log = logs.get(__name__)
 
@@ -19,7 +19,7 @@ BATCH_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 6
 
 
 class BatchMeters:
-    """Figures of the micro-batches on `topic`, one every `trigger_s`."""
+    """Metrics of the micro-batches that read `topic` every `trigger_s`."""
 
     def __init__(self, topic: str, trigger_s: float) -> None:
         self.windows = WindowMeters(STAGE)
@@ -27,21 +27,21 @@ class BatchMeters:
         self._topic = topic
         self._seconds = Histogram(
             "emostream_spark_batch_seconds",
-            "Micro-batches that read something, from trigger to commit: Spark's triggerExecution.",
+            "Duration of the micro-batches that read records, from trigger to commit (Spark's triggerExecution).",
             registry=None,
             buckets=BATCH_BUCKETS_S,
         )
-        self._rows = Counter("emostream_spark_rows", "Records that micro-batches read.", registry=None)
+        self._rows = Counter("emostream_spark_rows", "Records read by micro-batches.", registry=None)
         self._reactions = Counter("emostream_spark_reactions", "Reactions counted in windows.", registry=None)
-        self._malformed = Counter(
-            "emostream_spark_malformed", "Records read that are no reaction, probes included.", registry=None
-        )
+        self._malformed = Counter("emostream_spark_malformed", "Unreadable records, probes included.", registry=None)
         self._trigger = Gauge(
-            "emostream_spark_trigger_seconds", "The trigger interval: a micro-batch has to take less.", registry=None
+            "emostream_spark_trigger_seconds",
+            "The trigger interval; a micro-batch must take less time than this.",
+            registry=None,
         )
         self._lag = Gauge(
             "emostream_spark_lag_records",
-            "Records that had come and were not read when the last micro-batch was done; NaN if Kafka did not say.",
+            "Records not yet read when the last micro-batch ended; NaN if Kafka did not answer.",
             registry=None,
         )
         self._trigger.set(trigger_s)
@@ -51,35 +51,35 @@ class BatchMeters:
         return {"status": "ok" if self.epoch else "starting", "stage": STAGE, "epoch": self.epoch or None}
 
     def emitted(self, window: Window) -> None:
-        """Count a window that is on the aggregates topic."""
+        """Count a window that Kafka has acknowledged."""
         self.windows.passed(window, window.emitted_ns)
         self._reactions.inc(window.total)
         self._malformed.inc(window.malformed)
 
     def progress(self, report: bytes, bus: Bus) -> None:
-        """Take Spark's report of a trigger, JSON, and ask `bus` what has come since."""
-        read = decode_report(report)
+        """Take Spark's progress report of one trigger, as JSON, and look up the lag on `bus`."""
+        progress = decode_progress(report)
         # Spark reports idle triggers as well.
-        if read.num_input_rows:
-            self._seconds.observe(read.duration_ms["triggerExecution"] / 1000)
-            self._rows.inc(read.num_input_rows)
-        for source in read.sources:
-            self._behind((source.end_offset or {}).get(self._topic, {}), bus)
+        if progress.num_input_rows:
+            self._seconds.observe(progress.duration_ms["triggerExecution"] / 1000)
+            self._rows.inc(progress.num_input_rows)
+        for source in progress.sources:
+            self._update_lag((source.end_offset or {}).get(self._topic, {}), bus)
 
-    def _behind(self, read_to: Mapping[str, int], bus: Bus) -> None:
+    def _update_lag(self, read_to: Mapping[str, int], bus: Bus) -> None:
         if not read_to:
             return
         try:
             ends = bus.ends(self._topic)
         except Exception as error:
-            # Whatever Kafka's client raises: a figure is missing, and the micro-batches have trouble of their own.
-            log.warning("the lag is not known", error=str(error))
+            # Any error of Kafka's client only costs this figure; the micro-batches handle their own errors.
+            log.warning("the lag is unknown", error=str(error))
             self._lag.set(float("nan"))
             return
         self._lag.set(lag(ends, read_to))
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures."""
+        """Yield the metrics."""
         yield from self.windows.collect()
         for family in (self._seconds, self._rows, self._reactions, self._malformed, self._trigger, self._lag):
             yield from family.collect()

@@ -1,7 +1,7 @@
-"""Representative policies: how many stand on screen for the reactions of a type, as pure functions with bounds.
+"""Representative policies: how many representatives a type gets on screen, as pure functions with bounds.
 
-With g = group_size, a cell's error is g·representatives - count (a cell: one type in one window). The bounds that
-`cell_bounds` and `cumulative_bounds` state:
+A cell is one type in one window. With g = group_size, a cell's error is g·representatives - count. `cell_bounds` and
+`cumulative_bounds` return these bounds:
 
 | policy     | rule                                    | a cell's error | a type's, over n of its cells             |
 | ---------- | --------------------------------------- | -------------- | ----------------------------------------- |
@@ -10,16 +10,16 @@ With g = group_size, a cell's error is g·representatives - count (a cell: one t
 | carry      | ⌊(carried + count)/g⌋, carries the rest | -(g-1) … g-1   | -(g-1) … 0: over any number of windows    |
 | stochastic | ⌊count/g⌋, +1 with p = (count mod g)/g  | -(g-1) … g-1   | mean 0, standard deviation at most g√n/2  |
 
-`ceil` alone never lets a type vanish that occurred in the window: hence the default. The others are for what viewers
-see over many windows. Why these and no other rounding:
+`ceil` is the default because it alone shows every type that occurred in the window. The others are for what viewers
+see over many windows. Why these policies:
 
-- "To the nearest" is none of them: where most cells hold one to four reactions, as in a real audience of many types,
-  it hides them all like `floor`, and where they hold five to nine it shows them all like `ceil`.
-- `carry` shows a group once it is full. Beginning at g/2 would halve the bound, but show reactions that nobody has
-  sent yet; so what is on screen never exceeds what was counted, and lags by less than one group a type.
-- `stochastic` draws for each type by itself, from a hash and not from a generator: its answer depends on the window's
-  name alone, so that a replay repeats it and anybody can recompute it. Python's own hash() differs from process to
-  process.
+- Rounding to the nearest is not offered. If most cells hold one to four reactions, as in a real audience with many
+  types, it hides them all like `floor`; if they hold five to nine, it shows them all like `ceil`.
+- `carry` shows a group once it is full. Starting at g/2 would halve the bound, but it would show reactions that nobody
+  has sent yet. As it is, the screen never shows more than was counted, and lags by less than one group per type.
+- `stochastic` draws for each type separately, from a hash instead of a random generator. The result depends only on
+  epoch, window and type, so a replay repeats it and anyone can recompute it. Python's own hash() differs between
+  processes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _HASH_BYTES = 8
 
 
 class Shown(NamedTuple):
-    """What a window shows: `representatives` of each type counted, and the remainders `carried` on after it.
+    """What a window shows: the `representatives` of each counted type, and the remainders `carried` to the next window.
 
-    `carried` holds types with a remainder of 1 or more only, in order of the type, and is empty but for `carry`.
+    `carried` has only types with a remainder of 1 or more, sorted by type; it is empty unless the policy is `carry`.
     """
 
     representatives: dict[str, int]
@@ -48,17 +48,17 @@ class Shown(NamedTuple):
 
 
 def ceil(count: int, group_size: int) -> int:
-    """Return ⌈count / group_size⌉: up to `group_size` become one, and nothing that happened vanishes."""
+    """Return ⌈count / group_size⌉: every type that occurred has one representative or more."""
     return -(-count // group_size)
 
 
 def floor(count: int, group_size: int) -> int:
-    """Return ⌊count / group_size⌋: full groups only, and of each cell the rest is never shown."""
+    """Return ⌊count / group_size⌋: full groups only; the remainder of each cell is never shown."""
     return count // group_size
 
 
 def carry(count: int, group_size: int, carried: int) -> tuple[int, int]:
-    """Return how many full groups `carried` and `count` make together, and the remainder that is carried on.
+    """Return the full groups in `carried` + `count`, and the remainder for the next window.
 
     Over any windows, counts - group_size·representatives = remainder at the end - remainder at the beginning.
     """
@@ -66,10 +66,10 @@ def carry(count: int, group_size: int, carried: int) -> tuple[int, int]:
 
 
 def stochastic(count: int, group_size: int, *, epoch: str, window: int, emoji_type: str) -> int:
-    """Return the full groups of `count`, and one more with a probability of its remainder / `group_size`.
+    """Return the full groups in `count`, plus one with a probability of remainder / `group_size`.
 
     The expected value is count / group_size exactly. The uniform number is BLAKE2b of epoch, window and type, compared
-    in integers: the same on every machine.
+    as integers, so it is the same on every machine.
     """
     groups, rest = divmod(count, group_size)
     name = f"{epoch}\0{window}\0{emoji_type}".encode("utf-8", "surrogatepass")
@@ -88,12 +88,11 @@ def represent(
 ) -> Shown:
     """Return what window `window` of `epoch` shows for `counts` (type → 1 or more).
 
-    `carried` are the remainders after the window before, for `carry`; the other policies pass over them, so that a
-    job whose policy was changed to `carry` begins with none. A type that is carried but does not occur stays carried
-    as it is, for as long as the epoch is known, and nothing is shown for it. Raises SettingError for a policy that
-    does not exist.
+    `carried` are the remainders after the previous window. Only `carry` uses them; the other policies carry nothing, so
+    a job whose policy changes to `carry` starts without remainders. The remainder of a type that does not occur stays
+    unchanged and shows nothing. Raises SettingError for an unknown policy.
     """
-    checked(policy, group_size)
+    check(policy, group_size)
     if policy == "carry":
         groups = {kind: carry(count, group_size, carried.get(kind, 0)) for kind, count in counts.items()}
         rests = {**carried, **{kind: rest for kind, (_, rest) in groups.items()}}
@@ -112,18 +111,18 @@ def represent(
 
 
 def cell_bounds(policy: str, group_size: int) -> tuple[int, int]:
-    """Return the least and the most that group_size·representatives - count of one cell can be."""
-    checked(policy, group_size)
+    """Return the smallest and the largest possible error of one cell."""
+    check(policy, group_size)
     worst = group_size - 1
     return (0 if policy == "ceil" else -worst), (0 if policy == "floor" else worst)
 
 
 def cumulative_bounds(policy: str, group_size: int, cells: int, doubt: float = 1e-9) -> tuple[float, float]:
-    """Return the least and the most that the sum of the errors of `cells` cells of one type can be.
+    """Return the smallest and the largest possible sum of the errors of `cells` cells of one type.
 
-    They are certain but for `stochastic`, where they hold with a probability of 1 - `doubt`: its errors are
+    The bounds always hold, except for `stochastic`, where they hold with a probability of 1 - `doubt`: its errors are
     independent with mean 0, each within a range of `group_size` (Hoeffding 1963, theorem 2). For `carry` the cells are
-    all of the type's since nothing was carried.
+    all cells of the type since nothing was carried.
     """
     low, high = cell_bounds(policy, group_size)
     if policy == "carry":
@@ -134,9 +133,10 @@ def cumulative_bounds(policy: str, group_size: int, cells: int, doubt: float = 1
     return float(cells * low), float(cells * high)
 
 
-def checked(policy: str, group_size: int) -> None:
-    """Raise SettingError if there is no such policy or group."""
+def check(policy: str, group_size: int) -> None:
+    """Raise SettingError for an unknown policy or a group size below 1."""
     if policy not in POLICIES or group_size < 1:
         raise SettingError(
-            f"policy is {policy!r} and group_size {group_size!r}: choose one of {', '.join(POLICIES)}, and 1 or more"
+            f"policy is {policy!r} and group_size is {group_size!r}: choose one of {', '.join(POLICIES)}, "
+            "and a group_size of 1 or more"
         )

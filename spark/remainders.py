@@ -1,4 +1,4 @@
-"""What `carry` goes on from: the remainders after the last windows, rebuilt from the windows themselves."""
+"""The remainders that policy `carry` continues from, rebuilt from the last windows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from pipeline.messages import Window
 from spark.policies import NOTHING
 
-# A replayed window needs those of the one before it; its own are there already.
+# The next window needs the last window's remainders; a replay of the last window needs those before it.
 KEPT = 2
 
 
 class Remainders:
-    """The remainders after each of an epoch's last windows, by the window's number, in ascending order.
+    """The remainders after each of an epoch's last windows, by window number, in ascending order.
 
-    A window's first copy holds for ever, as every stage downstream forwards that one: a replay under other settings
-    changes nothing of what the next window starts from.
+    The first copy of a window counts, because later stages forward only that one. A replay with other settings does not
+    change what the next window starts from.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Remainders:
 
     @classmethod
     def of(cls, windows: Iterable[Window], epoch: str) -> Remainders:
-        """Return those that `windows`, in the order they were emitted, say of `epoch`."""
+        """Return the remainders in those `windows`, in order of emission, that belong to `epoch`."""
         remainders = cls()
         for window in windows:
             if window.epoch == epoch:
@@ -31,15 +31,15 @@ class Remainders:
         return remainders
 
     def before(self, number: int) -> Mapping[str, int]:
-        """Return what window `number` starts from: the remainders after the last window before it.
+        """Return the remainders that window `number` starts from: those after the last window before it.
 
-        That need not be the window `number` - 1, as one without records is not emitted.
+        That is not always window `number` - 1, because a window without records is not emitted.
         """
         earlier = [known for known in self._after if known < number]
         return self._after[max(earlier)] if earlier else NOTHING
 
     def keep(self, number: int, carried: Mapping[str, int]) -> None:
-        """Note what is carried on after window `number`, and forget what no replay can need any more."""
+        """Store the remainders after window `number`, and drop those that no replay can need."""
         self._after.setdefault(number, carried)
         for old in sorted(self._after)[:-KEPT]:
             del self._after[old]

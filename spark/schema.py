@@ -1,4 +1,4 @@
-"""What Spark reads from a record of `emoji-events`: only what it counts by."""
+"""The schema by which Spark reads `emoji-events`: only the field that it counts by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The aggregated rows of one micro-batch as the window record that travels on."""
+"""Making the window record of one micro-batch from its aggregated rows. No I/O."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NS = 1_000_000_000
 def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
     """Return when the micro-batch that started at `started_ns` was due.
 
-    Spark's processing-time triggers sit on multiples of the interval since the epoch; after an overrun the next
-    batch starts at once. So the trigger is the last multiple, unless the batch before was still running then.
+    Spark's processing-time triggers are at multiples of the interval since the epoch; after an overrun the next batch
+    starts at once. So the trigger is the last multiple, unless the previous batch was still running then.
     Source: Spark's ProcessingTimeExecutor.
     """
     interval_ns = round(trigger_s * NS)
@@ -38,9 +38,9 @@ def window(
     policy: str,
     carried: Mapping[str, int] = NOTHING,
 ) -> Window | None:
-    """Return the window that `rows` (see `spark.aggregation.aggregate`) describe, or None where there are none.
+    """Return the window of `rows` (see `spark.aggregation.aggregate`), or None if there are no rows.
 
-    `carried` are the remainders after the window before, see `spark.policies`.
+    `carried` are the remainders after the previous window, see `spark.policies`.
     """
     offsets: dict[str, tuple[int, int]] = {}
     counts: Counter[str] = Counter()

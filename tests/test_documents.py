@@ -1,20 +1,13 @@
-"""The documents agree with the code: targets, commands, settings, parameters, files and columns.
-
-`python -m tests.test_documents` writes the table of settings; given a run's directory, README's figures as well.
-"""
+"""The documents agree with the code: targets, commands, settings, parameters, files and columns."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
-import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from experiments import ledger, parameters
@@ -46,59 +39,12 @@ CAMPAIGNS = PAGES["docs/campaigns.md"]
 COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 EVERYTHING = "\n".join([*PAGES.values(), COMMANDS])
-SETTINGS = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
 FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 README_MAX_BYTES = 12_288
 PICTURE_MAX_BYTES = 200_000
 
 # Options beside the settings, of the stages that commands.txt starts.
 OTHER_OPTIONS = {"pipeline.broker": {"port", "data_dir"}}
-
-
-def settings_table() -> str:
-    """Return the table of settings as the code has it."""
-    rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
-    for name, field in settings.FIELDS.items():
-        metas = [meta for meta in getattr(field.type, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-        description = next(meta.description for meta in reversed(metas) if meta.description)
-        default = "empty" if field.default == "" else f"`{field.default}`"
-        rows.append(f"| `{name}` | {default} | {description.replace('|', '/').replace('<', '&lt;')} |")
-    return "\n".join(rows) + "\n"
-
-
-def figures_table(run_dir: Path) -> str:
-    """Return the table of one run's figures, with the command and the machine they come from."""
-    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    about = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-    if not summary["valid"]:
-        raise SystemExit(f"{run_dir} is INVALID: its figures are not to be quoted")
-    given = about["parameters"]
-    defaults = dataclasses.asdict(parameters.Parameters())
-    # Objectives only judge what was measured.
-    changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults[name] != "")
-    missed = [name for name, met in summary["slos"].items() if not met]
-    rows = [
-        f"`python -m experiments run{changed}`: {given['users']} fans, {given['rate_per_s']:g} reactions per second, "
-        f"{given['clients']} clients, on {about['cores']} cores ({about['cpu']}, {about['kernel']}), "
-        f"commit {about['commit'][:7]}{' with changes' if about['dirty'] else ''}.",
-        "",
-        "| what | measured | for comparison |",
-        "| --- | --- | --- |",
-    ]
-    for name, words in (("p50", "tap to screen, median"), ("p99", "tap to screen, 99 in 100 within")):
-        rows.append(f"| {words} | {summary[f'e2e_{name}_s']:.2f} s | floor {summary[f'floor_{name}_s']:.2f} s |")
-    rows += [
-        f"| micro-batch, median | {summary['batch_p50_s']:.2f} s | one every {given['trigger_s']:g} s |",
-        f"| micro-batch, p95 of {summary['batches']} | {summary['batch_p95_s']:.2f} s | objective: at most 0.6 s |",
-        f"| reactions counted | {summary['counted']:,} | {summary['accepted']:,} accepted |",
-        f"| counts that agree with the recount | {summary['oracle_equal']:,} | {summary['oracle_cells']:,} |",
-        f"| deliveries missing or doubled | {summary['deliveries_missing'] + summary['deliveries_duplicate']:,} "
-        f"| {summary['deliveries_due']:,} due |",
-        f"| from start to ready | {about['ready_s']:.0f} s | |",
-        "",
-        f"Objectives missed: {', '.join(f'`{name}`' for name in missed)}." if missed else "All objectives were met.",
-    ]
-    return "\n".join(rows) + "\n"
 
 
 def entries() -> list[str]:
@@ -144,15 +90,6 @@ def test_every_documented_command_exists() -> None:
     named = set(re.findall(pattern, EVERYTHING))
     assert named
     assert named <= set(entries())
-
-
-def test_settings_table_is_that_of_the_code() -> None:
-    """The table is the one made from the code: names, defaults and descriptions."""
-    match = SETTINGS.search(OPERATING)
-    assert match is not None
-    assert match.group(0) == match.group(1) + settings_table() + match.group(2), (
-        "run `python -m tests.test_documents` to write the settings again"
-    )
 
 
 def test_every_variable_beside_the_settings_is_documented() -> None:
@@ -290,19 +227,3 @@ def test_readme_says_where_its_figures_come_from() -> None:
     match = FIGURES.search(README)
     assert match is not None
     assert re.search(r"`python -m experiments run.*`.* cores .*, commit [0-9a-f]{7}( with changes)?\.", match.group(0))
-
-
-def write(run_dir: Path | None) -> None:
-    """Write the table of settings, and with a run README's figures and picture."""
-    text = SETTINGS.sub(lambda match: match.group(1) + settings_table() + match.group(2), OPERATING)
-    (DOCS / "operating.md").write_text(text, encoding="utf-8")
-    if run_dir is not None:
-        table = figures_table(run_dir)
-        text = FIGURES.sub(lambda match: match.group(1) + table + match.group(2), README)
-        (REPOSITORY / "README.md").write_text(text, encoding="utf-8")
-        picture = (run_dir / "summary" / "spectrum.svg").read_text(encoding="utf-8")
-        (DOCS / "latency.svg").write_text(picture, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

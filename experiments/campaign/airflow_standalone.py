@@ -1,7 +1,7 @@
-"""`python -m experiments.campaign.airflow_standalone`: Airflow on this machine with the DAGs of `dags/`, until Ctrl-C.
+"""`python -m experiments airflow`: Airflow on this machine with the DAGs of `dags/`, until Ctrl-C.
 
-Its four components are started here and not by `airflow standalone`, which on its end waits for the runs under way
-or leaves them behind: here a run under way is interrupted, and takes its chain down, before anything else ends.
+Its four components are started here and not by `airflow standalone`, which at its end waits for the runs under way or
+leaves them running. Here a run under way is interrupted, and stops its chain, before anything else ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
 
 HOST = "127.0.0.1"
-# Clear of the registry's 8080, which is Airflow's own default.
+# Not 8080: the registry uses it, and it is Airflow's own default.
 PORT = 8085
 HOME = ROOT / "run" / "airflow"
 PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
@@ -36,22 +36,22 @@ DAGS = ("emostream_sweep", "emostream_nightly")
 API = "api-server"
 OTHERS = ("scheduler", "dag-processor", "triggerer")
 START_TIMEOUT_S = 180.0
-# A chain takes itself down, ingest flushing first, and the notebook is saved.
+# A chain stops, ingest flushing first, and the notebook is saved.
 RUN_END_S = 90.0
 END_S = 20.0
 POLL_S = 0.2
 
 
 def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str]:
-    """Return `base` with the settings of an Airflow that serves this machine alone, its state in `home`."""
+    """Return `base` with the settings of an Airflow that serves this machine only, with its state in `home`."""
     settings = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        # One run at a time needs one process; a second plans or reduces meanwhile.
+        # One process carries out the one run at a time; the other plans or reduces meanwhile.
         "AIRFLOW__CORE__PARALLELISM": "2",
-        # Whoever reaches the port may do everything, hence the loopback: there is no password to look for.
+        # There is no password: every user is an admin, so the port is open on loopback only.
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(port),
@@ -59,18 +59,18 @@ def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__INSTANCE_NAME": "EmoStream",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{HOST}:{port}/execution/",
-        # What runs beside a measurement takes its processor: look seldom for what seldom changes.
+        # Everything beside a measurement takes its CPU: check rarely changing files rarely.
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # The notebook's kernel starts in ROOT and imports what lies there.
+        # The notebook's kernel starts in ROOT and imports the packages there.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), base.get("PYTHONPATH", "")])),
     }
     return {**base, **settings}
 
 
 class Standalone:
-    """Airflow's components, each a session of its own: a Ctrl-C at the terminal reaches this process alone."""
+    """Airflow's components, each in its own session: a Ctrl-C at the terminal reaches only this process."""
 
     def __init__(self, home: Path, port: int) -> None:
         self._env = environment(home, port, os.environ)
@@ -79,16 +79,16 @@ class Standalone:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, stop: Event) -> None:
-        """Start everything, say where it is, stay until `stop`. Raises EmoStreamError if a component ends."""
+        """Start everything, print the addresses, stay until `stop`. Raises EmoStreamError if a component ends."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        print("Airflow starts; its database is made or brought up to date first.", file=sys.stderr)
+        print("Starting Airflow: its database is created or updated first.", file=sys.stderr)
         self._once("db", "migrate")
         self._once("pools", "set", steps.POOL, "1", "One measured run at a time")
         if stop.is_set():
             return
         try:
             self._start(API)
-            # A task that starts before the API answers fails at once: of a sweep that was cut off there may be one due.
+            # A task that starts before the API answers fails at once, and a sweep that was cut off may have one due.
             self._await(stop, lambda: [part for part in unready(self._url) if part == API])
             for name in OTHERS:
                 self._start(name)
@@ -108,7 +108,7 @@ class Standalone:
             capture_output=True,
             text=True,
             check=False,
-            # A database half migrated would be worse than the seconds until a Ctrl-C is heeded.
+            # A Ctrl-C waits some seconds: a half-migrated database would be worse.
             start_new_session=True,
         )
         if done.returncode:
@@ -126,7 +126,7 @@ class Standalone:
                 start_new_session=True,
             )
         if name != "scheduler":
-            # The runs are the scheduler's children. All the rest gives way to what is measured.
+            # The runs are the scheduler's children. All other components give way to the measurement.
             psutil.Process(self._running[name].pid).nice(19)
 
     def _look(self) -> None:
@@ -135,7 +135,7 @@ class Standalone:
                 raise EmoStreamError(f"Airflow's {name} ended: see {self._logs / name}.log")
 
     def _await(self, stop: Event, lacking: Callable[[], list[str]]) -> None:
-        """Return once nothing is `lacking` any more, or `stop` is set."""
+        """Return once `lacking` returns nothing, or `stop` is set."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while left := lacking():
             self._look()
@@ -143,7 +143,7 @@ class Standalone:
                 return
             if time.monotonic() > deadline_s:
                 raise EmoStreamError(
-                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (still to come: {', '.join(left)}): "
+                    f"Airflow was not ready within {START_TIMEOUT_S:g} s (not ready: {', '.join(left)}): "
                     f"see {self._logs}"
                 )
 
@@ -153,16 +153,16 @@ class Standalone:
             f"  carry out a design:  {self._url}/dags/emostream_sweep (Trigger)\n"
             f"  smoke every night:   {self._url}/dags/emostream_nightly (paused until you switch it on)\n"
             f"  logs:                {self._logs}\n"
-            "Ctrl-C ends it, and a run that is under way.",
+            "Ctrl-C stops it, and a run that is under way.",
             flush=True,
         )
 
     def _end(self) -> None:
-        """End the scheduler, then what it runs, then the rest: so a run's end still finds who takes note of it."""
+        """End the scheduler and its runs first, then the rest: the API must still record how a run ended."""
         family = _family(self._running.values())
         scheduler = self._running.get("scheduler")
         if scheduler is not None and scheduler.poll() is None:
-            # From here on it starts nothing, and waits for what it has started.
+            # From now on it starts no run, and waits for those it has started.
             scheduler.terminate()
             deadline_s = time.monotonic() + RUN_END_S
             interrupted: set[int] = set()
@@ -174,14 +174,14 @@ class Standalone:
             if process.poll() is None:
                 process.terminate()
         _, left = psutil.wait_procs(family, timeout=END_S)
-        for one in left:
+        for remaining in left:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                remaining.kill()
         psutil.wait_procs(left, timeout=END_S)
 
 
 def unready(url: str) -> list[str]:
-    """Return what the Airflow at `url` still lacks: its API before all, its parts, our DAGs; empty: it is ready."""
+    """Return what the Airflow at `url` still lacks: its API, its components, our DAGs; empty if it is ready."""
     try:
         health = _get(f"{url}/api/v2/monitor/health")
         lacking = [part for part in PARTS if (health.get(part) or {}).get("status") != "healthy"]
@@ -193,14 +193,14 @@ def unready(url: str) -> list[str]:
 
 def _get(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=5.0) as answer:
-        said: dict[str, Any] = json.load(answer)
-        return said
+        body: dict[str, Any] = json.load(answer)
+        return body
 
 
 def interrupt_kernels(pid: int, but: Set[int] = frozenset()) -> set[int]:
     """Interrupt the notebooks' kernels below process `pid`, except those of the ids in `but`; return their ids.
 
-    Once each: a second interrupt would disturb a run that takes its chain down.
+    Once each: a second interrupt would disturb a run that is stopping its chain.
     """
     found = set()
     with suppress(psutil.NoSuchProcess):
@@ -217,7 +217,7 @@ def _airflow(*words: str) -> list[str]:
 
 
 def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]:
-    """Return the processes that run, and all of their offspring."""
+    """Return the processes that run, and all their descendants."""
     found: set[psutil.Process] = set()
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -228,9 +228,13 @@ def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run Airflow until SIGTERM or Ctrl-C."""
-    line = argparse.ArgumentParser(prog="python -m experiments airflow", description="Airflow with our DAGs.")
-    line.add_argument("--port", type=int, default=PORT, help="of the page, on this machine alone; default: %(default)s")
-    line.add_argument("--home", type=Path, default=HOME, help="where its state and logs lie; default: %(default)s")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments airflow", description="Start Airflow with the DAGs of dags/."
+    )
+    line.add_argument(
+        "--port", type=int, default=PORT, help="port of its page, on this machine only; default: %(default)s"
+    )
+    line.add_argument("--home", type=Path, default=HOME, help="directory for its state and logs; default: %(default)s")
     options = line.parse_args(argv)
     stop = lifecycle.stop_event()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))

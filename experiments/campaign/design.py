@@ -1,4 +1,4 @@
-"""Designs: experiments as data. What a campaign runs, apart from its execution, and the order it follows."""
+"""Designs: experiments as data. What a campaign runs, and in which order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A search for capacity: the parameter that is raised, where it starts, and when to stop."""
+    """A search for capacity: the parameter that is raised, its first value, and when to stop."""
 
     factor: str
     start: Annotated[float, Meta(gt=0)]
@@ -26,10 +26,10 @@ class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a campaign runs, apart from its execution.
+    """What a campaign runs.
 
-    `levels` are mappings of parameters that go together; `blocks` in a level overrides the design's, so that the
-    level that matters most may have more. `search` replaces them where a capacity is sought.
+    `levels` are mappings of parameters that change together; `blocks` in a level overrides the design's, so that the
+    most important level may have more. A design that searches for a capacity has `search` instead.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]
@@ -64,12 +64,12 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def sha256(self) -> str:
-        """What tells this design from one that was changed."""
+        """The hash by which a changed design is recognised."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """One run of the plan: its place in the order, its block, what it varies, and all of its parameters."""
+    """One run of the plan: its index in the order, its block, its level and factors, and all of its parameters."""
 
     index: int
     block: int
@@ -79,16 +79,16 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 def order(design: Design) -> list[Planned]:
-    """Return the runs of a design with levels in the order to run: each block all its levels, shuffled by the seed.
+    """Return the runs of a design with levels, in order: each block has all its levels, shuffled by the seed.
 
-    The levels of a block share the seed of their load, so that where rate and users are alike they get the very same
-    reactions: differences within a block are then the level's doing.
+    The levels of a block share the seed of their load: with equal rate and users they get the same reactions, so that
+    differences within a block are due to the level.
     """
     runs: list[Planned] = []
     for block in range(1, max(_blocks(design, level) for level in design.levels) + 1):
-        ours = [level for level in design.levels if block <= _blocks(design, level)]
-        random.Random(f"{design.seed}:{block}").shuffle(ours)
-        for level in ours:
+        of_block = [level for level in design.levels if block <= _blocks(design, level)]
+        random.Random(f"{design.seed}:{block}").shuffle(of_block)
+        for level in of_block:
             factors = {name: value for name, value in level.items() if name != "blocks"}
             runs.append(planned(design, len(runs), block, factors))
     return runs

@@ -24,7 +24,7 @@ from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 from pipeline.settings import build
 
-# Of a long plan so much is rehearsed, of each phase.
+# The most that is rehearsed of each phase of a long plan.
 REHEARSED_REACTIONS = 50_000
 REHEARSED_S = BURST_NS / NS_PER_S
 
@@ -52,16 +52,16 @@ def load(path: Path) -> Design:
 
 
 def parse(text: str, where: str) -> Design:
-    """Return the design that `text` is; `where` stands in errors. Raises SettingError as `load` does."""
+    """Return the design in `text`; errors name `where`. Raises SettingError as `load` does."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise SettingError(f"{where}{line} is no YAML: {error.problem or error.context}") from error
+        raise SettingError(f"{where}{line} is not valid YAML: {error.problem or error.context}") from error
     if not isinstance(raw, dict):
-        raise SettingError(f"{where} holds {type(raw).__name__}, not a mapping: begin with `name:` and `about:`")
+        raise SettingError(f"{where} holds {type(raw).__name__}, not a mapping: start with `name:` and `about:`")
     assert node is not None
     lines = _Lines(where, node)
     _refuse_twice(lines, node)
@@ -76,7 +76,7 @@ def parse(text: str, where: str) -> Design:
 
 
 class _Lines:
-    """Where each field of a design stands in its file."""
+    """The line of each field of a design in its file."""
 
     def __init__(self, where: str, node: yaml.Node) -> None:
         self._where = where
@@ -105,7 +105,7 @@ def _child(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
 
 
 def _path(text: str) -> list[str | int]:
-    """`.levels[2]` to ["levels", 2]. What msgspec does not name, the key of a mapping's value, is left out."""
+    """`.levels[2]` to ["levels", 2]. The key of a mapping's value is left out, as msgspec does not name it."""
     return [int(number) if number else name for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", text)]
 
 
@@ -119,12 +119,12 @@ def _seen(raw: Any, path: Sequence[str | int]) -> str:
 
 
 def _refuse_twice(lines: _Lines, node: yaml.Node, path: tuple[str | int, ...] = ()) -> None:
-    """YAML keeps the last of two equal keys, silently."""
+    """Refuse a key that is given twice: YAML silently keeps the last one."""
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, value in node.value:
             if key.value in names:
-                raise lines.error((*path, key.value), "it stands there twice: remove one", key.start_mark.line + 1)
+                raise lines.error((*path, key.value), "it is given twice: remove one", key.start_mark.line + 1)
             names.add(key.value)
             _refuse_twice(lines, value, (*path, key.value))
     elif isinstance(node, yaml.SequenceNode):
@@ -133,8 +133,8 @@ def _refuse_twice(lines: _Lines, node: yaml.Node, path: tuple[str | int, ...] = 
 
 
 def _check(design: Design, lines: _Lines) -> None:
-    """Check what the types do not say: names of parameters and objectives, and that every run could be made and has a
-    load that can be planned.
+    """Check what the types do not: names of parameters and objectives, and that every run can be built and its load
+    planned.
     """
     known = set(parameters.PARAMETERS) - {"warm_up_triggers", "measured_triggers", "seed", "slos", "attach"}
     for path, name in _names(design):
@@ -146,9 +146,9 @@ def _check(design: Design, lines: _Lines) -> None:
     if not notebook_path(design).is_file():
         raise lines.error(("notebook",), f"there is no notebooks/{design.notebook}.ipynb: use 'run'")
     if bool(design.levels) == (design.search is not None):
-        raise lines.error((), "give `levels`, or `search` where a capacity is sought: one of them, not both")
+        raise lines.error((), "give either `levels`, or `search` for a capacity")
     if design.search is not None and design.search.most < design.search.start:
-        raise lines.error(("search", "most"), f"it is {design.search.most:g}, less than start: search upwards")
+        raise lines.error(("search", "most"), f"it is {design.search.most:g}, less than start: give more than start")
     seen: dict[str, int] = {}
     for index, level in enumerate(design.levels):
         blocks = level.get("blocks", design.blocks)
@@ -176,14 +176,14 @@ def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _check_run(design: Design, lines: _Lines, factors: Mapping[str, Value], path: tuple[str | int, ...]) -> None:
-    """Make the parameters, the settings and the plan of a run, and cast them as the notebook will, as a rehearsal."""
+    """Rehearse a run: build its parameters, settings and plan, and cast them as the notebook will."""
     given = design.given(factors, design.seed)
     names = list(given)
     try:
         notebook.checked(notebook_path(design), {name: str(value) for name, value in given.items()})
         run = parameters.checked(given)
         build(run.of_chain())
-        # Each value may stand for itself; where they do not go together, it is the level's own that are to change.
+        # Each value alone is valid; if they do not fit together, the level's own values are to change.
         names = [*factors, *given]
         if run.loop == "open":
             plan.plan_of(_rehearsed(run), 0)
@@ -197,10 +197,10 @@ def _check_run(design: Design, lines: _Lines, factors: Mapping[str, Value], path
 
 
 def _rehearsed(run: Parameters) -> Parameters:
-    """Return `run` as its plan is rehearsed: shorter where it would be long, and with the path that the notebook opens.
+    """Return `run` for the rehearsal of its plan: shortened if it is long, and with the path that the notebook opens.
 
-    A recording is looked at as a whole. For any other load length matters only where hardly a reaction comes in it, or
-    no burst fits.
+    A recording is checked as a whole. For any other load, length matters only if it has hardly a reaction, or no room
+    for a burst.
     """
     if run.arrivals == "trace":
         return replace(run, trace=str(ROOT / run.trace) if run.trace else "")

@@ -1,17 +1,17 @@
 """A campaign in three steps, for a scheduler that starts the runs itself: plan, carry out each, reduce.
 
-The heavy imports are in the steps: a scheduler reads this module again and again for the names of the designs.
+The heavy imports are inside the steps: a scheduler reads this module often, for the names of the designs.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import run_files
 from experiments.repository import DESIGNS, REPORTS
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -27,17 +27,18 @@ CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
 def designs() -> list[str]:
     """Return the names of the designs whose runs are all known beforehand: those with levels.
 
-    A search is none of them: each of its runs follows from the one before.
+    A search is left out, because each of its runs follows from the one before.
     """
     found = (path for path in DESIGNS.glob("*.yaml") if re.search(r"^levels:", path.read_text("utf-8"), re.MULTILINE))
     return sorted(path.stem for path in found)
 
 
 def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
-    """Open `campaign`, or take it up where it was cut off; return each run that is due, in the order to run.
+    """Open `campaign`, or resume it where it was cut off; return each run that is due, in the order to run.
 
-    An entry has `index`, `title`, `input_nb` and `parameters`, the names of these checked against the notebook's own.
-    Raises SettingError for a wrong design or campaign, EmoStreamError while somebody else is measuring.
+    An entry has `index`, `title`, `input_nb` and `parameters`, whose names are checked against the notebook's own.
+    Raises SettingError for a wrong design or campaign, RunFileError for a damaged campaign.json, EmoStreamError while
+    another measurement runs.
     """
     from experiments.campaign import design_file
     from experiments.run import notebook
@@ -45,7 +46,7 @@ def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
     with _opened(design, campaign) as opened:
         if opened.state.design.search is not None:
             raise SettingError(
-                f"design {design} is a search, whose runs follow from one another and cannot be planned: use "
+                f"design {design} is a search, whose runs follow from one another and cannot be planned ahead: use "
                 f"`python -m experiments sweep experiments/designs/{design}.yaml`"
             )
         source = design_file.notebook_path(opened.state.design)
@@ -62,10 +63,10 @@ def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
 
 @contextmanager
 def carried_out(design: str, campaign: str, index: int) -> Iterator[Path]:
-    """Yield the new directory of run `index`, for the notebook's execution; enter into the campaign what it left.
+    """Yield the new directory of run `index`, for the notebook's execution; then record its result in the campaign.
 
-    The machine is held meanwhile. A run with a verdict is finished even if an error came after it; one without is
-    abandoned, and the error goes on. Raises EmoStreamError if the run is not due.
+    The machine is locked meanwhile. A run with a verdict is finished even if an error came after it; one without is
+    abandoned, and the error is raised again. Raises EmoStreamError if the run is not due.
     """
     from experiments.campaign import design_file
     from experiments.run import notebook
@@ -74,15 +75,15 @@ def carried_out(design: str, campaign: str, index: int) -> Iterator[Path]:
         run = next((run for run in opened.pending() if run.index == index), None)
         if run is None:
             raise EmoStreamError(
-                f"run {index + 1} of {opened.directory} is not due: it is finished, or failed too often; to go on with "
-                "what is due, trigger the sweep again"
+                f"run {index + 1} of {opened.directory} is not due: it is finished, or failed too often; to carry out "
+                "the runs that are due, trigger the sweep again"
             )
         run_dir = opened.begin(run)
         try:
             yield run_dir
         except BaseException as error:
             if not (run_dir / "verdict.json").exists():
-                # Whoever interrupts a run, in the notebook or outside of it, says nothing against it.
+                # An interrupt, in the notebook or outside of it, does not count as a failure of the run.
                 interrupted = "KeyboardInterrupt" in (getattr(error, "ename", ""), type(error).__name__)
                 opened.abandon(_words(error), failed=isinstance(error, Exception) and not interrupted)
                 raise
@@ -93,10 +94,10 @@ def carried_out(design: str, campaign: str, index: int) -> Iterator[Path]:
 
 
 def reduced(design: str, campaign: str = "") -> Path:
-    """Write the report of what is finished; return its path.
+    """Write the report of the finished runs; return its path.
 
-    Raises EmoStreamError, after the report is written, if a run is left without a valid verdict or missed an
-    objective: where `python -m experiments sweep` ends with a status other than 0.
+    Raises EmoStreamError, after the report is written, if a run has no valid verdict or missed an objective: the cases
+    in which `python -m experiments sweep` ends with a status other than 0.
     """
     from experiments.campaign import sweep
 
@@ -109,7 +110,7 @@ def reduced(design: str, campaign: str = "") -> Path:
 
 @contextmanager
 def _opened(design: str, campaign: str) -> Iterator[Campaign]:
-    """Yield the campaign, the machine held: whoever opens one declares a run that is under way cut off."""
+    """Yield the campaign with the machine locked: opening it marks a run that is under way as cut off."""
     from experiments.campaign.state import Campaign
     from experiments.run import machine_lock
 
@@ -120,25 +121,29 @@ def _opened(design: str, campaign: str) -> Iterator[Campaign]:
 
 
 def _words(error: BaseException) -> str:
-    """What papermill or anybody else has to say, in one line."""
+    """An error, of papermill or another, in one line."""
     if hasattr(error, "ename"):
         return f"{error.ename}: {error.evalue}"  # type: ignore[attr-defined]
     return f"{type(error).__name__}: {error}"
 
 
 def _complaints(campaign: Campaign) -> Iterator[str]:
-    """Yield a line for each run of the campaign that is not as it should be."""
+    """Yield a line for each run of the campaign without a valid verdict, or that missed an objective."""
     state = campaign.state
     for run in state.order:
-        tries = [one for one in state.runs if one.index == run.index]
-        valid = next((one for one in tries if one.valid), None)
+        tries = [finished for finished in state.runs if finished.index == run.index]
+        valid = next((finished for finished in tries if finished.valid), None)
         if valid is None:
-            left = "; ".join(f"{one.run} is INVALID: {' '.join(one.reasons)}" for one in tries)
-            failed = "; ".join(f"{one.run} failed: {one.why}" for one in state.abandoned if one.index == run.index)
-            yield f"run {run.index + 1} ({run.level}) has no valid verdict: {left or failed or 'it did not begin'}"
+            invalid = "; ".join(f"{finished.run} is INVALID: {' '.join(finished.reasons)}" for finished in tries)
+            failed = "; ".join(f"{left.run} failed: {left.why}" for left in state.abandoned if left.index == run.index)
+            yield f"run {run.index + 1} ({run.level}) has no valid verdict: {invalid or failed or 'it did not start'}"
         elif not valid.passed:
-            verdict = json.loads((campaign.directory / "runs" / valid.run / "verdict.json").read_text("utf-8"))
+            verdict = run_files.verdict(campaign.directory / "runs" / valid.run)
             missed = (
-                f"{slo['name']}: {slo['figure']}, limit {slo['limit']}" for slo in verdict["slos"] if not slo["passed"]
+                f"{slo.name or slo.key}: {_seen(slo)}, limit {slo.limit:g}" for slo in verdict.slos if not slo.passed
             )
             yield f"run {run.index + 1} ({run.level}), {valid.run}, missed: {'; '.join(missed)}"
+
+
+def _seen(slo: run_files.Objective) -> str:
+    return "not measured" if slo.figure is None else f"{slo.measured:g}"

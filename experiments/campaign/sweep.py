@@ -1,4 +1,4 @@
-"""The sweep: carries out a design run by run, one papermill execution each; resumes where it was cut off."""
+"""The sweep: carries out a design run by run, one papermill execution for each; resumes where it was cut off."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from experiments import files
 from experiments.campaign import design_file
+from experiments.campaign.campaign_file import Finished
 from experiments.campaign.design import Design, Planned
-from experiments.campaign.report import page as campaign_report
-from experiments.campaign.state import Campaign, Finished
+from experiments.campaign.report import page
+from experiments.campaign.state import Campaign
 from experiments.parameters import checked
 from experiments.run import machine_lock, notebook
 from pipeline.errors import EmoStreamError
 
-# Starting a chain, its first window, and the analysis: what a run takes beside its load.
+# What a run takes besides its load: starting a chain, its first window, and the analysis.
 OVERHEAD_S = 40.0
 # A search ends after some ten probes; how many is known only at its end.
 SEARCH_RUNS = 10
@@ -30,7 +31,7 @@ SEARCH_RUNS = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep came to: its page, and how its runs stand."""
+    """The result of a sweep: its report's path, and how many runs are finished, invalid, missed and unfinished."""
 
     page: Path
     finished: int
@@ -41,9 +42,9 @@ class Outcome:
     @property
     def status(self) -> int:
         """The exit status: 0 if every run is valid and met its objectives, 3 if one missed some, 4 if some level
-        was left without a valid run.
+        has no valid run.
 
-        A search must miss its objectives somewhere: it only has to have come to an end, and to have measured anything.
+        A search must miss its objectives somewhere: it gets 0 if it ended and has at least one valid run.
         """
         if self.unfinished:
             return 4
@@ -53,31 +54,32 @@ class Outcome:
 def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
     """Carry out the design at `design_path`; return the outcome with the report's path.
 
-    Finished runs of an earlier, cut-off sweep are kept. Raises SettingError for a wrong design, EmoStreamError if
-    somebody else is measuring on this machine, a run failed twice or the disk is full; what is finished stays.
+    Finished runs of an earlier, cut-off sweep are kept. Raises SettingError for a wrong design, RunFileError for a
+    damaged campaign.json, EmoStreamError if another measurement runs on this machine, a run failed twice or the disk
+    is full; finished runs stay.
     """
     design_file.load(design_path)
     with machine_lock.alone(f"The sweep of {design_path}"):
         campaign = Campaign.open(design_path, reports, name)
-        with _progress(campaign) as tell:
+        with _progress(campaign) as bar:
             while pending := campaign.pending():
-                _carry_out(campaign, pending[0], tell)
+                _carry_out(campaign, pending[0], bar)
         return outcome(campaign)
 
 
 def outcome(campaign: Campaign) -> Outcome:
-    """Write the report of what is finished; return how the campaign stands."""
+    """Write the report of the finished runs; return how the campaign stands."""
     state = campaign.state
-    page = campaign_report.write(campaign.directory)
+    path = page.write(campaign.directory)
     valid = [run for run in state.runs if run.valid]
-    searching = state.design.search is not None
+    searching = state.searches
     settled = {run.index for run in valid} if not searching else {run.index for run in state.runs}
     return Outcome(
-        page=page,
+        page=path,
         finished=len(state.runs),
         invalid=len(state.runs) - len(valid),
         missed=0 if searching else sum(not run.passed for run in valid),
-        # A search none of whose probes is valid has found nothing, however it ended.
+        # A search without a valid probe has found nothing, however it ended.
         unfinished=sum(run.index not in settled for run in state.order) + (not valid if searching else not state.order),
     )
 
@@ -89,20 +91,20 @@ class Bar:
         self._bar = bar
         self._total_s = total_s
         self._base_s = 0.0
-        self._began_s = 0.0
+        self._started_s = 0.0
         self._expected_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="sweep-progress", daemon=True)
         self._thread.start()
 
     def run(self, planned: Planned, of: int) -> None:
-        """Say that a run begins."""
-        self._began_s = time.monotonic()
+        """Show that a run starts."""
+        self._started_s = time.monotonic()
         self._expected_s = expected_s(planned)
         self._bar.set_description_str(f"run {planned.index + 1}/{of}: {planned.level}")
 
     def done(self, finished: Finished) -> None:
-        """Say how a run ended, on a line of its own."""
+        """Print how a run ended, on its own line."""
         self._base_s += self._expected_s
         self._expected_s = 0.0
         words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
@@ -111,7 +113,7 @@ class Bar:
             self._bar.write(f"  {reason}", file=sys.stderr)
 
     def failed(self, name: str, planned: Planned, error: EmoStreamError) -> None:
-        """Say that a run came to nothing."""
+        """Print that a run failed, with its error."""
         self._bar.write(f"{name}  {planned.level}: failed, will be repeated: {error}", file=sys.stderr)
 
     def close(self) -> None:
@@ -120,11 +122,11 @@ class Bar:
         self._thread.join()
 
     def _tick(self) -> None:
-        # Where nobody watches, a line a minute will do.
+        # Without a terminal, one line per minute is enough.
         while not self._stop.wait(1.0 if sys.stderr.isatty() else 60.0):
-            # Never past what was expected of this run: the bar waits for a slow one.
-            spent_s = min(time.monotonic() - self._began_s, self._expected_s) if self._expected_s else 0.0
-            # Runs that are made again are more than was planned.
+            # Never past the time that this run should take: the bar waits for a slow run.
+            spent_s = min(time.monotonic() - self._started_s, self._expected_s) if self._expected_s else 0.0
+            # Repeated runs are more than was planned.
             self._bar.n = min(round(self._base_s + spent_s), self._total_s)
             self._bar.refresh()
 
@@ -147,7 +149,7 @@ def _progress(campaign: Campaign) -> Iterator[Bar]:
 
 
 def expected_s(run: Planned) -> float:
-    """How long a run should take, seconds."""
+    """Return how long a run should take, in seconds."""
     return checked(run.parameters).load_s + OVERHEAD_S
 
 
@@ -158,15 +160,15 @@ def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
         execute(campaign.state.design, run, run_dir)
         finished = campaign.finish(run, run_dir)
     except EmoStreamError as error:
-        # Of an error in the notebook only the words get here. A full disk says nothing against the run: it is still due
-        # when the sweep is started again.
+        # Only the text of an error in the notebook gets here. A full disk does not count as a failure of the run: it is
+        # still due when the sweep is started again.
         full = files.DISK_FULL in str(error)
         campaign.abandon(str(error), failed=not full)
         if full:
             raise
         if not any(planned.index == run.index for planned in campaign.pending()):
             raise EmoStreamError(
-                f"run {run.index + 1} ({run.level}) failed twice: {error}. What is finished is kept in "
+                f"run {run.index + 1} ({run.level}) failed twice: {error}. The finished runs are kept in "
                 f"{campaign.directory}"
             ) from error
         bar.failed(run_dir.name, run, error)
@@ -175,9 +177,9 @@ def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
 
 
 def execute(design: Design, run: Planned, run_dir: Path) -> Path:
-    """Carry out one run in a papermill execution of its design's notebook; its own progress goes to `run.log`.
+    """Carry out one run in a papermill execution of its design's notebook; its progress goes to `run.log`.
 
-    Raises EmoStreamError if the run failed, or something could not be written.
+    Raises EmoStreamError if the run failed, or a file could not be written.
     """
     given = {name: str(value) for name, value in run.parameters.items()}
     path = run_dir / "run.log"

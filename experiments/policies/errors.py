@@ -1,7 +1,7 @@
-"""The policies compared: what each would have shown of the same counts, and how far off that is.
+"""The policies compared: what each shows of the same counts, and how far that is off.
 
-Counts are a frame of `window, emoji_type, count`, a row a cell (a type in a window it occurs in), as `windowed` makes
-it from a trace or a plan. Nothing here needs a chain: the policies are the chain's own functions.
+Counts are a frame of `window, emoji_type, count`, a row per cell (a type in a window where it occurs), as `windowed`
+makes it from a trace or a plan. No chain is needed: the policies are the chain's own functions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ USERS = 1_000
 
 
 def recorded(path: Path) -> pd.DataFrame:
-    """Return a trace's `offset_ms` and `emoji_type` as they were typed; its other columns do not matter here.
+    """Return a trace's `offset_ms` and `emoji_type` as they were typed; other columns are ignored.
 
-    Raises SettingError naming the file, and what is wrong with it.
+    Raises SettingError naming the file and what is wrong with it.
     """
     columns: dict[Hashable, type[int] | type[str]] = {"offset_ms": int, "emoji_type": str}
     try:
@@ -40,9 +40,9 @@ def recorded(path: Path) -> pd.DataFrame:
 
 
 def recognised(emoji_types: pd.Series[str]) -> tuple[pd.Series[str], pd.DataFrame]:
-    """Return each entry in the one spelling it is counted in, null where it is not one emoji, and which those are.
+    """Return each entry in its canonical spelling, null where it is not exactly one emoji, and a frame of the latter.
 
-    The second is `emoji_type, count`, the most frequent first: what a replay would have to leave out.
+    The frame has `emoji_type, count`, the most frequent first: the entries that a replay must leave out.
     """
     spelled = emoji_types.map(canonical)
     refused = emoji_types[spelled.isna()].value_counts(dropna=False).rename_axis("emoji_type").reset_index(name="count")
@@ -52,7 +52,7 @@ def recognised(emoji_types: pd.Series[str]) -> tuple[pd.Series[str], pd.DataFram
 def windowed(offsets_ms: ArrayLike, emoji_types: Sequence[str] | pd.Series[str], trigger_s: float) -> pd.DataFrame:
     """Return the counts of reactions `offsets_ms` after the start, in windows of `trigger_s`: CELL_COLUMNS.
 
-    Entries whose type is null are no reaction. A window without reactions has no row.
+    Entries whose type is null are left out. A window without reactions has no row.
     """
     if not trigger_s > 0:
         raise SettingError(f"trigger_s is {trigger_s!r}: give more than 0 seconds")
@@ -65,7 +65,7 @@ def windowed(offsets_ms: ArrayLike, emoji_types: Sequence[str] | pd.Series[str],
 def generated(rate_per_s: float, *, trigger_s: float, windows: int, seed: int) -> pd.DataFrame:
     """Return the counts of a generated load: Poisson arrivals over `windows` trigger intervals, Zipf popularity.
 
-    Windows lie on the trigger grid as the chain's do, and the load begins anywhere in it: the first and the last window
+    Windows are on the trigger grid, as in the chain, and the load starts anywhere in it: the first and the last window
     are not full.
     """
     plan = poisson_plan(
@@ -81,30 +81,29 @@ def generated(rate_per_s: float, *, trigger_s: float, windows: int, seed: int) -
 
 
 def shown(counts: pd.DataFrame, *, policy: str, group_size: int, epoch: str) -> pd.DataFrame:
-    """Return `counts` in order of window and type, with the `representatives` that `policy` shows, from nothing on."""
+    """Return `counts` in order of window and type, with the `representatives` that `policy` shows."""
     ordered = counts.sort_values(["window", "emoji_type"], ignore_index=True)
     representatives: list[int] = []
     carried: Mapping[str, int] = NOTHING
     for window, cells in ordered.groupby("window", sort=False):
-        said = dict(zip(cells["emoji_type"], cells["count"].tolist(), strict=True))
-        result = represent(policy, said, group_size, epoch=epoch, window=int(str(window)), carried=carried)
+        counted = dict(zip(cells["emoji_type"], cells["count"].tolist(), strict=True))
+        result = represent(policy, counted, group_size, epoch=epoch, window=int(str(window)), carried=carried)
         representatives += result.representatives.values()
         carried = result.carried
     return ordered.assign(representatives=np.array(representatives, dtype=np.int64))
 
 
 def errors(counts: pd.DataFrame, *, group_size: int, epoch: str) -> pd.DataFrame:
-    """Return a row a policy: how far what it shows is off, and how far it may be. NaN where nothing was counted.
+    """Return a row per policy: the error of what it shows, and its bound. NaN if nothing was counted.
 
     With g = group_size, sums over all cells and c the count of one, r its representatives:
 
-    - `per_cell` = Σ|c - g·r| / Σc, what single windows are off by; `per_cell_bound` the most its policy allows;
-    - `in_total` = Σ over types |Σc - g·Σr| / Σc, what viewers of the whole have seen too much or too little of each
-      type; `in_total_bound` likewise;
+    - `per_cell` = Σ|c - g·r| / Σc, the error in single windows; `per_cell_bound` the most that its policy allows;
+    - `in_total` = Σ over types |Σc - g·Σr| / Σc, the error of each type over all windows; `in_total_bound` likewise;
     - `bias` = g·Σr / Σc - 1: above 0 the swarm is bigger than the crowd;
     - `tv_distance`: total-variation distance between the types' shares counted and shown, 1 if nothing is shown;
-    - `hidden_cells`: share of cells with nothing shown; `hidden_types`: share of types that are never shown;
-    - `over_bound`: cells and types further off than their policy allows, 0 if its arithmetic is right;
+    - `hidden_cells`: share of cells without a representative; `hidden_types`: share of types that are never shown;
+    - `over_bound`: cells and types beyond the bound of their policy, 0 if its arithmetic is right;
     - `cells`, `types`, `counted` (Σc), `representatives` (Σr) and `mean_count` = Σc / cells.
     """
     rows = []
@@ -143,14 +142,14 @@ def _errors_of(cells: pd.DataFrame, policy: str, group_size: int) -> dict[str, A
 
 
 def sweep(loads: Mapping[float, pd.DataFrame], *, group_size: int, epoch: str) -> pd.DataFrame:
-    """Return the `errors` of several loads, a row a load and policy, with the load's rate as `rate_per_s`."""
+    """Return the `errors` of several loads, a row per load and policy, with the load's rate as `rate_per_s`."""
     parts = {rate: errors(counts, group_size=group_size, epoch=epoch) for rate, counts in loads.items()}
     frame = pd.concat([part.assign(rate_per_s=rate) for rate, part in parts.items()], ignore_index=True)
     return frame[["rate_per_s", *(name for name in frame.columns if name != "rate_per_s")]]
 
 
 def course(counts: pd.DataFrame, *, group_size: int, epoch: str) -> pd.DataFrame:
-    """Return `policy, window, ratio`: what had been shown up to each window, times the group, by what was counted."""
+    """Return `policy, window, ratio`: representatives up to each window, times the group size, over the counts."""
     parts = []
     for policy in POLICIES:
         cells = shown(counts, policy=policy, group_size=group_size, epoch=epoch)

@@ -1,4 +1,4 @@
-"""The policies compared, as figures and in words: each figure is (SVG text, the DataFrame behind it)."""
+"""The policies compared, in figures and sentences: each figure is (SVG text, the DataFrame behind it)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from experiments.report.figures import Drawing
-from experiments.report.sentences import NBSP, count
+from experiments.report.format import count, fine_percent, whole
 from experiments.report.svg import (
     BLUE,
     GREEN,
@@ -23,14 +23,14 @@ from experiments.report.svg import (
     render,
 )
 
-# Each with a mark of its own: in print, colours alone may not do.
+# Each has its own mark: in print, colours alone may not be enough.
 _LOOKS = {"ceil": (BLUE, "o"), "floor": (ORANGE, "s"), "carry": (GREEN, "D"), "stochastic": (PURPLE, "^")}
 # Errors below are drawn at the lower edge of their log scale, in %.
 _LEAST = 0.01
 
 
 def error_figure(sweep: pd.DataFrame) -> Drawing:
-    """Draw representatives.sweep: error in single windows and in total against density, with what is allowed."""
+    """Draw errors.sweep: error in single windows and in total against density, with the allowed bounds."""
     if not (sweep["counted"] > 0).any():
         return nothing("policies", "Nothing was counted"), sweep
     figure, (above, below) = canvas(5.6, 2, (1, 1), share_x=True)
@@ -65,7 +65,7 @@ def error_figure(sweep: pd.DataFrame) -> Drawing:
 
 
 def course_figure(course: pd.DataFrame, trigger_s: float) -> Drawing:
-    """Draw representatives.course: how big the swarm so far was against the crowd so far."""
+    """Draw errors.course: the size of the swarm so far against that of the crowd so far."""
     if course.empty:
         return nothing("course", "Nothing was counted"), course
     data = course.assign(minute=(course["window"] + 1) * trigger_s / 60)
@@ -107,20 +107,20 @@ def _note(axes: Axes, text: str) -> None:
 
 
 def findings(errors: pd.DataFrame, subject: str, group_size: int) -> list[str]:
-    """Return representatives.errors of `subject` ("The trace") in sentences: what each policy does to what is seen."""
+    """Return errors.errors of `subject` ("The trace") in sentences: how each policy changes the picture."""
     rows = {str(row["policy"]): row for row in errors.to_dict("records")}
-    whole = rows["ceil"]
-    if not whole["counted"]:
+    total = rows["ceil"]
+    if not total["counted"]:
         return [f"{subject} counts nothing."]
     sentences = [
-        f"{subject} has {whole['counted']:,} reactions of {count(whole['types'], 'type')}, "
-        f"{whole['mean_count']:.1f} of a type in a window that has any."
+        f"{subject} has {whole(total['counted'])} reactions of {count(total['types'], 'type')}, "
+        f"{total['mean_count']:.1f} of a type in a window that has any."
     ]
     sentences += [
         f"`{policy}` shows {count(row['representatives'], 'representative')}, a swarm {1 + row['bias']:.2f} times the "
-        f"crowd; type by type it is off by {_percent(row['in_total'])} of the reactions in the end "
-        f"({_percent(row['in_total_bound'])} allowed), leaves {_percent(row['hidden_types'])} of the types unseen "
-        f"and shifts {_percent(row['tv_distance'])} of the mix."
+        f"crowd; type by type it is off by {fine_percent(row['in_total'])} of the reactions in the end "
+        f"({fine_percent(row['in_total_bound'])} allowed), leaves {fine_percent(row['hidden_types'])} of the types "
+        f"unseen and shifts {fine_percent(row['tv_distance'])} of the mix."
         for policy, row in rows.items()
     ]
     best = min(rows, key=lambda policy: float(rows[policy]["in_total"]))
@@ -132,8 +132,3 @@ def findings(errors: pd.DataFrame, subject: str, group_size: int) -> list[str]:
         f"Closest to the crowd in the end is `{best}`; {' and '.join(whole_windows) or 'no policy'} alone hides "
         f"nothing that happened in a window. With groups of {group_size}, {kept}.",
     ]
-
-
-def _percent(share: float) -> str:
-    digits = 0 if share >= 0.0995 or share == 0 else 1 if share >= 0.00995 else 2
-    return f"{100 * share:,.{digits}f}{NBSP}%"

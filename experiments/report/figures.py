@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits
+from experiments.report.format import hop_name, ms, whole
 from experiments.report.svg import (
     BLUE,
     GREEN,
@@ -45,7 +46,7 @@ def spectrum_figure(spectrum: pd.DataFrame) -> Drawing:
     observed = spectrum["observed_s"].to_numpy()
     finite = np.isfinite(observed)
     axes.fill_between(x[finite], spectrum["floor_s"][finite], observed[finite], color=BLUE, alpha=0.12, lw=0)
-    axes.plot(x, spectrum["floor_s"], color=GREY, dashes=(4, 2), label="floor: what flush and trigger impose")
+    axes.plot(x, spectrum["floor_s"], color=GREY, dashes=(4, 2), label="floor that flush and trigger impose")
     axes.plot(x[finite], observed[finite], color=BLUE, label="observed, tap to screen")
     for q in (0.5, 0.9, 0.99, 0.999):
         at = -math.log10(1 - q)
@@ -71,7 +72,7 @@ def spectrum_figure(spectrum: pd.DataFrame) -> Drawing:
     shown = [q for q in _NINES if -math.log10(1 - q) <= x[-1] + 1e-9]
     axes.set_xticks([-math.log10(1 - q) for q in shown], [_NINES[q] for q in shown])
     axes.set(xlim=(0, x[-1] * 1.02), ylim=(0, top * 1.13))
-    axes.set_xlabel("share of (reaction, client) pairs at most this late, stretched towards the slowest")
+    axes.set_xlabel("share of (reaction, client) pairs within this latency, stretched towards the slowest")
     axes.set_ylabel("latency, s")
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
     return render(figure, "spectrum", "End-to-end latency by percentile, with the floor"), spectrum
@@ -93,7 +94,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
             bar.text(
                 at + mean / 2,
                 0,
-                f"{_words(hop)} {mean:.2f} s",
+                f"{hop_name(hop)} {mean:.2f} s",
                 ha="center",
                 va="center",
                 color=INK if hop == "trigger_wait" else PAPER,
@@ -110,8 +111,8 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
         axes.plot([max(low, edge), max(high, edge)], [row, row], color=colour, lw=2.2, alpha=0.55)
         axes.plot([max(low, edge)], [row], "o", color=colour, ms=6)
         axes.plot([max(high, edge)], [row], "o", color=colour, ms=6, mfc=PAPER)
-        note = f"{_ms(low)}  →  {_ms(high)}" + ("" if math.isfinite(hop["p99_ms"]) else " (most)")
-        note += f" · {hop['negative']:,} negative" if hop["negative"] else ""
+        note = f"{ms(low)} ms  →  {ms(high)} ms" + ("" if math.isfinite(hop["p99_ms"]) else " (most)")
+        note += f" · {whole(hop['negative'])} negative" if hop["negative"] else ""
         axes.annotate(
             note,
             (1, row),
@@ -123,7 +124,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
             fontsize=8.5,
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(hops)), [_words(name) for name in hops["hop"]])
+    axes.set_yticks(range(len(hops)), [hop_name(name) for name in hops["hop"]])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(left=edge * 0.8)
@@ -134,14 +135,14 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
 
 
 def drift_figure(windows: pd.DataFrame, waits: Waits, trend: Drift) -> Drawing:
-    """Draw latency.EndToEnd.windows in run order: latency per window, and what follows the trigger."""
+    """Draw latency.EndToEnd.windows in run order: latency per window, and the time from trigger to screen."""
     if windows.empty:
         return nothing("drift", "No measured window"), windows
     data = windows.assign(
         minute=(windows["trigger_ns"] - windows["trigger_ns"].min()) / (60 * NS_PER_S),
         floor_p50_s=waits.quantile_s(0.5),
         floor_p99_s=waits.quantile_s(0.99),
-        # The measured phase begins and ends somewhere within a trigger interval.
+        # The measured phase starts and ends within a trigger interval.
         whole=[0 < row < len(windows) - 1 for row in range(len(windows))],
     )
     figure, (top, bottom) = canvas(4.6, 2, (1.25, 1), share_x=True)
@@ -160,7 +161,7 @@ def drift_figure(windows: pd.DataFrame, waits: Waits, trend: Drift) -> Drawing:
         line = trend.slope_ms_per_min * (data["minute"] - data["minute"].median()) + after.median()
         bottom.plot(data["minute"], line, color=GREEN, lw=1.2)
         bottom.annotate(
-            f"{trend.slope_ms_per_min:+.1f} ms a minute (95 %: {trend.low_ms_per_min:+.1f} "
+            f"{trend.slope_ms_per_min:+.1f} ms per minute (95 %: {trend.low_ms_per_min:+.1f} "
             f"to {trend.high_ms_per_min:+.1f})",
             (0, 1),
             (4, -2),
@@ -225,7 +226,7 @@ def batches_figure(times: pd.DataFrame, trigger_s: float) -> Drawing:
 def types_table(cells: pd.DataFrame, group_size: int, most: int = 12) -> pd.DataFrame:
     """Return `emoji_type, count, representatives, counted_share, shown_share` of the `most` frequent types.
 
-    It is drawn as bars of HTML: emoji are in the reader's fonts, not in Matplotlib's.
+    The page draws it as HTML bars: the reader's fonts have emoji, Matplotlib's do not.
     """
     by_type = cells.groupby("emoji_type", as_index=False)[["count", "representatives"]].sum()
     by_type = by_type.sort_values(["count", "emoji_type"], ascending=[False, True], ignore_index=True)
@@ -233,14 +234,6 @@ def types_table(cells: pd.DataFrame, group_size: int, most: int = 12) -> pd.Data
     by_type["shown_share"] = by_type["representatives"] / max(int(by_type["representatives"].sum()), 1)
     by_type["stand_for"] = by_type["representatives"] * group_size
     return by_type.head(most)
-
-
-def _words(hop: str) -> str:
-    return hop.replace("_", " ").replace("micro batch", "micro-batch")
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if abs(value) >= 100 else f"{value:.1f} ms"
 
 
 def _first(*values: float) -> float:

@@ -1,4 +1,4 @@
-"""What all pages share: the templates, and how figures are written in tables."""
+"""What all pages share: the templates and their filters, rows of tables, and strict JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments import files
+from experiments.report import format as forms
 from experiments.report import svg
-from experiments.report.sentences import seconds
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page as text: it needs no script, and fetches nothing."""
+    """Return a page as text: it has no script and loads nothing from elsewhere."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -27,44 +27,15 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"seconds": seconds, "ms": ms, "share": share, "whole": whole, "plain": plain}
+    environment.filters |= {
+        name: getattr(forms, name) for name in ("seconds", "ms", "share", "whole", "plain", "hop_name")
+    }
     return environment.get_template(template).render(light=svg.LIGHT, dark=svg.DARK, **values)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a frame's rows as a template reads them."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def plain(value: Any) -> str:
-    """Return any value as a table shows it, a dash for none."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def ms(value: float) -> str:
-    """Return milliseconds without their unit."""
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def share(value: float | None) -> str:
-    """Return a share in per cent, never rounded up to a perfect one."""
-    if value is None or math.isnan(value):
-        return "–"
-    # 99.98 % must not be rounded into a perfect score.
-    return (
-        f"{math.floor(value * 1000) / 10:.1f} %" if 0.99 < value < 1 else f"{value * 100:.1f} %".replace("100.0", "100")
-    )
-
-
-def whole(value: int) -> str:
-    """Return an integer with its digits in groups."""
-    return f"{value:,}"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

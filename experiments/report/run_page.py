@@ -1,7 +1,6 @@
 """The report of a run: `summary/*.csv`, `summary/*.svg`, `summary.json`, `verdict.json` and `report.html`.
 
-The page is whole in itself: no scripts, nothing fetched. Analysis is elsewhere and pure; here it becomes
-files.
+The page needs no scripts and loads nothing from elsewhere. The analysis is pure and elsewhere; here it becomes files.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from experiments.analysis import hdr
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.analysis.deliveries import FAULTS
 from experiments.report import figures, pages, svg
-from experiments.report.pages import plain, records, write_json
+from experiments.report.format import plain
+from experiments.report.pages import records, write_json
 from experiments.report.sentences import findings
 
-_NAMED_ROWS = 50  # a page lists so many faults; the CSV has them all
+_NAMED_ROWS = 50  # of faults, on the page; the CSV has them all
 
 
 def write_report(
@@ -34,7 +34,7 @@ def write_report(
 
 
 def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], manifest: Mapping[str, Any]) -> Path:
-    """Write the report of an analysis that is already there; return the path of report.html."""
+    """Write the report of an analysis; return the path of report.html."""
     summary_dir = run_dir / "summary"
     summary_dir.mkdir(parents=True, exist_ok=True)
     drawings = draw(analysis)

@@ -1,8 +1,7 @@
 """Matplotlib figures as SVG that belongs to its page: transparent, in its font and colours, light or dark.
 
 Matplotlib draws in marker colours; `render` replaces them by `currentColor` and by CSS variables that the
-report defines per colour scheme. A figure opened on its own brings the same variables in a <style> of its
-own.
+report defines for each colour scheme. A figure opened alone has the same variables in its own <style>.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from experiments.report.format import grouped
+
 INK, MUTED, RULE, PAPER = "#010101", "#020202", "#030303", "#040404"
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0000a1", "#0000a2", "#0000a3", "#0000a4", "#0000a5"
 _VARIABLES = {
@@ -27,7 +28,7 @@ _VARIABLES = {
     PAPER: "var(--paper)",
     **{f"#0000a{i}": f"var(--series-{i})" for i in range(1, 6)},
 }
-# Blue, orange, green, purple, grey: told apart with any common colour blindness, and by lightness in print.
+# Blue, orange, green, purple, grey: distinct with any common colour blindness, and by lightness in print.
 LIGHT = (
     "--ink:#1d2327;--muted:#5b656d;--rule:#dfe3e6;--paper:#fdfdfb;--series-1:#0b66b0;--series-2:#c8560c;"
     "--series-3:#0a7d62;--series-4:#9a4a83;--series-5:#a3abb2"
@@ -75,7 +76,7 @@ def canvas(
 def render(figure: Figure, name: str, alt: str) -> str:
     """Return the figure as SVG text whose ids begin with `name`; the same data give the same text.
 
-    `alt` is what a screen reader says instead of the picture.
+    `alt` is the text that a screen reader reads aloud.
     """
     buffer = io.StringIO()
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -95,7 +96,7 @@ def render(figure: Figure, name: str, alt: str) -> str:
 
 
 def nothing(name: str, why: str) -> str:
-    """Return the figure that stands where there is nothing to draw, and says why."""
+    """Return the figure that replaces one without data, and says why."""
     figure, (axes,) = canvas(1.0)
     axes.set_axis_off()
     axes.text(0.5, 0.5, why, ha="center", va="center", color=MUTED)
@@ -110,11 +111,11 @@ def label_log(axes: Axes, which: str) -> None:
     steps = (1,) if math.log10(high / low) > 3 else (1, 2, 5)
     axis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in steps]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: grouped(value)))
     axis.set_view_interval(low, high, ignore=True)
 
 
 def inline(svg: str) -> str:
-    """Return the SVG as part of a page that defines the variables itself: without style and fixed size."""
+    """Return the SVG for a page that defines the variables itself: without its style and fixed size."""
     svg = svg.replace(_STYLE, "")
     return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)

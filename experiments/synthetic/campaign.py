@@ -1,7 +1,7 @@
-"""A campaign of known truth on disk, so that what reads campaigns can be tested without a chain.
+"""A campaign of known truth on disk, so that readers of campaigns can be tested without a chain.
 
-One synthetic run is analysed once; each run of the campaign has all figures of its summary, moved as its level
-and its luck say.
+One synthetic run is analysed once. Each run of the campaign has all figures of its summary, shifted by its level and by
+random scatter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from experiments.analysis import hops, verdict
 from experiments.analysis.analyse import Analysis, analyse, percentile_table
 from experiments.analysis.latency import Histogram, rank_quantile
-from experiments.synthetic import run as synthetic
+from experiments.synthetic.run import make_run
 
 LEVELS: tuple[dict[str, Any], ...] = (
     {"users": 1, "rate_per_s": 1, "clients": 1},
@@ -55,7 +55,7 @@ Truth = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def steady(factors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return no figures of a level's own: a chain that is the same at every level."""
+    """Return no figures: the chain is the same at every level."""
     return {}
 
 
@@ -73,11 +73,11 @@ def write_synthetic(
 ) -> dict[str, Any]:
     """Write a campaign of `blocks` randomised blocks over `levels` and return its campaign.json.
 
-    `truth(factors)` gives the figures of a level: any keys of a summary, and `shift_s`, by how much its
-    latency lies above the synthetic run's. Runs scatter about it: floats of `truth` are multiplied by
-    exp(N(0, noise)), and every latency is moved by N(0, noise) s. `faults[index]` overrides figures of one run
-    exactly; `reasons` in it make the run INVALID. The last `unfinished` runs of the order are planned but not
-    there. With `search` the levels are its probes, in the order given and once each.
+    `truth(factors)` gives the figures of a level: any keys of a summary, and `shift_s`, the distance of its latency
+    from the synthetic run's. Runs scatter about it: floats of `truth` are multiplied by exp(N(0, noise)), and every
+    latency is moved by N(0, noise) s. `faults[index]` overrides figures of one run exactly; `reasons` in it make the
+    run INVALID. The last `unfinished` runs of the order are planned but missing. With `search` the levels are its
+    probes, once each, in the order given.
     """
     rng = np.random.default_rng([seed, 4])
     order = _order(rng, levels, 1 if search else blocks, shuffled=search is None)
@@ -124,8 +124,8 @@ def write_synthetic(
 
 @cache
 def synthetic_run() -> Analysis:
-    """Return the analysis of the one synthetic run that all others are made of."""
-    run = synthetic.make_run()
+    """Return the analysis of the one synthetic run that all others are derived from."""
+    run = make_run()
     return analyse(run.frames, run.parameters, run.manifest)
 
 

@@ -1,4 +1,4 @@
-"""A whole run made up with known truth: to try the instrument and look at its report without a chain."""
+"""A synthetic run with known truth: to try the instrument and look at its report without a chain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spark.policies import represent
 START_NS = 1_795_426_200 * NS_PER_S  # 2026-11-23T09:30:00Z
 EPOCH = "5f0c2b9e-synthetic"
 GROUP_SIZE = 10
-SEQ_BASE = 120  # offsets do not begin at zero: earlier traffic filled the topic
+FIRST_OFFSET = 120  # not zero: earlier traffic filled the topic
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def make_run(
     policy: str = "ceil",
     seed: int = 1,
 ) -> Run:
-    """Return a faultless run of an aligned chain: every reaction counted once, each window at each client."""
+    """Return a run of an aligned chain without faults: each reaction counted once, each window at each client."""
     rng = np.random.default_rng([seed, 1])
     plan = poisson_plan(
         user_names(users),
@@ -149,9 +149,9 @@ def _topic(
     probe = probe.assign(user_id=None, emoji_type=None, timestamp=None, accepted_ns=None, flushed_ns=None)
     stamps = {"accepted_ns": "Int64", "flushed_ns": "Int64", "appended_ns": "int64"}
     whole = pd.concat([probe.astype(stamps), records.astype(stamps)], ignore_index=True)
-    # Probes carry no accepted_ns: they sort first of their partition, as they were written first.
+    # Probes have no accepted_ns and were written first: they sort first in their partition.
     whole = whole.sort_values(["partition", "appended_ns", "accepted_ns"], na_position="first", ignore_index=True)
-    whole.insert(1, "offset", SEQ_BASE + whole.groupby("partition").cumcount())
+    whole.insert(1, "offset", FIRST_OFFSET + whole.groupby("partition").cumcount())
     return whole
 
 
@@ -174,9 +174,11 @@ def _windows(
     for number in range(len(triggers)):
         of_type = counts[counts.index.get_level_values("window") == number].droplevel("window")
         of_type = of_type.sort_values(ascending=False, kind="stable")
-        said = {str(kind): int(count) for kind, count in of_type.items()}
-        shown, carried = represent(policy, said, GROUP_SIZE, epoch=EPOCH, window=number, carried=carried)
-        cells = [{"emoji_type": kind, "count": count, "representatives": shown[kind]} for kind, count in said.items()]
+        counted = {str(kind): int(count) for kind, count in of_type.items()}
+        shown, carried = represent(policy, counted, GROUP_SIZE, epoch=EPOCH, window=number, carried=carried)
+        cells = [
+            {"emoji_type": kind, "count": count, "representatives": shown[kind]} for kind, count in counted.items()
+        ]
         offsets = {f"emoji-events-{p}": edges[(number, p)] for p in range(partitions) if (number, p) in edges}
         rows.append(
             {
@@ -204,12 +206,12 @@ def _deliveries(
             "cluster": (numbers % 2 + 1).astype(str),
             "subscriber": (numbers // 2 % 2 + 1).astype(str),
             "joined_ns": joined_ns,
-            # As a run's audience does: it leaves as soon as it has the last window.
+            # Like the audience of a run, it leaves as soon as it has the last window.
             "left_ns": int(windows["emitted_ns"].max()) + NS_PER_S // 10,
         }
     )
     rows = people[["client_id", "cluster"]].merge(windows, how="cross")
-    # Stages stamp a window once, for all behind them; only the last two hops differ by client.
+    # A stage stamps a window once for all clients behind it; only the last two hops differ by client.
     per_window = pd.DataFrame({"window": windows["window"], "main_ns": 2_000_000 + _jitter(rng, len(windows), 2)})
     per_cluster = rows[["window", "cluster"]].drop_duplicates()
     per_cluster = per_cluster.assign(cluster_ns=2_000_000 + _jitter(rng, len(per_cluster), 2))
@@ -252,7 +254,7 @@ def _progress(rng: np.random.Generator, windows: pd.DataFrame, batch_ns: NDArray
 
 
 def _usage(start_ns: int, end_ns: int) -> pd.DataFrame:
-    """Return two samples a stage: Spark at 0.3 cores, ingest at 0.1, and as much again by others."""
+    """Return two samples per stage: Spark at 0.3 cores, ingest at 0.1, and other programs at 0.4."""
     seconds = (end_ns - start_ns) / NS_PER_S
     cores = {"spark": 0.3, "ingest": 0.1, "machine": 0.8}
     rows = [

@@ -1,4 +1,4 @@
-"""The embedded Kafka: one KRaft node on loopback that lives exactly as long as its owner."""
+"""The embedded Kafka: one KRaft node on loopback that ends with the process that started it."""
 
 from pipeline.broker.embedded import EmbeddedKafka
 

@@ -1,4 +1,4 @@
-"""The embedded Kafka's data directory: its configuration, whether it is formatted, and who else uses it."""
+"""The embedded Kafka's data directory: configuration, formatting, and exclusive use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import IO
 
 import psutil
 
+from pipeline.broker.process import STOP_TIMEOUT_S
 from pipeline.errors import BrokerError
 
 LOG_DIR = "kafka-data"
@@ -22,13 +23,12 @@ FORMATTING_MARKER = ".formatting"
 PID_FILE = "broker.json"
 METADATA_FOLDER = "__cluster_metadata-0"
 NODE_ID = 1
-STOP_TIMEOUT_S = 15.0
 
 logger = logging.getLogger(__name__)
 
 
 class DataState(enum.Enum):
-    """What a data directory is: empty, a cluster, an interrupted formatting, or topics without cluster."""
+    """A data directory's state: empty, a cluster, formatting was interrupted, or topics without a cluster id."""
 
     EMPTY = "empty"
     FORMATTED = "formatted"
@@ -37,10 +37,10 @@ class DataState(enum.Enum):
 
 
 def server_properties(port: int, controller_port: int) -> str:
-    """Return the configuration of one KRaft node on loopback, quick to use in tests and quiet when idle.
+    """Return the configuration of one KRaft node on loopback that starts fast and uses little CPU when idle.
 
     Both ports may differ from one start to the next: the voters are listed here, not in the metadata log.
-    Paths are relative to the data directory, where the JVM runs: no character of its name needs escaping.
+    Paths are relative to the data directory, where the JVM runs, so its name needs no escaping.
     """
     properties = {
         "process.roles": "broker,controller",
@@ -53,7 +53,7 @@ def server_properties(port: int, controller_port: int) -> str:
         "controller.listener.names": "CONTROLLER",
         "log.dirs": LOG_DIR,
         "message.max.bytes": 4 * 1024 * 1024,
-        # A misspelt topic is an error of the program, not a new topic.
+        # A misspelt topic is a bug and must not become a new topic.
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
         "offsets.topic.num.partitions": 1,
@@ -68,7 +68,7 @@ def server_properties(port: int, controller_port: int) -> str:
         "num.network.threads": 2,
         "num.io.threads": 4,
         "background.threads": 4,
-        # The cleaner allocates this at once; the default of 128 MB is a quarter of our heap.
+        # The cleaner allocates this at once; the default of 128 MB is a quarter of the default heap.
         "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,
     }
     return "".join(f"{key}={value}\n" for key, value in properties.items())
@@ -83,7 +83,7 @@ def new_cluster_id() -> str:
 
 
 def cluster_id(data_dir: Path) -> str | None:
-    """Return the id that the directory was formatted with, or None where it says none."""
+    """Return the id that the directory was formatted with, or None if it has none."""
     try:
         text = (data_dir / LOG_DIR / "meta.properties").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -93,13 +93,13 @@ def cluster_id(data_dir: Path) -> str | None:
 
 
 def holds_topics(data_dir: Path) -> bool:
-    """Whether any partition of a topic has a record in the directory."""
+    """Return whether any partition of a topic in the directory has a record."""
     segments = (data_dir / LOG_DIR).glob("*-*/*.log")
     return any(log.stat().st_size > 0 for log in segments if log.parent.name != METADATA_FOLDER)
 
 
 def data_state(data_dir: Path) -> DataState:
-    """Return what the directory is; it need not exist."""
+    """Return the directory's state; it need not exist."""
     logs = data_dir / LOG_DIR
     interrupted = (data_dir / FORMATTING_MARKER).exists()
     if not interrupted and cluster_id(data_dir) is not None:
@@ -112,30 +112,30 @@ def data_state(data_dir: Path) -> DataState:
 
 
 def clear_for_formatting(data_dir: Path) -> bool:
-    """Make the directory ready to be formatted; return False if it is formatted already and nothing is to do.
+    """Make the directory ready for formatting; return False if it is formatted already.
 
-    An interrupted formatting is removed where it holds no topic's records. Raises `BrokerError` where it
-    does: only a person can say whether those matter.
+    The remains of an interrupted formatting are removed if they hold no topic's records. Otherwise BrokerError is
+    raised: only a person can decide whether those records matter.
     """
     state = data_state(data_dir)
     if state is DataState.FORMATTED:
         return False
     if state is DataState.DAMAGED:
         raise BrokerError(
-            f"the data directory {data_dir} holds topics, but {LOG_DIR}/meta.properties is missing, says no "
-            f"cluster.id, or {FORMATTING_MARKER} tells of an interrupted formatting: restore that file from "
-            "a copy, or delete the directory, or give another with --data-dir"
+            f"data directory {data_dir} holds topics, but {LOG_DIR}/meta.properties is missing or has no cluster.id, "
+            f"or {FORMATTING_MARKER} shows that formatting was interrupted: restore that file from a copy, delete the "
+            "directory, or give another one with --data-dir"
         )
     if state is DataState.HALF_FORMATTED:
-        logger.warning("%s was left half-formatted: formatting it anew", data_dir)
+        logger.warning("formatting of %s was interrupted: formatting it again", data_dir)
         shutil.rmtree(data_dir / LOG_DIR, ignore_errors=True)
     return True
 
 
 def own(data_dir: Path) -> IO[str]:
-    """Create the directory if need be and claim it for this process until the result is closed.
+    """Create the directory if it is missing and claim it for this process until the result is closed.
 
-    Raises `BrokerError` if another process has claimed it, or if it cannot be written.
+    Raises BrokerError if another process has claimed it, or if it cannot be written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -146,30 +146,32 @@ def own(data_dir: Path) -> IO[str]:
             lock.close()
             raise
     except BlockingIOError:
-        remedy = "stop that one, or give another directory with --data-dir"
-        raise BrokerError(f"a running broker uses the data directory {data_dir}: {remedy}") from None
+        remedy = "stop that broker, or give another directory with --data-dir"
+        raise BrokerError(f"data directory {data_dir} is used by a running broker: {remedy}") from None
     except OSError as error:
-        raise BrokerError(f"the data directory {data_dir} cannot be used: {error}") from error
+        raise BrokerError(
+            f"data directory {data_dir} cannot be used ({error}): give another one with --data-dir"
+        ) from error
     return lock
 
 
 def data_dir_argument(data_dir: Path) -> str:
-    """Return the JVM argument that marks a Kafka as the one of this data directory."""
+    """Return the JVM argument that identifies the Kafka of this data directory."""
     return f"-Demostream.data.dir={data_dir}"
 
 
 def stop_stale_broker(data_dir: Path, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
     """Stop the Kafka that a killed owner left running on this directory; return its process id, or None.
 
-    The recorded process is stopped only if its command line carries this directory's mark: its number may
-    belong to another program by now.
+    The recorded process is stopped only if its command line has this directory's argument: the process id may belong
+    to another program by now.
     """
     try:
         pid = int(json.loads((data_dir / PID_FILE).read_text(encoding="utf-8"))["pid"])
         process = psutil.Process(pid)
         if data_dir_argument(data_dir) not in process.cmdline():
             return None
-        logger.warning("stopping process %d, a Kafka left behind on %s", pid, data_dir)
+        logger.warning("stopping process %d, a Kafka left running on %s", pid, data_dir)
         process.terminate()
         try:
             process.wait(timeout_s)

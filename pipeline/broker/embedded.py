@@ -1,6 +1,6 @@
-"""A real Apache Kafka, one KRaft node on loopback, that lives exactly as long as its owner.
+"""A real Apache Kafka, one KRaft node on loopback, that ends with the process that started it.
 
-`python -m pipeline.broker` runs one until SIGINT or SIGTERM; in a program it is a context manager:
+It is a context manager:
 
     with EmbeddedKafka() as kafka:
         KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
@@ -8,24 +8,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import IO, NoReturn, Self
+from typing import IO, Self
 
 from pipeline.broker import data_dir as broker_data
 from pipeline.broker import process as broker_process
-from pipeline.errors import BrokerError, EmoStreamError, PortInUseError, SettingError
+from pipeline.errors import BrokerError, PortInUseError, SettingError
 from pipeline.jars import kafka_classpath
 from pipeline.java import find_java
 
@@ -34,16 +28,16 @@ MIN_HEAP_MB = 128
 READY_TIMEOUT_S = 60.0
 POLL_S = 0.05
 LOG_FILE = "kafka.log"
-# A port that we chose may be taken by somebody else before Kafka binds it.
+# Another process may take a chosen port before Kafka binds it.
 PORT_ATTEMPTS = 3
 
 
 class EmbeddedKafka:
-    """One Kafka node: `port` 0 chooses a free one, `data_dir` None uses a temporary one, removed at the end.
+    """One Kafka node. `port` 0 means a free port, `data_dir` None a temporary directory, removed at the end.
 
-    A data directory that was used before keeps its cluster and topics, whatever the port is now. It holds
-    Kafka's data, its log `kafka.log` and, while it runs, `broker.json` with the process id. Raises
-    `SettingError` for a port or heap that cannot be.
+    A data directory that was used before keeps its cluster and topics, also on another port. It holds Kafka's data,
+    its log `kafka.log` and, while Kafka runs, `broker.json` with the process id. Raises SettingError for an invalid
+    port or heap.
     """
 
     def __init__(
@@ -55,9 +49,9 @@ class EmbeddedKafka:
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         if not 0 <= port <= 65535:
-            raise SettingError(f"port {port}: give one from 1 to 65535, or 0 to have a free one chosen")
+            raise SettingError(f"port is {port}: give 1 to 65535, or 0 for a free port")
         if heap_mb < MIN_HEAP_MB:
-            raise SettingError(f"heap_mb {heap_mb}: give {MIN_HEAP_MB} or more; usual is {DEFAULT_HEAP_MB}")
+            raise SettingError(f"heap_mb is {heap_mb}: give {MIN_HEAP_MB} or more; the default is {DEFAULT_HEAP_MB}")
         self._temporary = data_dir is None
         self.data_dir = (data_dir or Path(tempfile.mkdtemp(prefix="emostream-kafka-"))).resolve()
         self._fixed_port = port
@@ -75,7 +69,7 @@ class EmbeddedKafka:
 
     @property
     def pid(self) -> int | None:
-        """The process id of Kafka's JVM, or None while there is none."""
+        """The process id of Kafka's JVM, or None while it does not run."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -86,7 +80,7 @@ class EmbeddedKafka:
     def start(self) -> Self:
         """Start Kafka and return once it answers.
 
-        Raises `PortInUseError`, `JavaError`, `JarsError`, or `BrokerError` with the end of Kafka's log.
+        Raises PortInUseError, JavaError, JarsError, or BrokerError with the end of Kafka's log.
         """
         try:
             self._lock = broker_data.own(self.data_dir)
@@ -107,7 +101,7 @@ class EmbeddedKafka:
         return self
 
     def stop(self) -> None:
-        """Stop Kafka in a controlled way, by force after 15 s; harmless when it is not running."""
+        """Stop Kafka: with SIGTERM, then with SIGKILL after STOP_TIMEOUT_S. Does nothing if it is not running."""
         if self._process is not None:
             broker_process.end(self._process)
             self._process = None
@@ -119,7 +113,7 @@ class EmbeddedKafka:
             shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise `BrokerError` with the end of Kafka's log if it ended by itself."""
+        """Raise BrokerError with the end of Kafka's log if Kafka has ended by itself."""
         if self._process is not None and (code := self._process.poll()) is not None:
             raise BrokerError(f"Kafka ended by itself with exit code {code}; {self._log_end()}")
 
@@ -153,7 +147,9 @@ class EmbeddedKafka:
         try:
             code = process.wait(self._ready_timeout_s)
         except subprocess.TimeoutExpired:
-            raise BrokerError(f"formatting {self.data_dir} took over {self._ready_timeout_s:g} s") from None
+            raise BrokerError(
+                f"formatting {self.data_dir} did not end within {self._ready_timeout_s:g} s; {self._log_end()}"
+            ) from None
         finally:
             broker_process.end(process)
         if code != 0:
@@ -182,66 +178,3 @@ class EmbeddedKafka:
 
     def _log_end(self) -> str:
         return broker_process.log_end(self.log_path, self._log_start)
-
-
-class _StopRequested(BaseException):
-    """A signal asked this process to stop."""
-
-
-def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise _StopRequested
-
-
-def run(kafka: EmbeddedKafka, announce: Callable[[str], None], stop_with_parent: bool) -> None:
-    """Run `kafka` for ever, or until the parent process ends if `stop_with_parent`.
-
-    `announce` gets a line of JSON once it is ready. Raises what `start` raises, `BrokerError` if Kafka ends.
-    """
-    parent = os.getppid()
-    with kafka:
-        facts = {
-            "bootstrap_servers": kafka.bootstrap_servers,
-            "data_dir": str(kafka.data_dir),
-            "pid": kafka.pid,
-        }
-        announce(json.dumps(facts))
-        while not (stop_with_parent and os.getppid() != parent):
-            kafka.check()
-            time.sleep(4 * POLL_S)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a broker from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.broker", description="Run a one-node Kafka.")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; default: a free one")
-    parser.add_argument("--data-dir", type=Path, help="kept and reused; default: temporary, removed at the end")
-    parser.add_argument("--heap-mb", type=int, default=DEFAULT_HEAP_MB, help="default: %(default)s")
-    parser.add_argument("--ready-file", type=Path, help="write the line of JSON here too, once ready")
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    # While the broker starts, a client's refused connections are expected.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
-
-    def announce(line: str) -> None:
-        if options.ready_file is not None:
-            scratch = options.ready_file.with_name(options.ready_file.name + ".new")
-            scratch.write_text(line + "\n", encoding="utf-8")
-            scratch.replace(options.ready_file)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _request_stop)
-        if options.ready_file is not None:
-            options.ready_file.unlink(missing_ok=True)
-        kafka = EmbeddedKafka(options.data_dir, port=options.port, heap_mb=options.heap_mb)
-        run(kafka, announce, os.environ.get("EMOSTREAM_STOP_WITH_PARENT") == "1")
-    except _StopRequested:
-        return 0
-    except (EmoStreamError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0

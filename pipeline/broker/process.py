@@ -1,4 +1,4 @@
-"""The embedded Kafka as a process: a JVM that ends with its owner, its ports, and whether it answers."""
+"""The embedded Kafka's process: a JVM that ends with its owner, its ports, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.errors import PortInUseError, SettingError
 
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 15.0
-# The shell turns into Java and keeps its process id. Its watcher reads a pipe that only the owner holds: a
-# line means "all is well, go", end of file that the owner is gone, however it died, and Java has to follow.
-WATCHED = """exec 3<&0 </dev/null; jvm=$$
+# The shell becomes Java and keeps its process id. The watcher reads a pipe that only the owner holds: a line means
+# that Java has been stopped, end of file that the owner is dead, and then the watcher stops Java.
+WATCHED = f"""exec 3<&0 </dev/null; jvm=$$
 (
   read -r line <&3 && exit 0
   kill -TERM $jvm
-  i=0; while [ $i -lt 15 ] && kill -0 $jvm; do sleep 1; i=$((i+1)); done
+  i=0; while [ $i -lt {STOP_TIMEOUT_S:g} ] && kill -0 $jvm; do sleep 1; i=$((i+1)); done
   kill -KILL $jvm
 ) >/dev/null 2>&1 &
 exec "$@" 3<&-
 """
 
-# The serial collector starts sooner and idles at less than half the CPU of G1. Both compilers stay in the
-# server: the second one costs 0.4 s of the start and pays off under sustained load.
+# The serial collector starts faster than G1 and uses less than half its CPU when idle. The server keeps both
+# compilers: the second one adds 0.4 s to the start and saves more under sustained load.
 SERVER_JVM = ("-XX:+UseSerialGC", "-Djava.awt.headless=true")
 TOOL_JVM = (*SERVER_JVM, "-XX:TieredStopAtLevel=1", "-Xmx128m")
 LOGGING_JVM = (
@@ -40,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 def spawn(command: Sequence[str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start `command` in `folder`, its output appended to `log`; it is stopped when this process ends.
+    """Start `command` in `folder` with its output appended to `log`; it is stopped when this process ends.
 
-    Pass the result to `end` sooner or later, also when it ended by itself.
+    Pass the result to `end` at the end, even if the process ended by itself.
     """
     with log.open("ab") as output:
-        # A session of its own: Ctrl-C in a terminal reaches the owner, who stops Kafka in good order.
+        # A separate session: Ctrl-C in a terminal reaches the owner only, which then stops Kafka properly.
         return subprocess.Popen(
             ["/bin/sh", "-c", WATCHED, "emostream-kafka", *command],
             cwd=folder,
@@ -57,13 +57,13 @@ def spawn(command: Sequence[str], folder: Path, log: Path) -> subprocess.Popen[b
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> None:
-    """Stop a spawned process and its watcher: with SIGTERM, and with SIGKILL after `timeout_s`."""
+    """Stop a spawned process and its watcher: with SIGTERM, then with SIGKILL after `timeout_s`."""
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            logger.warning("Kafka (process %d) did not stop in %g s: killing it", process.pid, timeout_s)
+            logger.warning("Kafka (process %d) did not stop within %g s: killing it", process.pid, timeout_s)
             process.kill()
             process.wait()
     if process.stdin is not None and not process.stdin.closed:
@@ -74,7 +74,7 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> 
 
 
 def log_end(log: Path, start: int, lines: int = 20) -> str:
-    """Return the last lines that were written to `log` after its first `start` bytes, with its name above."""
+    """Return the name of `log` and the last lines after its first `start` bytes."""
     with log.open("rb") as handle:
         handle.seek(start)
         text = handle.read().decode("utf-8", errors="replace")
@@ -82,7 +82,7 @@ def log_end(log: Path, start: int, lines: int = 20) -> str:
 
 
 def choose_ports(port: int) -> tuple[int, int]:
-    """Return (client port, controller port), free on loopback just now; `port` is kept unless it is 0."""
+    """Return (client port, controller port), both free on loopback; the client port is `port` unless that is 0."""
     with socket.socket() as client, socket.socket() as controller:
         client.bind((HOST, 0))
         controller.bind((HOST, 0))
@@ -90,31 +90,31 @@ def choose_ports(port: int) -> tuple[int, int]:
 
 
 def check_port(port: int) -> None:
-    """Raise `PortInUseError` if something listens on loopback's `port`, `SettingError` if it is forbidden."""
+    """Raise PortInUseError if something listens on loopback's `port`, SettingError if it cannot be bound."""
     with socket.socket() as probe:
-        # As Kafka does: connections that are merely winding down are no obstacle.
+        # As Kafka does: connections that are closing must not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise port_in_use(port) from None
-            raise SettingError(f"port {port} cannot be used: {error}; give another with --port") from error
+            raise SettingError(f"port {port} cannot be used ({error}): give another one with --port") from error
 
 
 def port_in_use(port: int) -> PortInUseError:
-    """Return the error for a port that is taken."""
-    remedy = "stop what listens there, or give another port, or 0 to have a free one chosen"
+    """Return the error for a port in use."""
+    remedy = "stop the process that listens there, or give another port, or 0 for a free one"
     return PortInUseError(f"port {port} of {HOST} is in use: {remedy}")
 
 
 def is_ready(port: int, cluster_id: str | None) -> bool:
-    """Whether the Kafka on loopback's `port` answers, is the cluster `cluster_id` and has its broker up."""
+    """Return whether Kafka answers on loopback's `port`, has this cluster id and a running broker."""
     try:
         socket.create_connection((HOST, port), timeout=1.0).close()
     except OSError:
         return False
-    # Not at the top: the import takes a while, which costs nothing while the JVM starts.
+    # Imported here because it is slow, and the JVM is starting meanwhile.
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 

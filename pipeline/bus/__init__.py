@@ -1,1 +1,1 @@
-"""The seam to Kafka: what stages ask of it, the real part and its in-memory twin."""
+"""The interface between stages and Kafka: the real implementation and its in-memory twin."""

@@ -1,6 +1,6 @@
-"""The seam between stages and Kafka: an append-only log of records by topic.
+"""The interface between stages and Kafka: an append-only log of records per topic.
 
-`KafkaBus` is the real part, `MemoryBus` its twin for fast tests; both pass the same contract tests.
+`KafkaBus` is the real implementation, `MemoryBus` its twin for fast tests; both pass the same contract tests.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from typing import NamedTuple, Protocol
 
 from pipeline.bus.topics import TopicSpec
 
+FLUSH_TIMEOUT_S = 10.0
+
 
 class Record(NamedTuple):
-    """One record of a topic. `timestamp_ms` is the broker's append time where the topic says so."""
+    """One record of a topic. `timestamp_ms` is the broker's append time if the topic is configured so."""
 
     partition: int
     offset: int
@@ -25,30 +27,30 @@ class Reader(Protocol):
     """Reads every partition of one topic, in order within a partition, sharing nothing with other readers."""
 
     def poll(self, timeout_s: float) -> list[Record]:
-        """Return the next records, or [] when none came within `timeout_s`."""
+        """Return the next records, or [] if none came within `timeout_s`."""
 
     def close(self) -> None:
-        """Give the connection back; polling afterwards is an error."""
+        """Close the connection; polling afterwards is an error."""
 
 
 class Writer(Protocol):
-    """Appends records. What `send` took is in the log, in order, once `flush` has returned."""
+    """Appends records. All records sent are in the log, in order, once `flush` has returned."""
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Queue one record; a null `value` is a tombstone."""
+        """Queue one record; a `value` of None is a tombstone."""
 
-    def flush(self, timeout_s: float = 10.0) -> None:
-        """Wait until all is acknowledged. Raises KafkaUnreachableError if one record was not."""
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Wait until every record is acknowledged; raise KafkaUnreachableError if one is not."""
 
     def close(self) -> None:
-        """Flush and give the connection back."""
+        """Flush and close the connection."""
 
 
 class Bus(Protocol):
-    """A Kafka, or what stands for it in a unit test."""
+    """A Kafka, or its in-memory twin."""
 
     def ensure(self, *specs: TopicSpec) -> None:
-        """Create the topics that do not exist; leave the others as they are."""
+        """Create the topics that do not exist; leave the others unchanged."""
 
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> Reader:
         """Return a reader of `topic` from `start` (partition → offset), or from the oldest record kept."""
@@ -60,7 +62,7 @@ class Bus(Protocol):
         """Return the offset after the last record of each partition."""
 
     def tail(self, topic: str, count: int) -> list[Record]:
-        """Return the last `count` records of each partition, oldest first; fewer where there are fewer."""
+        """Return the last `count` records of each partition, or all if there are fewer, oldest first."""
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""

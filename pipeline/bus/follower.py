@@ -1,4 +1,4 @@
-"""Following a topic from a thread of its own: what came before first, then whatever comes."""
+"""Following a topic from a separate thread: first its history, then new records as they arrive."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline.bus.base import Bus, Reader, Record
 log = logs.get(__name__)
 
 ALL = 2**62
-"""A history longer than any topic's."""
+"""More records than any topic has."""
 POLL_S = 0.2
-# A consumer comes back by itself after a broker's outage; what fails for longer than this is no outage.
+# A consumer reconnects by itself after an outage of the broker; more failures than this have another cause.
 FAILURES_MAX = 60
 RETRY_S = 1.0
 
@@ -24,9 +24,8 @@ Deliver = Callable[[list[Record], int], object]
 class Follower:
     """Reads `topic`, sharing nothing with other readers.
 
-    `deliver(records, received_ns)` is called in order, never twice at once, from the follower's own thread;
-    `failed(error)` once, from there, when reading is given up. Records near the seam between history and what
-    follows may be delivered twice.
+    The follower's own thread calls `deliver(records, received_ns)` for one batch after the other, in order, and
+    `failed(error)` once if it gives up reading. Records at the end of the history may be delivered twice.
     """
 
     def __init__(self, bus: Bus, topic: str, failed: Callable[[BaseException], None]) -> None:
@@ -38,14 +37,14 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def history(self, count: int) -> list[Record]:
-        """Return the last `count` records; what `start` delivers goes on from there."""
+        """Return the last `count` records; `start` then delivers the records after them."""
         ends = self._bus.ends(self._topic)
         records = self._bus.tail(self._topic, count)
         self._reader = self._bus.reader(self._topic, ends)
         return records
 
     def start(self, deliver: Deliver) -> None:
-        """Deliver from the thread from now on, all records from the beginning if there was no `history`."""
+        """Start delivering: after the `history`, or from the oldest record if `history` was not called."""
         reader = self._reader or self._bus.reader(self._topic)
         self._thread = threading.Thread(
             target=self._run, args=(reader, deliver), name=f"follow-{self._topic}", daemon=True
@@ -53,7 +52,7 @@ class Follower:
         self._thread.start()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Stop delivering, wait for it, and close the connection."""
+        """Stop the thread, wait for it, and close the connection."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -77,7 +76,7 @@ class Follower:
                 if records:
                     deliver(records, time.time_ns())
         except Exception as error:
-            # Delivering to a loop that is gone is no failure once this is to stop.
+            # While stopping, the event loop that records are delivered to may be closed already.
             if not self._stop.is_set():
                 log.exception("gave up following", topic=self._topic)
                 self._failed(error)

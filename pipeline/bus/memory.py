@@ -1,4 +1,4 @@
-"""An in-memory log for unit tests: the twin of `KafkaBus`, for one process."""
+"""An in-memory log for unit tests: the twin of `KafkaBus` within one process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Mapping
 
-from pipeline.bus.base import Record
+from pipeline.bus.base import FLUSH_TIMEOUT_S, Record
 from pipeline.bus.topics import TopicSpec
 
 
 class MemoryBus:
-    """Keeps every record of every topic in lists; readers wait on one condition."""
+    """Keeps every record of every topic in lists; all readers wait on one condition."""
 
     def __init__(self) -> None:
         self._topics: dict[str, list[list[Record]]] = {}
@@ -24,12 +24,12 @@ class MemoryBus:
                 self._topics.setdefault(spec.name, [[] for _ in range(spec.partitions)])
 
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> MemoryReader:
-        """Return a reader from `start`, or from the beginning."""
+        """Return a reader from `start`, or from the oldest record."""
         count = len(self._topics[topic])
         return MemoryReader(self._topics[topic], self._changed, {p: (start or {}).get(p, 0) for p in range(count)})
 
     def writer(self) -> MemoryWriter:
-        """Return a writer whose records are in the log at once."""
+        """Return a writer that appends at once."""
         return MemoryWriter(self._topics, self._changed)
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -43,7 +43,7 @@ class MemoryBus:
             return [record for records in self._topics[topic] for record in records[max(0, len(records) - count) :]]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""
 
 
 class MemoryReader:
@@ -55,7 +55,7 @@ class MemoryReader:
         self._positions = positions
 
     def poll(self, timeout_s: float) -> list[Record]:
-        """Return what was appended since the last poll."""
+        """Return the records appended since the last poll."""
         with self._changed:
             self._changed.wait_for(self._behind, timeout_s)
             records = []
@@ -69,7 +69,7 @@ class MemoryReader:
         return any(len(self._partitions[p]) > position for p, position in self._positions.items())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""
 
 
 class MemoryWriter:
@@ -88,8 +88,8 @@ class MemoryWriter:
             records.append(Record(partition, len(records), time.time_ns() // 1_000_000, key, value))
             self._changed.notify_all()
 
-    def flush(self, timeout_s: float = 10.0) -> None:
-        """Everything is in the log already."""
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Do nothing: every record is in the log already."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""

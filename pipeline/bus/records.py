@@ -1,4 +1,4 @@
-"""Reading records one by one: what says nothing that can be read is logged and passed over, and the others go on."""
+"""Decoding records one by one: an unreadable record is logged, counted and skipped."""
 
 from __future__ import annotations
 
@@ -14,23 +14,41 @@ log = logs.get(__name__)
 T = TypeVar("T")
 
 
-def readable(records: Iterable[Record], decode: Callable[[bytes | None], T], what: str) -> Iterator[tuple[Record, T]]:
-    """Yield each record with what it says; `what` names that in the log, `decode` raises MessageError."""
+def readable(
+    records: Iterable[Record],
+    decode: Callable[[bytes | None], T],
+    what: str,
+    skipped: Callable[[], object] = lambda: None,
+    **fields: object,
+) -> Iterator[tuple[Record, T]]:
+    """Yield each record with its message, as `decode` returns it.
+
+    A record for which `decode` raises MessageError is logged with `what` it should be and with `fields`, reported by
+    `skipped()`, and not yielded.
+    """
     for record in records:
         try:
-            said = decode(record.value)
+            message = decode(record.value)
         except MessageError as error:
-            log.error(f"skipped a record that is no {what}", offset=record.offset, reason=str(error))
+            log.error(
+                "skipped an unreadable record",
+                expected=what,
+                partition=record.partition,
+                offset=record.offset,
+                reason=str(error),
+                **fields,
+            )
+            skipped()
             continue
-        yield record, said
+        yield record, message
 
 
 def keyed(records: Iterable[Record], decode: Callable[[bytes | None], T], what: str) -> Iterator[tuple[str, T | None]]:
-    """Yield each key of a compacted topic's records with what is said of it; None is a tombstone."""
+    """Yield key and message of a compacted topic's records; the message of a tombstone is None."""
 
-    def decode_word(value: bytes | None) -> T | None:
+    def decode_unless_tombstone(value: bytes | None) -> T | None:
         return None if value is None else decode(value)
 
     with_key = (record for record in records if record.key is not None)
-    for record, said in readable(with_key, decode_word, what):
-        yield (record.key or b"").decode(errors="replace"), said
+    for record, message in readable(with_key, decode_unless_tombstone, what):
+        yield (record.key or b"").decode(errors="replace"), message

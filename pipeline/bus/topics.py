@@ -1,4 +1,4 @@
-"""The Kafka topics by which stages meet: their names, partitions and configuration."""
+"""The Kafka topics between the stages: names, partitions and configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TopicSpec:
 
 @dataclass(frozen=True)
 class Topics:
-    """Every topic of one chain. Single-partition topics keep windows in one order."""
+    """Every topic of one chain. Topics that carry windows have a single partition, which keeps their order."""
 
     events: TopicSpec
     aggregates: TopicSpec
@@ -42,13 +42,13 @@ class Topics:
 
 
 def topics(settings: Settings) -> Topics:
-    """Return the topics of the chain that `settings` describe."""
+    """Return the topics of the chain that `settings` describes."""
     prefix, retention_ms = settings.topic_prefix, settings.retention_ms
     kept = {"retention.ms": str(retention_ms)}
-    # Small segments let the cleaner reach recent records; without them a compacted topic is never compacted.
+    # Kafka compacts closed segments only; with the default segment size a small topic would never be compacted.
     compacted = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
     return Topics(
-        # The broker's clock stamps the append, so that ingest's own delay can be told from Kafka's.
+        # The broker's clock stamps the append, so that ingest's delay can be separated from Kafka's.
         events=TopicSpec(
             f"{prefix}emoji-events",
             settings.partitions,

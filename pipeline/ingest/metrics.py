@@ -120,7 +120,7 @@ class Meters:
     def collect(self) -> Iterable[Metric]:
         """Return the figures of all workers."""
         self.refresh()
-        return workers.everyones(
+        return workers.summed(
             (
                 *(self._accepted, self._lost, self._errors, self._refused, self._waiting, self._limit),
                 *(self._silence, self._workers, self._seconds, self._sizes),

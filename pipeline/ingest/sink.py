@@ -13,7 +13,7 @@ from typing import Protocol
 from confluent_kafka import KafkaError, Message, Producer
 
 from pipeline import logs
-from pipeline.bus.kafka import LIBRARY, connection
+from pipeline.bus.connection import LIBRARY_LOG, client_config
 
 log = logs.get(__name__)
 
@@ -50,7 +50,7 @@ class KafkaSink:
         self.errors = 0
         self._producer = Producer(
             {
-                **connection(bootstrap_servers),
+                **client_config(bootstrap_servers),
                 "enable.idempotence": True,
                 "acks": "all",
                 # The flush has already batched the records: send them at once.
@@ -65,7 +65,7 @@ class KafkaSink:
                 "on_delivery": self._refused,
                 "error_cb": self._failed,
             },
-            logger=LIBRARY,
+            logger=LIBRARY_LOG,
         )
 
     def write(self, values: Sequence[bytes]) -> None:

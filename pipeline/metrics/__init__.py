@@ -1,1 +1,1 @@
-"""What every stage tells of itself to Prometheus, and a dashboard and a scrape configuration to look at it with."""
+"""The metrics that every stage exposes to Prometheus, with a Grafana dashboard and a scrape configuration."""

@@ -1,7 +1,7 @@
-"""A stage's figures in the form that Prometheus reads.
+"""A stage's metrics in Prometheus' text format.
 
-Figures are kept where the thing counted is, as plain numbers or, where it happens at most a few times a second, as
-metrics of prometheus_client. A collector reads them when it is asked: between two scrapes nobody pays for them.
+Hot code counts in plain numbers, which a collector reads at each scrape, so that they cost nothing between two scrapes.
+Code that runs at most a few times per second uses the metrics of prometheus_client.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 PATH = "/metrics"
-# Set to nought from the beginning: a series that begins with its first event hides that event from rate().
+# All start at 0: rate() does not see the first event of a series that starts with it.
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
 
 
-def registry(*collectors: Collector) -> CollectorRegistry:
-    """Return a registry of `collectors` and of what the system knows of this process: CPU, memory, open files."""
+def collector_registry(*collectors: Collector) -> CollectorRegistry:
+    """Return a registry of `collectors` and of this process's CPU, memory and open files."""
     return bare_registry(ProcessCollector(registry=None), *collectors)
 
 
 def bare_registry(*collectors: Collector) -> CollectorRegistry:
     """Return a registry of `collectors` alone."""
-    # They would say for each series once more when the process began.
+    # They would add one series per counter, all with the start time of the process.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    found = CollectorRegistry()
+    registry = CollectorRegistry()
     for collector in collectors:
-        found.register(collector)
-    return found
+        registry.register(collector)
+    return registry
 
 
-def expose(found: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return a scrape's (body, content type); `accept` is the request's header, "" for Prometheus' own text format."""
     encode, content_type = choose_encoder(accept)
-    return encode(found), content_type
+    return encode(registry), content_type
 
 
 def gauge(name: str, text: str, labels: Sequence[str], samples: Mapping[tuple[str, ...], float]) -> Metric:
-    """Return a gauge as a collector yields it: `samples` maps the values of `labels` to a figure."""
+    """Return a gauge for a collector to yield; `samples` maps the values of `labels` to a number."""
     return _filled(GaugeMetricFamily(name, text, labels=labels), samples)
 
 
 def counter(name: str, text: str, labels: Sequence[str], samples: Mapping[tuple[str, ...], float]) -> Metric:
-    """Return a counter as a collector yields it; its samples' names get `_total`."""
+    """Return a counter for a collector to yield; its samples' names end in `_total`."""
     return _filled(CounterMetricFamily(name, text, labels=labels), samples)
 
 
@@ -56,7 +56,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Mapping[tu
 
 
 class Refusals:
-    """A counter of the requests a stage answered with an error, by status; `labels` are those of the stage itself."""
+    """Counts the requests that a stage answered with an error, by status; `labels` identify the stage."""
 
     def __init__(self, name: str, **labels: str) -> None:
         self._labels = labels
@@ -68,6 +68,6 @@ class Refusals:
         self.collect = self._counter.collect
 
     def count(self, status: int) -> None:
-        """Count an answer if it is an error."""
+        """Count an answer if its status is an error."""
         if status >= 400:
             self._counter.labels(**self._labels, status=str(status)).inc()

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 from pipeline.metrics.exposition import PATH, expose
 
 
-def add_route(app: flask.Flask, found: CollectorRegistry) -> None:
-    """Have `app` answer a scrape with `found`."""
+def add_route(app: flask.Flask, registry: CollectorRegistry) -> None:
+    """Add a route to `app` that answers a scrape with `registry`."""
 
     @app.get(PATH)
     def metrics() -> flask.Response:
-        body, content_type = expose(found, flask.request.headers.get("Accept", ""))
+        body, content_type = expose(registry, flask.request.headers.get("Accept", ""))
         return flask.Response(body, content_type=content_type)

@@ -1,4 +1,4 @@
-"""`/metrics` and `/healthz` of a stage that serves nothing else."""
+"""A server of `/metrics` and `/healthz`, for a stage without a server of its own."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from prometheus_client import CollectorRegistry
 from pipeline import lifecycle, logs
 from pipeline.addresses import base_url
 from pipeline.metrics.exposition import PATH, expose
-from pipeline.problems import problem
+from pipeline.problems import CONTENT_TYPE, Refusal
 
 log = logs.get(__name__)
 
 Health = Callable[[], dict[str, object]]
-"""What `/healthz` answers: with 200 if its `status` is `ok`, with 503 otherwise."""
+"""Returns the answer of `/healthz`; the HTTP status is 200 if its `status` is `ok`, 503 otherwise."""
 
 
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, found: CollectorRegistry, health: Health) -> None:
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.found = found
+        self.registry = registry
         self.health = health
         super().__init__((host, port), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log what a request failed of, a client that left included; the others go on."""
+        """Log a failed request, for instance of a client that disconnected; other requests go on."""
         log.warning("a request for metrics failed", client=str(client_address), exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    # Whoever connects and says nothing holds a thread no longer than this, seconds.
+    # A client that connects and sends nothing holds a thread for this long, seconds.
     timeout = 10.0
 
     def do_GET(self) -> None:
         """Answer (http.server calls this)."""
         path = self.path.partition("?")[0]
         if path == PATH:
-            self._answer(200, *expose(self.server.found, self.headers.get("Accept", "")))
+            self._answer(200, *expose(self.server.registry, self.headers.get("Accept", "")))
         elif path == "/healthz":
             health = self.server.health()
             self._answer(200 if health["status"] == "ok" else 503, msgspec.json.encode(health), "application/json")
@@ -57,13 +57,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with a problem document (http.server calls this for what it cannot read)."""
+        """Answer with a problem document (http.server calls this for a request that it cannot handle)."""
         seen = ascii(self.requestline[:200])
-        detail = f"{seen} is nothing this stage serves: use GET {PATH} or GET /healthz"
-        self._answer(code, *problem(code, HTTPStatus(code).phrase, detail))
+        refusal = Refusal(
+            code, HTTPStatus(code).phrase, f"{seen} is not served by this stage: use GET {PATH} or GET /healthz"
+        )
+        self._answer(code, refusal.body(), CONTENT_TYPE)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's own name
-        """Say nothing: a scrape is no event."""
+        """Do not log requests: a scrape is not an event."""
 
     def _answer(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)
@@ -74,14 +76,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(host: str, port: int, found: CollectorRegistry, health: Health) -> Iterator[str]:
-    """Serve `found` and `health` from a thread while the body runs; yield the address, http://host:port.
+def serving(host: str, port: int, registry: CollectorRegistry, health: Health) -> Iterator[str]:
+    """Serve `registry` and `health` from a thread while the body runs; yield the URL, http://host:port.
 
     Raises PortInUseError.
     """
     port = lifecycle.claim_port(host, port, "metrics_port")
     url = base_url("", host, port)
-    with _Server(host, port, found, health) as server:
+    with _Server(host, port, registry, health) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         thread.start()
         log.info("serving metrics", url=url + PATH)

@@ -1,4 +1,4 @@
-"""What a stage did with the windows that came to it: the same figures for every stage from Spark on."""
+"""Metrics of the windows that a stage received: the same for every stage from Spark on."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from prometheus_client import Counter, Gauge, Histogram, Metric
 from pipeline.messages import Window
 
 NS = 1_000_000_000
-# A window leaves Spark some 0.3 s after its trigger and is with the clients within the next tenths; the trigger's
-# own interval is beyond the longest.
+# A window leaves Spark about 0.3 s after its trigger and reaches the clients a few tenths of a second later. The last
+# bound is above the trigger interval.
 LATENCY_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 REASONS = ("duplicate", "malformed", "unsendable")
 
 
 class WindowMeters:
-    """Figures of one stage, named as in `hops`; touched once a window."""
+    """Metrics of one stage, named as in `hops`; updated once per window."""
 
     def __init__(self, stage: str) -> None:
         self._forwarded = Counter(
-            "emostream_windows_forwarded", "Windows this stage passed on.", ["stage"], registry=None
+            "emostream_windows_forwarded", "Windows that this stage forwarded.", ["stage"], registry=None
         )
         self._dropped = Counter(
             "emostream_windows_dropped",
-            "Records this stage did not pass on: windows it had forwarded already, and what was no window.",
+            "Records that this stage did not forward: duplicates, unreadable records, and windows that cannot be sent.",
             ["stage", "reason"],
             registry=None,
         )
         self._latency = Histogram(
             "emostream_window_latency_seconds",
-            "From a window's trigger until this stage passed it on.",
+            "Time from a window's trigger until this stage forwarded it.",
             ["stage"],
             registry=None,
             buckets=LATENCY_BUCKETS_S,
         )
         self._last = Gauge(
             "emostream_window_last_timestamp_seconds",
-            "When this stage last passed a window on, in seconds since the epoch; 0 before the first.",
+            "When this stage last forwarded a window, in seconds since the epoch; 0 before the first one.",
             ["stage"],
             registry=None,
         )
@@ -47,18 +47,18 @@ class WindowMeters:
         self._by_reason = {reason: self._dropped.labels(stage, reason) for reason in REASONS}
 
     def passed(self, window: Window, sent_ns: int) -> None:
-        """Count a window that was passed on at `sent_ns`, epoch nanoseconds."""
+        """Count a window that was forwarded at `sent_ns`, epoch nanoseconds."""
         self._passed.inc()
-        # Clocks of two machines may disagree by more than the stages between them took.
+        # The clocks of two machines may differ by more than the window took between them.
         self._took.observe(max(0, sent_ns - window.trigger_ns) / NS)
         self._when.set(sent_ns / NS)
 
     def dropped(self, reason: str) -> None:
-        """Count a record that was not passed on, for one of REASONS."""
+        """Count a record that was not forwarded, for one of REASONS."""
         self._by_reason[reason].inc()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures."""
+        """Yield the metrics."""
         families: Iterable[Counter | Gauge | Histogram] = (self._forwarded, self._dropped, self._latency, self._last)
         for family in families:
             yield from family.collect()

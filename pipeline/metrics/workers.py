@@ -1,8 +1,7 @@
 """Metrics of a stage that runs as several worker processes behind one port.
 
-A scrape reaches whichever worker takes it, so each writes its figures to a file and the one that is asked adds all of
-them up: the multiprocess mode of prometheus_client. What a dead worker has counted stays counted; what it held (a
-gauge) goes with it.
+A scrape reaches any one of the workers. So each worker writes its metrics to a file, and the one that is asked adds up
+all files: the multiprocess mode of prometheus_client. A dead worker's counters still count; its gauges do not.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Let the worker processes that are started meanwhile share their metrics."""
+    """Let the worker processes that are started in the body share their metrics."""
     folder = tempfile.mkdtemp(prefix="emostream-metrics-")
     os.environ[FOLDER] = folder
     try:
@@ -34,16 +33,16 @@ def together() -> Iterator[None]:
 
 
 def join() -> None:
-    """Make this process one of the workers; call it before it makes its first metric.
+    """Make this process one of the workers; call it before the process creates its first metric.
 
-    The library chooses by the variable when it is imported, which for a forked worker is before the variable was set.
+    The library reads the variable at import, which in a forked worker was before the variable was set.
     """
     if FOLDER in os.environ:
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
 
-def everyones(own: Sequence[Collector]) -> Iterable[Metric]:
-    """Return the sums over all workers, or what `own` collect where this process is the only one."""
+def summed(own: Sequence[Collector]) -> Iterable[Metric]:
+    """Return the sums over all workers, or the metrics of `own` if this process is the only one."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         return [metric for collector in own for metric in collector.collect()]

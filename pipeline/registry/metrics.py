@@ -13,7 +13,7 @@ from prometheus_client import Counter, Metric
 
 from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement
-from pipeline.metrics.exposition import PATH, Refusals, gauge, registry
+from pipeline.metrics.exposition import PATH, Refusals, collector_registry, gauge
 from pipeline.metrics.flask_route import add_route
 from pipeline.registry.assignments import Assignments
 from pipeline.registry.batch_writer import BatchWriter
@@ -40,7 +40,7 @@ class RegistryMeters:
 
     def attach(self, app: flask.Flask) -> None:
         """Add `GET /metrics` and `GET /targets` to `app`, and count its refusals."""
-        add_route(app, registry(self))
+        add_route(app, collector_registry(self))
 
         @app.get("/targets")
         def targets() -> flask.Response:

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import Histogram, Metric
 
 from pipeline.messages import Transport, Window
-from pipeline.metrics.exposition import PATH, Refusals, counter, expose, gauge, registry
+from pipeline.metrics.exposition import PATH, Refusals, collector_registry, counter, expose, gauge
 from pipeline.metrics.windows import WindowMeters
 from pipeline.subscriber.fanout import Fanout
 from pipeline.tokens import Tokens
@@ -51,7 +51,7 @@ class StreamMeters:
     def attach(self, app: web.Application, streams_max: int) -> None:
         """Add `GET /metrics` to `app`, and count the requests it refuses; it accepts up to `streams_max` streams."""
         self._streams_max = streams_max
-        collectors = registry(self)
+        collectors = collector_registry(self)
 
         async def metrics(request: web.Request) -> web.Response:
             body, content_type = expose(collectors, request.headers.get("Accept", ""))

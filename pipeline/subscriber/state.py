@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -12,7 +13,7 @@ from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Record
 from pipeline.bus.records import keyed, readable
 from pipeline.errors import MessageError
-from pipeline.messages import Announcement, HighWater, Hop, Window, decode_registration, decode_window
+from pipeline.messages import Announcement, HighWater, Hop, decode_registration, decode_window
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.metrics import StreamMeters
 from pipeline.tokens import Tokens
@@ -63,7 +64,8 @@ class Subscriber:
         """Publish the new windows in `records` of the cluster's feed; measure them if they are `live`, not history."""
         if records:
             self._feed_offset = records[-1].offset
-        for record, window in readable(records, self._decode_window, "window"):
+        malformed = partial(self.meters.windows.dropped, "malformed")
+        for record, window in readable(records, decode_window, "window", malformed):
             # A cluster that was removed and added again missed windows in between: those before the gap are not sent.
             if window.hops and window.hops[0].offset < self._from_offset:
                 continue
@@ -82,13 +84,6 @@ class Subscriber:
                 continue
             if live:
                 self.meters.published(window, hop.sent_ns, time.perf_counter() - started_s)
-
-    def _decode_window(self, value: bytes | None) -> Window:
-        try:
-            return decode_window(value)
-        except MessageError:
-            self.meters.windows.dropped("malformed")
-            raise
 
     def take_registrations(self, records: Sequence[Record], _received_ns: int = 0) -> None:
         """Update the tokens; end the streams of clients that were deleted or assigned to another subscriber."""

@@ -1,1 +1,1 @@
-"""The supervisor: starts every stage of a chain, restarts what dies, and scales it."""
+"""The supervisor: starts every stage of a chain, restarts stages that die, and scales the chain."""

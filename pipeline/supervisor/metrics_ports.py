@@ -1,4 +1,4 @@
-"""Where the stages of a chain are asked for their metrics."""
+"""The ports and addresses of the stages' metrics."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ LAST_PORT = 65535
 
 
 def with_ports(plan: Iterable[Stage], settings: Settings) -> tuple[list[Stage], dict[str, str]]:
-    """Give each stage that serves nothing else a port; return the stages, and the address of those by name.
+    """Give a metrics port to each stage without a server of its own; return all stages, and those stages' URLs by name.
 
-    `metrics_port` is the first one's, and the others follow in order, so that a scrape configuration can name them; 0
-    takes free ones. A stage that dies is started on the same port again. Raises PortInUseError, or SettingError when
-    there are not so many ports.
+    The first of them gets `metrics_port` and the others follow in order, so that a scrape configuration can list them;
+    0 means free ports. A restarted stage keeps its port. Raises PortInUseError, or SettingError if the ports would
+    exceed LAST_PORT.
     """
     given: list[Stage] = []
     urls: dict[str, str] = {}
     for stage in plan:
         if stage.metered:
-            wanted = settings.metrics_port and settings.metrics_port + len(urls)
-            if wanted > LAST_PORT:
+            number = settings.metrics_port and settings.metrics_port + len(urls)
+            if number > LAST_PORT:
                 raise SettingError(
-                    f"metrics_port is {settings.metrics_port} and {stage.name} would need port {wanted}, above "
+                    f"metrics_port is {settings.metrics_port} and {stage.name} would need port {number}, above "
                     f"{LAST_PORT}: choose a lower one, or 0 for free ones"
                 )
-            port = lifecycle.claim_port(settings.host, wanted, "metrics_port")
+            port = lifecycle.claim_port(settings.host, number, "metrics_port")
             urls[stage.name] = base_url("", settings.host, port)
             stage = replace(stage, arguments=(*stage.arguments, "--metrics-port", str(port)))
         given.append(stage)
     return given, urls
 
 
-def addresses(servers: Mapping[str, str], said: Sequence[Announcement]) -> dict[str, str]:
-    """Return the address of each stage's metrics: of `servers`, name → URL, and of the subscribers as they `said`."""
-    subscribers = {SubscriberId(one.cluster, one.subscriber).stage: one.url for one in said}
+def addresses(servers: Mapping[str, str], announcements: Sequence[Announcement]) -> dict[str, str]:
+    """Return the URL of each stage's metrics, by name: of `servers` (name → URL) and of the announced subscribers."""
+    subscribers = {SubscriberId(each.cluster, each.subscriber).stage: each.url for each in announcements}
     return {name: url + PATH for name, url in {**servers, **subscribers}.items()}

@@ -1,4 +1,4 @@
-"""Which processes make up a chain, in the order in which they may stop. No I/O."""
+"""The processes of a chain, and the order in which they stop. No I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline.settings import Settings
 
 @dataclass(frozen=True)
 class Stage:
-    """One process: its name, what `python -m` runs, its arguments, and its place in the order of stopping.
+    """One process: its name, the module that `python -m` runs, its arguments, and its rank in the order of stopping.
 
-    Stages of a lower `rank` stop first: ingest while Kafka still takes its last flush, Kafka after everyone.
+    Stages of a lower `rank` stop first: ingest while Kafka still accepts its last flush, Kafka after all others.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Stage:
     arguments: tuple[str, ...] = ()
     rank: int = 1
     metered: bool = False
-    """Whether it serves nothing but its metrics, and so needs a port for them."""
+    """Whether it serves only metrics, and so needs a port for them."""
 
     @property
     def command(self) -> list[str]:
@@ -31,7 +31,7 @@ class Stage:
 
 
 def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequence[Stage]:
-    """Return every process of the chain; `broker_port` None means a Kafka that is there already."""
+    """Return every process of the chain; `broker_port` None means that an existing Kafka is used."""
     result = []
     if broker_port is not None:
         result.append(Stage("kafka", "pipeline.broker", ("--port", str(broker_port), "--data-dir", data_dir), rank=2))
@@ -47,7 +47,7 @@ def stages(settings: Settings, broker_port: int | None, data_dir: str) -> Sequen
 
 
 def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
-    """Return the processes of one cluster: its publisher, and its subscribers, named from 1 on; none for 0."""
+    """Return the processes of one cluster: its publisher and subscribers 1, 2, …; none for 0 subscribers."""
     if not subscribers:
         return []
     return [
@@ -64,13 +64,13 @@ def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
 
 
 def scaled(plan: Sequence[Stage], cluster: str, subscribers: int) -> tuple[list[Stage], list[Stage]]:
-    """Return what to start, in order, and what to stop, in order, so that `cluster` has so many subscribers.
+    """Return the stages to start and the stages to stop, both in order, so that `cluster` has this many subscribers.
 
-    A new cluster begins with its publisher, and one without subscribers ends with it.
+    A new cluster's publisher starts first; with 0 subscribers the publisher stops last.
     """
     wanted = cluster_stages(cluster, subscribers)
-    there = [stage for stage in plan if stage.arguments[:2] == ("--cluster", cluster)]
-    # By name: what runs has its port for metrics among its arguments.
-    start = [stage for stage in wanted if stage.name not in {one.name for one in there}]
-    stop = [stage for stage in reversed(there) if stage.name not in {one.name for one in wanted}]
+    running = [stage for stage in plan if stage.arguments[:2] == ("--cluster", cluster)]
+    # Compared by name: the arguments of a running stage include its metrics port.
+    start = [stage for stage in wanted if stage.name not in {each.name for each in running}]
+    stop = [stage for stage in reversed(running) if stage.name not in {each.name for each in wanted}]
     return start, stop

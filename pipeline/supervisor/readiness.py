@@ -1,4 +1,4 @@
-"""Whether a chain that was just started carries a window from end to end."""
+"""Waiting until a started chain has carried a first window from end to end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pipeline import cluster_routes
 from pipeline.bus.base import Bus
+from pipeline.bus.records import keyed, readable
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement, Window, decode_announcement, decode_window
@@ -21,15 +22,15 @@ POLL_S = 0.1
 def await_first_window(
     bus: Bus, settings: Settings, health_urls: Mapping[str, str], stop: threading.Event, timeout_s: float
 ) -> list[Announcement]:
-    """Send a probe through the chain; return every subscriber's announcement once each has had its window.
+    """Send a probe through the chain; return every subscriber's announcement once each has sent the probe's window.
 
-    The probe is a null record: it carries no reaction and counts nothing, but Spark runs a micro-batch for it.
-    `health_urls` maps a stage to what must answer 200. Raises EmoStreamError naming what is still missing after
-    `timeout_s`; returns [] when `stop` is set first.
+    The probe is a null record: it holds no reaction and adds to no count, but Spark runs a micro-batch for it.
+    `health_urls` maps a stage to the URL that must answer 200. Raises EmoStreamError after `timeout_s`, naming the
+    stages that are not ready; returns [] if `stop` is set first.
     """
     names = topics(settings)
     bus.ensure(names.events, names.aggregates, names.subscribers)
-    # A cluster whose publisher is slow to start would join behind the probe's window, and wait for ever.
+    # A cluster whose publisher starts slowly would otherwise join after the probe's window and never get it.
     cluster_routes.join(bus, names, (str(cluster) for cluster in range(1, settings.clusters + 1)))
     windows = bus.reader(names.aggregates.name, bus.ends(names.aggregates.name))
     announcements = bus.reader(names.subscribers.name, bus.ends(names.subscribers.name))
@@ -44,20 +45,19 @@ def await_first_window(
     try:
         while not stop.is_set():
             if first is None:
-                first = next((decode_window(record.value) for record in windows.poll(POLL_S)), None)
-            for record in announcements.poll(POLL_S):
-                if record.value is not None:
-                    said = decode_announcement(record.value)
-                    latest[said.cluster, said.subscriber] = said
+                first = next((window for _, window in readable(windows.poll(POLL_S), decode_window, "window")), None)
+            for _, announcement in keyed(announcements.poll(POLL_S), decode_announcement, "announcement"):
+                if announcement is not None:
+                    latest[announcement.cluster, announcement.subscriber] = announcement
             unhealthy = {name: url for name, url in unhealthy.items() if not _answers(url)}
-            waiting = sorted(f"subscriber {c}/{s}" for c, s in expected if not _has(latest.get((c, s)), first))
+            waiting = sorted(f"subscriber {c}/{s}" for c, s in expected if not _has_sent(latest.get((c, s)), first))
             if first is not None and not waiting and not unhealthy:
-                return [latest[place] for place in sorted(expected)]
+                return [latest[subscriber] for subscriber in sorted(expected)]
             if time.monotonic() > deadline_s:
                 missing = [*(["Spark's first window"] if first is None else waiting), *unhealthy]
                 raise EmoStreamError(
-                    f"not ready after {timeout_s:g} s, still missing: {', '.join(missing)}; "
-                    f"see the logs in {settings.run_dir}/logs, or allow more with --ready-timeout-s"
+                    f"the chain is not ready after {timeout_s:g} s, still missing: {', '.join(missing)}: "
+                    f"see the logs in {settings.run_dir}/logs, or allow more time with --ready-timeout-s"
                 )
         return []
     finally:
@@ -66,10 +66,10 @@ def await_first_window(
         announcements.close()
 
 
-def _has(said: Announcement | None, window: Window | None) -> bool:
-    if said is None or window is None or said.last_event_id is None:
+def _has_sent(announcement: Announcement | None, window: Window | None) -> bool:
+    if announcement is None or window is None or announcement.last_event_id is None:
         return False
-    epoch, _, number = said.last_event_id.rpartition(":")
+    epoch, _, number = announcement.last_event_id.rpartition(":")
     return epoch == window.epoch and int(number) >= window.window
 
 

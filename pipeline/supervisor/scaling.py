@@ -1,4 +1,4 @@
-"""Scaling a chain that runs: asking its supervisor, and waiting until the registry sees what was asked for."""
+"""Scaling a running chain: ask its supervisor, then wait until the registry shows the result."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ POLL_S = 0.2
 
 
 def scale(run_dir: Path, cluster: str, subscribers: int, timeout_s: float) -> dict[str, Any]:
-    """Give `cluster` of the chain in `run_dir` so many subscribers; 0 removes it, a new name adds it.
+    """Set the number of `cluster`'s subscribers in the chain in `run_dir`; 0 removes the cluster, a new name adds one.
 
-    Return what was started and stopped, once the registry sees those that came and none of those that went. Raises
-    SettingError when no chain runs there, EmoStreamError when it does not do as asked within `timeout_s`; asking again
-    is harmless.
+    Return the stages started and stopped, once the registry lists all new subscribers and none of the removed ones.
+    Raises SettingError if no chain runs there, EmoStreamError if this takes longer than `timeout_s`. Calling it again
+    with the same arguments does no harm.
     """
     deadline_s = time.monotonic() + timeout_s
-    said = find(run_dir)
-    answer = _ask(said["control"], cluster, subscribers, timeout_s)
+    running = find(run_dir)
+    answer = _ask(running["control"], cluster, subscribers, timeout_s)
     prefix = SubscriberId(cluster, "").stage
-    went = {name.removeprefix(prefix) for name in answer["stopped"] if name.startswith(prefix)}
-    names = topics(Settings(topic_prefix=said["topic_prefix"]))
-    with closing(KafkaBus(said["bootstrap_servers"], timeout_s)) as bus:
+    removed = {name.removeprefix(prefix) for name in answer["stopped"] if name.startswith(prefix)}
+    names = topics(Settings(topic_prefix=running["topic_prefix"]))
+    with closing(KafkaBus(running["bootstrap_servers"], timeout_s)) as bus:
         if not subscribers:
             cluster_routes.leave(bus, names, cluster)
-        # They say so themselves; one that had to be killed could not.
-        if went:
+        # A subscriber withdraws its announcement itself, but not if it had to be killed.
+        if removed:
             with closing(bus.writer()) as writer:
-                for subscriber in went:
+                for subscriber in removed:
                     writer.send(names.subscribers.name, None, SubscriberId(cluster, subscriber).key.encode())
                 writer.flush()
-    wanted = {str(number) for number in range(1, subscribers + 1)}
-    while missing := _missing(said["registry"], cluster, wanted, went):
+    expected = {str(number) for number in range(1, subscribers + 1)}
+    while missing := _missing(running["registry"], cluster, expected, removed):
         if time.monotonic() > deadline_s:
             raise EmoStreamError(
-                f"cluster {cluster} is not as asked after {timeout_s:g} s: {missing}; see the logs in "
-                f"{said['run_dir']}/logs, or allow more with --timeout-s"
+                f"cluster {cluster} does not have {subscribers} subscribers after {timeout_s:g} s, {missing}: "
+                f"see the logs in {running['run_dir']}/logs, or allow more time with --timeout-s"
             )
         time.sleep(POLL_S)
     return {"cluster": cluster, "subscribers": subscribers, "started": answer["started"], "stopped": answer["stopped"]}
 
 
 def _ask(control: str, cluster: str, subscribers: int, timeout_s: float) -> dict[str, Any]:
-    """Have the supervisor do it, and wait until it has."""
+    """Ask the supervisor to scale, and wait for its answer."""
     client = CircusClient(endpoint=control, timeout=timeout_s)
     try:
         answer: dict[str, Any] = client.send_message("scale", cluster=cluster, subscribers=subscribers, waiting=True)
     except CallError as error:
         raise EmoStreamError(
             f"the chain's supervisor did not answer at {control} within {timeout_s:g} s ({error}): "
-            "allow more with --timeout-s"
+            "allow more time with --timeout-s"
         ) from error
     finally:
         client.stop()
@@ -73,16 +73,16 @@ def _ask(control: str, cluster: str, subscribers: int, timeout_s: float) -> dict
     return answer
 
 
-def _missing(registry: str, cluster: str, wanted: set[str], went: set[str]) -> str:
-    """Return what the registry does not see yet; empty when all is as asked."""
+def _missing(registry: str, cluster: str, expected: set[str], removed: set[str]) -> str:
+    """Return how the registry differs from what was asked for; empty if it does not."""
     try:
         with urllib.request.urlopen(f"{registry}/clusters", timeout=5) as response:
             clusters = json.load(response)["clusters"]
     except (OSError, ValueError) as error:
         return f"the registry at {registry} does not answer ({error})"
-    members = [member for one in clusters if one["cluster"] == cluster for member in one["subscribers"]]
+    members = [member for each in clusters if each["cluster"] == cluster for member in each["subscribers"]]
     live = {member["subscriber"] for member in members if member["live"]}
-    left = went & {member["subscriber"] for member in members}
-    if wanted - live:
-        return f"subscriber {', '.join(sorted(wanted - live))} is not live"
-    return f"subscriber {', '.join(sorted(left))} is still listed" if left else ""
+    listed = removed & {member["subscriber"] for member in members}
+    if expected - live:
+        return f"subscriber {', '.join(sorted(expected - live))} is not live"
+    return f"subscriber {', '.join(sorted(listed))} is still listed" if listed else ""

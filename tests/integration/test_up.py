@@ -174,4 +174,4 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     """A misspelt environment variable is an error that names it, not a default left in force."""
     ended = run_to_end(_command(tmp_path), EMOSTREAM_TRIGER_S="2")
     assert ended.returncode == 1
-    assert "EMOSTREAM_TRIGER_S names no setting" in ended.stderr
+    assert "EMOSTREAM_TRIGER_S is not a setting" in ended.stderr

@@ -1,4 +1,4 @@
-"""How clusters join, leave, and come back, and who is told."""
+"""Clusters join, leave and join again, and the main publisher follows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline import cluster_routes, main_publisher
 from pipeline.bus.base import Bus
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
-from pipeline.main_publisher import ClusterRoutes
+from pipeline.main_publisher import ClusterForwarders
 from pipeline.messages import ClusterRoute, Hop, Window, decode_window, encode
 from pipeline.settings import Settings
 
@@ -22,29 +22,29 @@ AGGREGATES = NAMES.aggregates.name
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
+    """Wait until `condition` is true."""
     deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < deadline, "waited 20 s in vain"
+        assert time.monotonic() < deadline, "not true after 20 s"
         threading.Event().wait(0.002)
 
 
 def emit(bus: Bus, *numbers: int) -> None:
-    """Play Spark's job."""
+    """Emit windows as the Spark job does."""
     with closing(bus.writer()) as writer:
         for number in numbers:
             writer.send(AGGREGATES, encode(Window("e", number, 1, 2, {}, 0, [])))
 
 
 def windows(bus: Bus, cluster: str) -> list[int]:
-    """What a cluster was given."""
+    """Return the windows that a cluster got."""
     name = NAMES.cluster(cluster).name
     bus.ensure(NAMES.cluster(cluster))
     return [decode_window(record.value).window for record in bus.tail(name, 999)]
 
 
 def prepared() -> MemoryBus:
-    """A bus with the topics a main publisher needs."""
+    """Return a bus with the topics that a main publisher needs."""
     bus = MemoryBus()
     bus.ensure(NAMES.aggregates, NAMES.clusters)
     return bus
@@ -52,13 +52,13 @@ def prepared() -> MemoryBus:
 
 @contextmanager
 def publishing(bus: MemoryBus) -> Iterator[None]:
-    """A main publisher at work, which ends cleanly."""
+    """Run a main publisher, and check that it ends without an error."""
     stop = threading.Event()
     failures: list[BaseException] = []
 
     def run() -> None:
-        with closing(ClusterRoutes(lambda: bus, NAMES, failures.append)) as routes:
-            main_publisher.follow(bus, NAMES, routes, stop)
+        with closing(ClusterForwarders(lambda: bus, NAMES, failures.append)) as forwarders:
+            main_publisher.follow(bus, NAMES, forwarders, stop)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -69,50 +69,50 @@ def publishing(bus: MemoryBus) -> Iterator[None]:
         thread.join(20)
     assert not thread.is_alive()
     assert failures == []
-    assert not [left for left in threading.enumerate() if left.name.startswith("forward-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("forward-")]
 
 
-def said(bus: Bus) -> dict[str, ClusterRoute | None]:
-    """What the topic says."""
+def routes(bus: Bus) -> dict[str, ClusterRoute | None]:
+    """Return the routes on the topic `clusters`."""
     return cluster_routes.read(bus.tail(NAMES.clusters.name, 999))
 
 
-def test_a_cluster_joins_once() -> None:
-    """With what is yet to come; joining again, as after a restart, changes nothing."""
+def test_joining_again_changes_nothing() -> None:
+    """A cluster gets the windows after it joined first, also after a restart."""
     bus = prepared()
     emit(bus, 0, 1)
     cluster_routes.join(bus, NAMES, ["1"])
     emit(bus, 2)
     cluster_routes.join(bus, NAMES, ["1", "2"])
-    assert said(bus) == {"1": ClusterRoute("1", 2), "2": ClusterRoute("2", 3)}
+    assert routes(bus) == {"1": ClusterRoute("1", 2), "2": ClusterRoute("2", 3)}
     assert len(bus.tail(NAMES.clusters.name, 9)) == 2
 
 
-def test_a_cluster_that_comes_back_joins_anew() -> None:
-    """Its first time is over."""
+def test_cluster_that_left_joins_with_a_new_route() -> None:
+    """The new route starts at the current end of the topic."""
     bus = prepared()
     cluster_routes.join(bus, NAMES, ["1"])
     cluster_routes.leave(bus, NAMES, "1")
-    assert said(bus) == {"1": None}
+    assert routes(bus) == {"1": None}
     emit(bus, 0, 1, 2)
     cluster_routes.join(bus, NAMES, ["1"])
-    assert said(bus) == {"1": ClusterRoute("1", 3)}
+    assert routes(bus) == {"1": ClusterRoute("1", 3)}
 
 
-def test_records_that_are_no_routes_are_passed_over() -> None:
-    """A foreign writer neither adds nor removes a cluster."""
+def test_unreadable_routes_are_skipped() -> None:
+    """Records of a foreign writer neither add nor remove a cluster."""
     bus = prepared()
     writer = bus.writer()
     writer.send(NAMES.clusters.name, b"nonsense", b"1")
     writer.send(NAMES.clusters.name, b"{}", b"1")
     writer.send(NAMES.clusters.name, encode(ClusterRoute("1", 0)))
-    assert said(bus) == {}
+    assert routes(bus) == {}
     cluster_routes.join(bus, NAMES, ["1"])
-    assert said(bus) == {"1": ClusterRoute("1", 0)}
+    assert routes(bus) == {"1": ClusterRoute("1", 0)}
 
 
-def test_every_cluster_gets_the_windows_from_when_it_joined() -> None:
-    """Also those that were emitted before the main publisher heard of it."""
+def test_cluster_gets_every_window_after_it_joined() -> None:
+    """Also those emitted before the main publisher read the route."""
     bus = prepared()
     cluster_routes.join(bus, NAMES, ["1"])
     emit(bus, 0)
@@ -127,8 +127,8 @@ def test_every_cluster_gets_the_windows_from_when_it_joined() -> None:
     assert window.hops[0].stage == "main-publisher"
 
 
-def test_a_cluster_that_left_gets_nothing_and_the_others_go_on() -> None:
-    """When it comes back it begins with what is new, and what it missed is not made up for."""
+def test_cluster_that_left_gets_no_windows_and_others_do() -> None:
+    """When it joins again it gets new windows only."""
     bus = prepared()
     cluster_routes.join(bus, NAMES, ["1", "2"])
     with publishing(bus):
@@ -144,8 +144,8 @@ def test_a_cluster_that_left_gets_nothing_and_the_others_go_on() -> None:
         until(lambda: windows(bus, "1") == [0, 1, 2])
 
 
-def test_a_restarted_main_publisher_goes_on_where_each_cluster_is() -> None:
-    """It knows who has joined and left, and gives each what came while it was away, once."""
+def test_restarted_main_publisher_continues_per_cluster() -> None:
+    """It reads the current routes, and sends each cluster the windows that it missed, once."""
     bus = prepared()
     cluster_routes.join(bus, NAMES, ["1", "2", "3"])
     with publishing(bus):
@@ -163,17 +163,17 @@ def test_a_restarted_main_publisher_goes_on_where_each_cluster_is() -> None:
     assert windows(bus, "2") == [0]
 
 
-def test_a_forwarder_that_gives_up_is_told_of() -> None:
-    """The stage ends with its error, and is started again."""
+def test_failed_forwarder_is_reported() -> None:
+    """The stage gets the error and can end."""
     failures: list[BaseException] = []
 
     def connect() -> Bus:
         raise ConnectionError("away")
 
-    with closing(ClusterRoutes(connect, NAMES, failures.append)) as routes:
+    with closing(ClusterForwarders(connect, NAMES, failures.append)) as forwarders:
         bus = prepared()
         cluster_routes.join(bus, NAMES, ["1"])
-        routes.hear(bus.tail(NAMES.clusters.name, 9))
+        forwarders.apply(bus.tail(NAMES.clusters.name, 9))
         until(lambda: len(failures) == 1)
     with pytest.raises(ConnectionError, match="away"):
         raise failures[0]

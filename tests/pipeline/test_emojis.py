@@ -1,4 +1,4 @@
-"""Which strings are one emoji, and that every spelling of one counts together."""
+"""The strings that are one emoji, and the common form of their spellings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SELECTOR = "\ufe0f"
 
 @pytest.mark.parametrize("status", ["fully_qualified", "minimally_qualified", "unqualified"])
 def test_every_spelling_has_one_fully_qualified_form(status: str) -> None:
-    """Each spelling in Unicode's list maps to a fully-qualified one of the same characters, and that one to itself."""
+    """Each spelling in Unicode's list maps to a fully-qualified one with the same characters, which maps to itself."""
     spellings = [text for text, data in emoji.EMOJI_DATA.items() if data["status"] == emoji.STATUS[status]]
     assert spellings
     for text in spellings:
@@ -34,8 +34,8 @@ def test_every_spelling_has_one_fully_qualified_form(status: str) -> None:
 
 
 @given(text=st.sampled_from(SPELLINGS), left=st.sampled_from(["", *SPELLINGS, "a", " ", "\x00"]))
-def test_one_emoji_is_one_and_anything_beside_it_is_too_much(text: str, left: str) -> None:
-    """A second emoji, a letter, a space or a null beside an emoji makes it no longer one."""
+def test_emoji_with_anything_beside_it_is_refused(text: str, left: str) -> None:
+    """A second emoji, a letter, a space or a null character beside an emoji."""
     together = left + text
     if not left or together in emoji.EMOJI_DATA:
         assert canonical(together) is not None
@@ -44,39 +44,39 @@ def test_one_emoji_is_one_and_anything_beside_it_is_too_much(text: str, left: st
 
 
 @given(text=st.text(st.characters(exclude_categories=["So", "Sk", "Mn", "Cf", "Cs"])))
-def test_text_is_no_emoji(text: str) -> None:
-    """Letters, digits, punctuation and nothing at all are no emoji; keycaps and flags need their marks."""
+def test_plain_text_is_refused(text: str) -> None:
+    """Letters, digits, punctuation and the empty string; keycaps and flags need their combining characters."""
     if text not in emoji.EMOJI_DATA:
         assert canonical(text) is None
 
 
 @pytest.mark.parametrize(("text", "form"), [("❤", "❤️"), ("☺", "☺️"), ("👁‍🗨", "👁️‍🗨️"), ("👍🏽", "👍🏽"), ("🇮🇪", "🇮🇪")])
-def test_spellings_that_look_alike_count_together(text: str, form: str) -> None:
-    """A heart without its variation selector is the same heart."""
+def test_spellings_that_look_the_same_count_together(text: str, form: str) -> None:
+    """For example, a heart with and without the variation selector."""
     assert canonical(text) == form
 
 
-@pytest.mark.parametrize(("one", "other"), [("👍", "👍🏽"), ("👍🏻", "👍🏿"), ("🤷‍♀️", "🤷‍♂️"), ("🇮🇪", "🇮🇹")])
-def test_tones_genders_and_flags_stay_distinct(one: str, other: str) -> None:
-    """What looks different is counted apart."""
-    assert canonical(one) != canonical(other)
+@pytest.mark.parametrize(("first", "second"), [("👍", "👍🏽"), ("👍🏻", "👍🏿"), ("🤷‍♀️", "🤷‍♂️"), ("🇮🇪", "🇮🇹")])
+def test_tones_genders_and_flags_stay_distinct(first: str, second: str) -> None:
+    """Emoji that look different are counted separately."""
+    assert canonical(first) != canonical(second)
 
 
 @pytest.mark.parametrize("text", ["", "🏽", "😂😂", "\U0001f1ee", SELECTOR, "\u200d", ":joy:", "\ud83d"])
-def test_parts_and_names_are_no_emoji(text: str) -> None:
-    """A skin tone alone, half a flag, a joiner, a short name or half a surrogate pair is not an emoji."""
+def test_parts_and_names_of_emoji_are_refused(text: str) -> None:
+    """A skin tone alone, half a flag, a joiner, a short name, or half a surrogate pair."""
     assert canonical(text) is None
 
 
-def test_what_the_load_sends_is_canonical() -> None:
-    """The instrument compares counts by the type it sent, so it has to send the form that is counted."""
+def test_emojis_of_the_load_are_canonical() -> None:
+    """The instrument compares counts per type that it sent, so it must send the form that is counted."""
     assert [canonical(text) for text in POPULAR_EMOJIS] == list(POPULAR_EMOJIS)
 
 
-def test_a_real_audience_types_only_what_is_known() -> None:
-    """Every emoji of a recorded live event, as people typed it, is accepted."""
+def test_every_emoji_of_a_real_audience_is_accepted() -> None:
+    """The emoji of a recorded live event, as people typed them."""
     if not TRACE.exists():
-        pytest.skip(f"the real trace is not here: {TRACE.name} belongs in ../shared/data")
+        pytest.skip(f"the recording {TRACE.name} is not on this machine")
     with TRACE.open(encoding="utf-8", newline="") as handle:
         typed = {row["emoji_type"] for row in csv.DictReader(handle)}
     assert len(typed) > 100

@@ -1,4 +1,4 @@
-"""Forwarding: every window once to every output, also over a crash, and each hop written down."""
+"""Forwarding: every window once to every output, also after a crash, with a hop per stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import forwarding
+from pipeline.bus import records
 from pipeline.bus.base import Bus, Record
 from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError
@@ -30,11 +30,11 @@ def window(number: int, epoch: str = "e", hops: tuple[Hop, ...] = ()) -> Window:
     return Window(epoch, number, 1, 2, {"emoji-events-0": (number, number)}, 15, cells, hops=hops)
 
 
-def send(bus: Bus, topic: str, *records: Window | bytes | None) -> None:
-    """Append windows, or what is none."""
+def send(bus: Bus, topic: str, *messages: Window | bytes | None) -> None:
+    """Append windows, or other records."""
     with closing(bus.writer()) as writer:
-        for record in records:
-            writer.send(topic, encode(record) if isinstance(record, Window) else record, key=b"k")
+        for message in messages:
+            writer.send(topic, encode(message) if isinstance(message, Window) else message, key=b"k")
         writer.flush()
 
 
@@ -49,17 +49,17 @@ def ids(windows: list[Window]) -> list[str]:
 
 
 def forwarder(bus: Bus, source: str, *outputs: str, clock_ns: Callable[[], int] | None = None) -> Forwarder:
-    """Return a forwarder with the view of the main publisher for each output."""
+    """Return a forwarder with the main publisher's view for each output."""
     ticks = itertools.count(1_000)
     return Forwarder("stage", bus, source, bus, dict.fromkeys(outputs, for_clusters), clock_ns or (lambda: next(ticks)))
 
 
 class CrashError(Exception):
-    """The process dies here."""
+    """The process crashes here."""
 
 
 class CrashingBus:
-    """A bus whose writer dies after so many records, each of which is in the log."""
+    """A bus whose writer crashes after `after` records, each of which is in the log."""
 
     def __init__(self, bus: Bus, after: int) -> None:
         self._bus = bus
@@ -69,12 +69,12 @@ class CrashingBus:
         return getattr(self._bus, name)
 
     def writer(self) -> CrashingBus:
-        """Be the writer as well."""
+        """Return this object, which is the writer as well."""
         self._writer = self._bus.writer()
         return self
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Append at once, or die."""
+        """Append at once, or crash."""
         if not self._left:
             raise CrashError
         self._left -= 1
@@ -82,16 +82,16 @@ class CrashingBus:
         self._writer.flush()
 
     def flush(self, timeout_s: float = 10.0) -> None:
-        """All is in the log already."""
+        """Do nothing: every record is in the log already."""
 
     def close(self) -> None:
-        """Give the real one back."""
+        """Close the real writer."""
         self._writer.close()
 
 
 @given(seen=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 20)), max_size=40))
-def test_a_window_is_new_once(seen: list[tuple[str, int]]) -> None:
-    """A window is new exactly when it lies above everything seen in its epoch; epochs know nothing of each other."""
+def test_window_is_new_once_per_epoch(seen: list[tuple[str, int]]) -> None:
+    """A window is new if its number is above all seen in its epoch; epochs are independent."""
     mark = HighWater()
     highest: dict[str, int] = {}
     for epoch, number in seen:
@@ -107,10 +107,8 @@ CELLS = st.dictionaries(st.sampled_from("🔥👏😍🎉😮😢👍🙌"), st.
 
 
 @given(cells=CELLS, top_n=st.integers(0, 10), cluster=st.sampled_from(["1", "north"]))
-def test_a_clusters_view_shortens_the_list_and_never_the_total(
-    cells: list[TypeCount], top_n: int, cluster: str
-) -> None:
-    """The most frequent types stay, in order, unaltered; total, offsets and identity are the whole crowd's."""
+def test_cluster_view_keeps_top_types_and_total(cells: list[TypeCount], top_n: int, cluster: str) -> None:
+    """The most frequent types stay unchanged and in order; total, offsets and identity do not change."""
     total = sum(cell.count for cell in cells)
     whole = msgspec.structs.replace(window(3), reactions=cells, total=total)
     seen = cluster_view(whole, cluster, top_n)
@@ -125,22 +123,22 @@ def test_a_clusters_view_shortens_the_list_and_never_the_total(
     assert not left_out or max(left_out) <= min(cell.count for cell in seen.reactions)
 
 
-def test_every_window_goes_once_to_every_output(bus: Bus, make_topic: Topic) -> None:
-    """Each output gets every window in order; what is repeated, older or already forwarded is dropped."""
-    source, one, two = make_topic(), make_topic(), make_topic()
+def test_every_window_is_forwarded_once_to_every_output(bus: Bus, make_topic: Topic) -> None:
+    """Each output gets every window in order; repeated, older and already forwarded ones are dropped."""
+    source, left, right = make_topic(), make_topic(), make_topic()
     send(bus, source, window(0), window(1), window(1), window(0), window(0, "f"), window(2), window(0, "f"))
-    stage = forwarder(bus, source, one, two)
+    stage = forwarder(bus, source, left, right)
     assert stage.step(bus.tail(source, 100)) == 8
     assert stage.step(bus.tail(source, 100)) == 0
-    assert ids(received(bus, one)) == ids(received(bus, two)) == ["e:0", "e:1", "f:0", "e:2"]
+    assert ids(received(bus, left)) == ids(received(bus, right)) == ["e:0", "e:1", "f:0", "e:2"]
 
 
-def test_a_hop_is_added_behind_those_before(bus: Bus, make_topic: Topic) -> None:
-    """The hop has the stage's name, the offset it read and both its times; nothing else of the window changes."""
+def test_hop_is_appended_and_nothing_else_changes(bus: Bus, make_topic: Topic) -> None:
+    """The hop has the stage's name, the window's offset in the input, and both times."""
     source, output = make_topic(), make_topic()
     before = Hop("before", 7, 10, 11)
     send(bus, source, b"nonsense", window(4, hops=(before,)))
-    forwarder(bus, source, output, clock_ns=iter(range(100, 200)).__next__).step(bus.tail(source, 100))
+    forwarder(bus, source, output, clock_ns=iter(range(101, 200)).__next__).step(bus.tail(source, 100))
     (seen,) = received(bus, output)
     hop = seen.hops[-1]
     assert seen == window(4, hops=(before, hop))
@@ -148,8 +146,8 @@ def test_a_hop_is_added_behind_those_before(bus: Bus, make_topic: Topic) -> None
     assert 100 < hop.received_ns < hop.sent_ns
 
 
-def test_windows_of_an_epoch_stay_on_one_partition(bus: Bus, make_topic: Topic) -> None:
-    """They are keyed by their epoch."""
+def test_windows_are_keyed_by_epoch(bus: Bus, make_topic: Topic) -> None:
+    """So the windows of an epoch stay on one partition."""
     source, output = make_topic(), make_topic()
     send(bus, source, window(0), window(0, "f"))
     forwarder(bus, source, output).step(bus.tail(source, 100))
@@ -157,12 +155,12 @@ def test_windows_of_an_epoch_stay_on_one_partition(bus: Bus, make_topic: Topic) 
 
 
 @pytest.mark.parametrize("nonsense", [None, b"", b"{}", b'{"epoch":"e"}', b"\xff", b"[" * 100_000])
-def test_what_is_no_window_is_skipped_and_logged(
+def test_unreadable_record_is_skipped_and_logged(
     bus: Bus, make_topic: Topic, nonsense: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A foreign record stops nothing: the windows around it arrive, and the log names topic, offset and reason."""
+    """The windows before and after it are forwarded; the log names topic, offset and reason."""
     lines: list[dict[str, object]] = []
-    monkeypatch.setattr(forwarding.log, "error", lambda event, **fields: lines.append(fields))
+    monkeypatch.setattr(records.log, "error", lambda event, **fields: lines.append(fields))
     source, output = make_topic(), make_topic()
     send(bus, source, window(0), nonsense, window(1))
     assert forwarder(bus, source, output).step(bus.tail(source, 100)) == 2
@@ -171,8 +169,8 @@ def test_what_is_no_window_is_skipped_and_logged(
     assert lines[0]["reason"]
 
 
-def test_nonsense_in_an_output_does_not_confuse_a_restart(bus: Bus, make_topic: Topic) -> None:
-    """What others left in the output is passed over, and the place is found all the same."""
+def test_restart_ignores_unreadable_records_in_output(bus: Bus, make_topic: Topic) -> None:
+    """Records of foreign writers in the output do not change where the input continues."""
     source, output = make_topic(), make_topic()
     send(bus, source, window(0), window(1))
     forwarder(bus, source, output).step(bus.tail(source, 100)[:1])
@@ -183,33 +181,33 @@ def test_nonsense_in_an_output_does_not_confuse_a_restart(bus: Bus, make_topic: 
 
 
 @pytest.mark.parametrize("after", range(7))
-def test_a_restart_goes_on_where_its_outputs_end(bus: Bus, make_topic: Topic, after: int) -> None:
-    """Whenever it died, also between two outputs, a restart forwards what is missing and nothing twice."""
-    source, one, two = make_topic(), make_topic(), make_topic()
+def test_restart_continues_where_its_outputs_end(bus: Bus, make_topic: Topic, after: int) -> None:
+    """After a crash at any moment, also between two outputs, every window is forwarded exactly once."""
+    source, left, right = make_topic(), make_topic(), make_topic()
     send(bus, source, window(0), b"nonsense", window(1), window(0, "f"))
     crashing = CrashingBus(bus, after)
-    first = Forwarder("stage", bus, source, crashing, {one: for_clusters, two: for_clusters})  # type: ignore[arg-type]
+    first = Forwarder("stage", bus, source, crashing, {left: for_clusters, right: for_clusters})  # type: ignore[arg-type]
     if after < 6:
         with pytest.raises(CrashError):
             first.step(bus.tail(source, 100))
     else:
         first.step(bus.tail(source, 100))
     crashing.close()
-    # Where a restart goes on reading: after the last window that both outputs have.
-    assert forwarder(bus, source, one, two).resume() == {0: [0, 0, 1, 1, 3, 3, 4][after]}
-    restarted = forwarder(bus, source, one, two)
+    # A restart continues after the last window that both outputs have.
+    assert forwarder(bus, source, left, right).resume() == {0: [0, 0, 1, 1, 3, 3, 4][after]}
+    restarted = forwarder(bus, source, left, right)
     with closing(bus.reader(source, restarted.resume())) as reader:
-        left = bus.ends(source)[0] - restarted.resume()[0]
-        while left:
-            records = reader.poll(DEADLINE_S)
-            assert records
-            left -= len(records)
-            restarted.step(records)
-    assert ids(received(bus, one)) == ids(received(bus, two)) == ["e:0", "e:1", "f:0"]
+        remaining = bus.ends(source)[0] - restarted.resume()[0]
+        while remaining:
+            batch = reader.poll(DEADLINE_S)
+            assert batch
+            remaining -= len(batch)
+            restarted.step(batch)
+    assert ids(received(bus, left)) == ids(received(bus, right)) == ["e:0", "e:1", "f:0"]
 
 
-def test_nothing_before_its_start_is_forwarded(bus: Bus, make_topic: Topic) -> None:
-    """Neither to an output that is empty nor to one that ends before; what it has already moves the place on."""
+def test_windows_before_start_are_not_forwarded(bus: Bus, make_topic: Topic) -> None:
+    """Also if the output is empty or ends earlier; an output that is further moves the position on."""
     source, output = make_topic(), make_topic()
     send(bus, source, *(window(number) for number in range(5)))
     late = Forwarder("stage", bus, source, bus, {output: for_clusters}, start=2)
@@ -219,10 +217,10 @@ def test_nothing_before_its_start_is_forwarded(bus: Bus, make_topic: Topic) -> N
     assert Forwarder("stage", bus, source, bus, {output: for_clusters}, start=4).resume() == {0: 4}
 
 
-def test_a_window_kafka_did_not_take_is_not_counted_as_forwarded(
+def test_failed_flush_raises_and_window_is_forwarded_later(
     bus: Bus, make_topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the flush fails the stage hears of it, and the same window is forwarded when it is tried again."""
+    """The stage gets the error; the next attempt forwards the same window."""
     source, output = make_topic(), make_topic()
     send(bus, source, window(0))
     stage = forwarder(bus, source, output)
@@ -232,10 +230,10 @@ def test_a_window_kafka_did_not_take_is_not_counted_as_forwarded(
 
         class Refusing:
             def send(self, *_: object, **__: object) -> None:
-                """Take it."""
+                """Accept the record."""
 
             def flush(self) -> None:
-                """And lose it."""
+                """Fail as if Kafka were down."""
                 raise KafkaUnreachableError("away")
 
         monkeypatch.setattr(stage, "_writer", Refusing())
@@ -246,8 +244,8 @@ def test_a_window_kafka_did_not_take_is_not_counted_as_forwarded(
     assert ids(received(bus, output)) == ["e:0"]
 
 
-def test_it_runs_until_it_is_told_to_stop(bus: Bus, make_topic: Topic) -> None:
-    """What is there and what comes is forwarded; after the stop both connections are given back."""
+def test_run_forwards_until_stop_is_set(bus: Bus, make_topic: Topic) -> None:
+    """Existing and new windows are forwarded; after the stop the thread ends without an error."""
     source, output = make_topic(), make_topic()
     send(bus, source, window(0))
     stop, failures = threading.Event(), []
@@ -266,9 +264,9 @@ def test_it_runs_until_it_is_told_to_stop(bus: Bus, make_topic: Topic) -> None:
             seen: list[Record] = []
             for number in (0, 1):
                 while len(seen) <= number:
-                    records = reader.poll(DEADLINE_S)
-                    assert records
-                    seen += records
+                    batch = reader.poll(DEADLINE_S)
+                    assert batch
+                    seen += batch
                 send(bus, source, window(number + 1))
     finally:
         stop.set()
@@ -278,8 +276,8 @@ def test_it_runs_until_it_is_told_to_stop(bus: Bus, make_topic: Topic) -> None:
     assert ids([decode_window(record.value) for record in seen])[:2] == ["e:0", "e:1"]
 
 
-def test_the_main_publisher_keeps_the_jobs_memory_back() -> None:
-    """Remainders are not for clients: a cluster's window says nothing of them, and all else is as it was."""
+def test_main_publisher_removes_carried_remainders() -> None:
+    """A cluster's window has no remainders; all other fields are unchanged."""
     carrying = msgspec.structs.replace(window(1), carried={"😂": 2})
     assert b"carried" in encode(carrying)
     assert encode(for_clusters(carrying)) == encode(window(1))

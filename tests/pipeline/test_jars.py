@@ -1,4 +1,4 @@
-"""The jar cache: resolved once, used offline, repaired when damaged; a fake stands for Maven Central."""
+"""The jar cache: filled once, used offline, filled again when damaged; a fake replaces Maven Central."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SET = jars.JarSet("thing-1", "org.example:thing:1")
 
 
 def no_resolver(jar_set: jars.JarSet, folder: Path) -> None:
-    """Stand for a machine without a network."""
-    raise ConnectionError("the network is away")
+    """Fail as without a network."""
+    raise ConnectionError("there is no network")
 
 
 def two_jars(jar_set: jars.JarSet, folder: Path) -> None:
@@ -27,8 +27,8 @@ def two_jars(jar_set: jars.JarSet, folder: Path) -> None:
     (folder / "b-2.jar").write_bytes(b"second")
 
 
-def test_resolved_once_and_offline_afterwards(tmp_path: Path) -> None:
-    """The second call answers from the cache, in order, without the resolver."""
+def test_second_call_answers_from_the_cache(tmp_path: Path) -> None:
+    """Without the resolver, in the same order."""
     first = jars.cached_jars(SET, tmp_path, two_jars)
     assert [jar.name for jar in first] == ["a-1.jar", "b-2.jar"]
     assert all(jar.is_absolute() for jar in first)
@@ -39,15 +39,15 @@ def test_resolved_once_and_offline_afterwards(tmp_path: Path) -> None:
     ("name", "content"),
     [("a-1.jar", None), ("a-1.jar", b"fir"), ("manifest.json", None), ("manifest.json", b'{"jars": [{"na')],
 )
-def test_a_damaged_cache_is_resolved_anew(tmp_path: Path, name: str, content: bytes | None) -> None:
-    """A missing or shortened jar, or a missing or broken manifest, leads to a whole set again."""
+def test_damaged_cache_is_filled_again(tmp_path: Path, name: str, content: bytes | None) -> None:
+    """A jar is missing or too short, or the manifest is missing or broken."""
     damaged = jars.cached_jars(SET, tmp_path, two_jars)[0].with_name(name)
     damaged.unlink() if content is None else damaged.write_bytes(content)
     assert [jar.read_bytes() for jar in jars.cached_jars(SET, tmp_path, two_jars)] == [b"first", b"second"]
 
 
-def test_another_pin_has_a_place_of_its_own(tmp_path: Path) -> None:
-    """Changing a coordinate, or what is provided, never reuses the jars of the old pin."""
+def test_changed_pin_uses_another_folder(tmp_path: Path) -> None:
+    """After a change of a coordinate or of the provided jars, the old jars are not used."""
     others = [
         jars.JarSet("thing-1", "org.example:thing:2"),
         jars.JarSet("thing-1", SET.coordinates, frozenset({"a-1.jar"})),
@@ -55,14 +55,14 @@ def test_another_pin_has_a_place_of_its_own(tmp_path: Path) -> None:
     assert len({jar_set.folder for jar_set in [SET, *others]}) == 3
 
 
-def test_a_failure_names_coordinate_cache_and_remedy(tmp_path: Path) -> None:
-    """Without a network the error says what was wanted, where it would go, the remedy; no half set stays."""
+def test_failure_names_coordinate_cache_and_remedy(tmp_path: Path) -> None:
+    """No incomplete set stays in the cache."""
     with pytest.raises(JarsError) as caught:
         jars.cached_jars(SET, tmp_path, no_resolver)
     for part in (
         "org.example:thing:1",
         str(tmp_path),
-        "the network is away",
+        "there is no network",
         "make jars",
         "EMOSTREAM_CACHE_DIR",
     ):
@@ -70,8 +70,8 @@ def test_a_failure_names_coordinate_cache_and_remedy(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A file where the cache's folder should be is reported with the setting that moves the cache."""
+def test_unusable_cache_folder_is_named_with_setting(tmp_path: Path) -> None:
+    """A file has the name of the cache's folder."""
     occupied = tmp_path / "cache"
     occupied.write_text("not a folder")
     with pytest.raises(JarsError, match="EMOSTREAM_CACHE_DIR") as caught:
@@ -79,8 +79,8 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert str(occupied) in str(caught.value)
 
 
-def test_only_one_resolves_at_a_time(tmp_path: Path) -> None:
-    """Of two that find the cache empty one resolves, and the other waits and uses the result."""
+def test_only_one_process_resolves_at_a_time(tmp_path: Path) -> None:
+    """Of two callers with an empty cache, one resolves and the other waits for its result."""
     entered, second, release = threading.Event(), threading.Event(), threading.Event()
 
     def slow(jar_set: jars.JarSet, folder: Path) -> None:
@@ -110,8 +110,8 @@ def test_only_one_resolves_at_a_time(tmp_path: Path) -> None:
         ("lz4", False),
     ],
 )
-def test_what_pyspark_ships_is_left_out(artifact: str, provided: bool) -> None:
-    """An artifact counts as provided in any version, but not because its name begins another's."""
+def test_jars_of_pyspark_count_as_provided(artifact: str, provided: bool) -> None:
+    """In any version, but not if the name is only a prefix of another artifact's."""
     shipped = ["lz4-java-1.11.0.jar", "spark-tags_2.13-4.2.0.jar", "spark-sql_2.13-4.2.0.jar"]
     assert jars.is_provided(artifact, shipped) is provided
 
@@ -126,13 +126,13 @@ def test_what_pyspark_ships_is_left_out(artifact: str, provided: bool) -> None:
         ({}, "darwin", Path.home() / "Library/Caches/emostream"),
     ],
 )
-def test_the_cache_is_where_the_platform_keeps_caches(env: dict[str, str], platform: str, expected: Path) -> None:
-    """The variable comes first, then XDG's, which has to be absolute, then the platform's own place."""
+def test_default_cache_dir_by_variable_and_platform(env: dict[str, str], platform: str, expected: Path) -> None:
+    """EMOSTREAM_CACHE_DIR comes first, then XDG_CACHE_HOME if it is absolute, then the platform's folder."""
     assert jars.default_cache_dir(env, platform) == expected
 
 
-def test_a_damaged_local_repository_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A jar cut short in the shared local repository makes it resolve again in an empty one of its own."""
+def test_damaged_local_repository_is_replaced_by_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A truncated jar in the shared local repository causes a second attempt without it."""
     used: list[Path | None] = []
 
     def copy(jar_set: jars.JarSet, folder: Path, repository: Path | None) -> None:
@@ -143,14 +143,14 @@ def test_a_damaged_local_repository_is_done_without(tmp_path: Path, monkeypatch:
             raise zipfile.BadZipFile("c-3.jar is damaged")
 
     monkeypatch.setattr(jars, "_copy_with_jgo", copy)
-    found = jars.cached_jars(SET, tmp_path)
-    assert [jar.name for jar in found] == ["a-1.jar", "b-2.jar"]
+    cached = jars.cached_jars(SET, tmp_path)
+    assert [jar.name for jar in cached] == ["a-1.jar", "b-2.jar"]
     assert used[0] is None
     assert used[1] is not None
 
 
-def test_the_real_resolver_fails_clearly_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every connection refused and an empty local repository, the real resolver ends in that error."""
+def test_real_resolver_without_network_raises_jars_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection is refused and the local repository is empty."""
     monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -161,8 +161,8 @@ def test_the_real_resolver_fails_clearly_without_a_network(tmp_path: Path, monke
 
 
 @pytest.mark.integration
-def test_the_pinned_jars_are_what_runs() -> None:
-    """The broker's class path holds the pinned Kafka, and Spark gets its connector and no jar twice."""
+def test_class_paths_have_the_pinned_versions() -> None:
+    """The broker gets the pinned Kafka; Spark gets its connector, and no jar twice."""
     kafka = {jar.name for jar in jars.kafka_classpath()}
     assert {f"kafka_2.13-{jars.KAFKA_VERSION}.jar", f"kafka-server-{jars.KAFKA_VERSION}.jar"} <= kafka
     assert any(name.startswith("slf4j-simple-") for name in kafka)

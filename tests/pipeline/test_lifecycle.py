@@ -1,4 +1,4 @@
-"""How a stage begins and ends: its port, its errors, its signals, its parent, its log."""
+"""How a stage starts and ends: its port, errors, signals, parent and log."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline import lifecycle
 from pipeline.errors import EmoStreamError, PortInUseError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Nothing here waits so long unless it is broken.
+# No test here waits this long unless something is broken.
 DEADLINE_S = 30.0
 
 
 def python(program: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Run a program in a process of its own."""
+    """Run a program in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=REPOSITORY,
@@ -33,8 +33,8 @@ def python(program: str, *arguments: str, **environment: str) -> subprocess.Pope
     )
 
 
-def test_a_port_in_use_is_named_with_its_setting() -> None:
-    """The error names setting, address and remedy before anything is started."""
+def test_port_in_use_error_names_setting_address_and_remedy() -> None:
+    """The error comes before anything is started."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -45,21 +45,21 @@ def test_a_port_in_use_is_named_with_its_setting() -> None:
         assert words in str(caught.value)
 
 
-def test_zero_is_a_free_port() -> None:
-    """Port 0 gives one that can be listened on; a given one is given back."""
+def test_port_0_returns_a_free_port() -> None:
+    """The result can be listened on; another port is returned unchanged."""
     port = lifecycle.claim_port("127.0.0.1", 0, "p")
     assert port > 0
     assert lifecycle.claim_port("127.0.0.1", port, "p") == port
 
 
-def test_an_address_of_another_machine_is_named() -> None:
-    """An address that this machine does not have is the same kind of error."""
+def test_address_of_another_machine_raises_port_in_use_error() -> None:
+    """The error names the address."""
     with pytest.raises(PortInUseError, match=r"192\.0\.2\.1:8000 cannot be listened on"):
         lifecycle.claim_port("192.0.2.1", 8000, "ingest_port")
 
 
-def test_an_error_on_purpose_ends_with_one_line() -> None:
-    """It ends the process with status 1 and its message; any other error keeps its traceback."""
+def test_emostream_error_exits_with_one_line() -> None:
+    """Any other error keeps its traceback."""
 
     def fail(error: Exception) -> None:
         raise error
@@ -81,8 +81,8 @@ print("flushed", flush=True)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_both_signals_let_a_stage_finish(signum: signal.Signals) -> None:
-    """SIGTERM and SIGINT alike set the event, so that what comes after it still runs."""
+def test_signal_sets_the_stop_event(signum: signal.Signals) -> None:
+    """SIGTERM and SIGINT both set it, so that the code after the wait still runs."""
     with python(WAITING) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
@@ -116,8 +116,8 @@ children[0].wait()
 """
 
 
-def test_a_stage_follows_its_parent_only_when_told_to() -> None:
-    """When their parent is killed, the stage with EMOSTREAM_STOP_WITH_PARENT=1 ends and its twin with 0 lives on."""
+def test_stage_ends_with_its_parent_only_if_configured() -> None:
+    """After the parent is killed, the stage with EMOSTREAM_STOP_WITH_PARENT=1 ends and the one with 0 does not."""
     with python(PARENT, WAITING) as parent:
         assert parent.stdout is not None
         alone, follower = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
@@ -133,8 +133,8 @@ def test_a_stage_follows_its_parent_only_when_told_to() -> None:
 
 
 @pytest.mark.parametrize("follows", ["0", ""])
-def test_a_stage_started_by_hand_outlives_its_shell(follows: str) -> None:
-    """Without being told to, nothing in the process looks after its parent."""
+def test_stage_started_by_hand_does_not_watch_its_parent(follows: str) -> None:
+    """By default the process has no thread that watches the parent."""
     with python(WATCHERS, EMOSTREAM_STOP_WITH_PARENT=follows) as process:
         output, _ = process.communicate(timeout=DEADLINE_S)
     assert output == "['MainThread']\n"
@@ -155,8 +155,8 @@ except ZeroDivisionError:
 """
 
 
-def test_logs_are_one_json_object_a_line() -> None:
-    """Every line, a library's included, is JSON on stderr that names stage, level, logger and time."""
+def test_log_lines_are_json_objects() -> None:
+    """Every line, also of a library, is JSON on stderr with stage, level, logger and time."""
     with python(LOGGING, "info") as process:
         output, errors = process.communicate(timeout=DEADLINE_S)
     assert output == ""
@@ -169,8 +169,8 @@ def test_logs_are_one_json_object_a_line() -> None:
     assert "ZeroDivisionError" in json.dumps(lines[2])
 
 
-def test_the_level_hides_what_is_less_severe() -> None:
-    """`log_level` is the least severe line."""
+def test_log_level_hides_less_severe_lines() -> None:
+    """`log_level` is the least severe level that is logged."""
     with python(LOGGING, "error") as process:
         _, errors = process.communicate(timeout=DEADLINE_S)
     assert [json.loads(line)["event"] for line in errors.splitlines()] == ["failed"]

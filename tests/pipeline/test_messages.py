@@ -1,4 +1,4 @@
-"""What travels between stages survives its JSON, and nothing else is taken for it."""
+"""Messages survive encoding and decoding, and malformed ones raise MessageError."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ MESSAGE = (
 
 
 @given(message=MESSAGE)
-def test_every_message_survives_its_json(message: msgspec.Struct) -> None:
-    """What is decoded equals what was encoded, and the bytes are JSON that any other program reads."""
+def test_message_survives_its_json(message: msgspec.Struct) -> None:
+    """The decoded message equals the original, and the bytes are plain JSON."""
     encoded = encode(message)
     assert DECODERS[type(message)](encoded) == message
     assert json.loads(encoded) == json.loads(json.dumps(msgspec.to_builtins(message)))
 
 
 @given(message=MESSAGE, name=st.from_regex(r"\Ax[a-z]{1,9}\Z"))
-def test_a_newer_producer_does_not_stop_an_older_consumer(message: msgspec.Struct, name: str) -> None:
-    """Fields that are not known here are passed over."""
+def test_unknown_fields_are_ignored(message: msgspec.Struct, name: str) -> None:
+    """A newer producer does not break an older consumer."""
     newer = encode({**msgspec.to_builtins(message), name: [1, {"a": None}]})
     assert DECODERS[type(message)](newer) == message
 
 
 @given(value=st.binary())
-def test_arbitrary_bytes_are_refused_by_name(value: bytes) -> None:
-    """Whatever lies on a topic raises MessageError and nothing else."""
+def test_arbitrary_bytes_raise_message_error(value: bytes) -> None:
+    """No other error is raised; the message names the expected type."""
     for kind, decode in DECODERS.items():
         with pytest.raises(MessageError, match=kind.__name__):
             decode(value)
@@ -81,15 +81,15 @@ def test_arbitrary_bytes_are_refused_by_name(value: bytes) -> None:
         (b'{"extra":' + b"[" * 100_000, "recursion"),
     ],
 )
-def test_the_error_says_what_is_wrong(value: bytes | None, culprit: str) -> None:
-    """The error names the kind of message and the field or the fault, however deep a record is nested."""
+def test_error_names_type_and_fault(value: bytes | None, culprit: str) -> None:
+    """Also for a deeply nested record, and the text stays short."""
     with pytest.raises(MessageError, match=f"(?i)Window.*{culprit}") as caught:
         messages.decode_window(value)
     assert len(str(caught.value)) < 500
 
 
 @given(window=WINDOW)
-def test_a_window_is_identified_by_epoch_and_number(window: Window) -> None:
-    """The event id can be taken apart again, whatever the epoch is called."""
+def test_event_id_has_epoch_and_number(window: Window) -> None:
+    """The event id can be split again, for any name of the epoch."""
     epoch, _, number = window.event_id.rpartition(":")
     assert (epoch, int(number)) == (window.epoch, window.window)

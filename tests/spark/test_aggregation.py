@@ -1,4 +1,4 @@
-"""The aggregation on a real Spark session, and the window made of its rows."""
+"""The aggregation on a real Spark session, and the window made from its rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Record = tuple[int, int, bytes | None]
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[SparkSession]:
-    """A real session, as the job's but without Kafka's connector."""
+    """Yield a real session, like the job's but without Kafka's connector."""
     running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
     gateway = running.sparkContext._gateway
     yield running
@@ -47,12 +47,12 @@ def spark() -> Iterator[SparkSession]:
 
 
 def event(emoji_type: object) -> bytes:
-    """The value of one record."""
+    """Return the value of one record."""
     return json.dumps({"user_id": "u", "emoji_type": emoji_type, "timestamp": "x"}).encode()
 
 
 def counted(spark: SparkSession, records: list[Record], group_size: int = 10) -> Window | None:
-    """The window of one micro-batch of `records`."""
+    """Return the window of one micro-batch of `records`."""
     rows = aggregate(parse(spark.createDataFrame(records, RECORDS))).collect()
     return window(
         [row.asDict() for row in rows],
@@ -67,8 +67,8 @@ def counted(spark: SparkSession, records: list[Record], group_size: int = 10) ->
 
 
 @pytest.mark.integration
-def test_a_micro_batch_equals_a_plain_count(spark: SparkSession) -> None:
-    """A thousand random records on three partitions count as Python counts them, offsets included."""
+def test_micro_batch_equals_a_count_in_python(spark: SparkSession) -> None:
+    """A thousand random records on three partitions; counts and offsets are compared."""
     rng = random.Random(7)
     types = [rng.choice("😂🔥👏🎉💯") for _ in range(1000)]
     offsets: Counter[int] = Counter()
@@ -86,8 +86,8 @@ def test_a_micro_batch_equals_a_plain_count(spark: SparkSession) -> None:
 
 
 @pytest.mark.integration
-def test_what_is_no_reaction_counts_as_malformed(spark: SparkSession) -> None:
-    """Null, broken, foreign and empty records are in the offsets and in no count."""
+def test_unreadable_records_count_as_malformed(spark: SparkSession) -> None:
+    """Null, broken, foreign and empty records are within the offsets, and no count includes them."""
     odd: list[bytes | None] = [None, b"", b"rubbish", b"{}", b"[1]", b"\xff", event(""), event(None)]
     records: list[Record] = [(0, number, value) for number, value in enumerate([*odd, event("😂")])]
     made = counted(spark, records)
@@ -97,36 +97,36 @@ def test_what_is_no_reaction_counts_as_malformed(spark: SparkSession) -> None:
 
 
 @pytest.mark.integration
-def test_a_probe_alone_is_a_window_of_nothing(spark: SparkSession) -> None:
-    """A null record gives a window with no reactions: it can be seen to have passed."""
+def test_probe_alone_gives_an_empty_window(spark: SparkSession) -> None:
+    """A null record gives a window without reactions, which shows that the probe has passed."""
     made = counted(spark, [(1, 42, None)])
     assert made is not None
     assert (made.total, made.reactions, made.offsets) == (0, [], {"emoji-events-1": (42, 42)})
 
 
 @pytest.mark.integration
-def test_no_records_are_no_window(spark: SparkSession) -> None:
-    """An empty micro-batch emits nothing."""
+def test_empty_micro_batch_gives_no_window(spark: SparkSession) -> None:
+    """Without records nothing is emitted."""
     assert counted(spark, []) is None
 
 
 @given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
-def test_a_punctual_batch_was_due_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
-    """A batch that starts within an interval of its grid point, with nothing running before, was due there."""
+def test_trigger_of_a_punctual_batch_is_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
+    """A batch that starts within an interval after a grid point was due there, if no batch was running."""
     interval_ns = round(trigger_s * NS)
     grid_ns = grid // interval_ns * interval_ns
     started_ns = grid_ns + round(late * interval_ns)
     assert trigger_ns(started_ns, 0, trigger_s) == grid_ns
 
 
-def test_a_batch_after_an_overrun_was_due_when_the_one_before_ended() -> None:
-    """Spark starts the next batch at once after one that ran past the grid."""
+def test_trigger_after_an_overrun_is_the_end_of_the_previous_batch() -> None:
+    """After a batch that ran past a grid point, Spark starts the next one at once."""
     assert trigger_ns(13 * NS + 5, 13 * NS, 6.0) == 13 * NS
     assert trigger_ns(13 * NS + 5, 11 * NS, 6.0) == 12 * NS
 
 
-def test_rows_of_several_partitions_add_up() -> None:
-    """Counts add over partitions, offsets are kept by partition, ties are broken by name."""
+def test_rows_of_several_partitions_are_added_up() -> None:
+    """Counts are summed over partitions, offsets are kept per partition, equal counts are sorted by name."""
     rows: list[dict[str, Any]] = [
         {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9},
         {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8},

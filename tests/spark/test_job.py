@@ -30,12 +30,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIGGER_MS = 1_000
-# A cold start of Spark on a busy machine; nothing here waits so long unless it is broken.
+# Enough for a cold start of Spark on a busy machine.
 DEADLINE_S = 120.0
 
 
 class Job:
-    """One job with a checkpoint, which can be ended and started again; what it wrote is collected as it comes."""
+    """A job with a checkpoint that can be stopped and restarted; its output is collected as it arrives."""
 
     def __init__(self, broker: EmbeddedKafka, folder: Path, policy: str = "ceil") -> None:
         self.settings = Settings(
@@ -51,7 +51,7 @@ class Job:
         self.log = folder / "log"
         self.windows: list[Window] = []
         self.progress: list[dict[str, Any]] = []
-        # Places in `windows`: of the probe's, and of the first after the restart.
+        # Indexes in `windows`: of the probe's window, and of the first window after the restart.
         self.probe = self.restarted = 0
         self._bus = KafkaBus(broker.bootstrap_servers)
         self._bus.ensure(names.events, names.aggregates, names.progress)
@@ -73,7 +73,7 @@ class Job:
             )
 
     def end(self) -> int:
-        """End it as its supervisor would; return the exit status."""
+        """Stop the process as its supervisor would; return the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
@@ -94,7 +94,7 @@ class Job:
             writer.flush()
 
     def collect(self) -> None:
-        """Take what has come."""
+        """Read the new windows and reports."""
         self.windows += [decode_window(record.value) for record in self._readers["windows"].poll(0.1)]
         self.progress += [json.loads(record.value or b"") for record in self._readers["progress"].poll(0.1)]
 
@@ -112,7 +112,7 @@ class Job:
             assert time.monotonic() < deadline_s, f"{covered} of {count} records: {self.log.read_text()[-3000:]}"
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill the process and close the connections."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -123,9 +123,9 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """A job that has counted reactions, nonsense and a probe, was ended, and went on after a restart.
+    """Yield a job that counted reactions, unreadable records and a probe, was stopped, and continued after a restart.
 
-    Starting Spark takes most of the time, so the tests below look at one history.
+    Starting Spark takes most of the time, so the tests below share one history.
     """
     running = Job(broker, tmp_path_factory.mktemp("job"))
     try:
@@ -145,7 +145,7 @@ def job(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running.send(reaction("🎉"))
         running.start()
         running.await_records(55)
-        # The last before a silence: nothing is sent after it.
+        # The last reaction: nothing is sent after it.
         running.send(reaction("💯"))
         running.await_records(56)
         assert running.end() == 0
@@ -168,7 +168,7 @@ def counts(windows: list[Window]) -> Counter[str]:
 
 
 def test_every_reaction_is_in_exactly_one_window(job: Job) -> None:
-    """Over all windows, the restart included, each type has what was sent of it, and nothing else is counted."""
+    """Over all windows, across the restart, each type's count is what was sent."""
     assert counts(job.windows) == {"😂": 25, "🔥": 10, "❤️": 1, "👏": 15, "🎉": 1, "💯": 1}
     assert sum(window.total for window in job.windows) == 53
     assert sum(window.malformed for window in job.windows) == 3
@@ -177,8 +177,8 @@ def test_every_reaction_is_in_exactly_one_window(job: Job) -> None:
         assert all(cell.representatives == -(-cell.count // 10) for cell in window.reactions)
 
 
-def test_offsets_leave_no_gap_and_never_overlap(job: Job) -> None:
-    """In each partition a window begins after the last offset of the one before, from 0 to the end."""
+def test_offsets_have_no_gap_and_no_overlap(job: Job) -> None:
+    """In each partition a window starts after the last offset of the previous window, from 0 to the end."""
     after = dict.fromkeys((f"{job.events}-0", f"{job.events}-1"), 0)
     for window in job.windows:
         records = 0
@@ -190,8 +190,8 @@ def test_offsets_leave_no_gap_and_never_overlap(job: Job) -> None:
     assert sum(after.values()) == 56
 
 
-def test_a_window_equals_the_records_it_names(job: Job) -> None:
-    """Recomputed from the topic by its offsets, every window has the counts it claims."""
+def test_window_counts_equal_the_records_at_its_offsets(job: Job) -> None:
+    """Every window is recomputed from the topic."""
     with closing(KafkaBus(job.settings.kafka)) as bus:
         records = {(f"{job.events}-{r.partition}", r.offset): r.value for r in bus.read(job.events)}
     for window in job.windows:
@@ -204,32 +204,32 @@ def test_a_window_equals_the_records_it_names(job: Job) -> None:
         assert counts([window]) == expected
 
 
-def test_a_probe_gives_a_window_of_nothing(job: Job) -> None:
-    """A null record makes a micro-batch: its window has no reactions, and counts as no reaction."""
+def test_probe_gives_an_empty_window(job: Job) -> None:
+    """A null record causes a micro-batch; its window has no reactions and counts the record as malformed."""
     probe = job.windows[job.probe]
     assert (probe.total, probe.reactions, probe.malformed, len(probe.offsets)) == (0, [], 1, 1)
 
 
-def test_a_restart_goes_on_with_the_next_window(job: Job) -> None:
-    """The epoch lives in the checkpoint: after a clean end the next window follows, and nothing is repeated."""
+def test_restart_continues_with_the_next_window(job: Job) -> None:
+    """The epoch is part of the checkpoint; after a clean stop the next window follows without a duplicate."""
     assert len({window.epoch for window in job.windows}) == 1
     assert [window.window for window in job.windows] == list(range(len(job.windows)))
     assert counts([job.windows[job.restarted]]) == {"🎉": 1}
 
 
-def test_the_last_reaction_before_a_silence_arrives(job: Job) -> None:
-    """Nothing waits for later traffic: the last record sent is in the last window."""
+def test_last_reaction_arrives_without_later_traffic(job: Job) -> None:
+    """The last record sent is in the last window."""
     assert counts(job.windows[-1:]) == {"💯": 1}
 
 
-def test_the_trigger_is_sparks_own(job: Job) -> None:
-    """A punctual batch's trigger is the grid point that Spark started it at, and Spark was there within 50 ms."""
+def test_trigger_is_the_grid_point_of_spark(job: Job) -> None:
+    """A punctual batch's trigger is the grid point at which Spark started it, within 50 ms for the fastest."""
     reports = {report["batchId"]: report for report in job.progress if report["numInputRows"]}
     assert set(reports) == {window.window for window in job.windows}
     late_ms = []
     for before, window in zip(job.windows, job.windows[1:], strict=False):
         report = reports[window.window]
-        # A query's first batch starts when the query does; a batch after or in an overrun starts off the grid.
+        # A query's first batch, and a batch during or after an overrun, do not start on the grid.
         if window.window == job.restarted or report["durationMs"]["triggerExecution"] >= TRIGGER_MS:
             continue
         if reports[before.window]["durationMs"]["triggerExecution"] >= TRIGGER_MS:
@@ -238,7 +238,7 @@ def test_the_trigger_is_sparks_own(job: Job) -> None:
         assert window.trigger_ns == started_ms // TRIGGER_MS * TRIGGER_MS * 1_000_000
         assert window.trigger_ns < window.emitted_ns
         late_ms.append(started_ms - window.trigger_ns // 1_000_000)
-    # The best of them: how late each is, is the machine's business.
+    # The smallest delay only: the others depend on the machine's load.
     assert min(late_ms) <= 50
 
 
@@ -247,8 +247,8 @@ def milliseconds(timestamp: str) -> int:
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
-def test_carry_goes_on_over_a_kill_and_a_replay(broker: EmbeddedKafka, tmp_path: Path) -> None:
-    """Killed before its last batch was committed, the job repeats that window to the letter and carries on from it."""
+def test_carry_continues_after_a_kill_and_a_replay(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    """Killed before its last batch was committed, the job repeats that window exactly and continues from it."""
     with closing(Job(broker, tmp_path, policy="carry")) as running:
         running.start()
         running.send(*(reaction("😂") for _ in range(17)), *(reaction("🔥") for _ in range(4)))
@@ -274,6 +274,6 @@ def test_carry_goes_on_over_a_kill_and_a_replay(broker: EmbeddedKafka, tmp_path:
         assert {cell.emoji_type: cell.representatives for cell in window.reactions} == shown.representatives
         assert (window.window, window.carried or NOTHING) == (number, shown.carried)
         carried = shown.carried
-    # 30 in all: three full groups, over a restart that found 3 of them carried.
+    # 30 in all: three full groups, across a restart with 3 carried reactions.
     assert sum(cell.representatives for window in windows for cell in window.reactions) == 3
     assert carried == {"🔥": 4}

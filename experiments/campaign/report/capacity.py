@@ -1,18 +1,26 @@
-"""What a search came to: the capacity as an interval, and the stage that limits it, in words and as JSON."""
+"""The result of a search: the capacity as an interval, and the stage that limits it, in words and as JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from experiments.analysis.verdict import SLOS
+from experiments.campaign import campaign_file
+from experiments.campaign.campaign_file import State
+from experiments.campaign.report import provenance
+from experiments.campaign.report import read as read_back
+from experiments.campaign.report.estimates import derived
 from experiments.campaign.report.levels import phrase
 from experiments.campaign.report.limits import Evidence, limits
 from experiments.stats.capacity import Capacity, Probe, Search, capacity
+from pipeline.errors import SettingError
 
 _UNKNOWN_CORES = 1_000_000  # then no machine counts as full
 
@@ -32,13 +40,13 @@ class Found:
         return {
             **asdict(self.capacity),
             "search": asdict(self.search),
-            "limiting": [asdict(one) for one in self.evidence],
+            "limiting": [asdict(evidence) for evidence in self.evidence],
             "missed_at_lowest_fail": list(self.missed),
             "probes": [asdict(probe) for probe in self.probes],
         }
 
     def sentences(self) -> list[str]:
-        """Return the capacity, what was missed above it and what limits it, as the findings say it."""
+        """Return the capacity, the objectives missed above it, and the limiting stage, for the findings."""
         low, high, factor = self.capacity.highest_pass, self.capacity.lowest_fail, self.search.factor
         if low is not None and high is not None:
             first = f"The chain carries {phrase(factor, low)} with every objective met; "
@@ -46,39 +54,55 @@ class Found:
         elif low is not None:
             first = f"The chain carries at least {phrase(factor, low)}: no load was found that misses an objective"
         elif high is not None:
-            first = f"At {phrase(factor, high)}, the lowest load measured, the chain misses {self._missed()} already"
+            first = f"At {phrase(factor, high)}, the lowest load measured, the chain already misses {self._missed()}"
         else:
             first = "No load could be measured yet"
         rest = self.capacity.why.partition(". ")[2]
-        told = [first + "."] + ([rest] if rest else [])
+        sentences = [first + "."] + ([rest] if rest else [])
         if self.capacity.confirmed:
-            # A search may end with a fail that was probed once, or with none.
-            again = [
+            # A search may end with a fail that was probed once, or without a fail.
+            fails = [
                 probe for probe in self.probes if probe.valid and high and math.isclose(probe.load, high, rel_tol=1e-3)
             ]
-            told.append(
-                "Both ends were measured again."
-                if len(again) > 1
-                else "The highest load that passed was measured again."
+            sentences.append(
+                "Both ends were measured twice."
+                if len(fails) > 1
+                else "The highest load that passed was measured twice."
             )
         if self.evidence:
             strongest = self.evidence[0]
-            told.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")
+            sentences.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")
         elif high is not None:
-            told.append("The figures name no stage that limits it.")
-        return told
+            sentences.append("The figures do not show which stage limits it.")
+        return sentences
 
     def _missed(self) -> str:
         names = [SLOS[key].name if key in SLOS else key for key in self.missed]
         return " and ".join(f"“{name}”" for name in names) or "an objective"
 
 
-def found(about: Mapping[str, Any], runs: pd.DataFrame, cores: int | None) -> Found | None:
-    """Return what the search of the campaign came to, None where its design has none; `runs` as in derived."""
-    spec = about["design"].get("search")
-    if not spec:
+def read(campaign_dir: Path) -> Found:
+    """Return the result of the search in `campaign_dir`, finished or not.
+
+    Raises RunFileError naming a file that is missing or damaged, SettingError for a campaign without a `search`.
+    """
+    state = campaign_file.read(campaign_dir)
+    runs = derived(read_back.runs(campaign_dir))
+    result = found(state, runs, provenance.facts(campaign_dir, runs).cores)
+    if result is None:
+        raise SettingError(
+            f"{campaign_dir} is not a search for a capacity: the design in its campaign.json has no `search`. Give the "
+            "directory of such a campaign, or make one with: python -m experiments sweep "
+            "experiments/designs/capacity.yaml"
+        )
+    return result
+
+
+def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
+    """Return the result of the campaign's search, None where its design has none; `runs` is estimates.derived."""
+    if state.design.search is None:
         return None
-    search = Search(**spec)
+    search = Search(**msgspec.structs.asdict(state.design.search))
     rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
     probes = tuple(
         Probe(float(row[f"factor_{search.factor}"]), bool(row["passed"]), bool(row["valid"]), _why(row)) for row in rows
@@ -92,19 +116,19 @@ def found(about: Mapping[str, Any], runs: pd.DataFrame, cores: int | None) -> Fo
 
 
 def _run_at(rows: list[dict[str, Any]], factor: str, load: float | None, *, passed: bool) -> dict[str, Any] | None:
-    """The last valid run at a load that came out as the load did."""
+    """Return the last valid run at a load, with the outcome that the load has."""
     if load is None:
         return None
-    ours = [
+    at_load = [
         row
         for row in rows
         if row["valid"] and bool(row["passed"]) is passed and abs(row[f"factor_{factor}"] / load - 1) < 1e-3
     ]
-    return ours[-1] if ours else None
+    return at_load[-1] if at_load else None
 
 
 def _given_up(rows: list[dict[str, Any]], factor: str, highest: float | None) -> dict[str, Any] | None:
-    """The last run of the lowest load above the highest pass that was INVALID: where no fail bounds the capacity."""
+    """Return the last INVALID run at the lowest load above the highest pass, for a capacity that no fail bounds."""
     beyond = [row for row in rows if not row["valid"] and row[f"factor_{factor}"] > (highest or 0)]
     return min(reversed(beyond), key=lambda row: float(row[f"factor_{factor}"]), default=None)
 

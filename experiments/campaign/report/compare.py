@@ -1,4 +1,4 @@
-"""What a comparison of two campaigns reads like: on the terminal, and as a page that needs nothing from elsewhere."""
+"""The comparison of two campaigns: as text for the terminal, and as a page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from experiments import files
 from experiments.campaign.report import capacity_comparison
 from experiments.campaign.report.capacity import Found
 from experiments.campaign.report.differences import FIGURES, compare, context
-from experiments.campaign.report.levels import FEW_RUNS
+from experiments.report import format as forms
 from experiments.report import pages, svg
 from experiments.report.figures import Drawing
-from experiments.report.format import between, slo_figure
-from experiments.report.sentences import NBSP, count, number
+from experiments.report.format import NBSP, between, count, in_unit, number, upper, whole_percent
 from experiments.report.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
+from experiments.stats.bootstrap import FEWEST_RUNS
 
 _MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few runs": "·"}
 
 
 def main_text(a_dir: Path, b_dir: Path) -> str:
-    """Return the comparison as text for a terminal; raises SettingError for what is no campaign."""
+    """Return the comparison as text for a terminal. Raises RunFileError for a missing or damaged campaign."""
     lines = [f"A  {_path(a_dir)}", f"B  {_path(b_dir)}", ""]
     lines += [f"! {sentence}" for sentence in context(a_dir, b_dir)]
     found = capacity_comparison.searches(a_dir, b_dir)
@@ -36,10 +36,10 @@ def main_text(a_dir: Path, b_dir: Path) -> str:
     for level, rows in table.groupby("words", sort=False):
         lines.append(str(level))
         for row in rows.to_dict("records"):
-            change = f"{_change(row['difference'], row['unit'], signed=True)} ({_range(row)})"
+            change = f"{forms.difference(row['difference'], row['unit'], signed=True)} ({_range(row)})"
             lines.append(
-                f"  {_MARKS[row['verdict']]} {row['name']:<32}{_figure(row['a'], row['unit']):>18}"
-                f"{_figure(row['b'], row['unit']):>18}   {change}"
+                f"  {_MARKS[row['verdict']]} {row['name']:<32}{in_unit(row['a'], row['unit']):>18}"
+                f"{in_unit(row['b'], row['unit']):>18}   {change}"
             )
     legend = "   ".join(f"{mark} {verdict}" for verdict, mark in _MARKS.items())
     lines += ["", f"Columns: A, B, B - A (95 % interval over runs). {legend}", "", multiple(table)]
@@ -49,7 +49,7 @@ def main_text(a_dir: Path, b_dir: Path) -> str:
 def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
     """Write the comparison as a page, its data as CSV beside it; return the page's path.
 
-    `out` is that path, or a directory in which the page is called after both campaigns.
+    `out` is that path, or a directory in which the page is named after both campaigns.
     """
     if out.is_dir():
         out = out / f"compare-{a_dir.name}-{b_dir.name}.html"
@@ -71,7 +71,7 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
 
 
 def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The data of a comparison level by level, and what its page shows of them."""
+    """Return the data of a comparison level by level, and the values for its page."""
     drawing, data = differences_figure(table)
     rows = [
         {
@@ -79,9 +79,9 @@ def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
             "rows": [
                 {
                     **row,
-                    "a": _figure(row["a"], row["unit"]),
-                    "b": _figure(row["b"], row["unit"]),
-                    "difference": _change(row["difference"], row["unit"], signed=True),
+                    "a": in_unit(row["a"], row["unit"]),
+                    "b": in_unit(row["b"], row["unit"]),
+                    "difference": forms.difference(row["difference"], row["unit"], signed=True),
                     "range": _range(row),
                     "mark": _MARKS[row["verdict"]],
                 }
@@ -100,39 +100,41 @@ def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def _capacities(found: Mapping[str, Found]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The data of a comparison of two searches, and what its page shows of them."""
+    """Return the data of a comparison of two searches, and the values for its page."""
     data = capacity_comparison.table(found)
     return data, {"findings": capacity_comparison.findings(found), "capacities": pages.records(data)}
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """Return in sentences which differences the runs support, hint at, and do not support."""
+    """Return in sentences which differences the runs support, which are hints, and which they do not support."""
     if table.empty:
         return ["There is nothing to compare: no level has valid runs in both campaigns."]
-    told = [
+    sentences = [
         f"The {_difference(FIGURES[str(key)][0], rows)}."
         for key, rows in table[table["verdict"] == "supported"].groupby("key", sort=False)
     ]
-    if not told:
-        told = ["No difference is supported."]
+    if not sentences:
+        sentences = ["No difference is supported."]
     hints = [
         f"{FIGURES[str(key)][0]} with {', '.join(rows['words'])}"
         for key, rows in table[table["verdict"] == "hint"].groupby("key", sort=False)
     ]
     if hints:
-        told.append(f"A hint of a difference, no more: {'; '.join(hints)}.")
-    for verdict, start in (("not supported", "No difference is supported in"), ("alike", "Alike in every run")):
+        sentences.append(f"Only a hint of a difference: {'; '.join(hints)}.")
+    for verdict, start in (("not supported", "No difference is supported in"), ("alike", "Equal in every run")):
         names = [name for key, (name, _) in FIGURES.items() if _all(table, key, verdict)]
-        if names and (verdict == "alike" or len(told) > 1 or told[0] != "No difference is supported."):
-            told.append(f"{start}: {', '.join(names)}.")
+        if names and (verdict == "alike" or len(sentences) > 1 or sentences[0] != "No difference is supported."):
+            sentences.append(f"{start}: {', '.join(names)}.")
     few = table.loc[table["verdict"] == "too few runs", "words"].drop_duplicates()
     if len(few):
-        told.append(f"Too few valid runs to tell (fewer than {number(FEW_RUNS)} on a side): {'; '.join(few)}.")
-    return told
+        sentences.append(
+            f"Too few valid runs to compare (fewer than {number(FEWEST_RUNS)} on a side): {'; '.join(few)}."
+        )
+    return sentences
 
 
 def multiple(table: pd.DataFrame) -> str:
-    """Return how the number of comparisons is dealt with; nothing where none was made."""
+    """Return how the number of comparisons is corrected for; "" if there were none."""
     made = int(table["p"].notna().sum())
     if not made:
         return ""
@@ -142,14 +144,15 @@ def multiple(table: pd.DataFrame) -> str:
     chance = max(round(made * 0.05), 1)
     does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
     text = (
-        f"{were[0].upper()}{were[1:]}. Were there no difference at all, about {chance} of their 95 % intervals would "
-        f"leave zero out by chance, and more with few runs; {does}. So a difference is called supported only if it "
-        "also stands after Holm's correction for their number (at most a 5 % chance of a single false one among all), "
-        "and a hint otherwise."
+        f"{upper(were)}. If there were no difference at all, about {chance} of their 95 % intervals would exclude zero "
+        f"by chance, and more with few runs; here {does}. A difference is therefore called supported only if it also "
+        "passes Holm's correction for the number of comparisons (at most a 5 % chance of a single false one among "
+        "all). Otherwise it is called a hint."
     )
     if fewest < 5:
         text += (
-            f" With {number(fewest)} runs on a side only what is large against the scatter of the runs can stand out."
+            f" With {number(fewest)} runs on a side, only a difference that is large against the scatter of the runs "
+            "can be supported."
         )
     return text
 
@@ -184,57 +187,38 @@ def differences_figure(table: pd.DataFrame) -> Drawing:
 
 
 def _difference(name: str, rows: pd.DataFrame) -> str:
-    """Say by how much the figure differs, level by level, those of one direction together."""
+    """Return by how much a figure differs, level by level, grouped by direction."""
     parts = []
     for higher in (True, False):
-        ours = [row for row in rows.to_dict("records") if (row["difference"] > 0) is higher]
-        if ours:
-            levels = ", ".join(f"with {row['words']} by {_size(row)}" for row in ours)
+        same = [row for row in rows.to_dict("records") if (row["difference"] > 0) is higher]
+        if same:
+            levels = ", ".join(f"with {row['words']} by {_size(row)}" for row in same)
             parts.append(f"{'higher' if higher else 'lower'} in B {levels}")
     return f"{name} is {'; '.join(parts)}"
 
 
 def _size(row: Mapping[Any, Any]) -> str:
     low, high = sorted((abs(row["low"]), abs(row["high"])))
-    size = _change(abs(row["difference"]), row["unit"])
-    relative = f", {abs(row['difference'] / row['a']) * 100:.0f}{NBSP}%" if row["a"] and row["unit"] != "share" else ""
-    return f"{size} ({between(_change(low, row['unit']), _change(high, row['unit']), size)}{relative})"
+    size = forms.difference(abs(row["difference"]), row["unit"])
+    relative = ""
+    if row["a"] and row["unit"] != "share":
+        relative = f", {whole_percent(abs(row['difference'] / row['a']))}"
+    return (
+        f"{size} ({between(forms.difference(low, row['unit']), forms.difference(high, row['unit']), size)}{relative})"
+    )
 
 
 def _range(row: Mapping[Any, Any]) -> str:
     if not math.isfinite(row["low"]) and not math.isfinite(row["high"]):
         return "no interval"
-    low, high = (_change(row[name], row["unit"], signed=True) for name in ("low", "high"))
+    low, high = (forms.difference(row[name], row["unit"], signed=True) for name in ("low", "high"))
     return between(low, high, low)
 
 
-def _figure(value: float, unit: str) -> str:
-    if unit in ("s", "share", ""):
-        return slo_figure(value, unit)
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}{NBSP}{unit}" if value >= 100 else f"{value:.3g}{NBSP}{unit}"
-
-
-def _change(value: float, unit: str, *, signed: bool = False) -> str:
-    """A difference: seconds in ms, so that both ends of an interval have one unit, and shares in points."""
-    sign = "−" if value < 0 else "+" if signed and value > 0 else ""
-    size = abs(value)
-    if math.isinf(size) or math.isnan(size):
-        return f"{sign}∞" if math.isinf(size) else "–"
-    if unit == "s":
-        return f"{sign}{size * 1000:,.0f}{NBSP}ms"
-    if unit == "share":
-        return f"{sign}{size * 100:.1f}{NBSP}points"
-    if unit == "":
-        return f"{sign}{size:g}"
-    return f"{sign}{size:,.0f}{NBSP}{unit}" if size >= 100 else f"{sign}{size:.3g}{NBSP}{unit}"
-
-
-def _path(place: Path) -> str:
-    """A directory as one would type it here."""
+def _path(directory: Path) -> str:
+    """Return a directory as typed from the working directory."""
     here = Path.cwd()
-    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+    return str(directory.relative_to(here) if directory.is_relative_to(here) else directory)
 
 
 def _all(judged: pd.DataFrame, key: str, verdict: str) -> bool:

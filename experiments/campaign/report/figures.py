@@ -1,22 +1,26 @@
 """The figures of a campaign: each function returns (SVG text, the DataFrame behind it, to be saved as CSV).
 
-Wherever runs are compared every run is a dot; the band is the bootstrap interval of their median, the bar in it
-the median.
+Where runs are compared, each run is a dot, the bar is their median, and the band its bootstrap interval. Spectrum, hops
+and faults have one line, bar or cell per level instead.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from experiments.analysis.batches import Drift
-from experiments.campaign.report.levels import FEW_RUNS, Layout, estimates, of_level
+from experiments.campaign.report.estimates import estimates, of_level
+from experiments.campaign.report.levels import Layout
 from experiments.report.figures import Drawing
+from experiments.report.format import rounded, whole
 from experiments.report.svg import (
     BLUE,
     GREEN,
@@ -25,6 +29,7 @@ from experiments.report.svg import (
     MUTED,
     ORANGE,
     PAPER,
+    PURPLE,
     RULE,
     canvas,
     label_log,
@@ -32,9 +37,26 @@ from experiments.report.svg import (
     render,
 )
 from experiments.stats import usl
+from experiments.stats.bootstrap import FEWEST_RUNS
 from pipeline.errors import SettingError
 
-_LABEL_SHARE = 0.06  # of an axis: what the name of a level takes at the least
+_LABEL_SHARE = 0.06  # of an axis: the least that the name of a level takes
+_NINES = {0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
+HOP_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "send, accept, append": (PURPLE, ("send_delay", "accept", "append")),
+    "buffer wait": (ORANGE, ("buffer_wait",)),
+    "micro-batch": (BLUE, ("micro_batch",)),
+    "publish to screen": (GREEN, ("publish", "cluster", "subscriber", "network")),
+}
+"""The hops as the figure groups them; the trigger wait, longer than all others, has an axis of its own."""
+FAULTS = {
+    "lost": "reactions lost",
+    "duplicated": "reactions counted twice",
+    "altered": "reactions altered",
+    "differing": "counts that differ from the recount",
+    "deliveries_missing": "deliveries missing",
+    "deliveries_duplicate": "deliveries doubled",
+}
 
 
 def excess_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
@@ -95,10 +117,10 @@ def accuracy_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
 
 
 def order_figure(residuals: pd.DataFrame, drifts: dict[str, Drift]) -> Drawing:
-    """Draw each valid run's distance from its level's mean in the order that happened, blocks marked.
+    """Draw each valid run's distance from its level's mean in the order of execution, with the blocks marked.
 
     `residuals`: `position, block, level`, and the distance in ms under each key of `drifts`, whose slopes are
-    in ms a run.
+    in ms per run.
     """
     if residuals.empty:
         return nothing("order", "No level with two valid runs"), residuals
@@ -128,16 +150,189 @@ def order_figure(residuals: pd.DataFrame, drifts: dict[str, Drift]) -> Drawing:
                 residuals["position"], drift.slope_ms_per_min * middle + residuals[key].median(), color=colour, lw=1.2
             )
             axes.annotate(
-                f"{drift.slope_ms_per_min:+.1f} ms a run "
+                f"{drift.slope_ms_per_min:+.1f} ms per run "
                 f"(95 %: {drift.low_ms_per_min:+.1f} to {drift.high_ms_per_min:+.1f})",
                 (0, 0), (4, 3), xycoords="axes fraction", textcoords="offset points", color=colour,
             )  # fmt: skip
         axes.set_ylim(-most, most)
         axes.set_ylabel(words.get(key, key))
-    panels[-1].set_xlabel("run, in the order that happened")
+    panels[-1].set_xlabel("run, in the order of execution")
     panels[-1].set_xlim(residuals["position"].min() - 0.6, residuals["position"].max() + 0.6)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return render(figure, "order", "Distance of each run from its level's mean, in run order"), residuals
+
+
+def spectrum_figure(spectra: pd.DataFrame, plan: Layout) -> Drawing:
+    """Draw latency by percentile of each level with its floor, and below it the distance between the two.
+
+    `spectra`: rows of floor.spectrum with the `level` and `label` they belong to.
+    """
+    if spectra.empty:
+        return nothing("spectrum", "No valid run with enough reactions for a percentile spectrum"), spectra
+    shown = [level for level in plan.levels["level"] if (spectra["level"] == level).any()]
+    labels = dict(zip(plan.levels["level"], plan.levels["label"], strict=True))
+    figure, (above, below) = canvas(5.6, 2, (1, 1), share_x=True)
+    last = spectra.groupby("level", sort=False)["quantile"].max()
+    # Floors with the same start and the same median are equal; the longest one is then drawn for all.
+    starts = (
+        spectra[spectra["quantile"].isin([0.0, 0.5])]
+        .groupby("level")["floor_s"]
+        .agg(lambda s: str(s.round(6).tolist()))
+    )
+    same = starts.nunique() == 1
+    furthest = float(-np.log10(1 - last.max()))
+    lost = False
+    if same:
+        rows = spectra[spectra["level"] == last.idxmax()]
+        above.plot(
+            -np.log10(1 - rows["quantile"]), rows["floor_s"], color=GREY, dashes=(4, 2), lw=1.4, label="latency floor"
+        )
+    for number, level in enumerate(shown):
+        rows = spectra[spectra["level"] == level]
+        x = -np.log10(1 - rows["quantile"].to_numpy(dtype=np.float64))
+        finite = np.isfinite(rows["observed_s"].to_numpy(dtype=np.float64))
+        lost |= not finite.all()
+        style: dict[str, Any] = _style(number, len(shown), plan)
+        above.plot(x[finite], rows["observed_s"][finite], **style, label=labels[level])
+        below.plot(x[finite], rows["excess_s"][finite], **style)
+        if not same:
+            above.plot(x, rows["floor_s"], ":", color=style["color"], alpha=style["alpha"], lw=1.2)
+    ticks = [q for q in _NINES if -math.log10(1 - q) <= furthest + 1e-9]
+    below.set_xticks([-math.log10(1 - q) for q in ticks], [_NINES[q] for q in ticks])
+    below.set_xlim(0, furthest * 1.02)
+    above.set_ylim(bottom=0)
+    below.set_ylim(bottom=min(0.0, float(spectra["excess_s"].min())))
+    above.set_ylabel("latency, s" if same else "latency, s\n(dotted: its floor)")
+    below.set_ylabel("above the floor, s")
+    below.set_xlabel("share of (reaction, client) pairs within this latency, stretched towards the slowest")
+    if lost:
+        below.text(0.99, 0.04, "a line ends where the rest never arrived", transform=below.transAxes, ha="right",
+                   color=ORANGE)  # fmt: skip
+    legend = above.legend(title=plan.label, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK,
+                 fontsize=8.5, title_fontsize=8.5, alignment="left")  # fmt: skip
+    legend.get_title().set_color(MUTED)
+    return render(figure, "spectrum", "End-to-end latency by percentile for each level, with the floor"), spectra
+
+
+def hops_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
+    """Draw the mean journey of each level, averaged over its runs; the trigger wait has its own axis."""
+    names = [name for _, hops in HOP_GROUPS.values() for name in hops] + ["trigger_wait"]
+    rows = []
+    for level, label in zip(plan.levels["level"], plan.levels["label"], strict=True):
+        for name in names:
+            values = of_level(valid, level, f"hop_{name}_mean_ms")
+            mean = float(values.mean()) if len(values) else math.nan
+            rows.append({"level": level, "label": label, "hop": name, "mean_ms": mean, "runs": len(values)})
+    data = pd.DataFrame(rows, columns=["level", "label", "hop", "mean_ms", "runs"])
+    means = data.pivot_table("mean_ms", "level", "hop", sort=False).reindex(plan.levels["level"])
+    if data["mean_ms"].notna().sum() == 0:
+        return nothing("hops", "No valid run in which a reaction reached a client"), data
+    figure, (axes, apart) = _side_by_side(1.15 + 0.3 * len(means))
+    rows_at = np.arange(len(means))
+    left = np.zeros(len(means))
+    for label, (colour, hops) in HOP_GROUPS.items():
+        width = means[list(hops)].sum(axis=1).to_numpy(dtype=np.float64)
+        width = np.nan_to_num(np.maximum(width, 0))
+        axes.barh(rows_at, width, left=left, height=0.66, color=colour, ec=PAPER, lw=0.6, label=label)
+        left += width
+    for row, total in enumerate(left):
+        if total > 0:
+            axes.annotate(rounded(total), (total, row), (4, 0), textcoords="offset points", va="center", color=INK)
+    wait = means["trigger_wait"].to_numpy(dtype=np.float64)
+    apart.barh(rows_at, np.nan_to_num(wait) / 1000, height=0.66, color=GREY)
+    for row, value in enumerate(wait):
+        if math.isfinite(value):
+            note = f"{value / 1000:.2f}"
+            apart.annotate(note, (value / 1000, row), (4, 0), textcoords="offset points", va="center", color=MUTED)
+    axes.set_yticks(rows_at, list(plan.levels["label"]))
+    apart.set_yticks([])
+    axes.set_ylabel(plan.label)
+    axes.set_xlim(0, left.max() * 1.12)
+    axes.set_xlabel("mean of each hop, ms")
+    apart.set_xlim(0, np.nanmax(wait) / 1000 * 1.35)
+    apart.set_xlabel("trigger wait, s")
+    for panel in (axes, apart):
+        panel.set_ylim(len(means) - 0.4, -0.6)
+        panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=INK, handlelength=0.9, handleheight=0.9)
+    return render(figure, "hops", "The mean journey by level, hop by hop, with the trigger wait apart"), data
+
+
+def faults_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
+    """Draw the number of wrong reactions, counts and deliveries in all valid runs of a level."""
+    known = valid.assign(differing=valid["oracle_cells"] - valid["oracle_equal"]) if len(valid) else valid
+    rows = [
+        {"level": level, "label": label, "fault": name, "number": int(known.loc[known["level"] == level, name].sum())}
+        for level, label in zip(plan.levels["level"], plan.levels["label"], strict=True)
+        for name in FAULTS
+        if len(known) and (known["level"] == level).any()
+    ]
+    data = pd.DataFrame(rows, columns=["level", "label", "fault", "number"])
+    if data.empty:
+        return nothing("faults", "No valid run to check"), data
+    place = {level: i for i, level in enumerate(plan.levels["level"])}
+    figure, (axes,) = canvas(2.7)
+    for cell in data.to_dict("records"):
+        at = (place[cell["level"]], list(FAULTS).index(cell["fault"]))
+        wrong = cell["number"] > 0
+        axes.text(
+            *at,
+            whole(cell["number"]),
+            ha="center",
+            va="center",
+            color=PAPER if wrong else GREEN,
+            fontweight="bold" if wrong else "normal",
+            bbox={"boxstyle": "round,pad=0.35", "fc": ORANGE, "ec": "none"} if wrong else None,
+        )
+    axes.set_xlim(-0.5, len(place) - 0.5)
+    axes.set_ylim(len(FAULTS) - 0.5, -0.5)
+    axes.set_yticks(range(len(FAULTS)), list(FAULTS.values()))
+    axes.set_xticks(range(len(place)), [stacked(label) for label in plan.levels["label"]])
+    axes.set_xlabel(plan.label)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    return render(
+        figure, "faults", "Faults found in all valid runs of each level: conservation, oracle, delivery"
+    ), data
+
+
+def scalability_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
+    """Draw the throughput of a closed loop against its users, with the Universal Scalability Law fitted to the runs.
+
+    In the frame, rows with the `key` usl are the fit: `median` is its throughput at the level, `low` and `high` are
+    empty.
+    """
+    data = estimates(valid, plan.levels, ["accepted_per_s"])
+    if not _measured(data):
+        return nothing("scalability", "No valid run with a throughput"), data
+    figure, (axes,) = canvas(3.5)
+    try:
+        law = fitted(valid, plan)
+    except SettingError as error:
+        axes.annotate(f"no law fitted: {error}", (0, 0), (4, 4), xycoords="axes fraction", textcoords="offset points",
+                      color=MUTED, fontsize=8, wrap=True)  # fmt: skip
+    else:
+        x = plan.levels["x"].to_numpy(dtype=np.float64)
+        along = np.geomspace(x.min(), x.max(), 200)
+        axes.plot(along, usl.throughput(along, law.lambda_, law.sigma, law.kappa), color=GREY, dashes=(4, 2), lw=1.4,
+                  label="Universal Scalability Law")  # fmt: skip
+        at = usl.throughput(x, law.lambda_, law.sigma, law.kappa)
+        rows = plan.levels[["level", "label"]].assign(key="usl", runs=len(valid), median=at)
+        data = pd.concat([data, rows], ignore_index=True)
+    _runs(axes, valid, plan, data, "accepted_per_s", BLUE, "measured")
+    _levels(axes, plan)
+    axes.set_ylim(0, _above(data) * 1.15)
+    axes.set_ylabel("accepted, reactions/s")
+    _legend(axes, 2)
+    return render(figure, "scalability", "Throughput of the closed loop against its users"), data
+
+
+def fitted(valid: pd.DataFrame, plan: Layout) -> usl.Usl:
+    """Return the law that fits the throughput of every valid run. Raises SettingError if there are too few levels."""
+    x = valid["level"].map(_places(plan))
+    return usl.fit(x.tolist(), valid["accepted_per_s"].tolist())
 
 
 def _runs(
@@ -154,16 +349,16 @@ def _runs(
 ) -> None:
     """Draw one figure of every run as a dot, with the median and its interval of each level.
 
-    `aside` moves all of it to the left or right, so that two figures of a level stand side by side.
+    `aside` moves the marks to the left or right, so that two figures of a level are side by side.
     """
-    ours = data[data["key"] == key]
-    centre = np.array([_aside(place, aside, plan) for place in ours["level"].map(_places(plan))])
-    middle = ours["median"].to_numpy(dtype=np.float64) * scale
+    of_key = data[data["key"] == key]
+    centre = np.array([_aside(place, aside, plan) for place in of_key["level"].map(_places(plan))])
+    middle = of_key["median"].to_numpy(dtype=np.float64) * scale
     finite = np.isfinite(middle)
     if plan.numeric:
         axes.plot(centre[finite], middle[finite], color=colour, lw=1, alpha=0.5)
-    for row, at in zip(ours.to_dict("records"), centre, strict=True):
-        if row["runs"] >= FEW_RUNS and math.isfinite(row["high"]):
+    for row, at in zip(of_key.to_dict("records"), centre, strict=True):
+        if row["runs"] >= FEWEST_RUNS and math.isfinite(row["high"]):
             axes.plot([at, at], [row["low"] * scale, row["high"] * scale], color=colour, lw=7, alpha=0.25,
                       solid_capstyle="butt")  # fmt: skip
         values = of_level(valid, row["level"], key)
@@ -178,12 +373,12 @@ def _runs(
 
 
 def _spread(at: float, runs: int, plan: Layout) -> list[float]:
-    """The runs of a level side by side about its place, so that equal ones do not hide each other."""
+    """Return positions side by side for the runs of a level, so that equal runs do not hide each other."""
     return [_aside(at, (i - (runs - 1) / 2) * min(0.8, 4 / max(runs, 1)), plan) for i in range(runs)]
 
 
 def _aside(at: float, steps: float, plan: Layout) -> float:
-    """A place some steps of under a hundredth of the axis beside `at`."""
+    """Return the position `steps` beside `at`; a step is less than a hundredth of the axis."""
     x = plan.levels["x"].to_numpy(dtype=np.float64)
     if plan.log:
         return float(at * (x.max() / x.min()) ** (0.009 * steps))
@@ -238,46 +433,26 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _crowded(x: NDArray[np.float64]) -> bool:
-    """Whether levels lie so close that their names would run into each other: round numbers then stand there."""
+    """Return whether levels are so close that their names would overlap; the axis then has round numbers."""
     return len(x) > 1 and bool(np.diff(np.sort(x)).min() < _LABEL_SHARE * np.ptp(x))
 
 
 def stacked(label: str) -> str:
-    """Return a level's label with each of its factors on a line."""
+    """Return a level's label with one factor per line."""
     return label.replace(" · ", "\n")
 
 
-def scalability_figure(valid: pd.DataFrame, plan: Layout) -> Drawing:
-    """Draw the throughput of a closed loop against its users, with the Universal Scalability Law fitted to the runs.
-
-    The frame has the law's fit as rows of `key` usl: `median` is its throughput at the level, `low` and `high` empty.
-    """
-    data = estimates(valid, plan.levels, ["accepted_per_s"])
-    if not _measured(data):
-        return nothing("scalability", "No valid run with a throughput"), data
-    figure, (axes,) = canvas(3.5)
-    try:
-        law = fitted(valid, plan)
-    except SettingError as error:
-        axes.annotate(f"no law fitted: {error}", (0, 0), (4, 4), xycoords="axes fraction", textcoords="offset points",
-                      color=MUTED, fontsize=8, wrap=True)  # fmt: skip
-    else:
-        x = plan.levels["x"].to_numpy(dtype=np.float64)
-        along = np.geomspace(x.min(), x.max(), 200)
-        axes.plot(along, usl.throughput(along, law.lambda_, law.sigma, law.kappa), color=GREY, dashes=(4, 2), lw=1.4,
-                  label="Universal Scalability Law")  # fmt: skip
-        at = usl.throughput(x, law.lambda_, law.sigma, law.kappa)
-        rows = plan.levels[["level", "label"]].assign(key="usl", runs=len(valid), median=at)
-        data = pd.concat([data, rows], ignore_index=True)
-    _runs(axes, valid, plan, data, "accepted_per_s", BLUE, "measured")
-    _levels(axes, plan)
-    axes.set_ylim(0, _above(data) * 1.15)
-    axes.set_ylabel("accepted, reactions/s")
-    _legend(axes, 2)
-    return render(figure, "scalability", "Throughput of the closed loop against its users"), data
+def _side_by_side(height_in: float) -> tuple[Figure, list[Axes]]:
+    figure, panels = canvas(height_in, 2, (1, 1))
+    grid = figure.add_gridspec(1, 2, width_ratios=[3, 1])
+    for column, panel in enumerate(panels):
+        panel.set_subplotspec(grid[0, column])
+    return figure, panels
 
 
-def fitted(valid: pd.DataFrame, plan: Layout) -> usl.Usl:
-    """Return the law that fits the throughput of every valid run; SettingError where there are too few levels."""
-    x = valid["level"].map(_places(plan))
-    return usl.fit(x.tolist(), valid["accepted_per_s"].tolist())
+def _style(number: int, of: int, plan: Layout) -> dict[str, Any]:
+    """Return a level's line style: for a quantity one colour of rising strength, else its own colour and dashes."""
+    if plan.numeric:
+        return {"color": BLUE, "alpha": 0.4 + 0.6 * (number + 1) / of, "lw": 1.1 + 1.1 * (number + 1) / of}
+    colof_key = (BLUE, ORANGE, GREEN, PURPLE)
+    return {"color": colof_key[number % 4], "alpha": 1.0, "dashes": ((), (5, 1.5), (1.5, 1.5))[number // 4 % 3]}

@@ -1,13 +1,13 @@
-"""Which stage limits the capacity, named from evidence at the highest pass and the lowest fail.
+"""Which stage limits the capacity, from evidence at the highest pass and the lowest fail.
 
 The rules, strongest first; each that holds gives its evidence:
 
-1. The run at the fail is INVALID: the instrument gave up, and the chain is not known to have.
-2. The machine is full (mean cores in use >= 90 % of those there are): the process that takes most.
+1. The run at the fail is INVALID: the instrument reached its limit, and the chain may not have.
+2. The machine is full (mean cores in use >= 90 % of its cores): the process that uses most.
 3. Reactions were refused (accepted below 99.9 % of offered): ingest.
 4. Micro-batches ran out of time (headroom or lag objective failed): Spark.
 5. A hop takes longer at the fail than at the pass, by 50 ms and 10 % or more: the stage of the hop that grew
-   most. Waiting for a trigger is Spark's, for it grows where micro-batches overrun.
+   most. The trigger wait counts as Spark's, because it grows when micro-batches overrun.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.analysis.hops import HOPS
+from experiments.report.format import hop_name, percent, rounded
 
 FULL_SHARE = 0.9
 ACCEPTED_SHARE = 0.999
@@ -40,7 +41,7 @@ _CPU = "cpu_share_"
 
 @dataclass(frozen=True)
 class Evidence:
-    """That `stage` limits, and the `reason` in a sentence with its `figures` by summary key."""
+    """The `stage` that limits, the `reason` in a sentence, and its `figures` by summary key."""
 
     stage: str
     reason: str
@@ -51,9 +52,9 @@ def limits(passing: Mapping[str, Any] | None, failing: Mapping[str, Any], cores:
     """Return the evidence, strongest first, from the summaries of a run at the highest pass (None: no load
     passed) and one at the lowest fail, and the `cores` of the machine.
 
-    Of a summary: `valid`, `reasons` (words), `slos` (key -> passed), `offered_per_s`, `accepted_per_s`,
-    `headroom`, `lag_slope_upper_share`, `cpu_share_<stage>` and `hop_<name>_mean_ms`; what is missing is no
-    evidence. An empty list says that these figures name no stage.
+    It uses `valid`, `reasons` (words), `slos` (key -> passed), `offered_per_s`, `accepted_per_s`, `headroom`,
+    `lag_slope_upper_share`, `cpu_share_<stage>` and `hop_<name>_mean_ms` of a summary; a missing figure gives no
+    evidence. The list is empty if the figures point to no stage.
     """
     found = [
         _invalid(failing),
@@ -69,7 +70,9 @@ def _invalid(failing: Mapping[str, Any]) -> Evidence | None:
     if failing.get("valid", True):
         return None
     reasons = " ".join(failing.get("reasons") or ()) or "no reason was recorded"
-    return Evidence("load", f"The instrument gave up before the chain did: the run is INVALID ({reasons})", {})
+    return Evidence(
+        "load", f"The instrument reached its limit before the chain did: the run is INVALID ({reasons})", {}
+    )
 
 
 def _full(failing: Mapping[str, Any], cores: int) -> Evidence | None:
@@ -78,7 +81,7 @@ def _full(failing: Mapping[str, Any], cores: int) -> Evidence | None:
         for key in failing
         if key.startswith(_CPU) and (figure := _figure(failing, key)) is not None
     }
-    # What is nobody's, the system's network among it, fills the machine as well, but is no stage.
+    # Other programs, and the system's network code, fill the machine as well, but are not a stage.
     shares.pop("others", None)
     total = shares.pop("machine", sum(shares.values()))
     if not shares or total < FULL_SHARE * cores:
@@ -87,7 +90,7 @@ def _full(failing: Mapping[str, Any], cores: int) -> Evidence | None:
     of = "the instrument's own" if stage in _INSTRUMENT else "the chain's"
     return Evidence(
         stage,
-        f"The machine is full: {total:.2f} of {cores} cores are in use, and {of} {stage} takes most, "
+        f"The machine is full: {total:.2f} of {cores} cores are in use, and {of} {stage} uses most, "
         f"{shares[stage]:.2f}.",
         {f"{_CPU}{name}": share for name, share in sorted(shares.items(), key=lambda item: -item[1])},
     )
@@ -99,7 +102,7 @@ def _refused(failing: Mapping[str, Any]) -> Evidence | None:
         return None
     return Evidence(
         "ingest",
-        f"Ingest refused reactions: of {offered:,.0f} a second it accepted {accepted:,.0f}.",
+        f"Ingest refused reactions: of {rounded(offered)} per second it accepted {rounded(accepted)}.",
         {"offered_per_s": offered, "accepted_per_s": accepted},
     )
 
@@ -108,15 +111,15 @@ def _late(failing: Mapping[str, Any]) -> Evidence | None:
     slos = failing.get("slos")
     slos = slos if isinstance(slos, Mapping) else {}
     words = {
-        "headroom": "micro-batches take {:.0%} of their interval at the 95th percentile",
-        "lag_slope_upper_share": "the consumer lag may be growing by {:.1%} of the load",
+        "headroom": "micro-batches take {} of their interval at the 95th percentile",
+        "lag_slope_upper_share": "the consumer lag may be growing by {} of the load",
     }
     failed = {key: _figure(failing, key) for key in words if slos.get(key) is False}
     figures = {key: figure for key, figure in failed.items() if figure is not None}
     if not figures:
         return None
-    told = " and ".join(words[key].format(figure) for key, figure in figures.items())
-    return Evidence("spark", f"Spark runs out of time: {told}.", figures)
+    reasons = " and ".join(words[key].format(percent(figure)) for key, figure in figures.items())
+    return Evidence("spark", f"Spark runs out of time: {reasons}.", figures)
 
 
 def _grown(passing: Mapping[str, Any], failing: Mapping[str, Any]) -> Evidence | None:
@@ -131,8 +134,8 @@ def _grown(passing: Mapping[str, Any], failing: Mapping[str, Any]) -> Evidence |
     before, after = growth[hop]
     return Evidence(
         STAGE_OF_HOP[hop],
-        f"Of all hops {hop.replace('_', ' ')} grew most from pass to fail: from {before:,.0f} ms to {after:,.0f} ms "
-        "in the mean.",
+        f"Of all hops, {hop_name(hop)} grew most from pass to fail: from {rounded(before)} ms to "
+        f"{rounded(after)} ms in the mean.",
         {f"hop_{hop}_mean_ms": after, f"hop_{hop}_growth_ms": after - before},
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from experiments.campaign.report.levels import FACTORS
 from experiments.report.figures import Drawing
+from experiments.report.format import four_digits
 from experiments.report.svg import BLUE, GREY, INK, MUTED, ORANGE, PAPER, canvas, label_log, nothing, render
 from experiments.stats.capacity import Capacity, Probe, Search
 
@@ -19,7 +21,7 @@ _OUTCOMES = {  # outcome: colour, marker, whether it is filled
 
 
 def staircase_figure(search: Search, probes: Sequence[Probe], found: Capacity) -> Drawing:
-    """Draw the load of each probe in the order they happened, what came of it, and the interval of the capacity.
+    """Draw the load and outcome of each probe, in the order of execution, and the interval of the capacity.
 
     The frame: `probe, load, outcome` (pass, fail or INVALID) and `why`.
     """
@@ -59,7 +61,7 @@ def staircase_figure(search: Search, probes: Sequence[Probe], found: Capacity) -
         axes.axhline(value, color=colour, dashes=(4, 2), lw=1)
         below = value == low
         axes.annotate(
-            f"{text}\n{value:,.4g}" if value < 1000 else f"{text}\n{value:,.0f}",
+            f"{text}\n{four_digits(value)}",
             (1, value),
             (5, -2 if below else 2),
             xycoords=("axes fraction", "data"),
@@ -74,9 +76,9 @@ def staircase_figure(search: Search, probes: Sequence[Probe], found: Capacity) -
     label_log(axes, "y")
     axes.set_xlim(0.5, len(data) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(f"{search.factor} (log)")
-    axes.set_xlabel("probe, in the order they were made")
+    axes.set_ylabel(f"{FACTORS.get(search.factor, (search.factor,))[0]} (log)")
+    axes.set_xlabel("probe, in the order of execution")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=INK, handletextpad=0.2)
     if low is None and high is None:
-        axes.text(0.5, 0.5, "nothing could be measured", transform=axes.transAxes, ha="center", color=MUTED)
+        axes.text(0.5, 0.5, "no load could be measured", transform=axes.transAxes, ha="center", color=MUTED)
     return render(figure, "staircase", f"The probes of the search: {found.why}"), data

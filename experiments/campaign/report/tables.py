@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.campaign.report import levels as campaign_levels
-from experiments.campaign.report.levels import FEW_RUNS, Layout, believed
-from experiments.report import format as forms
-from experiments.report import pages
-from experiments.report.sentences import NBSP, seconds
-
-Form = Callable[[float], str]
+from experiments.campaign.campaign_file import State
+from experiments.campaign.report.estimates import believed
+from experiments.campaign.report.levels import Layout, layout
+from experiments.report.format import NBSP, Form, in_unit, percent, seconds, share, spread_only, whole
 
 
 def tiles(plan: Layout, valid: pd.DataFrame, levels: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -27,44 +22,43 @@ def tiles(plan: Layout, valid: pd.DataFrame, levels: pd.DataFrame) -> list[tuple
     for key, words, form in (
         ("e2e_excess_p50_s", "median above the floor", seconds),
         ("e2e_excess_p99_s", "p99 above the floor", seconds),
-        ("headroom", "micro-batch over interval, p95", forms.percent),
+        ("headroom", "micro-batch over interval, p95", percent),
     ):
         rows.append((form(main[key]["median"]), words, _interval(main[key], form) or "too few runs for an interval"))
-    rows.append(
-        (pages.whole(int(valid["counted"].sum())), "reactions counted", f"of {int(valid['accepted'].sum()):,} accepted")
-    )
+    counted, accepted = whole(int(valid["counted"].sum())), whole(int(valid["accepted"].sum()))
+    rows.append((counted, "reactions counted", f"of {accepted} accepted"))
     cells, equal = int(valid["oracle_cells"].sum()), int(valid["oracle_equal"].sum())
-    rows.append((pages.share(equal / cells if cells else None), "agree with the recount", f"{cells:,} counts"))
-    missing = int(valid["deliveries_missing"].sum())
-    rows.append((f"{missing:,}", "deliveries missing", f"of {int(valid['deliveries_due'].sum()):,} due"))
+    rows.append((share(equal / cells if cells else None), "agree with the recount", f"{whole(cells)} counts"))
+    missing, due = whole(int(valid["deliveries_missing"].sum())), whole(int(valid["deliveries_due"].sum()))
+    rows.append((missing, "deliveries missing", f"of {due} due"))
     return rows
 
 
 def level_rows(
     plan: Layout, runs: pd.DataFrame, levels: pd.DataFrame, objectives: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """Return a row a level for the table of levels: texts, each figure with its interval."""
+    """Return a row per level for the table of levels: texts, each figure with its interval."""
     rows = []
     for level in plan.levels.to_dict("records"):
-        ours = runs[runs["level"] == level["level"]]
-        valid = believed(ours)
+        finished = runs[runs["level"] == level["level"]]
+        valid = believed(finished)
         figures = levels[levels["level"] == level["level"]].set_index("key")
         judged = objectives[objectives["level"] == level["level"]]
         cells = [
             _cell(figures.loc["e2e_excess_p50_s"], seconds),
             _cell(figures.loc["e2e_excess_p99_s"], seconds),
             _cell(figures.loc["batch_p95_s"], seconds),
-            _cell(figures.loc["headroom"], forms.percent),
-            _cell(figures.loc["lag_slope_upper_share"], forms.percent, worst=True),
-            _cell(figures.loc["accepted_share"], pages.share, least=True),
-            _cell(figures.loc["oracle_share"], pages.share, least=True),
+            _cell(figures.loc["headroom"], percent),
+            _cell(figures.loc["lag_slope_upper_share"], percent, worst=True),
+            _cell(figures.loc["accepted_share"], share, least=True),
+            _cell(figures.loc["oracle_share"], share, least=True),
         ]
         rows.append(
             {
                 "label": level["label"],
                 "main": level["level"] == plan.main and len(plan.levels) > 1,
                 "planned": level["planned"],
-                "finished": len(ours),
+                "finished": len(finished),
                 "valid": len(valid),
                 "cells": cells if len(valid) else [("–", "")] * len(cells),
                 "lost": int(valid["lost"].sum()) if len(valid) else None,
@@ -77,35 +71,32 @@ def level_rows(
 
 
 def _cell(row: Any, form: Form, *, worst: bool = False, least: bool = False) -> tuple[str, str]:
-    """A figure and its interval; for what is judged by its worst run, that run's."""
+    """Return a figure and its interval; for a figure that is judged by its worst run, that run's alone."""
     if worst or least:
         return form(row["most"] if worst else row["least"]), ""
     return form(row["median"]), _interval(row, form)
 
 
 def _interval(row: Any, form: Form) -> str:
-    if row["runs"] < FEW_RUNS or not math.isfinite(row["high"]):
-        return ""
-    low, high = form(row["low"]), form(row["high"])
-    return forms.between(low, high, form(row["median"])).replace(" to ", "–")
+    return spread_only(row, form).replace(" to ", "–")
 
 
 def slo_levels(plan: Layout, objectives: pd.DataFrame) -> list[str]:
-    """Return the labels of the levels that were judged: the heads of `slo_rows`."""
+    """Return the labels of the levels that were judged: the column heads of `slo_rows`."""
     return [label for _, label in _judged(plan, objectives)]
 
 
 def slo_rows(plan: Layout, objectives: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return an objective a row, as there are more of them than levels: name, limit, and a cell for each judged level.
+    """Return a row per objective: name, limit, and a cell for each judged level.
 
-    A cell is the figure of the worst run and the median, and whether it was met; None where it was not judged.
+    A cell has the figure of the worst run, the median, and whether it was met; it is None where it was not judged.
     """
     levels = [objectives[objectives["level"] == level].set_index("key") for level, _ in _judged(plan, objectives)]
     return [
         {
             "name": first["name"].replace(" %", f"{NBSP}%"),
-            "limit": ("≥ " if first["at_least"] else "≤ ") + forms.slo_figure(first["limit"], first["unit"]),
-            "cells": [_result(ours.loc[first["key"]]) if first["key"] in ours.index else None for ours in levels],
+            "limit": ("≥ " if first["at_least"] else "≤ ") + in_unit(first["limit"], first["unit"]),
+            "cells": [_result(level.loc[first["key"]]) if first["key"] in level.index else None for level in levels],
         }
         for first in objectives.drop_duplicates("key").to_dict("records")
     ]
@@ -118,29 +109,29 @@ def _judged(plan: Layout, objectives: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _result(row: Any) -> dict[str, Any]:
-    worst, median = (forms.slo_figure(row[name], row["unit"]) for name in ("worst", "median"))
+    worst, median = (in_unit(row[name], row["unit"]) for name in ("worst", "median"))
     passed, missed, runs = bool(row["passed"]), int(row["missed"]), int(row["runs"])
     return {"worst": worst, "median": median, "passed": passed, "missed": missed, "runs": runs}
 
 
-def order_rows(campaign_dir: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a finished, abandoned or coming run, in the order that happened and then that is planned."""
-    labels = campaign_levels.layout(about).levels.set_index("level")["label"]
+def order_rows(campaign_dir: Path, state: State) -> list[dict[str, Any]]:
+    """Return a row per finished run, in the order of execution."""
+    labels = layout(state).levels.set_index("level")["label"]
     rows = []
-    for position, run in enumerate(about["runs"], 1):
-        folder = f"runs/{run['run']}"
+    for position, run in enumerate(state.runs, 1):
+        folder = f"runs/{run.run}"
         page_of_run = f"{folder}/report.html"
         rows.append(
             {
                 "position": position,
-                "run": run["run"],
+                "run": run.run,
                 "link": page_of_run if (campaign_dir / page_of_run).is_file() else f"{folder}/summary.json",
-                "block": run["block"],
-                "label": labels.get(run["level"], run["level"]),
-                "started": str(run.get("started", "")),
-                "valid": bool(run["valid"]),
-                "passed": bool(run.get("passed")),
-                "reasons": list(run.get("reasons") or ()),
+                "block": run.block,
+                "label": labels.get(run.level, run.level),
+                "started": run.started,
+                "valid": run.valid,
+                "passed": run.passed,
+                "reasons": run.reasons,
             }
         )
     return rows

@@ -15,7 +15,7 @@ from pipeline.bus.topics import topics
 from pipeline.messages import decode_window
 from pipeline.registry.web.alerts import Member
 from pipeline.registry.web.status import BATCHES, WINDOWS, ChainStatus
-from pipeline.streaming_progress import decode_report
+from pipeline.streaming_progress import decode_progress
 
 log = logs.get(__name__)
 
@@ -78,7 +78,7 @@ class Observer:
                 self._status.add_window(window)
 
     def _add_progress(self, records: list[Record], _received_ns: int = 0) -> None:
-        for _, progress in readable(records, decode_report, "report"):
+        for _, progress in readable(records, decode_progress, "report"):
             with self._lock:
                 self._status.add_progress(progress)
 

@@ -1,4 +1,4 @@
-"""What a standalone Airflow is told, and when it counts as ready."""
+"""The settings of a standalone Airflow, and when it counts as ready."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, health: dict, dags: dict) -> None:
 
 
 def test_it_serves_this_machine_alone() -> None:
-    """Without a password nothing but the loopback may be listened on; everybody who reaches it is admin."""
+    """It has no password and every user is an admin, so it listens on loopback only."""
     env = airflow_standalone.environment(Path("/home/of"), 8085, {})
     assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True"
@@ -38,14 +38,14 @@ def test_its_dags_are_ours_and_import_our_packages() -> None:
 
 
 def test_ready_is_when_all_parts_are_healthy_and_our_dags_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People are told where to look once there is something to see."""
+    """The addresses are printed once everything is ready."""
     answers(monkeypatch, HEALTH, KNOWN)
     assert airflow_standalone.unready("http://x") == []
 
 
 @pytest.mark.parametrize("status", [{"status": "unhealthy"}, {"status": None}, None])
 def test_a_part_that_is_not_healthy_is_named(monkeypatch: pytest.MonkeyPatch, status: dict | None) -> None:
-    """A part that is ill, has not reported or is missing holds it up."""
+    """A component that is unhealthy, has not reported or is missing makes it unready."""
     answers(monkeypatch, {**HEALTH, "scheduler": status}, KNOWN)
     assert airflow_standalone.unready("http://x") == ["scheduler"]
 
@@ -57,14 +57,14 @@ def test_a_dag_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nobody_there_is_not_ready() -> None:
-    """A refused connection is no error while it starts."""
+    """A refused connection is not an error while it starts."""
     assert airflow_standalone.unready("http://127.0.0.1:9") == [airflow_standalone.API]
 
 
 def test_kernels_below_a_process_are_interrupted() -> None:
     """Only a notebook's kernel gets the Ctrl-C, and gets it as a Ctrl-C, once."""
     waits = (
-        # Whoever runs the tests in the background has it ignored, and children inherit that.
+        # Tests in the background ignore the signal, and children inherit that.
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n print(1, flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('interrupted')"
     )

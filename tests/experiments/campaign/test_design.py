@@ -105,7 +105,7 @@ def test_a_block_shares_its_load() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("users: 10", "usrs: 10", r"line 9, field levels\[0\]\.usrs: there is no factor 'usrs': use one of ack"),
         ("users: 10", "users: ten", r"line 9, field levels\[0\]\.users: .*'ten'"),
@@ -120,7 +120,7 @@ def test_a_block_shares_its_load() -> None:
         ("lost: 0", "lots: 0", r"line 12, field slos\.lots: there is no objective 'lots': use one of"),
         ("lost: 0", "lost: none", r"line 12, field slos: .*expected `float`"),
         ("name: tiny", "name: ../up", r"line 1, field name: it is '\.\./up'"),
-        ("seed: 3", "seed: 3\nseed: 4", r"line 4, field seed: it stands there twice"),
+        ("seed: 3", "seed: 3\nseed: 4", r"line 4, field seed: it is given twice"),
         ("levels:", "levls:", r"unknown field `levls`"),
         ("measured_triggers: 3", "measured_triggers: 0", r"line 6, field measured_triggers: it is 0"),
         (
@@ -129,13 +129,17 @@ def test_a_block_shares_its_load() -> None:
             r"line 11, field levels\[2\]: it is level 0 again",
         ),
         ("seed: 3", "notebook: walk", r"line 3, field notebook: there is no notebooks/walk\.ipynb"),
-        ("levels:", "search: {factor: users, start: 9, growth: 2, most: 99, resolution: 0.1}\nlevels:", "not both"),
-        ("about: Two", "about: [Two", r"line \d+ is no YAML"),
+        (
+            "levels:",
+            "search: {factor: users, start: 9, growth: 2, most: 99, resolution: 0.1}\nlevels:",
+            "give either `levels`, or `search`",
+        ),
+        ("about: Two", "about: [Two", r"line \d+ is not valid YAML"),
     ],
 )
-def test_an_error_points_at_its_line(old: str, new: str, said: str) -> None:
+def test_an_error_points_at_its_line(old: str, new: str, message: str) -> None:
     """Each names the file, the line, the field, the value seen and what to do."""
-    with pytest.raises(SettingError, match=r"tiny\.yaml.*" + said):
+    with pytest.raises(SettingError, match=r"tiny\.yaml.*" + message):
         tiny(TEXT.replace(old, new, 1))
 
 
@@ -144,12 +148,12 @@ def test_a_search_is_checked_as_a_level_is() -> None:
     levels = TEXT[TEXT.index("levels:") : TEXT.index("slos:")]
     good = TEXT.replace(levels, "search: {factor: rate_per_s, start: 100, growth: 1.5, most: 900, resolution: 0.1}\n")
     assert tiny(good).factors == ("rate_per_s",)
-    for old, new, said in (
+    for old, new, message in (
         ("factor: rate_per_s", "factor: rate", "there is no factor 'rate'"),
         ("growth: 1.5", "growth: 1", "expected `float` > 1"),
         ("most: 900", "most: 9", "less than start"),
     ):
-        with pytest.raises(SettingError, match=rf"line 8, field search.*{said}"):
+        with pytest.raises(SettingError, match=rf"line 8, field search.*{message}"):
             tiny(good.replace(old, new))
 
 
@@ -163,7 +167,7 @@ def test_a_search_whose_most_cannot_be_planned_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (
             "users: 10, rate_per_s: 20",
@@ -178,14 +182,14 @@ def test_a_search_whose_most_cannot_be_planned_is_refused() -> None:
         ("trigger_s: 2", "arrivals: bursts, trigger_s: 1", r"line 9, field levels\[0\]: .*a burst lasts 5 s"),
     ],
 )
-def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str, new: str, said: str) -> None:
+def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str, new: str, message: str) -> None:
     """Its values are each possible and do not go together: the level is pointed at."""
-    with pytest.raises(SettingError, match=r"tiny\.yaml, " + said):
+    with pytest.raises(SettingError, match=r"tiny\.yaml, " + message):
         tiny(TEXT.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         (None, r"line 5, field parameters\.trace: trace .*replay\.csv does not exist: give the path"),
         ("0,ada\n", r"line 5, field parameters\.trace: trace .*replay\.csv .*'emoji_type'"),
@@ -198,14 +202,14 @@ def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str,
     ],
 )
 def test_a_recording_that_cannot_be_replayed_is_refused_before_anything_runs(
-    tmp_path: Path, rows: str | None, said: str
+    tmp_path: Path, rows: str | None, message: str
 ) -> None:
     """One that does not exist, lacks a column, holds no emoji, is out of order, or ends too soon for a level."""
     path = tmp_path / "replay.csv"
     if rows is not None:
         header = "offset_ms,user_id,emoji_type\n" if rows.count("😂") else "offset_ms,user_id\n"
         path.write_text(header + rows, encoding="utf-8")
-    with pytest.raises(SettingError, match=r"tiny\.yaml, " + said):
+    with pytest.raises(SettingError, match=r"tiny\.yaml, " + message):
         tiny(REPLAY.replace("PATH", str(path)))
 
 
@@ -227,7 +231,7 @@ def test_a_recording_is_sought_where_the_notebook_will(tmp_path: Path, monkeypat
 
 
 def test_of_a_long_heavy_plan_only_a_part_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred million reactions are not planned to be told that they could be: that would take minutes."""
+    """A load of a hundred million reactions is rehearsed only in part: all of it would take minutes."""
     lengths: list[int] = []
     plan_of = planning.plan_of
 

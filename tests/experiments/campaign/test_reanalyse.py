@@ -13,10 +13,11 @@ from experiments.bench import analysis as bench
 from experiments.campaign import reanalyse
 from experiments.campaign.state import Campaign
 from experiments.report.run_page import write_report
-from experiments.synthetic import run as synthetic
+from experiments.run_files import RunFileError
+from experiments.synthetic.run import make_run
 from pipeline.errors import EmoStreamError
 
-RUN = synthetic.make_run(rate_per_s=15.0, measured_triggers=3)
+RUN = make_run(rate_per_s=15.0, measured_triggers=3)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,8 @@ def campaign(finished, tmp_path):
     return begun
 
 
-def test_a_campaign_is_analysed_and_judged_anew(campaign):
-    """Each finished run's figures and verdict are written anew, and campaign.json says what they say."""
+def test_campaign_is_analysed_and_judged_again(campaign):
+    """Each finished run's figures and verdict are written again, and campaign.json agrees with them."""
     assert campaign.state.runs[0].passed
     run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
     before = (run_dir / "summary.json").read_bytes()
@@ -94,7 +95,7 @@ def test_a_campaign_is_analysed_and_judged_anew(campaign):
     assert json.loads((campaign.directory / "campaign.json").read_text())["runs"][0]["passed"] is False
 
 
-def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
+def test_campaign_without_frames_keeps_its_figures(campaign):
     """What a checkout keeps of the reference is enough for its report, and is not changed."""
     run_dir = campaign.directory / "runs" / campaign.state.runs[0].run
     for name in ledger.COLUMNS:
@@ -105,8 +106,10 @@ def test_a_campaign_without_its_frames_stands_as_it_was_analysed(campaign):
 
 
 @pytest.mark.parametrize("name", [*(f"{name}.parquet" for name in ledger.COLUMNS), "manifest.json"])
-@pytest.mark.parametrize(("keep", "said"), [(None, "is missing"), (0.5, "cannot be read"), (0.0, "cannot be read")])
-def test_a_run_cut_off_in_a_write_is_named_and_not_touched(run_dir, name, keep, said):
+@pytest.mark.parametrize(
+    ("keep", "fault"), [(None, "is missing"), (0.5, "is cut off or damaged"), (0.0, "is (empty|cut off or damaged)")]
+)
+def test_damaged_run_is_named_and_not_changed(run_dir, name, keep, fault):
     """A file that is missing, half there or empty is named with what to do, and nothing else changes."""
     path = run_dir / name
     whole = path.read_bytes()
@@ -114,20 +117,20 @@ def test_a_run_cut_off_in_a_write_is_named_and_not_touched(run_dir, name, keep, 
     if keep is not None:
         path.write_bytes(whole[: int(len(whole) * keep)])
     before = state(run_dir)
-    with pytest.raises(EmoStreamError, match=f"{name} {said}.*measure again"):
+    with pytest.raises(EmoStreamError, match=f"{name} {fault}.*measure again"):
         reanalyse.run(run_dir)
     assert state(run_dir) == before
 
 
-def test_what_is_no_run_is_said(tmp_path):
+def test_directory_without_a_run_is_named(tmp_path):
     """A path without a run, a manifest of something else, and one without parameters are named."""
-    with pytest.raises(reanalyse.RunDirectoryError, match="no run directory"):
+    with pytest.raises(RunFileError, match="there is no directory"):
         reanalyse.run(tmp_path / "absent")
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(reanalyse.RunDirectoryError, match=r"manifest\.json is no JSON object"):
+    with pytest.raises(RunFileError, match=r"manifest\.json is damaged: expected `object`, got `array`"):
         reanalyse.run(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(reanalyse.RunDirectoryError, match=r"manifest\.json names no parameters"):
+    with pytest.raises(RunFileError, match=r"manifest\.json lacks `parameters`"):
         reanalyse.run(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A campaign survives a kill at any moment: what is finished is kept, the broken run is made again under a new id."""
+"""A campaign survives a kill at any moment: finished runs are kept, the one cut off is repeated under a new id."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def carry_out(campaign: Campaign, *, valid: bool = True, passed: bool = True) ->
     return run
 
 
-def test_runs_follow_the_plan_and_the_end_is_noted(design: Path, tmp_path: Path) -> None:
+def test_runs_follow_the_plan_and_the_end_is_recorded(design: Path, tmp_path: Path) -> None:
     """Every run is made once, in the order planned; then the campaign has an end."""
     campaign = Campaign.open(design, tmp_path)
     done = [carry_out(campaign).index for _ in range(4)]
@@ -75,14 +75,14 @@ def test_a_kill_in_the_middle_of_a_run_repeats_that_run_alone(design: Path, tmp_
 
 
 def test_many_kills_do_not_use_up_a_runs_tries(design: Path, tmp_path: Path) -> None:
-    """Being cut off is no failure of the run."""
+    """A run that was cut off does not count as failed."""
     for _ in range(4):
         campaign = Campaign.open(design, tmp_path)
         campaign.begin(campaign.pending()[0])
     assert Campaign.open(design, tmp_path).pending()[0].index == 0
 
 
-def test_an_invalid_run_is_kept_and_made_once_more(design: Path, tmp_path: Path) -> None:
+def test_invalid_run_is_kept_and_repeated_once(design: Path, tmp_path: Path) -> None:
     """It counts as finished, and the level gets a second chance; a second INVALID is the last."""
     campaign = Campaign.open(design, tmp_path)
     assert [carry_out(campaign, valid=False).index for _ in range(2)] == [0, 0]
@@ -92,7 +92,7 @@ def test_an_invalid_run_is_kept_and_made_once_more(design: Path, tmp_path: Path)
 
 
 def test_a_missed_objective_is_a_result(design: Path, tmp_path: Path) -> None:
-    """A run that is VALID is not repeated, whatever it found."""
+    """A VALID run is not repeated, even if it missed an objective."""
     campaign = Campaign.open(design, tmp_path)
     carry_out(campaign, passed=False)
     assert campaign.pending()[0].index == 1
@@ -108,7 +108,7 @@ def test_a_run_that_fails_twice_is_not_tried_again(design: Path, tmp_path: Path)
     assert {one.why for one in campaign.state.abandoned} == {"the chain did not start"}
 
 
-def test_a_changed_design_is_refused_and_nothing_is_harmed(design: Path, tmp_path: Path) -> None:
+def test_changed_design_is_refused_and_runs_stay(design: Path, tmp_path: Path) -> None:
     """Runs of two designs never mix; the finished ones stay."""
     carry_out(Campaign.open(design, tmp_path))
     before = (tmp_path / "tiny" / "campaign.json").read_bytes()
@@ -119,12 +119,12 @@ def test_a_changed_design_is_refused_and_nothing_is_harmed(design: Path, tmp_pat
     assert Campaign.open(design, tmp_path, "other").pending()[0].index == 0
 
 
-def test_a_damaged_record_is_named(design: Path, tmp_path: Path) -> None:
+def test_damaged_campaign_file_is_named(design: Path, tmp_path: Path) -> None:
     """A record cut off in the middle is refused with its path and the remedy, and not overwritten."""
     carry_out(Campaign.open(design, tmp_path))
     path = tmp_path / "tiny" / "campaign.json"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(EmoStreamError, match=r"campaign\.json cannot be read.*restore it"):
+    with pytest.raises(EmoStreamError, match=r"campaign\.json is cut off or damaged.*restore it"):
         Campaign.open(design, tmp_path)
     assert len(path.read_bytes()) == 200
 
@@ -135,12 +135,12 @@ def test_a_run_without_a_verdict_is_not_finished(design: Path, tmp_path: Path) -
     run = campaign.pending()[0]
     run_dir = campaign.begin(run)
     (run_dir / "verdict.json").write_text('{"verdict": "VA')
-    with pytest.raises(EmoStreamError, match=r"verdict\.json holds no verdict"):
+    with pytest.raises(EmoStreamError, match=r"verdict\.json is cut off or damaged"):
         campaign.finish(run, run_dir)
     assert not campaign.state.runs
 
 
-def test_a_full_disk_is_named_and_harms_no_finished_run(
+def test_full_disk_is_named_and_finished_runs_stay(
     design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is replaced whole or not at all."""

@@ -48,8 +48,8 @@ def leave(run_dir: Path, *, valid: bool = True, passed: bool = True) -> None:
         "passed": passed and valid,
         "reasons": [] if valid else ["The clock stepped."],
         "slos": [
-            {"name": "Reactions lost", "figure": 0 if passed else 3, "limit": 0, "passed": passed},
-            {"name": "Deliveries missing", "figure": 0, "limit": 0, "passed": True},
+            {"key": "lost", "name": "Reactions lost", "figure": 0 if passed else 3, "limit": 0, "passed": passed},
+            {"key": "deliveries_missing", "name": "Deliveries missing", "figure": 0, "limit": 0, "passed": True},
         ],
     }
     (run_dir / "manifest.json").write_text("{}")
@@ -103,7 +103,7 @@ def test_a_search_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "a b", "x\n"])
 def test_a_campaign_stays_below_reports(name: str) -> None:
-    """A name that is no plain folder's is refused before anything is made."""
+    """A name that is not a plain folder name is refused before anything is created."""
     with pytest.raises(SettingError, match="campaign is"):
         steps.planned("tiny", name)
 
@@ -184,7 +184,7 @@ def test_a_good_campaign_is_reduced_to_its_page(reports: Path) -> None:
     [
         ({"passed": False}, r"run 2 \(users=.*missed: Reactions lost: 3, limit 0$"),
         ({"valid": False}, r"run 2 \(users=.*INVALID: The clock stepped\."),
-        (None, r"run 2 \(users=.*it did not begin"),
+        (None, r"run 2 \(users=.*it did not start"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_named(ends: dict[str, bool] | None, complaint: str) -> None:

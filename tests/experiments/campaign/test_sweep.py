@@ -35,7 +35,7 @@ Run = Callable[[Planned, int], str]
 def design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a small design; the report is left out and the machine's lock is a private one."""
     monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(module.campaign_report, "write", lambda directory: directory / "index.html")
+    monkeypatch.setattr(module.page, "write", lambda directory: directory / "index.html")
     path = tmp_path / "tiny.yaml"
     path.write_text(TEXT)
     return path
@@ -145,14 +145,14 @@ def test_a_run_that_fails_twice_ends_the_sweep(design: Path, tmp_path: Path, mon
 
 
 def test_a_finished_sweep_runs_nothing(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started again it only writes its page anew."""
+    """A second start only writes its page again."""
     made = pretend(monkeypatch, lambda run, attempt: "passed")
     module.sweep(design, tmp_path / "reports")
     assert module.sweep(design, tmp_path / "reports").finished == len(made) == 2
 
 
 def test_a_second_sweep_is_refused(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two never overlap: the second is told who is at work, and leaves nothing behind."""
+    """Two never overlap: the error of the second names the first, and it leaves no files."""
     pretend(monkeypatch, lambda run, attempt: "passed")
     monkeypatch.setattr(module.machine_lock.psutil.Process, "parents", lambda self: [])
     monkeypatch.setattr(module.machine_lock.os, "getpid", lambda: 1)

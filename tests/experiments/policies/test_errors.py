@@ -38,7 +38,7 @@ def test_windows_begin_at_multiples_of_the_trigger():
 
 
 def test_what_is_not_one_emoji_is_counted_and_named():
-    """Spellings of one emoji count together; words, two at once and nothing are told apart from them."""
+    """Spellings of one emoji count together; words, two emoji and empty entries are listed as refused."""
     typed = pd.Series(["❤", "❤️", "👍🏽", "👨‍👩‍👧", "🇫🇷", "boo", "😂😂", "boo", "", None])
     spelled, refused = representatives.recognised(typed)
     assert spelled.dropna().tolist() == ["❤️", "❤️", "👍🏽", "👨‍👩‍👧", "🇫🇷"]
@@ -90,7 +90,7 @@ def test_errors_by_hand():
 @given(COUNTS, st.integers(1, 20))
 @settings(deadline=None, max_examples=40)
 def test_no_policy_is_over_its_bounds(counts, group_size):
-    """Whatever is counted, each error is within the bound beside it."""
+    """For any counts, each error is within its bound."""
     for figures in by_policy(counts, group_size=group_size).values():
         assert figures["over_bound"] == 0
         if len(counts):
@@ -163,7 +163,7 @@ def test_figures_name_every_policy_and_are_the_same_again(sweep):
 
 
 def test_findings_say_what_the_figures_say():
-    """The sentences hold the counts, each policy's swarm, who is closest, and that the bounds were kept."""
+    """The sentences hold the counts, each policy's swarm, the closest policy, and that the bounds were kept."""
     errors = representatives.errors(SMALL, **HOW)
     text = " ".join(representatives_figures.findings(errors, "The load", 10))
     assert "The load has 52 reactions of two types, 7.4 of a type" in text

@@ -8,12 +8,12 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
-import pandas as pd
 import pytest
 
 from experiments.analysis import analyse
 from experiments.ledger import COLUMNS, LedgerError
-from experiments.report import pages, run_page, sentences, svg
+from experiments.report import format as forms
+from experiments.report import run_page, svg
 from experiments.synthetic import run
 from pipeline.errors import SettingError
 
@@ -119,8 +119,8 @@ def test_findings_say_what_the_summary_says(good):
     """The first paragraph carries the run's own numbers."""
     _, page, summary = good
     lead = re.search(r'class="lead">(.*?)</p>', page, re.DOTALL).group(1)
-    assert "A hundred simulated fans sent" in lead
-    assert f"within {sentences.seconds(summary['e2e_p50_s'])}" in lead
+    assert "A hundred simulated users sent" in lead
+    assert f"within {forms.seconds(summary['e2e_p50_s'])}" in lead
     assert "counted exactly once" in lead
     assert "banner" not in page.split("<main>")[1]
 
@@ -211,41 +211,12 @@ def test_percentiles_without_enough_reactions_are_not_printed():
     assert list(whole.percentiles["percentile"]) == ["p50", "p90", "p95", "p99"]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.004, "4 ms"), (0.0996, "0.10 s"), (3.2, "3.20 s"), (math.inf, "never"), (math.nan, "not measured")],
-)
-def test_durations_in_words(value, text):
-    """Durations read as people say them."""
-    assert sentences.seconds(value).replace(sentences.NBSP, " ") == text
-
-
-def test_numbers_in_words():
-    """Small numbers are words, large ones grouped, and nouns agree."""
-    assert sentences.count(1, "reaction") == "one reaction"
-    assert sentences.count(0, "client") == "no clients"
-    assert sentences.count(12034, "reaction") == "12,034 reactions"
-
-
-def test_shares_are_never_rounded_up_to_perfect():
-    """99.99 % does not read as 100 %."""
-    assert pages.share(0.9999) == "99.9 %"
-    assert pages.share(1.0) == "100 %"
-    assert pages.share(None) == "–"
-
-
-def test_null_integers_survive_the_page():
-    """Nullable integers from parquet are written as a dash."""
-    assert pages.plain(pd.NA) == "–"
-    assert pages.plain(True) == "yes"
-
-
 def test_a_closed_loop_says_so_everywhere(tmp_path):
-    """A closed loop is told apart in the first paragraph, beside the title, and where latency is explained."""
+    """A closed loop is named in the first paragraph, beside the title, and in the explanation of latency."""
     about = RUN.manifest | {"run": "closed"}
     path = run_page.write_report(tmp_path, RUN.frames, RUN.parameters | {"loop": "closed", "think_s": 1.5}, about)
     page = html.unescape(re.sub(r"\s+", " ", path.read_text(encoding="utf-8")))
-    assert "waited for its answer and then 1.50 s on average" in page
+    assert "waited for the answer and then 1.50 s on average" in page
     assert "counts from the actual send and is not comparable with that of an open loop" in page
     assert '<span class="badge">Closed loop</span>' in page
     assert "<em>actually</em> sent" in page

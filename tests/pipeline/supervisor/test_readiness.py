@@ -1,4 +1,4 @@
-"""Readiness: a probe through the chain, and what is missing named when it does not come through."""
+"""Readiness: a probe passes through the chain, or the error names the stages that are not ready."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEADLINE_S = 30.0
 
 
 class Chain:
-    """A chain in memory: answers the probe with a window, and announces its subscribers."""
+    """A chain in memory: it answers the probe with a window and announces its subscribers."""
 
     def __init__(self, bus: MemoryBus, announced: dict[str, str | None], windows: bool = True) -> None:
         self._bus = bus
@@ -52,50 +52,48 @@ class Chain:
                         window = Window("e", 5, 1, 2, offsets, 0, [], malformed=1)
                         writer.send(NAMES.aggregates.name, encode(window))
                 for cluster, last in self._announced.items():
-                    said = Announcement("1", cluster, f"http://{cluster}", 0, 1, last)
-                    writer.send(NAMES.subscribers.name, encode(said), key=cluster.encode())
+                    announcement = Announcement("1", cluster, f"http://{cluster}", 0, 1, last)
+                    writer.send(NAMES.subscribers.name, encode(announcement), key=cluster.encode())
 
 
-def test_ready_when_every_subscriber_had_the_probes_window() -> None:
-    """One null record is sent, and the answer is every subscriber's announcement in order of place."""
+def test_ready_when_every_subscriber_has_sent_the_probes_window() -> None:
+    """One null record is sent; the result is every subscriber's announcement, sorted by cluster and name."""
     bus = MemoryBus()
     with Chain(bus, {"2": "e:6", "1": "e:5"}) as chain:
         ready = await_first_window(bus, SETTINGS, {}, threading.Event(), DEADLINE_S)
-    assert [said.url for said in ready] == ["http://1", "http://2"]
+    assert [announcement.url for announcement in ready] == ["http://1", "http://2"]
     assert chain.probes == [None]
-    # Before the probe: a cluster whose publisher starts late gets the probe's window all the same.
+    # The routes exist before the probe, so that a cluster whose publisher starts late gets its window.
     assert read(bus.tail(NAMES.clusters.name, 9)) == {"1": ClusterRoute("1", 0), "2": ClusterRoute("2", 0)}
 
 
 @pytest.mark.parametrize(
     ("announced", "windows", "missing"),
     [
-        ({"1": "e:5", "2": "e:4"}, True, "still missing: subscriber 2/1;"),
-        ({"1": "e:5"}, True, "still missing: subscriber 2/1;"),
-        ({"1": "e:5", "2": None}, True, "still missing: subscriber 2/1;"),
-        ({"1": "d:9", "2": "e:5"}, True, "still missing: subscriber 1/1;"),
-        ({"1": "e:5", "2": "e:5"}, False, "still missing: Spark's first window;"),
+        ({"1": "e:5", "2": "e:4"}, True, "still missing: subscriber 2/1:"),
+        ({"1": "e:5"}, True, "still missing: subscriber 2/1:"),
+        ({"1": "e:5", "2": None}, True, "still missing: subscriber 2/1:"),
+        ({"1": "d:9", "2": "e:5"}, True, "still missing: subscriber 1/1:"),
+        ({"1": "e:5", "2": "e:5"}, False, "still missing: Spark's first window:"),
     ],
 )
-def test_what_is_missing_at_the_deadline_is_named(
-    announced: dict[str, str | None], windows: bool, missing: str
-) -> None:
-    """A subscriber that is silent, behind or of another epoch, or a Spark without a window, is named as such."""
+def test_timeout_names_stages_that_are_not_ready(announced: dict[str, str | None], windows: bool, missing: str) -> None:
+    """A silent subscriber, one that is behind or in another epoch, or Spark without a window."""
     bus = MemoryBus()
     with Chain(bus, announced, windows), pytest.raises(EmoStreamError, match=missing) as caught:
         await_first_window(bus, SETTINGS, {}, threading.Event(), 2.0)
     assert "--ready-timeout-s" in str(caught.value)
 
 
-def test_a_stage_that_does_not_answer_is_named() -> None:
-    """Health is asked for too: a stage that nobody reaches is missing although the window came through."""
+def test_unhealthy_stage_is_named() -> None:
+    """A stage whose health URL does not answer is missing, although the window has passed through."""
     bus = MemoryBus()
-    with Chain(bus, {"1": "e:5", "2": "e:5"}), pytest.raises(EmoStreamError, match="still missing: ingest;"):
+    with Chain(bus, {"1": "e:5", "2": "e:5"}), pytest.raises(EmoStreamError, match="still missing: ingest:"):
         await_first_window(bus, SETTINGS, {"ingest": "http://127.0.0.1:1/healthz"}, threading.Event(), 2.0)
 
 
-def test_a_stop_ends_the_waiting() -> None:
-    """Whoever asks a chain that is still starting to stop does not wait for its deadline."""
+def test_stop_ends_the_wait() -> None:
+    """A stop during the start returns at once, not at the timeout."""
     bus, stop = MemoryBus(), threading.Event()
     stop.set()
     began_s = time.monotonic()

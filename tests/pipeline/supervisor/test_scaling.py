@@ -1,4 +1,4 @@
-"""Scaling a chain that runs: the supervisor's side with processes that only sleep, and what is asked of it."""
+"""Scaling a running chain: the supervisor over processes that only sleep, and `scale` over a fake chain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.settings import Settings
 from pipeline.supervisor import scaling
 from pipeline.supervisor.lock_file import LockFile
 
-# Every stage is a shell that writes down its coming and going; one refuses to leave at once.
+# Every stage is a shell that logs its start (+) and its end (-), and takes 0.3 s to end.
 SUPERVISOR = """
 import sys
 from circus.watcher import Watcher
@@ -51,16 +51,16 @@ S = 1_000_000_000
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """Wait for what another process is about to do."""
+    """Wait until `condition` is true; return its value."""
     deadline = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited 30 s in vain"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "not true after 30 s"
         time.sleep(0.02)
-    return found
+    return value
 
 
 class Supervised:
-    """A supervisor in a process of its own, over stages that only sleep."""
+    """A supervisor in a separate process, over stages that only sleep."""
 
     def __init__(self, folder: Path, log: Path) -> None:
         self.control = f"ipc://{folder}/control"
@@ -77,55 +77,55 @@ class Supervised:
         finally:
             client.stop()
 
-    def said(self) -> list[str]:
-        """Who came (+) and went (-), in order."""
+    def logged(self) -> list[str]:
+        """Return the starts (+) and ends (-) of stages, in order."""
         return self._log.read_text().splitlines() if self._log.exists() else []
 
 
 @contextmanager
 def supervised(tmp_path: Path) -> Iterator[Supervised]:
-    """A supervisor that keeps cluster 1 with two subscribers, all of them started."""
-    # An address of a socket is short.
+    """Yield a supervisor of cluster 1 with two subscribers, all of them started."""
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="emostream-") as folder:
-        one = Supervised(Path(folder), tmp_path / "log")
+        running = Supervised(Path(folder), tmp_path / "log")
         try:
-            until(lambda: len(one.said()) == 3)
-            yield one
+            until(lambda: len(running.logged()) == 3)
+            yield running
         finally:
-            one.process.terminate()
-            one.process.wait(30)
+            running.process.terminate()
+            running.process.wait(30)
 
 
-def test_a_supervisor_takes_stages_in_and_out(tmp_path: Path) -> None:
-    """What is asked for is what runs; a cluster's subscribers go before its publisher, and all end with the chain."""
-    with supervised(tmp_path) as one:
-        answer = scaling._ask(one.control, "1", 3, 30)
+def test_supervisor_adds_and_removes_stages(tmp_path: Path) -> None:
+    """A cluster's subscribers stop before its publisher; all stages end with the supervisor."""
+    with supervised(tmp_path) as running:
+        answer = scaling._ask(running.control, "1", 3, 30)
         assert (answer["started"], answer["stopped"]) == (["subscriber-1-3"], [])
-        answer = scaling._ask(one.control, "north", 1, 30)
+        answer = scaling._ask(running.control, "north", 1, 30)
         assert answer["started"] == ["cluster-publisher-north", "subscriber-north-1"]
-        until(lambda: len(one.said()) == 6)
-        answer = scaling._ask(one.control, "1", 0, 30)
+        until(lambda: len(running.logged()) == 6)
+        answer = scaling._ask(running.control, "1", 0, 30)
         assert answer["stopped"] == ["subscriber-1-3", "subscriber-1-2", "subscriber-1-1", "cluster-publisher-1"]
-        gone = [line for line in one.said() if line.startswith("-")]
+        gone = [line for line in running.logged() if line.startswith("-")]
         assert gone[-1] == "- cluster-publisher-1"
         assert set(gone[:-1]) == {"- subscriber-1-3", "- subscriber-1-2", "- subscriber-1-1"}
-        statuses = one.ask("status")["statuses"]
+        statuses = running.ask("status")["statuses"]
         assert statuses == {"cluster-publisher-north": "active", "subscriber-north-1": "active"}
-        assert scaling._ask(one.control, "1", 0, 30)["stopped"] == []
-    assert set(one.said()[-2:]) == {"- cluster-publisher-north", "- subscriber-north-1"}
+        assert scaling._ask(running.control, "1", 0, 30)["stopped"] == []
+    assert set(running.logged()[-2:]) == {"- cluster-publisher-north", "- subscriber-north-1"}
 
 
-def test_a_stage_that_dies_meanwhile_is_started_again(tmp_path: Path) -> None:
-    """One that takes its time to leave keeps nobody from being looked after, and a second wish waits its turn."""
-    with supervised(tmp_path) as one:
-        (pid,) = one.ask("list", name="cluster-publisher-1")["pids"]
+def test_stage_that_dies_during_scaling_is_restarted(tmp_path: Path) -> None:
+    """A stage that stops slowly does not delay restarts; a second request during scaling is refused for the moment."""
+    with supervised(tmp_path) as running:
+        (pid,) = running.ask("list", name="cluster-publisher-1")["pids"]
         refusals = []
 
         def insist(cluster: str) -> None:
-            """Ask until it is done: either of the two may come first."""
+            """Repeat the request until it is accepted."""
             while True:
                 try:
-                    scaling._ask(one.control, cluster, 1, 30)
+                    scaling._ask(running.control, cluster, 1, 30)
                     return
                 except EmoStreamError as error:
                     refusals.append(str(error))
@@ -135,27 +135,27 @@ def test_a_stage_that_dies_meanwhile_is_started_again(tmp_path: Path) -> None:
         os.kill(pid, 9)
         insist("2")
         asked.join()
-        assert all("try again when that is over" in refusal for refusal in refusals)
-        until(lambda: one.said().count("+ cluster-publisher-1") == 2)
+        assert all("try again later" in refusal for refusal in refusals)
+        until(lambda: running.logged().count("+ cluster-publisher-1") == 2)
 
 
-def test_names_that_circus_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
-    """It forgets the case of letters; nothing is started."""
-    with supervised(tmp_path) as one:
-        scaling._ask(one.control, "north", 1, 30)
-        with pytest.raises(EmoStreamError, match="cluster 'North' is too like one that is there"):
-            scaling._ask(one.control, "North", 1, 30)
-        assert len(one.ask("status")["statuses"]) == 5
+def test_cluster_name_that_differs_in_letter_case_is_refused(tmp_path: Path) -> None:
+    """Circus ignores letter case; nothing is started."""
+    with supervised(tmp_path) as running:
+        scaling._ask(running.control, "north", 1, 30)
+        with pytest.raises(EmoStreamError, match="cluster 'North' differs only in letter case from a running one"):
+            scaling._ask(running.control, "North", 1, 30)
+        assert len(running.ask("status")["statuses"]) == 5
 
 
-def test_a_supervisor_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """With how long it was waited for."""
+def test_unreachable_supervisor_is_named_with_timeout(tmp_path: Path) -> None:
+    """The error has its address and the timeout."""
     with pytest.raises(EmoStreamError, match=r"did not answer at ipc://.* within 0\.1 s"):
         scaling._ask(f"ipc://{tmp_path}/nobody", "1", 1, 0.1)
 
 
 class Chain:
-    """What `scale` sees of a chain: a mark, a registry's answer, a bus, and a supervisor that does as it is told."""
+    """A fake chain as `scale` sees it: lock file, registry, bus and supervisor."""
 
     def __init__(self, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bus = MemoryBus()
@@ -168,7 +168,7 @@ class Chain:
 
         class Registry(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                """Say who is live in cluster 1."""
+                """List the live subscribers of cluster 1."""
                 members = [{"subscriber": name, "live": True} for name in sorted(chain.live)]
                 body = json.dumps({"clusters": [{"cluster": "1", "subscribers": members}]}).encode()
                 self.send_response(200)
@@ -177,7 +177,7 @@ class Chain:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Be quiet."""
+                """Log nothing."""
 
         def ask(control: str, cluster: str, subscribers: int, timeout_s: float) -> dict[str, Any]:
             assert control == "ipc://control"
@@ -187,7 +187,7 @@ class Chain:
         monkeypatch.setattr(scaling, "_ask", ask)
         monkeypatch.setattr(scaling, "KafkaBus", lambda servers, wait_s: self.bus)
         self.server = HTTPServer(("127.0.0.1", 0), Registry)
-        self.said = {
+        self.addresses = {
             "control": "ipc://control",
             "registry": f"http://127.0.0.1:{self.server.server_port}",
             "bootstrap_servers": "kafka:9092",
@@ -198,22 +198,22 @@ class Chain:
 
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
-    """A chain that runs in tmp_path."""
-    one = Chain(tmp_path, monkeypatch)
-    thread = threading.Thread(target=one.server.serve_forever, args=(0.01,))
+    """Yield a chain that runs in tmp_path."""
+    fake = Chain(tmp_path, monkeypatch)
+    thread = threading.Thread(target=fake.server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        with LockFile(tmp_path) as mark:
-            mark.say(json.dumps(one.said))
-            yield one
+        with LockFile(tmp_path) as lock_file:
+            lock_file.publish(json.dumps(fake.addresses))
+            yield fake
     finally:
-        one.server.shutdown()
-        one.server.server_close()
+        fake.server.shutdown()
+        fake.server.server_close()
         thread.join()
 
 
-def test_scaling_returns_when_the_registry_sees_it(chain: Chain, tmp_path: Path) -> None:
-    """Not before those that came are live; what was done is what is returned."""
+def test_scale_returns_when_registry_lists_new_subscribers_as_live(chain: Chain, tmp_path: Path) -> None:
+    """The result names the stages started and stopped."""
     chain.answer = {"started": ["subscriber-1-2"], "stopped": []}
     done: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: done.append(scaling.scale(tmp_path, "1", 2, 30)))
@@ -225,12 +225,12 @@ def test_scaling_returns_when_the_registry_sees_it(chain: Chain, tmp_path: Path)
     assert done == [{"cluster": "1", "subscribers": 2, "started": ["subscriber-1-2"], "stopped": []}]
 
 
-def test_who_was_stopped_is_taken_out_for_certain(chain: Chain, tmp_path: Path) -> None:
-    """A subscriber that had to be killed cannot say so; a cluster without subscribers is routed to no more."""
+def test_removed_subscriber_and_route_get_tombstones(chain: Chain, tmp_path: Path) -> None:
+    """A killed subscriber cannot withdraw its announcement; a cluster without subscribers loses its route."""
     names = chain.names
     join(chain.bus, names, ["1", "2"])
-    said = Announcement("1", "1", "http://x", 0, 1 * S)
-    chain.bus.writer().send(names.subscribers.name, encode(said), b"1/1")
+    announcement = Announcement("1", "1", "http://x", 0, 1 * S)
+    chain.bus.writer().send(names.subscribers.name, encode(announcement), b"1/1")
     chain.answer = {"started": [], "stopped": ["subscriber-1-1", "cluster-publisher-1"]}
     chain.live.clear()
     scaling.scale(tmp_path, "1", 0, 30)
@@ -244,21 +244,21 @@ def test_who_was_stopped_is_taken_out_for_certain(chain: Chain, tmp_path: Path) 
     ("live", "stopped", "missing"),
     [({"1"}, [], "subscriber 2 is not live"), ({"1", "2", "3"}, ["subscriber-1-3"], "subscriber 3 is still listed")],
 )
-def test_what_does_not_come_about_is_named(
+def test_timeout_names_the_difference_and_the_logs(
     chain: Chain, tmp_path: Path, live: set[str], stopped: list[str], missing: str
 ) -> None:
-    """With where to look."""
+    """A new subscriber is not live, or a removed one is still listed."""
     chain.live = live
     chain.answer = {"started": [], "stopped": stopped}
-    with pytest.raises(EmoStreamError, match=f"{missing}; see the logs in {tmp_path}/logs"):
+    with pytest.raises(EmoStreamError, match=f"{missing}: see the logs in {tmp_path}/logs"):
         scaling.scale(tmp_path, "1", 2, 0.1)
 
 
-def test_a_registry_that_is_away_is_named(chain: Chain, tmp_path: Path) -> None:
-    """Rather than waited for in silence."""
+def test_unreachable_registry_is_named(chain: Chain, tmp_path: Path) -> None:
+    """The error has the registry's address."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with LockFile(elsewhere) as mark:
-        mark.say(json.dumps({**chain.said, "registry": "http://127.0.0.1:1"}))
+    with LockFile(elsewhere) as lock_file:
+        lock_file.publish(json.dumps({**chain.addresses, "registry": "http://127.0.0.1:1"}))
         with pytest.raises(EmoStreamError, match=r"the registry at http://127\.0\.0\.1:1 does not answer"):
             scaling.scale(elsewhere, "1", 2, 0.1)

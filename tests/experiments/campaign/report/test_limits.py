@@ -13,7 +13,7 @@ CPU = {"kafka": 0.2, "spark": 0.3, "ingest": 0.15, "subscriber": 0.1, "load": 0.
 
 
 def summary(**changes: Any) -> dict[str, Any]:
-    """Return the figures of a run of which nothing can be said, with `changes`."""
+    """Return the figures of a run that point to no stage, with `changes`."""
     figures: dict[str, Any] = {f"cpu_share_{stage}": share for stage, share in CPU.items()}
     figures |= {f"hop_{name}_mean_ms": 100.0 for name in hops.HOPS}
     figures |= {"valid": True, "reasons": [], "slos": {"headroom": True, "lag_slope_upper_share": True}}
@@ -43,7 +43,7 @@ def test_a_full_machine_names_its_greatest_consumer_with_its_cores():
     """At 90 % of the cores the stage with the largest share is named, and whose it is."""
     found = limits(summary(), summary(cpu_share_spark=1.25), 2)
     assert [evidence.stage for evidence in found] == ["spark"]
-    assert "1.80 of 2 cores are in use, and the chain's spark takes most, 1.25" in found[0].reason
+    assert "1.80 of 2 cores are in use, and the chain's spark uses most, 1.25" in found[0].reason
     assert next(iter(found[0].figures)) == "cpu_share_spark"
     assert "the instrument's own load" in limits(None, summary(cpu_share_load=1.2), 2)[0].reason
     assert limits(summary(), summary(cpu_share_spark=1.2), 2) == []
@@ -61,15 +61,15 @@ def test_refused_reactions_name_ingest():
     """Accepted below offered is ingest's doing, with both figures; a thousandth is not refusal."""
     found = limits(summary(), summary(accepted_per_s=930.0), 2)
     assert [evidence.stage for evidence in found] == ["ingest"]
-    assert "of 1,000 a second it accepted 930" in found[0].reason
+    assert "of 1,000 per second it accepted 930" in found[0].reason
     assert limits(summary(), summary(accepted_per_s=999.5), 2) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"headroom": 0.93, "slos": {"headroom": False}}, "93% of their interval"),
-        ({"lag_slope_upper_share": 0.034, "slos": {"lag_slope_upper_share": False}}, "3.4% of the load"),
+        ({"headroom": 0.93, "slos": {"headroom": False}}, "93\u00a0% of their interval"),
+        ({"lag_slope_upper_share": 0.034, "slos": {"lag_slope_upper_share": False}}, "3.4\u00a0% of the load"),
     ],
 )
 def test_micro_batches_out_of_time_name_spark(changes: dict[str, Any], words: str):
@@ -90,7 +90,7 @@ def test_the_hop_that_grew_most_names_its_stage(hop: str):
     assert found[0].figures[f"hop_{hop}_growth_ms"] == 300
 
 
-def test_a_little_growth_is_no_evidence_and_without_a_pass_none_can_be_told():
+def test_small_growth_or_missing_pass_gives_no_evidence():
     """Less than 50 ms or 10 % is nothing, and growth needs something to grow from."""
     assert limits(summary(), summary(hop_cluster_mean_ms=140.0), 2) == []
     assert limits(summary(hop_trigger_wait_mean_ms=3000.0), summary(hop_trigger_wait_mean_ms=3200.0), 2) == []

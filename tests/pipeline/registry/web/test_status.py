@@ -10,7 +10,7 @@ import pytest
 from pipeline.messages import Announcement, TypeCount, Window
 from pipeline.registry.web.alerts import Member
 from pipeline.registry.web.status import SAMPLES, WINDOWS, ChainStatus, quantile
-from pipeline.streaming_progress import StreamingProgress, decode_report
+from pipeline.streaming_progress import StreamingProgress, decode_progress
 
 T = 6.0
 NS = 1_000_000_000
@@ -36,7 +36,7 @@ def some_progress(number: int, took_ms: int = 350, rows: int = 10, **read: int) 
             {"description": "KafkaV2", "startOffset": None, "endOffset": {"emoji-events": read} if read else None}
         ],
     }
-    return decode_report(msgspec.json.encode(document))
+    return decode_progress(msgspec.json.encode(document))
 
 
 def document_of(status: ChainStatus, *members: Member) -> dict[str, Any]:

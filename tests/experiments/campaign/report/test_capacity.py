@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from experiments.campaign.report import capacity as campaign_capacity
-from experiments.campaign.report import capacity_result
+from experiments import run_files
+from experiments.campaign.report import capacity
 from experiments.campaign.report.staircase import staircase_figure
-from experiments.stats.capacity import Probe, Search, capacity, next_load
+from experiments.stats import capacity as searching
+from experiments.stats.capacity import Probe, Search, next_load
 from experiments.synthetic import campaign
 from pipeline.errors import SettingError
 
@@ -40,9 +41,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_search_on_disk_is_an_interval_with_its_limiting_stage(searched: Path):
+def test_search_on_disk_has_interval_and_limiting_stage(searched: Path):
     """The true capacity is inside the interval, confirmed, and Spark is named with its cores."""
-    found = capacity_result.read(searched)
+    found = capacity.read(searched)
     assert found.capacity.highest_pass is not None
     assert found.capacity.lowest_fail is not None
     assert found.capacity.highest_pass <= 3000 < found.capacity.lowest_fail
@@ -56,12 +57,12 @@ def test_a_search_on_disk_is_an_interval_with_its_limiting_stage(searched: Path)
     assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
 
 
-def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
+def test_generator_at_its_limit_is_not_the_chain(tmp_path: Path):
     """INVALID probes bound the capacity from below, and the instrument is named."""
     faults = {3: {"reasons": ["The generator stalled."]}, 4: {"reasons": ["The generator stalled."]}}
     levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 4096)]
     campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
-    found = capacity_result.read(tmp_path)
+    found = capacity.read(tmp_path)
     assert found.capacity.highest_pass == 2560
     assert not found.capacity.bounded_above
     assert found.evidence[0].stage == "load"
@@ -72,56 +73,56 @@ def test_a_generator_that_gives_up_is_not_the_chain(tmp_path: Path):
 @pytest.mark.parametrize(
     ("limit", "most", "words"),
     [
-        (3000, 20000, "Both ends were measured again."),
-        (1900, 2000, "The highest load that passed was measured again."),  # 2,000 failed, and once
-        (9000, 2000, "The highest load that passed was measured again."),  # nothing failed
+        (3000, 20000, "Both ends were measured twice."),
+        (1900, 2000, "The highest load that passed was measured twice."),  # 2,000 failed, and once
+        (9000, 2000, "The highest load that passed was measured twice."),  # nothing failed
     ],
 )
-def test_both_ends_are_said_to_be_measured_again_only_if_both_were(limit: int, most: int, words: str):
-    """A confirmed search tells of the fail what was done: probed twice, once, or never met."""
+def test_sentence_names_the_ends_that_were_measured_twice(limit: int, most: int, words: str):
+    """The fail of a confirmed search was probed twice, once, or not at all."""
     search = Search(**SEARCH | {"growth": 2, "most": most})
     probes: list[Probe] = []
     while (load := next_load(search, probes)) is not None:
         probes.append(Probe(load, load <= limit))
-    found = campaign_capacity.Found(search, tuple(probes), capacity(search, probes), (), ())
+    found = capacity.Found(search, tuple(probes), searching.capacity(search, probes), (), ())
     assert found.capacity.confirmed
-    assert [told for told in found.sentences() if "measured again" in told] == [words]
+    assert [sentence for sentence in found.sentences() if "measured twice" in sentence] == [words]
 
 
-def test_a_campaign_without_a_search_says_so(tmp_path: Path):
+def test_campaign_without_search_is_refused(tmp_path: Path):
     """Given the directory of another campaign, the error names it and the remedy."""
     campaign.write_synthetic(tmp_path, blocks=1)
-    with pytest.raises(SettingError, match=r"is no search for a capacity.*designs/capacity\.yaml"):
-        capacity_result.read(tmp_path)
+    with pytest.raises(SettingError, match=r"is not a search for a capacity.*designs/capacity\.yaml"):
+        capacity.read(tmp_path)
 
 
-def test_a_search_with_an_unknown_field_or_a_manifest_cut_off_is_named(searched: Path, tmp_path: Path):
+def test_unknown_field_of_search_and_damaged_manifest_are_named(searched: Path, tmp_path: Path):
     """Damaged input is an error that names file and field."""
     place = shutil.copytree(searched, tmp_path / "damaged")
     manifest = next(place.glob("runs/*/manifest.json"))
     whole = manifest.read_text()
     manifest.write_text(whole[:20])
-    with pytest.raises(SettingError, match=r"manifest\.json is missing, cut off or damaged"):
-        capacity_result.read(place)
+    with pytest.raises(run_files.RunFileError, match=r"manifest\.json is cut off or damaged"):
+        capacity.read(place)
     manifest.write_text(whole)
     known = json.loads((place / "campaign.json").read_text())
     known["design"]["search"]["colour"] = "red"
     (place / "campaign.json").write_text(json.dumps(known))
-    with pytest.raises(SettingError, match=r"campaign\.json: search is .*colour.*give factor"):
-        capacity_result.read(place)
+    with pytest.raises(run_files.RunFileError, match=r"campaign\.json is damaged at `design\.search`: .*`colour`"):
+        capacity.read(place)
 
 
-def test_the_staircase_has_a_row_a_probe_and_says_the_interval(searched: Path):
+def test_staircase_has_a_row_per_probe_and_names_the_interval(searched: Path):
     """The figure's data are the probes in order; the picture names highest pass and lowest fail; it is the same
     twice, and drawn with nothing probed too.
     """
-    found = capacity_result.read(searched)
+    found = capacity.read(searched)
     text, data = staircase_figure(found.search, found.probes, found.capacity)
     assert list(data["load"]) == [probe.load for probe in found.probes]
     assert set(data["outcome"]) == {"pass", "fail"}
-    for words in ("highest pass", "lowest fail", "rate_per_s (log)", 'aria-label="The probes'):
+    for words in ("highest pass", "lowest fail", "offered load, reactions/s (log)", 'aria-label="The probes'):
         assert words in text
     assert staircase_figure(found.search, found.probes, found.capacity)[0] == text
-    empty, rows = staircase_figure(found.search, [], capacity(found.search, []))
+    empty, rows = staircase_figure(found.search, [], searching.capacity(found.search, []))
     assert "No load was probed yet" in empty
     assert rows.empty

@@ -1,0 +1,89 @@
+"""`campaign.json`: its type and its reader, for the sweep, the steps, the report and the comparison alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from experiments import files, run_files
+from experiments.campaign.design import Design, Planned
+
+NAME = "campaign.json"
+MISSING_REMEDY = (
+    "give the directory of a campaign, such as reports/reference/capacity, or make one with: "
+    "python -m experiments sweep DESIGN"
+)
+REMEDY = (
+    "restore it from git or a copy, or sweep again with another --campaign NAME; the runs beside it stay as they are"
+)
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """A run that was carried out, and its verdict."""
+
+    index: int
+    run: str
+    block: int
+    level: str
+    factors: dict[str, Any]
+    started: str
+    ended: str
+    valid: bool
+    passed: bool
+    reasons: list[str]
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """A run that started and left no verdict; `failed` is false where it was cut off from outside."""
+
+    index: int
+    run: str
+    why: str
+    failed: bool
+
+
+class Underway(msgspec.Struct, frozen=True):
+    """The run that is being carried out now."""
+
+    index: int
+    run: str
+    started: str
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What `campaign.json` holds."""
+
+    campaign: str
+    design: Design
+    design_sha256: str
+    design_path: str = ""
+    started: str
+    ended: str | None = None
+    order: list[Planned]
+    runs: list[Finished]
+    abandoned: list[Abandoned] = []
+    underway: Underway | None = None
+
+    @property
+    def searches(self) -> bool:
+        """Whether the campaign searches for a capacity."""
+        return self.design.search is not None
+
+
+def exists(directory: Path) -> bool:
+    """Return whether `directory` has a campaign.json, readable or not."""
+    return (directory / NAME).exists()
+
+
+def read(directory: Path) -> State:
+    """Return what is known of the campaign in `directory`. Raises run_files.RunFileError as run_files.decoded does."""
+    path = directory / NAME
+    return run_files.decoded(path, State, REMEDY if path.exists() else MISSING_REMEDY)
+
+
+def write(directory: Path, state: State) -> None:
+    """Replace campaign.json as a whole. Raises EmoStreamError naming the path if it cannot be written."""
+    text = msgspec.json.format(msgspec.json.encode(state), indent=1).decode()
+    files.write_text(directory / NAME, text + "\n")

@@ -1,0 +1,77 @@
+"""Reading the partitions of one topic through librdkafka."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from pipeline.bus.base import Record
+from pipeline.errors import KafkaUnreachableError
+
+POLL_MAX = 10_000
+
+
+class KafkaReader:
+    """Reads the assigned partitions of one topic; `positions` maps each to the offset of its next record."""
+
+    def __init__(self, consumer: Consumer, topic: str, positions: dict[int, int], servers: str) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._positions = positions
+        self._servers = servers
+        self._refusal: KafkaError | None = None
+        consumer.assign([TopicPartition(topic, number, offset) for number, offset in positions.items()])
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """Return the next records, or [] when none came within `timeout_s`.
+
+        Raises KafkaUnreachableError when Kafka refuses the topic, after the records before that have been returned.
+        An outage raises nothing: reading goes on by itself.
+        """
+        records = self._take(timeout_s) if self._refusal is None else []
+        if not records and self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise KafkaUnreachableError(
+                f"Kafka at bootstrap_servers={self._servers!r} refuses topic {self._topic!r} "
+                f"({refusal.str()}): check that it exists and that this client may read it"
+            )
+        return records
+
+    def _take(self, timeout_s: float) -> list[Record]:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        records = []
+        # consume() alone would wait until its maximum is reached, or for the whole timeout.
+        for message in (first, *self._consumer.consume(POLL_MAX - 1, 0)):
+            self._refusal = message.error() or self._refusal
+            if message.error() is None:
+                record = _record(message)
+                self._positions[record.partition] = record.offset + 1
+                records.append(record)
+        return records
+
+    def until(self, ends: Mapping[int, int], timeout_s: float = 30.0) -> Iterable[Record]:
+        """Yield records until every partition has been read up to `ends`.
+
+        Raises KafkaUnreachableError after `timeout_s` without a record.
+        """
+        while any(position < ends.get(partition, 0) for partition, position in self._positions.items()):
+            records = self.poll(timeout_s)
+            if not records:
+                raise KafkaUnreachableError(
+                    f"Kafka sent nothing for {timeout_s:g} s before offset {dict(ends)}: check the broker's log"
+                )
+            yield from (record for record in records if record.offset < ends.get(record.partition, 0))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()
+
+
+def _record(message: Message) -> Record:
+    # A record that was read has both.
+    partition, offset = cast(int, message.partition()), cast(int, message.offset())
+    return Record(partition, offset, message.timestamp()[1], message.key(), message.value())

@@ -1,0 +1,111 @@
+"""Appending records through librdkafka, and replacing a producer that has failed permanently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pipeline import logs
+from pipeline.bus.base import FLUSH_TIMEOUT_S
+from pipeline.bus.connection import LIBRARY_LOG, client_config
+from pipeline.errors import KafkaUnreachableError
+
+log = logs.get(__name__)
+
+CLOSE_S = FLUSH_TIMEOUT_S
+# The errors of a producer that has failed permanently. SystemError comes when it fails while a delivery is reported.
+FAILURES = (KafkaException, SystemError)
+
+
+class KafkaWriter:
+    """Appends records, and raises an error for those that Kafka refused at the next flush."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._refusals: list[KafkaError] = []
+        self._producer = self._connect()
+
+    def _connect(self) -> Producer:
+        return Producer(
+            {
+                **client_config(self._servers),
+                "enable.idempotence": True,
+                "delivery.report.only.error": True,
+                "on_delivery": self._delivered,
+            },
+            logger=LIBRARY_LOG,
+        )
+
+    def await_broker(self, wait_s: float) -> None:
+        """Wait until a broker answers. Raises KafkaException when none does."""
+        self._producer.list_topics(timeout=wait_s)
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
+        """Queue one record."""
+        with self._replacing_failed_producer():
+            try:
+                self._producer.produce(topic, value, key)
+            except BufferError:
+                # The library's queue is full, at a hundred thousand records.
+                self.flush()
+                self._producer.produce(topic, value, key)
+            # The library reports deliveries and errors only when it is polled, and not every caller flushes.
+            self._producer.poll(0)
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Wait until every queued record is acknowledged."""
+        with self._replacing_failed_producer():
+            waiting = self._producer.flush(timeout_s)
+        refusals, self._refusals = self._refusals, []
+        if refusals:
+            raise self._refused(refusals[0].str())
+        if waiting:
+            raise self._refused(f"{waiting} records were not acknowledged within {timeout_s:g} s")
+
+    @contextmanager
+    def _replacing_failed_producer(self) -> Iterator[None]:
+        """Replace a producer that fails permanently: an idempotent one that lost its sequence takes no more records.
+
+        The records queued with it are lost; the caller gets the error.
+        """
+        try:
+            yield
+        except FAILURES as error:
+            if _is_fatal(error):
+                self._give_up()
+                self._producer = self._connect()
+                self._refusals.clear()
+            raise self._refused(str(error)) from error
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._refusals.append(error)
+
+    def _refused(self, reason: str) -> KafkaUnreachableError:
+        return KafkaUnreachableError(
+            f"Kafka at bootstrap_servers={self._servers!r} did not take a record ({reason}): "
+            f"check that the broker runs and accepts writes"
+        )
+
+    def _give_up(self) -> None:
+        # Otherwise the library retries for five minutes, and closing waits for it.
+        with suppress(*FAILURES):
+            self._producer.purge()
+        with suppress(*FAILURES):
+            self._producer.flush(0)
+        with suppress(*FAILURES):
+            self._producer.close()
+
+    def close(self) -> None:
+        """Flush and close the connection; records that Kafka has not acknowledged within CLOSE_S are given up."""
+        try:
+            self.flush(CLOSE_S)
+        except KafkaUnreachableError as error:
+            log.warning("closed with unwritten records", reason=str(error))
+        self._give_up()
+
+
+def _is_fatal(error: Exception) -> bool:
+    return not isinstance(error, KafkaException) or error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL

@@ -1,0 +1,88 @@
+"""Writing a window's record: what each micro-batch sends to `emoji-aggregates`."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+
+from pyspark.sql import DataFrame
+
+from pipeline import logs
+from pipeline.bus.base import Bus
+from pipeline.bus.records import readable
+from pipeline.messages import decode_window, encode
+from spark.aggregation import aggregate
+from spark.metrics import BatchMeters
+from spark.policies import NOTHING
+from spark.remainders import Remainders
+from spark.window import trigger_ns, window
+
+log = logs.get(__name__)
+
+# The last window and the one before it are needed; each may have been emitted more than once.
+TAIL = 200
+
+
+class Emitter:
+    """Counts each micro-batch of parsed records and sends its window to Kafka before the batch commits."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        events_topic: str,
+        aggregates_topic: str,
+        trigger_s: float,
+        group_size: int,
+        policy: str,
+        meters: BatchMeters,
+    ) -> None:
+        self._writer = bus.writer()
+        self._events_topic = events_topic
+        self._aggregates_topic = aggregates_topic
+        self._trigger_s = trigger_s
+        self._group_size = group_size
+        self._policy = policy
+        tail = bus.tail(aggregates_topic, TAIL) if policy == "carry" else []
+        self._last_windows = [each for _, each in readable(tail, decode_window, "window", topic=aggregates_topic)]
+        self._remainders = Remainders()
+        self._meters = meters
+        self._previous_end_ns = 0
+        self._epoch: Future[str] = Future()
+
+    def begin(self, epoch: str) -> None:
+        """Set the epoch of every window; batches wait for it, because the query has no id before it runs.
+
+        Policy `carry` continues from the epoch's last windows. If Kafka has removed them (`retention_ms`), it starts
+        over: less than one group per type is then never shown.
+        """
+        self._remainders = Remainders.of(self._last_windows, epoch)
+        self._epoch.set_result(epoch)
+
+    def __call__(self, records: DataFrame, number: int) -> None:
+        """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
+        due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
+        rows = [row.asDict() for row in aggregate(records).collect()]
+        # `begin` sets the remainders before the epoch.
+        epoch = self._epoch.result()
+        record = window(
+            rows,
+            topic=self._events_topic,
+            epoch=epoch,
+            number=number,
+            trigger_ns=due_ns,
+            emitted_ns=time.time_ns(),
+            group_size=self._group_size,
+            policy=self._policy,
+            carried=self._remainders.before(number),
+        )
+        if record is not None:
+            self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
+            self._writer.flush()
+            self._remainders.keep(number, record.carried or NOTHING)
+            self._meters.emitted(record)
+            log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
+        self._previous_end_ns = time.time_ns()
+
+    def close(self) -> None:
+        """Close the connection to Kafka."""
+        self._writer.close()
