@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
+# Most tests wait, so there are more processes of them than cores.
+WORKERS ?= 4
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.
@@ -43,7 +45,7 @@ pictures: jars ## Take the pictures of the documents again; needs Chromium
 .PHONY: test
 test: jars ## Run all tests, the notebooks included; on Debian as root this installs Chromium
 	@.ci/browser
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n $(WORKERS) --durations=15
 
 .PHONY: experiment
 experiment: jars ## Run the first experiment and print its report's path last

@@ -1,18 +1,82 @@
-"""Fixtures that more than one package's tests use."""
+"""What all tests share: one Kafka per process, how tests are spread over processes, and that none leaves one behind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.broker.embedded import EmbeddedKafka
+from tests.harness import groups
+
+LEFT = "left_running"
+"""Under this name a process of xdist reports the command lines of what it left running."""
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """One real Kafka for the whole run; a test makes topics with names of its own."""
+    """One real Kafka for all tests of a process; a test makes topics with names of its own."""
     folder: Path = tmp_path_factory.mktemp("kafka")
     with EmbeddedKafka(folder) as kafka:
         yield kafka
+
+
+# Tests side by side.
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups of tests first that take longest."""
+    assert groups.missing() == []
+    items.sort(key=lambda item: groups.ORDER.index(groups.group(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Keep the groups together (pytest-xdist calls this; its own `--dist loadgroup` does not work with pytest 9.2)."""
+    config.option.loadscopereorder = False
+    return groups.Scheduling(config, log)  # type: ignore[arg-type]
+
+
+# No process stays behind.
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a process that a test started is still there."""
+    config = session.config
+    left = getattr(config, LEFT, [])
+    if not config.getoption("numprocesses", None):
+        left += [" ".join(child.cmdline()) for child in _children()]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[LEFT] = left
+    elif left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    setattr(config, LEFT, left)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take over what a process of xdist reports (pytest-xdist calls this)."""
+    config = node.config  # type: ignore[attr-defined]
+    setattr(config, LEFT, getattr(config, LEFT, []) + getattr(node, "workeroutput", {}).get(LEFT, []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name what was left running."""
+    for command in getattr(config, LEFT, []):
+        terminalreporter.write_line(f"LEFT RUNNING by a test: {command}", red=True)
+
+
+def _children() -> list[psutil.Process]:
+    """The processes below this one that run; what multiprocessing keeps until the very end is not a test's."""
+    running = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            kept = "multiprocessing.resource_tracker" in " ".join(child.cmdline())
+            if child.status() != psutil.STATUS_ZOMBIE and not kept:
+                running.append(child)
+        except psutil.Error:
+            continue
+    return running

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from experiments.parameters import Parameters
 from experiments.run.chain import Endpoints
 from experiments.run.measure import Result, measure
 from pipeline.sse import SseEvent, SseParser
+from tests.harness.builders import reaction
+from tests.harness.http import post_json, post_status, redirect_of
 
 pytestmark = pytest.mark.integration
 
@@ -90,12 +91,9 @@ def test_the_run_leaves_what_the_protocol_lists(result: Result) -> None:
 
 def test_the_last_reactions_before_a_silence_arrive(chain_up: Endpoints) -> None:
     """One lone reaction reaches a client within a few triggers, with nothing sent after it."""
-    client = _post(f"{chain_up.registry}/clients", {})
+    client = post_json(f"{chain_up.registry}/clients", {})
     with _stream(client) as stream:
-        _post(
-            f"{chain_up.ingest}/reactions",
-            {"user_id": "lone", "emoji_type": "🦄", "timestamp": "2026-11-23T21:00:00Z"},
-        )
+        assert post_status(f"{chain_up.ingest}/reactions", reaction("lone", "🦄")) == 202
         window = _window_with(stream, "🦄", deadline_s=time.monotonic() + 20)
     cell = next(cell for cell in window["reactions"] if cell["emoji_type"] == "🦄")
     assert (cell["count"], cell["representatives"]) == (1, 1)
@@ -108,28 +106,9 @@ def _frame(result: Result, name: str) -> Any:
     return pd.read_parquet(result.run_dir / f"{name}.parquet")
 
 
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        decoded: dict[str, Any] = json.load(answer)
-        return decoded
-
-
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Redirects are followed by hand, with the token."""
-
-
 def _stream(client: dict[str, Any]) -> Any:
     headers = {"Authorization": f"Bearer {client['token']}"}
-    with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.build_opener(_StayHere).open(urllib.request.Request(client["stream_url"], headers=headers))
-    with raised.value as redirect:
-        place = redirect.headers["Location"]
-        assert redirect.status == 307
-    return urllib.request.urlopen(urllib.request.Request(place, headers=headers), timeout=20)
+    return urllib.request.urlopen(urllib.request.Request(redirect_of(client), headers=headers), timeout=20)
 
 
 def _window_with(stream: Any, emoji_type: str, deadline_s: float) -> dict[str, Any]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from experiments.run.chain import Endpoints
+from tests.harness.builders import reaction
+from tests.harness.http import get_json, post_status
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
 REACTIONS = 50
-DEADLINE_S = 30.0
 STAGES = {
     *("ingest", "registry", "spark", "main-publisher"),
     *("cluster-publisher-1", "cluster-publisher-2", "subscriber-1-1", "subscriber-2-1"),
@@ -35,14 +34,6 @@ def scrape(url: str) -> dict[tuple[str, str], float]:
     return samples
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for what the chain is about to do."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S:g} s: {what}"
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def addresses(ready_file: Path) -> dict[str, str]:
     """Where `up` says that the stages are asked."""
@@ -55,23 +46,15 @@ def test_every_stage_of_a_chain_can_be_asked(addresses: dict[str, str]) -> None:
     assert set(addresses) == STAGES
     for stage, url in addresses.items():
         assert any(name.startswith("emostream_") for name, _ in scrape(url)), stage
-        with urllib.request.urlopen(url.removesuffix("/metrics") + "/healthz", timeout=10) as health:
-            assert json.load(health)["status"] == "ok", stage
+        assert get_json(url.removesuffix("/metrics") + "/healthz")["status"] == "ok", stage
 
 
 def test_a_reaction_is_counted_by_every_stage_it_passes(chain_up: Endpoints, addresses: dict[str, str]) -> None:
     """What ingest accepted Spark counts, and every stage after it passes the windows on, none dropped as malformed."""
     accepted, counted = ("emostream_ingest_reactions_accepted_total", ""), ("emostream_spark_reactions_total", "")
     before = {stage: scrape(url) for stage, url in addresses.items()}
-    moment = {"user_id": "counted", "emoji_type": "🎉", "timestamp": "2026-11-23T21:00:00Z"}
-    body = json.dumps([moment] * REACTIONS).encode()
-    request = urllib.request.Request(f"{chain_up.ingest}/reactions", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 202
-    bad = urllib.request.Request(f"{chain_up.ingest}/reactions", b"{", {"Content-Type": "application/json"})
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(bad, timeout=10)
-    refused.value.close()
+    assert post_status(f"{chain_up.ingest}/reactions", [reaction("counted")] * REACTIONS) == 202
+    assert post_status(f"{chain_up.ingest}/reactions", b"{") == 400
 
     def risen(stage: str, sample: tuple[str, str]) -> float:
         return scrape(addresses[stage])[sample] - before[stage].get(sample, 0.0)
@@ -91,8 +74,7 @@ def test_a_reaction_is_counted_by_every_stage_it_passes(chain_up: Endpoints, add
 
 def test_the_registry_leads_prometheus_to_the_subscribers(chain_up: Endpoints, addresses: dict[str, str]) -> None:
     """Its list is that of the live subscribers, at the addresses that `up` says."""
-    with urllib.request.urlopen(f"{chain_up.registry}/targets", timeout=10) as answer:
-        listed = json.load(answer)
+    listed = get_json(f"{chain_up.registry}/targets")
     found = {
         entry["labels"]["stage"]: f"{entry['labels']['__scheme__']}://{entry['targets'][0]}"
         f"{entry['labels']['__metrics_path__']}"

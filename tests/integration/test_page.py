@@ -5,12 +5,10 @@ A picture of each state is left in the run's folder `pictures` below pytest's te
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,6 +25,8 @@ from pipeline.bus.base import Reader
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.messages import Window, decode_window
+from tests.harness.builders import reaction
+from tests.harness.http import post_status
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -37,18 +37,9 @@ pytestmark = [
     ),
 ]
 
-# Two subscribers in one cluster: when one dies its clients go to the other.
-SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 2, "ingest_workers": 1}
 WINDOW_MS = 30_000
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def two_subscribers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """The endpoints of a chain whose subscribers may be killed."""
-    with chain.started(SETTINGS, tmp_path_factory.mktemp("page-chain")) as endpoints:
-        yield endpoints
 
 
 @pytest.fixture(scope="module")
@@ -203,23 +194,13 @@ def test_a_crowd_is_shown_in_its_proportions(
     """The ranking is that of the newest window, and nothing is missing; the pictures are to be looked at."""
     pages = [live(visit(f"{two_subscribers.registry}/", color_scheme=scheme)) for scheme in ("light", "dark")]
     sent = {"😂": 400, "❤️": 250, "🔥": 120, "👏": 60, "🎉": 25, "😢": 4}
-    body = json.dumps(
-        [
-            {"user_id": f"fan-{number}", "emoji_type": emoji, "timestamp": "2026-11-23T21:00:00Z"}
-            for emoji, count in sent.items()
-            for number in range(count)
-        ]
-    )
-    request = urllib.request.Request(
-        f"{two_subscribers.ingest}/reactions", body.encode(), {"Content-Type": "application/json"}
-    )
+    crowd = [reaction(f"fan-{number}", emoji) for emoji, count in sent.items() for number in range(count)]
     topic = topics(chain.settings_of(two_subscribers)).aggregates.name
     with (
         closing(KafkaBus(two_subscribers.bootstrap_servers)) as bus,
         closing(bus.reader(topic, bus.ends(topic))) as aggregates,
     ):
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert answer.status == 202
+        assert post_status(f"{two_subscribers.ingest}/reactions", crowd) == 202
         windows = given_out(aggregates, sum(sent.values()))
     counted: Counter[str] = Counter()
     for window in windows:

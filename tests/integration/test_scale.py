@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +19,9 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.messages import decode_window
 from pipeline.sse import SseParser
+from tests.harness.builders import reaction
+from tests.harness.processes import module
+from tests.harness.waiting import until_async
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -78,8 +79,7 @@ async def react(http: aiohttp.ClientSession, ingest: str, stop: asyncio.Event) -
     number = 0
     while not stop.is_set():
         number += 1
-        body = {"user_id": f"fan-{number}", "emoji_type": "🎉", "timestamp": "2026-11-23T21:00:00Z"}
-        async with http.post(f"{ingest}/reactions", json=body) as answer:
+        async with http.post(f"{ingest}/reactions", json=reaction(f"fan-{number}")) as answer:
             assert answer.status == 202
         await asyncio.sleep(0.3)
     return number
@@ -88,8 +88,7 @@ async def react(http: aiohttp.ClientSession, ingest: str, stop: asyncio.Event) -
 async def scale(run_dir: str, cluster: str, subscribers: int) -> dict[str, Any]:
     """Run the command; return what it prints."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pipeline", "scale", "--run-dir", run_dir),
-        *("--cluster", cluster, "--subscribers", str(subscribers)),
+        *module("pipeline", "scale", "--run-dir", run_dir, "--cluster", cluster, "--subscribers", str(subscribers)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -97,14 +96,6 @@ async def scale(run_dir: str, cluster: str, subscribers: int) -> dict[str, Any]:
     assert process.returncode == 0, err.decode()
     said: dict[str, Any] = json.loads(out)
     return said
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for what the chain is about to do."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not await condition():
-        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S:g} s: {what}"
-        await asyncio.sleep(0.1)
 
 
 def aggregates(endpoints: Endpoints) -> dict[str, int]:
@@ -135,6 +126,9 @@ def test_subscribers_and_clusters_come_and_go_and_nobody_misses_a_window(small: 
     async def scenario() -> list[Watcher]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
+
+            async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+                await until_async(condition, what, DEADLINE_S, poll_s=0.1)
 
             async def even(*places: str) -> bool:
                 found = await loads(http)

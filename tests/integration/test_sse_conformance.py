@@ -155,7 +155,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
         with subscriber_in_memory() as memory:
             yield memory
     else:
-        yield WholeChain(request.getfixturevalue("chain_up"))
+        yield WholeChain(request.getfixturevalue("two_subscribers"))
 
 
 @pytest.fixture

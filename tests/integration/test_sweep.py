@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +13,45 @@ import pytest
 from experiments.analysis import verdict
 from experiments.campaign import design_file
 from experiments.repository import DESIGNS
+from tests.harness.processes import is_gone, module
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
 SMOKE = DESIGNS / "smoke.yaml"
 
 
-def until(true: Callable[[], bool], what: str, deadline_s: float) -> None:
-    """Wait for a condition."""
-    end_s = time.monotonic() + deadline_s
-    while not true():
-        assert time.monotonic() < end_s, f"{what}: not within {deadline_s:g} s"
-        time.sleep(0.1)
-
-
-def noted(reports: Path) -> dict[str, Any]:
-    """Return what the campaign knows of itself."""
+def state_of(reports: Path) -> dict[str, Any]:
+    """Return the campaign's state."""
     path = reports / "smoke" / "campaign.json"
     return dict(json.loads(path.read_text())) if path.exists() else {"runs": [], "underway": None}
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.mark.timeout(600)
 def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(tmp_path: Path) -> None:
     """The finished run is kept to the byte, the broken one made again; then all is VALID, with figures and a page."""
-    command = [sys.executable, "-m", "experiments", "sweep", str(SMOKE), "--reports", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
-        until(lambda: bool(noted(tmp_path)["runs"] and noted(tmp_path)["underway"]), "a second run under way", 300)
-        second = tmp_path / "smoke" / "runs" / noted(tmp_path)["underway"]["run"]
+    command = module("experiments", "sweep", str(SMOKE), "--reports", str(tmp_path))
+    log = tmp_path / "sweep.log"
+    with log.open("wb") as written, subprocess.Popen(command, stderr=written) as first:
+
+        def second_is_under_way() -> bool:
+            assert first.poll() is None, log.read_text()
+            state = state_of(tmp_path)
+            return bool(state["runs"] and state["underway"])
+
+        until(second_is_under_way, "a second run is under way", 300, poll_s=0.1)
+        second = tmp_path / "smoke" / "runs" / state_of(tmp_path)["underway"]["run"]
         until((second / "chain" / "ready.json").exists, "its chain is up", 200)
         chain_pid = int(json.loads((second / "chain" / "ready.json").read_text())["pid"])
         first.send_signal(signal.SIGKILL)
-    done = noted(tmp_path)["runs"]
+    done = state_of(tmp_path)["runs"]
     before = (tmp_path / "smoke" / "runs" / done[0]["run"] / "summary.json").read_bytes()
-    # No sweep is there any more to take its chain down: it ends by itself.
-    until(lambda: gone(chain_pid), "the chain of the killed sweep has ended", 90)
+    # No sweep is left to take its chain down: it ends by itself.
+    until(lambda: is_gone(chain_pid), "the chain of the killed sweep has ended", 90)
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert again.returncode == 0, again.stderr
-    campaign = noted(tmp_path)
+    campaign = state_of(tmp_path)
     assert campaign["runs"][0] == done[0]
     assert (tmp_path / "smoke" / "runs" / done[0]["run"] / "summary.json").read_bytes() == before
     assert [(one["run"], one["failed"]) for one in campaign["abandoned"]] == [(second.name, False)]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from pyspark.sql import types as t
 
@@ -19,6 +20,7 @@ from pipeline.messages import Window
 from spark.aggregation import aggregate, parse
 from spark.session import session
 from spark.window import NS, trigger_ns, window
+from tests.harness.waiting import DEADLINE_S
 
 RECORDS = t.StructType(
     [
@@ -34,8 +36,14 @@ Record = tuple[int, int, bytes | None]
 def spark() -> Iterator[SparkSession]:
     """Yield a real session, like the job's but without Kafka's connector."""
     running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
+    gateway = running.sparkContext._gateway
     yield running
     running.stop()
+    # Spark leaves its JVM to the end of the process.
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(DEADLINE_S)
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 def event(emoji_type: object) -> bytes:

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from experiments.run import usage
+from tests.harness.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,11 @@ def test_a_brief_foreign_load_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
         usage.machine_lock.psutil, "process_iter", lambda names: (one for one in listed(names) if one.pid in others)
     )
     with usage.UsageWatch([]) as watch:
-        wait_until(lambda: len(watch.frame()) > 0)
+        until(lambda: len(watch.frame()) > 0, "there is a sample")
         assert not watch.other_run
         with subprocess.Popen([sys.executable, str(script), "-f", "x.py"], stdin=subprocess.PIPE) as other:
             others.add(other.pid)
-            wait_until(lambda: watch.other_run)
+            until(lambda: watch.other_run, "the other load is seen")
             assert other.stdin is not None
             other.stdin.close()
     assert watch.other_run
-
-
-def wait_until(there: Callable[[], bool]) -> None:
-    """Wait until `there()` holds; fail if it does not within 20 s."""
-    deadline_s = time.monotonic() + 20
-    while not there():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)

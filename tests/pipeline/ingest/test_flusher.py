@@ -15,6 +15,7 @@ from pipeline.errors import BufferFullError
 from pipeline.ingest import flusher as module
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher, wait_ns
+from tests.harness.doubles import MemorySink
 
 MS = 1_000_000
 LONG_MS = 60_000
@@ -22,54 +23,9 @@ LONG_MS = 60_000
 DEADLINE_S = 20.0
 
 
-class MemorySink:
-    """Keeps each flush; acknowledges at once, or after `release` if `held`."""
-
-    lost = errors = 0
-
-    def __init__(self, held: bool = False) -> None:
-        self.changed = threading.Condition()
-        self.flushes: list[list[bytes]] = []
-        self.outstanding = 0
-        self.held = held
-        self.waits = 0
-        self.closed = False
-
-    def write(self, values: Sequence[bytes]) -> None:
-        """Take a flush."""
-        with self.changed:
-            self.flushes.append(list(values))
-            self.outstanding += len(values)
-            self.changed.notify_all()
-
-    def wait(self, timeout_s: float) -> int:
-        """Wait for the acknowledgement that `release` gives."""
-        with self.changed:
-            self.waits += 1
-            self.changed.notify_all()
-            if self.changed.wait_for(lambda: not self.held, min(timeout_s, 0.01)):
-                self.outstanding = 0
-            return self.outstanding
-
-    def close(self) -> None:
-        """Record the call."""
-        self.closed = True
-
-    def release(self) -> None:
-        """Acknowledge everything, from now on."""
-        with self.changed:
-            self.held = False
-            self.changed.notify_all()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition` holds; fail at the deadline."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: bool(condition()), DEADLINE_S)
-
-    @property
-    def values(self) -> list[int]:
-        """The numbers that were sent, in order."""
-        return [json.loads(value)["n"] for flush in self.flushes for value in flush]
+def numbers_in(sink: MemorySink) -> list[int]:
+    """Return the numbers that were sent, in order."""
+    return [json.loads(value)["n"] for value in sink.values]
 
 
 def open_records(numbers: Sequence[int]) -> list[bytes]:
@@ -128,7 +84,7 @@ def test_full_batch_is_flushed_at_once() -> None:
     flusher.start()
     buffer.add(open_records([1, 2]))
     buffer.add(open_records([3])).result(DEADLINE_S)
-    assert sink.values == [1, 2, 3]
+    assert numbers_in(sink) == [1, 2, 3]
     assert {json.loads(value)["flushed_ns"] for value in sink.flushes[0]} == {7}
     assert flusher.close() == 0
 
@@ -146,7 +102,7 @@ def test_flushes_follow_the_clock() -> None:
             with pytest.raises(FutureTimeout):
                 flushed.result(0.1)
         assert flusher.close() == 0
-        assert sink.values == [1]
+        assert numbers_in(sink) == [1]
 
 
 def test_close_flushes_waiting_records() -> None:
@@ -156,7 +112,7 @@ def test_close_flushes_waiting_records() -> None:
     flusher.start()
     flushed = buffer.add(open_records(range(5)))
     assert flusher.close() == 0
-    assert sink.values == list(range(5))
+    assert numbers_in(sink) == list(range(5))
     assert flushed.done()
     assert sink.closed
     assert len(buffer) == 0
@@ -180,7 +136,7 @@ def test_only_one_flush_at_a_time() -> None:
     sink.release()
     second.result(DEADLINE_S)
     assert first.done()
-    assert sink.values == [0, 1, 2, 3, 4]
+    assert numbers_in(sink) == [0, 1, 2, 3, 4]
     assert flusher.close() == 0
 
 
@@ -226,7 +182,7 @@ def test_records_acknowledged_during_close_are_not_given_up() -> None:
     sink.until(lambda: sink.waits)
     sink.release()
     assert flusher.close() == 0
-    assert sink.values == [0]
+    assert numbers_in(sink) == [0]
 
 
 def test_concurrent_senders_lose_no_reaction() -> None:
@@ -248,7 +204,7 @@ def test_concurrent_senders_lose_no_reaction() -> None:
         thread.join(DEADLINE_S)
     assert flusher.close() == 0
     for sender in range(8):
-        received = [value for value in sink.values if value // 1_000 == sender]
+        received = [value for value in numbers_in(sink) if value // 1_000 == sender]
         assert received == [sender * 1_000 + number for number in range(250)]
 
 

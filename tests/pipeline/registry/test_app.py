@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,20 +20,11 @@ from pipeline.messages import Announcement, decode_registration, encode
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
+from tests.harness.doubles import Clock
+from tests.harness.waiting import until
 
 NAMES = topics(Settings())
 URL = "http://registry"
-
-
-class Clock:
-    """A time of day that changes only when a test sets it."""
-
-    def __init__(self) -> None:
-        self.now_ns = time.time_ns()
-
-    def __call__(self) -> int:
-        """Return epoch nanoseconds."""
-        return self.now_ns
 
 
 class Chain:
@@ -52,21 +42,13 @@ class Chain:
         url = f"http://s{cluster}{subscriber}"
         announcement = Announcement(subscriber, cluster, url, clients, self.clock(), "e:1", held)
         self.bus.writer().send(NAMES.subscribers.name, encode(announcement), f"{cluster}/{subscriber}".encode())
-        until(lambda: announcement in list(self.registrations.assignments.subscribers()))
+        until(lambda: announcement in list(self.registrations.assignments.subscribers()), "the registry has read it")
 
     def register(self, **body: str) -> dict[str, Any]:
         """Register a client."""
         answer = self.http.post("/clients", json=body)
         assert answer.status_code == 201, answer.text
         return answer.get_json()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, which another thread makes true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold within 20 s"
-        threading.Event().wait(0.002)
 
 
 @pytest.fixture
@@ -184,7 +166,7 @@ def test_stream_url_redirects_to_a_live_subscriber(chain: Chain) -> None:
     answer = chain.http.get(path)
     assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1b{path}")
     assert answer.headers["Cache-Control"] == "no-store"
-    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 2)
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 2, "there are 2 registrations")
     assert decode_registration(chain.bus.tail(NAMES.clients.name, 1)[0].value).subscriber == "b"
     assert chain.http.get("/clients/nobody/stream").status_code == 404
 
@@ -208,9 +190,9 @@ def test_restarted_registry_has_the_same_state(chain: Chain) -> None:
     chain.http.delete(f"/clients/{removed['client_id']}", headers=bearer(removed))
     chain.bus.writer().send(NAMES.subscribers.name, None, b"1/a")
     chain.announce("2", "b")
-    until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 1)
+    until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 1, "1 subscribers are live")
     assert chain.http.get(f"/clients/{moved['client_id']}/windows").status_code == 307
-    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 5)
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 5, "there are 5 registrations")
     restarted = Chain(chain.bus, chain.clock)
     try:
         assert restarted.http.get("/clients").get_json() == chain.http.get("/clients").get_json()
@@ -234,7 +216,7 @@ def test_ticks_move_clients_to_a_new_subscriber(chain: Chain) -> None:
         chain.announce("1", "b")
         chain.registrations.tick()
         assert chain.registrations.assignments.registered(SubscriberId("1", "b")) == (20 if second >= 10 else 0)
-    until(lambda: len(chain.bus.tail(NAMES.clients.name, 99)) == 60)
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 99)) == 60, "there are 60 registrations")
     moved = [decode_registration(record.value) for record in chain.bus.tail(NAMES.clients.name, 99)[40:]]
     assert {registration.subscriber for registration in moved} == {"b"}
     location = chain.http.get(f"/clients/{moved[0].client_id}/stream").headers["Location"]
@@ -256,7 +238,7 @@ def test_client_without_a_stream_for_an_hour_is_removed(chain: Chain) -> None:
     assert len(chain.bus.tail(NAMES.clients.name, 9)) == 2
     chain.clock.now_ns += 60_000_000_001
     chain.registrations.tick()
-    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 3)
+    until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 3, "there are 3 registrations")
     last = chain.bus.tail(NAMES.clients.name, 1)[0]
     assert (last.key, last.value) == (gone["client_id"].encode(), None)
     assert chain.http.get(f"/clients/{gone['client_id']}/stream").status_code == 404
@@ -322,9 +304,9 @@ def test_two_registries_share_their_clients(chain: Chain) -> None:
     try:
         client = other.register()
         path = f"/clients/{client['client_id']}"
-        until(lambda: chain.http.get(path).status_code == 200)
+        until(lambda: chain.http.get(path).status_code == 200, "the answer is 200")
         other.http.delete(path, headers=bearer(client))
-        until(lambda: chain.http.get(path).status_code == 404)
+        until(lambda: chain.http.get(path).status_code == 404, "the answer is 404")
     finally:
         other.registrations.close()
 
@@ -360,7 +342,7 @@ def test_clusters_show_load_health_and_age(chain: Chain) -> None:
 def test_leaving_subscriber_is_removed_at_once(chain: Chain) -> None:
     """Its tombstone counts before its silence does."""
     chain.bus.writer().send(NAMES.subscribers.name, None, b"1/a")
-    until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 0)
+    until(lambda: chain.http.get("/healthz").get_json()["subscribers_live"] == 0, "0 subscribers are live")
     assert chain.http.post("/clients").status_code == 503
 
 

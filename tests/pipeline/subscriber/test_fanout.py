@@ -9,42 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MessageError
-from pipeline.messages import Window, decode_window
+from pipeline.messages import Window
 from pipeline.sse import SseParser
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, parse_event_id, reset_event
-
-
-class FakeSink:
-    """Keeps the writes; full after `room` of them."""
-
-    def __init__(self, room: int = 1_000_000) -> None:
-        self.room = room
-        self.sent: list[Wire] = []
-        self.aborted = False
-        self.stuck = 0.0
-
-    def write(self, data: Wire) -> None:
-        """Keep `data`."""
-        self.sent.append(data)
-        self.room -= 1
-
-    def is_full(self) -> bool:
-        """Whether the room is used up."""
-        return self.room <= 0
-
-    def abort(self) -> None:
-        """Remember it."""
-        self.aborted = True
-
-    def stuck_s(self, now_s: float) -> float:
-        """Return `stuck`."""
-        return self.stuck
-
-    def windows(self) -> list[int]:
-        """The numbers of the windows received, in order."""
-        events = SseParser().feed(b"".join(data.plain for data in self.sent))
-        return [decode_window(event.data.encode()).window for event in events if event.event == "window"]
+from tests.harness.doubles import MemoryStreamSink as Sink
 
 
 def window(number: int, epoch: str = "e") -> Window:
@@ -58,9 +27,9 @@ def publish(fanout: Fanout, *numbers: int, epoch: str = "e") -> None:
         fanout.publish(window(number, epoch))
 
 
-def joined(fanout: Fanout, name: str, position: int | None = None, room: int = 1_000_000) -> tuple[Stream, FakeSink]:
+def joined(fanout: Fanout, name: str, position: int | None = None, room: int = 1_000_000) -> tuple[Stream, Sink]:
     """Join a stream from `position`, or from the next window on."""
-    sink = FakeSink(room)
+    sink = Sink(room)
     stream = Stream(name, sink)
     fanout.join(stream, fanout.head if position is None else position)
     return stream, sink

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,18 +21,11 @@ from pipeline.registry.web import views
 from pipeline.registry.web.observer import Observer
 from pipeline.registry.web.views import create_pages, earlier, ingest_url, policy, watching_document
 from pipeline.settings import Settings
+from tests.harness.waiting import until
 
 NAMES = topics(Settings())
 URL = "http://127.0.0.1:8080"
 FILES = sorted(Path(str(views.__file__)).parent.joinpath("static").iterdir())
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, which another thread makes true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold within 20 s"
-        threading.Event().wait(0.002)
 
 
 class Chain:
@@ -56,14 +48,14 @@ class Chain:
         """Announce a subscriber of cluster 1 and wait until the registry has read it."""
         announcement = Announcement(subscriber, "1", f"http://{subscriber}", clients, time.time_ns())
         self.bus.writer().send(NAMES.subscribers.name, encode(announcement), f"1/{subscriber}".encode())
-        until(lambda: announcement in list(self.registrations.assignments.subscribers()))
+        until(lambda: announcement in list(self.registrations.assignments.subscribers()), "the registry has read it")
 
     def emit(self, number: int) -> None:
         """Write a window to `emoji-aggregates` and wait until the registry has read it."""
         now_ns = time.time_ns()
         window = Window("e", number, now_ns, now_ns, {}, 5, [])
         self.bus.writer().send(NAMES.aggregates.name, encode(window))
-        until(lambda: self.observer.newest_event_id() == f"e:{number}")
+        until(lambda: self.observer.newest_event_id() == f"e:{number}", "the registry has read it")
 
 
 @pytest.fixture
@@ -217,7 +209,7 @@ def test_ops_data_has_all_sources(chain: Chain) -> None:
     writer.send(NAMES.progress.name, b"nonsense")
     writer.send(NAMES.aggregates.name, None)
     writer.send(NAMES.progress.name, msgspec.json.encode(progress))
-    until(lambda: chain.get("/ops/data").get_json()["lag"] == 5)
+    until(lambda: chain.get("/ops/data").get_json()["lag"] == 5, "the lag is shown")
     document = chain.get("/ops/data").get_json()
     assert document["batch"]["newest_s"] == 0.35
     assert [window["id"] for window in document["windows"]] == ["e:1"]
@@ -236,6 +228,6 @@ def test_unreadable_topic_is_an_alert_until_it_can_be_read(chain: Chain) -> None
     def titles() -> list[str]:
         return [alert["title"] for alert in chain.get("/ops/data").get_json()["alerts"]]
 
-    until(lambda: "Kafka cannot be read" in titles())
+    until(lambda: "Kafka cannot be read" in titles(), "the alert is raised")
     chain.bus.ensure(NAMES.events)
-    until(lambda: "Kafka cannot be read" not in titles())
+    until(lambda: "Kafka cannot be read" not in titles(), "the alert is cleared")

@@ -1,0 +1,56 @@
+"""How `make test` spreads the tests over processes: tests of a group, else of a file, run in one of them."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.harness.paths import REPOSITORY
+
+# The groups begin in this order. A folder stands for its files.
+GROUPS = {
+    # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
+    "measuring": (
+        "tests/integration/test_sweep.py",
+        "tests/integration/test_dag.py",
+        "tests/integration/test_chain.py",
+        "tests/integration/test_closed_loop.py",
+        "tests/integration/test_faults_live.py",
+        "tests/integration/test_metrics.py",
+        "tests/integration/test_notebooks.py",
+        "tests/experiments/load/",
+        "tests/experiments/run/test_machine_lock.py",
+        "tests/experiments/run/test_usage.py",
+    ),
+    # Chains that are killed, scaled and ended.
+    "chains": (
+        "tests/integration/test_bench_delivery.py",
+        "tests/integration/test_scale.py",
+        "tests/integration/test_up.py",
+    ),
+    # The page, and the stream seen from outside, on one chain.
+    "page": ("tests/integration/test_page.py", "tests/integration/test_sse_conformance.py"),
+    # Everything on one broker, Spark's job included.
+    "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),
+}
+ORDER = (*GROUPS, "")
+
+
+def group(nodeid: str) -> str:
+    """The name of a test's group, empty for a test that is in none."""
+    for name, paths in GROUPS.items():
+        if nodeid.startswith(paths):
+            return name
+    # The bus contract's second run.
+    return "kafka" if "[kafka" in nodeid or "tests/pipeline/bus/test_bus.py" in nodeid else ""
+
+
+def missing() -> list[str]:
+    """The paths of GROUPS that are not there: a file was moved."""
+    return [path for paths in GROUPS.values() for path in paths if not (REPOSITORY / path).exists()]
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives a process one group after another, or else one file after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid) or nodeid.partition("::")[0]
