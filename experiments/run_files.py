@@ -77,7 +77,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What summary.json must hold. A file holds many figures besides these."""
+    """What summary.json must hold. It may hold the texts at the end; all else in it are figures."""
 
     valid: bool
     passed: bool
@@ -107,6 +107,10 @@ class Summary(msgspec.Struct, frozen=True):
     batch_p50_s: Figure
     batch_p95_s: Figure
     headroom: Figure
+    loop: str = "open"
+    warm_up_steady: bool | None = None
+    warm_up_why: str = ""
+    subscribers_at_fault: str = ""
 
 
 def manifest(run_dir: Path) -> dict[str, Any]:
@@ -121,7 +125,13 @@ def verdict(run_dir: Path) -> Verdict:
 
 def summary(run_dir: Path) -> dict[str, Any]:
     """Return the figures of the run in `run_dir`: null is NaN and "inf" is +inf. Raises RunFileError."""
-    return {key: number(value) for key, value in _whole(run_dir / "summary.json", Summary).items()}
+    path = run_dir / "summary.json"
+    values = _whole(path, Summary)
+    for key, value in values.items():
+        figure = value in (None, "inf") or (isinstance(value, int | float) and not isinstance(value, bool))
+        if key not in Summary.__struct_fields__ and not figure:
+            raise damaged(path, f'is damaged at `{key}`: expected a number, null or "inf"')
+    return {key: number(value) for key, value in values.items()}
 
 
 def number(value: Any) -> Any:

@@ -78,7 +78,18 @@ CASES: list[tuple[str, Damage]] = [
         ("verdict.json", damage)
         for damage in (*ALWAYS, without("passed"), changed(verdict="MAYBE"), changed(slos=[{}]))
     ],
-    *[("summary.json", damage) for damage in (*ALWAYS, without("accepted"), changed(lost="three"), changed(slos=[]))],
+    *[
+        ("summary.json", damage)
+        for damage in (
+            *ALWAYS,
+            without("accepted"),
+            changed(lost="three"),
+            changed(slos=[]),
+            changed(tv_distance={}),
+            changed(cpu_share_spark="much"),
+            changed(warm_up_why=3),
+        )
+    ],
 ]
 
 
