@@ -138,7 +138,7 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _airflow(options: argparse.Namespace) -> int:
-    airflow_standalone.main(["--port", str(options.port), "--home", str(options.home)])
+    airflow_standalone.main(options.home.resolve(), options.port)
     return 0
 
 

@@ -6,7 +6,6 @@ leaves them running. Here a run under way is interrupted, and stops its chain, b
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -25,7 +24,7 @@ import psutil
 from experiments.campaign import steps
 from experiments.repository import ROOT
 from pipeline import lifecycle
-from pipeline.errors import EmoStreamError
+from pipeline.errors import EmoStreamError, SettingError
 
 HOST = "127.0.0.1"
 # Not 8080: the registry uses it, and it is Airflow's own default.
@@ -226,25 +225,11 @@ def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run Airflow until SIGTERM or Ctrl-C."""
-    line = argparse.ArgumentParser(
-        prog="python -m experiments airflow", description="Start Airflow with the DAGs of dags/."
-    )
-    line.add_argument(
-        "--port", type=int, default=PORT, help="port of its page, on this machine only; default: %(default)s"
-    )
-    line.add_argument("--home", type=Path, default=HOME, help="directory for its state and logs; default: %(default)s")
-    options = line.parse_args(argv)
+def main(home: Path, port: int) -> None:
+    """Run Airflow until SIGTERM or Ctrl-C. Raises SettingError for a `port` outside 1 to 65535, PortInUseError."""
+    if not 1 <= port <= 65_535:
+        raise SettingError(f"--port is {port}: give 1 to 65535")
     stop = lifecycle.stop_event()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
-
-    def body() -> None:
-        lifecycle.claim_port(HOST, options.port, "--port")
-        Standalone(options.home.resolve(), options.port).run(stop)
-
-    lifecycle.run_main("python -m experiments airflow", body)
-
-
-if __name__ == "__main__":
-    main()
+    lifecycle.claim_port(HOST, port, "--port")
+    Standalone(home, port).run(stop)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import __main__ as command_line
 from experiments.campaign import airflow_standalone
 
 HEALTH = {part: {"status": "healthy"} for part in airflow_standalone.PARTS}
@@ -90,7 +91,14 @@ def test_a_port_in_use_ends_it_with_the_remedy() -> None:
     """The port is claimed before anything is started or written."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "experiments.campaign.airflow_standalone", "--port", str(port)]
+        command = [sys.executable, "-m", "experiments", "airflow", "--port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"--port is {port}" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536"])
+def test_a_port_that_cannot_exist_ends_it_with_the_bounds(port: str) -> None:
+    """0 is refused as well: Airflow needs the number before it starts."""
+    with pytest.raises(SystemExit, match=f"experiments airflow: --port is {port}: give 1 to 65535"):
+        command_line.main(["airflow", "--port", port])
