@@ -120,8 +120,11 @@ def _report(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from experiments.campaign.report import compare
 
-    print(compare.main_text(options.a.resolve(), options.b.resolve()))
-    print(compare.write(options.a.resolve(), options.b.resolve(), options.reports.resolve()))
+    a, b, reports = (path.resolve() for path in (options.a, options.b, options.reports))
+    print(compare.main_text(a, b))
+    with files.writing(reports):
+        reports.mkdir(parents=True, exist_ok=True)
+    print(compare.write(a, b, reports))
     return 0
 
 

@@ -74,18 +74,8 @@ class Parameters:
         return {**settings, "rate_per_user_s": 0}
 
     def limits(self) -> dict[str, float]:
-        """The limits in `slos`, by summary key. Raises SettingError for anything but a JSON object of numbers."""
-        if not self.slos:
-            return {}
-        try:
-            limits = json.loads(self.slos)
-        except ValueError:
-            limits = None
-        if not isinstance(limits, dict) or not all(_is_number(limit) for limit in limits.values()):
-            raise SettingError(
-                f'parameter slos is {self.slos!r}: give a JSON object of limits, such as {{"e2e_excess_p99_s": 2.0}}'
-            )
-        return {name: float(limit) for name, limit in limits.items()}
+        """The limits in `slos`, by summary key. Raises SettingError as `limits_of` does."""
+        return limits_of(self.slos)
 
     def command(self) -> str:
         """The command that starts a run with these parameters."""
@@ -148,3 +138,19 @@ def _is_number(value: object) -> bool:
 def _quoted(value: object) -> str:
     text = str(value)
     return f"'{text}'" if set(text) & set(' "{}$*') else text
+
+
+def limits_of(slos: object) -> dict[str, float]:
+    """Return the limits in the parameter `slos`, by summary key; an empty text has none.
+
+    Raises SettingError for anything but a JSON object of numbers.
+    """
+    try:
+        limits = json.loads(slos or "{}") if isinstance(slos, str) else None
+    except ValueError:
+        limits = None
+    if not isinstance(limits, dict) or not all(_is_number(limit) for limit in limits.values()):
+        raise SettingError(
+            f'parameter slos is {slos!r}: give a JSON object of limits, such as {{"e2e_excess_p99_s": 2.0}}'
+        )
+    return {name: float(limit) for name, limit in limits.items()}

@@ -143,11 +143,24 @@ def number(value: Any) -> Any:
 
 def decoded(path: Path, kind: type[T], remedy: str) -> T:
     """Return the JSON in `path` as a `kind`. Raises RunFileError naming the file, what is wrong and the `remedy`."""
-    raw = _bytes(path, remedy)
+    content = raw(path, remedy)
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
         raise damaged(path, _fault(error), remedy) from error
+
+
+def raw(path: Path, remedy: str = REMEDY) -> bytes:
+    """Return the bytes of a file. Raises RunFileError if it is missing, empty or cannot be read."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise damaged(path, "is missing", remedy) from None
+    except OSError as error:
+        raise damaged(path, f"cannot be read ({error.strerror or error})", remedy) from error
+    if not content.strip():
+        raise damaged(path, "is empty", remedy)
+    return content
 
 
 def damaged(path: Path, fault: str, remedy: str = REMEDY) -> RunFileError:
@@ -160,18 +173,6 @@ def _whole(path: Path, kind: type[Any]) -> dict[str, Any]:
     decoded(path, kind, REMEDY)
     values: Mapping[str, Any] = decoded(path, dict[str, Any], REMEDY)
     return dict(values)
-
-
-def _bytes(path: Path, remedy: str) -> bytes:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise damaged(path, "is missing", remedy) from None
-    except OSError as error:
-        raise damaged(path, f"cannot be read ({error.strerror or error})", remedy) from error
-    if not raw.strip():
-        raise damaged(path, "is empty", remedy)
-    return raw
 
 
 def _fault(error: Exception) -> str:

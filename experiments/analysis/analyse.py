@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from experiments.analysis import deliveries as audit
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits, spectrum
 from experiments.analysis.representation import Representation, representation, representatives_wrong
+from experiments.parameters import limits_of
 from experiments.stats import warm_up
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
@@ -42,7 +42,7 @@ class Conditions:
         have stayed to be owed it) and `late_s` (2: a delivery later than that after the window was emitted is
         late).
 
-        Raises SettingError naming a parameter that is missing or not a number.
+        Raises SettingError naming a parameter that is missing or not a number, and for `slos` as `limits_of` does.
         """
         needed = ("trigger_s", "flush_ms", "flush_phase", "flush_lead_ms")
         for name in needed:
@@ -55,7 +55,9 @@ class Conditions:
             try:
                 numbers[name] = float(raw)
             except (TypeError, ValueError):
-                raise SettingError(f"The run's parameter {name} is {raw!r}: give a number.") from None
+                numbers[name] = math.nan
+            if not math.isfinite(numbers[name]):
+                raise SettingError(f"The run's parameter {name} is {raw!r}: give a number.")
         waits = Waits(
             numbers["trigger_s"],
             numbers["flush_ms"] / 1000,
@@ -69,7 +71,7 @@ class Conditions:
             str(parameters.get("policy", "ceil")),
             numbers["grace_s"],
             numbers["late_s"],
-            json.loads(parameters.get("slos") or "{}"),
+            limits_of(parameters.get("slos", "")),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,12 +19,15 @@ REMEDY = (
     "restore it from git or a copy, or sweep again with another --campaign NAME; the runs beside it stay as they are"
 )
 
+RunName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
+"""The name of a run's directory: nothing that leads out of the campaign's."""
+
 
 class Finished(msgspec.Struct, frozen=True):
     """A run that was carried out, and its verdict."""
 
     index: int
-    run: str
+    run: RunName
     block: int
     level: str
     factors: dict[str, Any]
@@ -39,7 +42,7 @@ class Abandoned(msgspec.Struct, frozen=True):
     """A run that started and left no verdict; `failed` is false where it was cut off from outside."""
 
     index: int
-    run: str
+    run: RunName
     why: str
     failed: bool
 
@@ -48,7 +51,7 @@ class Underway(msgspec.Struct, frozen=True):
     """The run that is being carried out now."""
 
     index: int
-    run: str
+    run: RunName
     started: str
 
 

@@ -70,9 +70,19 @@ def without(key: str) -> Damage:
     return damage
 
 
+def run_outside(path: Path) -> None:
+    """Give the first run a name that leads out of the campaign."""
+    known = json.loads(path.read_text())
+    known["runs"][0]["run"] = "../../elsewhere"
+    path.write_text(json.dumps(known))
+
+
 ALWAYS = [missing, empty, truncated, not_text, a_list]
 CASES: list[tuple[str, Damage]] = [
-    *[("campaign.json", damage) for damage in (*ALWAYS[1:], without("runs"), changed(order=7), changed(runs=[3]))],
+    *[
+        ("campaign.json", damage)
+        for damage in (*ALWAYS[1:], without("runs"), changed(order=7), changed(runs=[3]), run_outside)
+    ],
     *[("manifest.json", damage) for damage in (*ALWAYS, without("parameters"), changed(parameters="users=3"))],
     *[
         ("verdict.json", damage)

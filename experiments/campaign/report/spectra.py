@@ -32,7 +32,7 @@ def spectra(campaign_dir: Path, state: State, valid: pd.DataFrame, levels: pd.Da
     for level, label in zip(levels["level"], levels["label"], strict=True):
         of_level = valid[valid["level"] == level]
         paths = [campaign_dir / "runs" / run / "summary" / "latency.hdr" for run in of_level["run"]]
-        if not paths or not all(path.is_file() for path in paths):
+        if not paths or not all(path.exists() for path in paths):
             continue
         rows = spectrum(merged(paths, of_level), Conditions.of(_all(given.get(level, {}))).waits, POINTS)
         parts.append(rows.assign(level=level, label=label)[COLUMNS])
@@ -45,7 +45,7 @@ def merged(paths: list[Path], runs: pd.DataFrame) -> Histogram:
     histogram = hdr.empty()
     for path in paths:
         try:
-            histogram.add(hdr.merged([path.read_text(encoding="ascii", errors="replace")]))
+            histogram.add(hdr.merged([run_files.raw(path).decode("ascii", "replace")]))
         except SettingError as error:
             raise run_files.damaged(path, f"is damaged ({error})") from error
     negative, undelivered, reactions = (

@@ -141,3 +141,18 @@ def test_the_benchmark_measures_a_fresh_process():
     assert 2_500 < figures["reactions"] < 3_500
     assert figures["total_s"] > 0
     assert figures["peak_rss_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slos", "{"), ("slos", "3"), ("slos", '{"lost": "none"}'), ("slos", 5), ("grace_s", "nan"), ("trigger_s", None)],
+)
+def test_parameter_of_a_wrong_type_is_named(run_dir, name, value):
+    """A manifest with such a parameter is an error of one line, and nothing is written."""
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["parameters"][name] = value
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    before = state(run_dir)
+    with pytest.raises(EmoStreamError, match=f"parameter {name} is "):
+        reanalyse.run(run_dir)
+    assert state(run_dir) == before

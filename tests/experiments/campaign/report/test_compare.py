@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import __main__ as command_line
 from experiments.campaign.report import capacity_comparison, compare, differences
 from experiments.report.format import NBSP
 from experiments.run_files import RunFileError
@@ -163,6 +164,15 @@ def test_the_page_is_whole_and_carries_its_data(tmp_path, shifted):
     assert list(pd.read_csv(tmp_path / "compare-a-b.csv").columns) == differences.COLUMNS
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_reports_directory_is_made_if_it_does_not_exist(tmp_path, shifted, capsys):
+    """The page is in the directory that --reports names, under the names of both campaigns."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command_line.main(["compare", *map(str, shifted), "--reports", str(tmp_path / "new" / "reports")])
+    page = tmp_path / "new" / "reports" / f"compare-{shifted[0].name}-{shifted[1].name}.html"
+    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    assert page.is_file()
 
 
 def test_directory_without_campaign_is_refused(tmp_path, shifted):

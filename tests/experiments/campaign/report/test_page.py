@@ -221,6 +221,17 @@ def test_damaged_file_of_a_run_is_named_with_remedy(whole, tmp_path):
             campaign_page.write(copy)
 
 
+@pytest.mark.parametrize("fault", ["is empty", "cannot be read"])
+def test_histogram_that_is_empty_or_a_directory_is_named(whole, tmp_path, fault):
+    """The spectrum of a level is refused, and not drawn without that run or left out."""
+    copy = shutil.copytree(whole[0], tmp_path / "concurrency")
+    path = sorted((copy / "runs").iterdir())[3] / "summary" / "latency.hdr"
+    path.unlink()
+    path.touch() if fault == "is empty" else path.mkdir()
+    with pytest.raises(RunFileError, match=rf"latency\.hdr {fault}.*restore"):
+        campaign_page.write(copy)
+
+
 def test_equal_levels_show_no_trend(tmp_path):
     """A chain that is the same at every level has no trend and no difference between levels."""
     text = lead(written(tmp_path, levels=LEVELS, noise=0.02, blocks=3, seed=2))
