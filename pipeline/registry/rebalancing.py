@@ -129,7 +129,7 @@ class Rebalancer:
         )
 
     def _movable(self, assignments: Assignments, subscriber_id: SubscriberId, now_ns: int) -> list[Registration]:
-        """Return a subscriber's clients that have a stream and have not moved yet, at most as many as a step may need."""
+        """Return a subscriber's clients with a stream that have not moved yet, at most as many as a step may need."""
         watching = (
             client
             for client in assignments.seen_since(subscriber_id, now_ns - WATCHING_NS)
