@@ -105,7 +105,7 @@ class _Sender:
         self._waiting: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._under_way = 0
-        self._trouble: Exception | None = None
+        self._failure: Exception | None = None
 
     async def run(self) -> None:
         """Send each reaction at its time, and wait until every answer has arrived or timed out."""
@@ -123,16 +123,16 @@ class _Sender:
                 for each in range(index, upto):
                     self._send(each)
                 index = upto
-                if self._trouble:
-                    raise self._trouble
+                if self._failure:
+                    raise self._failure
                 if index < len(due_ns):
                     # Late reactions are sent at once; answers are read in between.
                     left_s = (due_ns[index] - time.time_ns()) / NS_PER_S
                     await asyncio.sleep(min(max(left_s, TICK_S), LOOK_S) if left_s > 0 else 0)
             while self._waiting or self._under_way:
                 await asyncio.sleep(0.01)
-                if self._trouble:
-                    raise self._trouble
+                if self._failure:
+                    raise self._failure
         finally:
             looking.cancel()
 
@@ -242,7 +242,7 @@ class _Sender:
             if self._waiting:
                 self._sent_ns[self._waiting.popleft()] = time.time_ns()
         except OSError as error:
-            self._trouble = EmoStreamError(
+            self._failure = EmoStreamError(
                 f"no connection to {self._host}:{self._port} ({error}), with {len(self._connections)} open: "
                 "lower rate_per_s, or raise this machine's limits"
             )

@@ -40,14 +40,14 @@ class Screen:
     """One client's screen and all that it received: (received_ns, event id, data).
 
     A stream that is cut is resumed; a window that is missing, doubled or out of order shows in `received`.
-    `credentials` is its first registration, `trouble` the reason why it has no stream now.
+    `credentials` is its first registration, `failure` the reason why it has no stream now.
     """
 
     client: Client
     credentials: Credentials | None = None
     joined_ns: int = 0
     left_ns: int = 0
-    trouble: str = ""
+    failure: str = ""
     received: list[tuple[int, str, str]] = field(default_factory=list)
     registered: asyncio.Event = field(default_factory=asyncio.Event)
     joined: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,12 +66,12 @@ async def listen(screen: Screen) -> None:
             if event.event == "window":
                 received.append((received_ns, event.id, event.data))
             elif event.event == "open":
-                screen.trouble = ""
+                screen.failure = ""
                 if not screen.joined.is_set():
                     screen.joined_ns = received_ns
                     screen.joined.set()
             elif event.event == "error":
-                screen.trouble = event.data
+                screen.failure = event.data
 
 
 @asynccontextmanager
@@ -145,7 +145,7 @@ async def _every(events: list[asyncio.Event], attending: list[asyncio.Task[None]
 def _absent(screens: Sequence[Screen]) -> str:
     """Return how many have no stream, and the reason of the first of them."""
     absent = [screen for screen in screens if not screen.joined.is_set()]
-    why = next((screen.trouble for screen in absent if screen.trouble), "no answer yet")
+    why = next((screen.failure for screen in absent if screen.failure), "no answer yet")
     return f"{len(absent)} of {len(screens)} clients had no stream within {CONNECT_S:g} s: {why}"
 
 

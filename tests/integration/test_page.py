@@ -289,7 +289,7 @@ def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit:
 def test_the_operators_view_shows_the_chain(
     two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
 ) -> None:
-    """Figures, subscribers and no trouble, from the registry and from ingest itself."""
+    """Figures, subscribers and no alert, from the registry and from ingest itself."""
     page = visit(f"{two_subscribers.registry}/ops")
     page.wait_for_selector('#state[data-kind="live"]')
     page.wait_for_selector("#ingest:has-text('OK')")

@@ -33,7 +33,7 @@ POLL_S = 0.05
 class Audience:
     """All clients of one process. Every method is bounded in time and raises EmoStreamError if one fails permanently.
 
-    `troubles` counts the failures that were tried again.
+    `failures` counts the failures that were tried again.
     """
 
     def __init__(self, registry: str) -> None:
@@ -42,7 +42,7 @@ class Audience:
         self._clients: list[Client] = []
         self._connected: deque[Client] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.troubles: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
 
     async def register(self, count: int, cluster: str, epoch: str) -> list[str]:
         """Register `count` clients that expect windows of `epoch`; return their subscribers, `cluster/subscriber`."""
@@ -64,7 +64,7 @@ class Audience:
             if time.monotonic() > deadline_s:
                 raise EmoStreamError(
                     f"{absent} of {len(opening)} clients had no stream {OPEN_S:g} s after the last was due to "
-                    f"connect: {dict(self.troubles) or 'no answer'}"
+                    f"connect: {dict(self.failures) or 'no answer'}"
                 )
             await asyncio.sleep(POLL_S)
         return (len(opening) - 1) * NS_PER_S / max(started_ns[-1] - started_ns[0], 1) if len(opening) > 1 else 0.0
@@ -100,9 +100,9 @@ class Audience:
         return {"came": count, "left": count, "left_without_a_stream": count - left}
 
     async def results(self) -> tuple[list[Received], dict[str, int]]:
-        """Return the events of every client, in the order of their registration, and the troubles."""
+        """Return the events of every client, in the order of their registration, and the failures."""
         self._raise_failures()
-        return [client.received() for client in self._clients], dict(self.troubles)
+        return [client.received() for client in self._clients], dict(self.failures)
 
     async def _register(self, client: Client, cluster: str) -> None:
         answer = await self._pool.ask(request("POST", "/clients", body=msgspec.json.encode({"cluster": cluster})))
@@ -118,7 +118,7 @@ class Audience:
         try:
             await self._register(client, cluster)
         except (EmoStreamError, OSError) as error:
-            self.troubles[f"could not register: {error}"] += 1
+            self.failures[f"could not register: {error}"] += 1
         else:
             await self._watch(client, due_ns)
 
@@ -131,9 +131,9 @@ class Audience:
         try:
             ask = request("DELETE", f"/clients/{client.client_id}", f"Authorization: Bearer {client.token}")
             if (answer := await self._pool.ask(ask)).status != 204:
-                self.troubles[f"DELETE was answered {answer.status}"] += 1
+                self.failures[f"DELETE was answered {answer.status}"] += 1
         except OSError as error:
-            self.troubles[f"could not leave: {error}"] += 1
+            self.failures[f"could not leave: {error}"] += 1
 
     async def _watch(self, client: Client, due_ns: int) -> None:
         """Keep a client's stream open until this is cancelled."""
@@ -141,7 +141,7 @@ class Audience:
             try:
                 await self._one_stream(client, due_ns)
             except OSError as error:
-                self.troubles[type(error).__name__] += 1
+                self.failures[type(error).__name__] += 1
             await asyncio.sleep(RETRY_S)
             due_ns = time.time_ns()
 
@@ -149,7 +149,7 @@ class Audience:
         """Ask the registry for a subscriber, connect to it, stay until the stream ends."""
         answer = await self._pool.ask(request("GET", f"/clients/{client.client_id}/stream", *client.headers()))
         if answer.status != 307:
-            self.troubles[f"the registry answered {answer.status}"] += 1
+            self.failures[f"the registry answered {answer.status}"] += 1
             return
         target = urlsplit(answer.header(b"location").decode())
         join = Join(due_ns, time.time_ns(), 0, target.netloc)
@@ -159,7 +159,7 @@ class Audience:
             await stream.ended
         finally:
             stream.close()
-        self.troubles[f"a subscriber answered {stream.refused}" if stream.refused else "a stream ended"] += 1
+        self.failures[f"a subscriber answered {stream.refused}" if stream.refused else "a stream ended"] += 1
 
     def _enter(self, client: Client, staying: Coroutine[Any, Any, None]) -> None:
         client.task = asyncio.create_task(staying)

@@ -63,8 +63,8 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
             busy.append(come_and_go())
             quiet.append(publish(feed, count))
         crowd.ask("settle", quiet[-1].windows[-1], SETTLE_S)
-        steady, troubles = crowd.ask("results")
-        movers, troubles_of_others = others.ask("results")
+        steady, failures = crowd.ask("results")
+        movers, failures_of_others = others.ask("results")
     stages.await_clients(0)
     return {
         "steady": sizes.steady,
@@ -74,12 +74,12 @@ def churn(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "pace_s": PACE_S,
         **compare(steady, feed.sent_ns, quiet, busy),
         **audit.tally(steady, feed.sent_ns, quiet[-1].windows[-1])._asdict(),
-        "troubles": troubles,
+        "failures": failures,
         "comers": {
             **moved,
             "first_byte_from_registering": audit.quantiles(audit.first_bytes_s(movers[-moved["came"] :])[0]),
             **audit.tally(movers, feed.sent_ns, None)._asdict(),
-            "troubles": troubles_of_others,
+            "failures": failures_of_others,
         },
         "cores_used": {name: round(median(each[name] for each in cores), 3) for name in cores[0]},
     }

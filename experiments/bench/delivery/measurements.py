@@ -131,7 +131,7 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         cores = meter.cores()
         crowd.ask("settle", windows[-1], SETTLE_S)
         after_mb = rss_mb(processes)
-        received, troubles = crowd.ask("results")
+        received, failures = crowd.ask("results")
     stages.await_clients(0)
     # Subscribers check every SWEEP_S whether they can return memory.
     time.sleep(2 * SWEEP_S)
@@ -154,7 +154,7 @@ def fan_in(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "rss_when_they_left_mb": round(rss_mb(processes), 1),
         "files_left_open": sum(process.num_fds() for process in processes) - files_before,
         **audit.tally(received, feed.sent_ns, windows[-1])._asdict(),
-        "troubles": troubles,
+        "failures": failures,
         "cores_used": cores,
     }
 
@@ -180,7 +180,7 @@ def fan_out(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
             windows = feed.publish(max(round(sizes.level_s / pace_s), 1), pace_s)
             crowd.ask("settle", windows[-1], SETTLE_S)
             levels.append((level, windows, pace_s, cpu_s(subscriber.pid) - spent_s, time.monotonic() - begun_s))
-        received, troubles = crowd.ask("results")
+        received, failures = crowd.ask("results")
     stages.await_clients(0)
     stages.stop(name)
     rows = []
@@ -201,7 +201,7 @@ def fan_out(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         "levels": rows,
         "idle_cores_used": round(idle_cores, 4),
         **audit.tally(received, feed.sent_ns, len(feed.sent_ns) - 1)._asdict(),
-        "troubles": troubles,
+        "failures": failures,
     }
 
 
@@ -222,7 +222,7 @@ def failover(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
         not_back = crowd.result()
         windows = feed.publish(AFTER_KILL, KILL_PACE_S)
         crowd.ask("settle", windows[-1], SETTLE_S)
-        received, troubles = crowd.ask("results")
+        received, failures = crowd.ask("results")
     stages.await_clients(0)
     return {
         **_moved([one for one in received if one.joins[0].address == address], feed.sent_ns, address, killed_ns),
@@ -232,7 +232,7 @@ def failover(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
             [one for one in received if one.joins[0].address != address], feed.sent_ns, windows[-1]
         )._asdict(),
         "pace_s": KILL_PACE_S,
-        "troubles": troubles,
+        "failures": failures,
     }
 
 

@@ -326,12 +326,12 @@ def test_clients_move_when_their_subscriber_ends_and_miss_nothing(
         missed = chain.feed.publish(2, 0)
         assert await audience.elsewhere(chain.place(0), PATIENCE_S) == 0
         assert await audience.settle(chain.feed.publish(2, 0)[-1], PATIENCE_S) == 0
-        received, troubles = await audience.results()
+        received, failures = await audience.results()
         assert tally(received, chain.feed.sent_ns, 6) == Tally(0, 0, 0, 0)
         assert [len(one.joins) for one in received] == [
             2 if one.joins[0].address == chain.place(0) else 1 for one in received
         ]
-        assert troubles["a stream ended"] == 3
+        assert failures["a stream ended"] == 3
         moved = [one for one in received if one.joins[0].address == chain.place(0)]
         assert len(moved) == 3
         opened_s, served_s = back_s(moved, chain.place(0), stopped_ns)
@@ -356,9 +356,9 @@ def test_churners_come_and_go_in_order_and_the_audience_stays_as_large() -> None
         # Those who came last may still be on their way, and have no stream when the window goes out.
         while await audience.settle(chain.feed.publish(1, 0)[-1], 0.2):
             pass
-        received, troubles = await audience.results()
+        received, failures = await audience.results()
         assert len(received) == 9
-        assert troubles == {}
+        assert failures == {}
         assert not any(one.numbers for one in received[:3])
         assert tally(received, chain.feed.sent_ns, None) == Tally(0, 0, 0, 0)
 
@@ -380,9 +380,9 @@ def test_a_crowd_process_returns_results_and_errors() -> None:
                     crowd.ask("register", 1, "1", chain.feed.epoch)
                 return crowd.ask("results")
 
-        received, troubles = await asyncio.to_thread(hold)
+        received, failures = await asyncio.to_thread(hold)
         assert tally(received[:4], chain.feed.sent_ns, 4) == Tally(0, 0, 0, 0)
-        assert troubles == {}
+        assert failures == {}
         # The one that was refused is not forgotten: it got nothing.
         assert [list(one.numbers) for one in received] == [[0, 1, 2, 3, 4]] * 4 + [[]]
 

@@ -71,7 +71,7 @@ def test_a_load_generator_is_known_by_its_command() -> None:
         3: ["vi", "experiments/load.py"],
         4: ["python", "-m", "http.server"],
         5: [],
-        6: ["/opt/venv/bin/python3.11", "/opt/venv/bin/locust", "-f", "experiments/locustfile.py"],
+        6: ["/opt/venv/bin/python3.11", "/opt/venv/bin/locust", "-f", "experiments/load/locustfile.py"],
         7: ["tail", "-f", "/var/log/locust"],
         8: ["python", "/opt/venv/bin/locust-plugins"],
     }
