@@ -25,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(COMMANDS[options.command](options))
     except EmoStreamError as error:
         sys.exit(f"experiments {options.command}: {error}")
+    except PermissionError as error:
+        sys.exit(
+            f"experiments {options.command}: {error.filename or 'a file'} cannot be accessed ({error.strerror}): "
+            "give your user access to it"
+        )
     except OSError as error:
         if error.errno not in files.FULL:
             raise

@@ -98,3 +98,14 @@ def test_a_full_disk_anywhere_is_one_line(monkeypatch):
         SystemExit, match="experiments report: reports/mine/summary could not be written: the disk is full"
     ):
         __main__.main(["report", "reports/mine"])
+
+
+def test_directory_without_permission_is_named_without_a_traceback(monkeypatch):
+    """A directory of another user, which the command may not enter, is an error of one line."""
+
+    def refused(_options):
+        raise PermissionError(errno.EACCES, "Permission denied", "reports/theirs/runs")
+
+    monkeypatch.setitem(__main__.COMMANDS, "report", refused)
+    with pytest.raises(SystemExit, match=r"^experiments report: reports/theirs/runs cannot be accessed .*: give your"):
+        __main__.main(["report", "reports/theirs"])
