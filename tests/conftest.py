@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,6 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups of tests first that take longest."""
     assert groups.missing() == []
     items.sort(key=lambda item: groups.ORDER.index(groups.group(item.nodeid)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the group that takes longest, and measures, go before the others where processes run side by side."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        nice = 0 if groups.group(item.nodeid) == groups.FIRST else groups.NICE
+        # Only root may lower it again.
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -48,6 +48,8 @@ def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # Its default of 30 s is too short while a measurement uses the machine.
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         # One process carries out the one run at a time; the other plans or reduces meanwhile.
         "AIRFLOW__CORE__PARALLELISM": "2",

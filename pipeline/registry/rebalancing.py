@@ -51,6 +51,8 @@ class Rebalancer:
         self._prompt_ns = int(silent_s * NS / 2)
         self._per_s = per_s
         self._moving: dict[str, _Move] = {}
+        # Clients moved since rebalancing began: each connects again once at most, not from target to target.
+        self._moved: set[str] = set()
         # Clients that connect without having been moved: their subscriber's announcement may not count them yet.
         self._connecting: deque[tuple[int, SubscriberId]] = deque()
         self._members: frozenset[tuple[SubscriberId, str]] = frozenset()
@@ -74,6 +76,8 @@ class Rebalancer:
             return []
         moves = list(self._decide(assignments, prompt, now_ns))
         self._active = bool(moves) or (self._active and bool(self._moving))
+        if not self._active:
+            self._moved.clear()
         if moves:
             log.info("rebalancing", clients=len(moves), moving=len(self._moving))
         return moves
@@ -107,8 +111,9 @@ class Rebalancer:
             fit = (client for client in movable[source] if source.cluster == target.cluster or _may_leave(client))
             for client in list(islice(fit, clients)):
                 self._moving[client.client_id] = _Move(source, target, now_ns)
+                self._moved.add(client.client_id)
                 yield assignments.move(client.client_id, target, now_ns)
-            movable[source] = [client for client in movable[source] if client.client_id not in self._moving]
+            movable[source] = [client for client in movable[source] if client.client_id not in self._moved]
 
     def _load(self, assignments: Assignments, announcement: Announcement, now_ns: int) -> Load:
         subscriber_id = SubscriberId(announcement.cluster, announcement.subscriber)
@@ -124,11 +129,11 @@ class Rebalancer:
         )
 
     def _movable(self, assignments: Assignments, subscriber_id: SubscriberId, now_ns: int) -> list[Registration]:
-        """Return a subscriber's clients that have a stream and are not moving, at most as many as a step may need."""
+        """Return a subscriber's clients with a stream that have not moved yet, at most as many as a step may need."""
         watching = (
             client
             for client in assignments.seen_since(subscriber_id, now_ns - WATCHING_NS)
-            if client.client_id not in self._moving
+            if client.client_id not in self._moved
         )
         return list(islice(watching, 10 * self._per_s))
 

@@ -33,6 +33,9 @@ GROUPS = {
     "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),
 }
 ORDER = (*GROUPS, "")
+FIRST = "measuring"
+NICE = 5
+"""The niceness of every other group's tests, and of the processes they start."""
 
 
 def group(nodeid: str) -> str:

@@ -22,7 +22,7 @@ seed: 5
 warm_up_triggers: 1
 measured_triggers: 2
 parameters: {trigger_s: 2, rate_per_s: 40, clients: 2, clusters: 1, subscribers: 1, ingest_workers: 1}
-levels: [{users: 5}, {users: 10}]
+levels: [{users: 5}]
 slos: {lost: 0, duplicated: 0, oracle_share: 1.0, deliveries_missing: 0, deliveries_duplicate: 0}
 """
 # Designs and reports of the test's own instead of the project's, then the DAG as its file has it.
@@ -127,19 +127,18 @@ def test_airflows_scheduler_starts_the_runs_in_their_order(airflow_env: dict[str
 
 @pytest.mark.timeout(400)
 def test_a_tiny_sweep_drives_the_chain(airflow_env: dict[str, str], tmp_path: Path) -> None:
-    """Plan, two runs on real chains, and the report, each count right; the DAG ends as the campaign's verdicts say."""
+    """Plan, a run on a real chain, and the report, each count right; the DAG ends as the campaign's verdict says."""
     states, log = told(WHOLE, airflow_env, tmp_path, 380)
     campaign = tmp_path / "reports" / "by-airflow"
     assert (campaign / "index.html").exists(), log
     state = json.loads((campaign / "campaign.json").read_text())
-    assert sorted(run["index"] for run in state["runs"]) == [0, 1], log
+    assert [run["index"] for run in state["runs"]] == [0], log
     assert state["abandoned"] == []
     # A machine that is busy with other things makes a run INVALID, and then the DAG has to fail.
     good = all(run["passed"] for run in state["runs"])
     assert states == {
         "plan-1": "success",
         "run0": "success",
-        "run1": "success",
         "reduce-1": "success" if good else "failed",
     }, log
     for run in state["runs"]:

@@ -30,6 +30,7 @@ from pipeline.subscriber.process import fastest_loop
 from pipeline.subscriber.server import serve
 from pipeline.tokens import token_sha256
 from tests.blackbox_sse import DEADLINE_S, Event, Exchange, Parser, Source, StreamAddress
+from tests.harness.waiting import until
 
 # In the basic plane, beyond it, several joined, with a variation selector, a pair of regional indicators.
 EMOJI = ("☕", "😂", "👩‍🚀", "❤️", "🇮🇳")
@@ -66,7 +67,7 @@ class InMemory:
         self._writer.send(self._names.clients.name, value, name.encode())
         self._registered += change
         url = f"http://{HOST}:{self._port}/healthz"
-        until(lambda: _json(url)["registered"] == self._registered)
+        until(lambda: _json(url)["registered"] == self._registered, "the subscriber has the registration")
 
 
 class WholeChain:
@@ -114,14 +115,6 @@ def _json(url: str, body: object = None) -> Any:
         return json.load(answer)
 
 
-def until(condition: Any) -> None:
-    """Wait until `condition()` is true."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
-
-
 @contextmanager
 def subscriber_in_memory() -> Iterator[Source]:
     """Run a subscriber in a thread."""
@@ -137,7 +130,7 @@ def subscriber_in_memory() -> Iterator[Source]:
     thread = threading.Thread(target=run, name="subscriber")
     thread.start()
     try:
-        until(lambda: bus.tail(names.subscribers.name, 1))
+        until(lambda: bus.tail(names.subscribers.name, 1), "the subscriber has announced itself")
         yield InMemory(bus, port)
     finally:
         stop.set()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -16,17 +15,10 @@ from pipeline.bus.topics import topics
 from pipeline.main_publisher import ClusterForwarders
 from pipeline.messages import ClusterRoute, Hop, Window, decode_window, encode
 from pipeline.settings import Settings
+from tests.harness.waiting import until
 
 NAMES = topics(Settings())
 AGGREGATES = NAMES.aggregates.name
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` is true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "not true after 20 s"
-        threading.Event().wait(0.002)
 
 
 def emit(bus: Bus, *numbers: int) -> None:
@@ -117,11 +109,11 @@ def test_cluster_gets_every_window_after_it_joined() -> None:
     cluster_routes.join(bus, NAMES, ["1"])
     emit(bus, 0)
     with publishing(bus):
-        until(lambda: windows(bus, "1") == [0])
+        until(lambda: windows(bus, "1") == [0], "cluster 1 has the windows [0]")
         cluster_routes.join(bus, NAMES, ["2"])
         emit(bus, 1)
-        until(lambda: windows(bus, "2") == [1])
-        until(lambda: windows(bus, "1") == [0, 1])
+        until(lambda: windows(bus, "2") == [1], "cluster 2 has the windows [1]")
+        until(lambda: windows(bus, "1") == [0, 1], "cluster 1 has the windows [0, 1]")
     (window,) = [decode_window(record.value) for record in bus.tail(NAMES.cluster("2").name, 9)]
     assert [type(hop) for hop in window.hops] == [Hop]
     assert window.hops[0].stage == "main-publisher"
@@ -133,15 +125,18 @@ def test_cluster_that_left_gets_no_windows_and_others_do() -> None:
     cluster_routes.join(bus, NAMES, ["1", "2"])
     with publishing(bus):
         emit(bus, 0)
-        until(lambda: windows(bus, "2") == [0])
+        until(lambda: windows(bus, "2") == [0], "cluster 2 has the windows [0]")
         cluster_routes.leave(bus, NAMES, "2")
-        until(lambda: not any(thread.name == "forward-2" for thread in threading.enumerate()))
+        until(
+            lambda: not any(thread.name == "forward-2" for thread in threading.enumerate()),
+            "the forwarder of cluster 2 has ended",
+        )
         emit(bus, 1)
-        until(lambda: windows(bus, "1") == [0, 1])
+        until(lambda: windows(bus, "1") == [0, 1], "cluster 1 has the windows [0, 1]")
         cluster_routes.join(bus, NAMES, ["2"])
         emit(bus, 2)
-        until(lambda: windows(bus, "2") == [0, 2])
-        until(lambda: windows(bus, "1") == [0, 1, 2])
+        until(lambda: windows(bus, "2") == [0, 2], "cluster 2 has the windows [0, 2]")
+        until(lambda: windows(bus, "1") == [0, 1, 2], "cluster 1 has the windows [0, 1, 2]")
 
 
 def test_restarted_main_publisher_continues_per_cluster() -> None:
@@ -150,16 +145,16 @@ def test_restarted_main_publisher_continues_per_cluster() -> None:
     cluster_routes.join(bus, NAMES, ["1", "2", "3"])
     with publishing(bus):
         emit(bus, 0)
-        until(lambda: all(windows(bus, cluster) == [0] for cluster in "123"))
+        until(lambda: all(windows(bus, cluster) == [0] for cluster in "123"), "all three clusters have window 0")
     emit(bus, 1)
     cluster_routes.leave(bus, NAMES, "2")
     cluster_routes.leave(bus, NAMES, "3")
     cluster_routes.join(bus, NAMES, ["3", "4"])
     emit(bus, 2)
     with publishing(bus):
-        until(lambda: windows(bus, "1") == [0, 1, 2])
-        until(lambda: windows(bus, "3") == [0, 2])
-        until(lambda: windows(bus, "4") == [2])
+        until(lambda: windows(bus, "1") == [0, 1, 2], "cluster 1 has the windows [0, 1, 2]")
+        until(lambda: windows(bus, "3") == [0, 2], "cluster 3 has the windows [0, 2]")
+        until(lambda: windows(bus, "4") == [2], "cluster 4 has the windows [2]")
     assert windows(bus, "2") == [0]
 
 
@@ -174,6 +169,6 @@ def test_failed_forwarder_is_reported() -> None:
         bus = prepared()
         cluster_routes.join(bus, NAMES, ["1"])
         forwarders.apply(bus.tail(NAMES.clusters.name, 9))
-        until(lambda: len(failures) == 1)
+        until(lambda: len(failures) == 1, "the failure is reported")
     with pytest.raises(ConnectionError, match="away"):
         raise failures[0]

@@ -35,6 +35,7 @@ from pipeline.subscriber.process import fastest_loop
 from pipeline.subscriber.server import serve
 from pipeline.subscriber.state import Subscriber
 from pipeline.tokens import token_sha256
+from tests.harness.waiting import until_async
 
 NAMES = topics(Settings())
 FEED = NAMES.feed("1").name
@@ -71,8 +72,11 @@ class Live:
 
     async def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until /healthz satisfies `condition`."""
-        while not condition(await self.health()):
-            await asyncio.sleep(0.005)
+
+        async def satisfied() -> bool:
+            return condition(await self.health())
+
+        await until_async(satisfied, "/healthz has what is awaited")
 
     @asynccontextmanager
     async def watch(self, client_id: str, **headers: str) -> AsyncIterator[Watcher]:

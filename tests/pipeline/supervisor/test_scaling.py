@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -26,6 +25,7 @@ from pipeline.messages import Announcement, encode
 from pipeline.settings import Settings
 from pipeline.supervisor import scaling
 from pipeline.supervisor.lock_file import LockFile
+from tests.harness.waiting import until
 
 # Every stage is a shell that logs its start (+) and its end (-), and takes 0.3 s to end.
 SUPERVISOR = """
@@ -48,15 +48,6 @@ plan = [stage for stage in stages(Settings(clusters=1, subscribers=2), None, "")
 ChainArbiter(plan, watcher_of, endpoint=control, pubsub_endpoint=events, check_delay=0.2).start()
 """
 S = 1_000_000_000
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait until `condition` is true; return its value."""
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not true after 30 s"
-        time.sleep(0.02)
-    return value
 
 
 class Supervised:
@@ -89,7 +80,7 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     with tempfile.TemporaryDirectory(prefix="emostream-") as folder:
         running = Supervised(Path(folder), tmp_path / "log")
         try:
-            until(lambda: len(running.logged()) == 3)
+            until(lambda: len(running.logged()) == 3, "all three stages have started")
             yield running
         finally:
             running.process.terminate()
@@ -103,7 +94,7 @@ def test_supervisor_adds_and_removes_stages(tmp_path: Path) -> None:
         assert (answer["started"], answer["stopped"]) == (["subscriber-1-3"], [])
         answer = scaling._ask(running.control, "north", 1, 30)
         assert answer["started"] == ["cluster-publisher-north", "subscriber-north-1"]
-        until(lambda: len(running.logged()) == 6)
+        until(lambda: len(running.logged()) == 6, "all six starts and ends are logged")
         answer = scaling._ask(running.control, "1", 0, 30)
         assert answer["stopped"] == ["subscriber-1-3", "subscriber-1-2", "subscriber-1-1", "cluster-publisher-1"]
         gone = [line for line in running.logged() if line.startswith("-")]
@@ -136,7 +127,7 @@ def test_stage_that_dies_during_scaling_is_restarted(tmp_path: Path) -> None:
         insist("2")
         asked.join()
         assert all("try again later" in refusal for refusal in refusals)
-        until(lambda: running.logged().count("+ cluster-publisher-1") == 2)
+        until(lambda: running.logged().count("+ cluster-publisher-1") == 2, "the cluster publisher has been restarted")
 
 
 def test_cluster_name_that_differs_in_letter_case_is_refused(tmp_path: Path) -> None:
@@ -218,7 +209,7 @@ def test_scale_returns_when_registry_lists_new_subscribers_as_live(chain: Chain,
     done: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: done.append(scaling.scale(tmp_path, "1", 2, 30)))
     thread.start()
-    until(lambda: chain.asked == [("1", 2)])
+    until(lambda: chain.asked == [("1", 2)], "the supervisor was asked")
     assert done == []
     chain.live.add("2")
     thread.join(30)
