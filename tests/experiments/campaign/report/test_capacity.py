@@ -89,6 +89,14 @@ def test_sentence_names_the_ends_that_were_measured_twice(limit: int, most: int,
     assert [sentence for sentence in found.sentences() if "measured at least twice" in sentence] == [words]
 
 
+def test_load_that_passed_by_majority_says_in_how_many_runs() -> None:
+    """A sentence claims no more than its probes: one of three missed an objective."""
+    search = Search(**SEARCH)
+    probes = tuple(Probe(load, passed) for load, passed in ((1000, True), (1000, False), (1000, True), (1100, False)))
+    found = capacity.Found(search, probes, searching.capacity(search, probes), (), ())
+    assert "carries 1,000 reactions/s with every objective met in 2 of 3 runs; at 1,100" in found.sentences()[0]
+
+
 def test_campaign_without_search_is_refused(tmp_path: Path):
     """Given the directory of another campaign, the error names it and the remedy."""
     campaign.write_synthetic(tmp_path, blocks=1)
