@@ -23,6 +23,8 @@ PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, and whether to end with the supervisor.
 NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT"})
 
+SERVERS = r"^([^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*)?\Z"
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -35,7 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Every setting of the chain. Units stand in the names."""
 
     bootstrap_servers: Annotated[
-        str, described("Kafka to use, as host:port[,host:port]; empty: the embedded Kafka")
+        str,
+        Meta(
+            pattern=SERVERS,
+            description="Kafka to use, as host:port[,host:port]; empty: the embedded Kafka",
+            extra={"allowed": "host:port[,host:port], or leave it empty"},
+        ),
     ] = ""
     kafka_wait_s: Annotated[
         float, Meta(gt=0, description="how long a starting stage waits for Kafka to answer, seconds")
@@ -136,7 +143,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "1"
     feed_bootstrap_servers: Annotated[
-        str, described("Kafka that holds the cluster's feed, as host:port[,host:port]; empty: bootstrap_servers")
+        str,
+        Meta(
+            pattern=SERVERS,
+            description="Kafka that holds the cluster's feed, as host:port[,host:port]; empty: bootstrap_servers",
+            extra={"allowed": "host:port[,host:port], or leave it empty"},
+        ),
     ] = ""
     top_n: Annotated[
         int, Meta(ge=0, description="emoji types that a cluster shows, the most frequent first; 0: all")

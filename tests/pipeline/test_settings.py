@@ -117,6 +117,7 @@ def test_misspelt_variable_names_the_nearest_setting() -> None:
         ("ingest_port", "70000", "give a whole number from 0 to 65535"),
         ("ack", "maybe", "choose one of async, durable"),
         ("cluster", "a-feed", "give 1 to 50 letters, digits, '_' or '-' that do not end in -feed"),
+        ("bootstrap_servers", "foo", r"give host:port\[,host:port\], or leave it empty"),
         ("spark_memory", "1x", "give a whole number from 1, followed by m or g"),
     ],
 )

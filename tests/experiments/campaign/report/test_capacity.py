@@ -94,7 +94,7 @@ def test_load_that_passed_by_majority_says_in_how_many_runs() -> None:
     search = Search(**SEARCH)
     probes = tuple(Probe(load, passed) for load, passed in ((1000, True), (1000, False), (1000, True), (1100, False)))
     found = capacity.Found(search, probes, searching.capacity(search, probes), (), ())
-    assert "carries 1,000 reactions/s with every objective met in 2 of 3 runs; at 1,100" in found.sentences()[0]
+    assert "carries 1,000\u00a0reactions/s with every objective met in 2 of 3 runs; at 1,100" in found.sentences()[0]
 
 
 def test_campaign_without_search_is_refused(tmp_path: Path):
