@@ -13,7 +13,7 @@ from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
-from pipeline.errors import EmoStreamError
+from pipeline.errors import EmoStreamError, SettingError
 
 SUITES = ("chain", "ingest", "load", "analysis", "delivery")
 
@@ -42,29 +42,46 @@ def _line() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m experiments", description="Measure the chain.")
     commands = line.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
-        "run", help="carry out one measured run: execute a notebook, print the path of its report last"
+        "run",
+        help="carry out one measured run: execute a notebook, print the path of its report last",
+        description="Carry out one measured run: start a chain, load it, stop it, and write a report. The path of the "
+        "report is printed last.",
     )
     run.add_argument(
         "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebook, e.g. -p users 50",
+        help="set a parameter of the notebook, such as -p users 50; repeat -p for further parameters",
     )  # fmt: skip
     run.add_argument("--notebook", type=Path, default=NOTEBOOKS / "run.ipynb", help="default: %(default)s")
     run.add_argument("--campaign", default="single", help="folder below the reports; default: %(default)s")
     sweep = commands.add_parser(
         "sweep",
         help="carry out a design; start it again to continue one that was interrupted",
+        description="Carry out every run of a design and write the report of the campaign. If it is interrupted, start "
+        "the same command again: finished runs are kept.",
         epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
     )
     sweep.add_argument("design", type=Path, help="YAML, such as experiments/designs/smoke.yaml")
     sweep.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
-    report = commands.add_parser("report", help="write the report of a run or a campaign again, from its files")
+    report = commands.add_parser(
+        "report",
+        help="write the report of a run or a campaign again, from its files",
+        description="Write the report of a run or a campaign again, from its files. No chain is needed.",
+    )
     report.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
-    compare = commands.add_parser("compare", help="compare two campaigns, and say which differences are supported")
+    compare = commands.add_parser(
+        "compare",
+        help="compare two campaigns, and say which differences are supported",
+        description="Compare two campaigns level by level. The result is printed, and written as a page with its data.",
+    )
     compare.add_argument("a", type=Path, help="directory of a campaign")
     compare.add_argument("b", type=Path, help="directory of another campaign")
-    bench = commands.add_parser("bench", help="run a benchmark; print its figures and write them as JSON")
+    bench = commands.add_parser(
+        "bench",
+        help="run a benchmark; print its figures and write them as JSON",
+        description="Run a benchmark, print its figures, and write them as JSON into bench/ of the reports.",
+    )
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
-    trace = commands.add_parser("trace", help="make a recording to replay")
+    trace = commands.add_parser("trace", help="make a recording that a run can replay")
     actions = trace.add_subparsers(dest="action", required=True)
     make = actions.add_parser(
         "make",
@@ -81,16 +98,24 @@ def _line() -> argparse.ArgumentParser:
     make.add_argument(
         "--out", type=Path, default=Path("trace.csv"), help="file to write or replace; default: %(default)s"
     )
-    airflow = commands.add_parser("airflow", help="run Airflow with the sweeps until Ctrl-C; print where to look")
+    airflow = commands.add_parser(
+        "airflow",
+        help="run Airflow with the sweeps until Ctrl-C; print the address of its page",
+        description="Run Airflow with the DAGs of dags/ until Ctrl-C, and print the address of its page.",
+    )
     airflow.add_argument(
         "--port", type=int, default=airflow_standalone.PORT,
         help="port of Airflow's page, on this machine only; default: %(default)s",
     )  # fmt: skip
     airflow.add_argument(
         "--home", type=Path, default=airflow_standalone.HOME,
-        help="directory for its state and logs; default: %(default)s",
+        help="directory for Airflow's state and logs; default: %(default)s",
     )  # fmt: skip
-    docs = commands.add_parser("docs", help="write the generated parts of the Markdown documents")
+    docs = commands.add_parser(
+        "docs",
+        help="write the generated parts of the Markdown documents",
+        description="Write the generated parts of the Markdown documents: settings, designs and figures.",
+    )
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
     docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
@@ -102,12 +127,19 @@ def _line() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
     run_dir = notebook.new_run(options.reports.resolve() / options.campaign)
     print(notebook.execute(options.notebook, dict(options.parameters), run_dir))
     return 0
 
 
+def _check_campaign(name: str) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise SettingError(f"campaign is {name!r}: give the name of a folder below the reports, such as 'first-try'")
+
+
 def _sweep(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
     from experiments.campaign.sweep import sweep
 
     outcome = sweep(options.design, options.reports.resolve(), options.campaign)

@@ -65,7 +65,12 @@ def update(
     """
     stale = []
     for document in documents or sorted(_documents(root)):
-        text = document.read_text(encoding="utf-8")
+        try:
+            text = document.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingError(
+                f"document {document} cannot be read ({error.strerror}): give the path of a Markdown file"
+            ) from error
         current = generated(text, document, run_dir)
         if current == text:
             continue
@@ -240,8 +245,8 @@ def delivery(part: Part) -> str:
         ),
         (
             f"{churn['changes_per_s']:.0f} clients per second joining and {churn['changes_per_s']:.0f} leaving beside "
-            f"{churn['steady']:,} steady ones, {len(churn['rounds'])} times {churn['round_s']:.0f} s: p99 of these by "
-            "that of the quiet before and after, median",
+            f"{churn['steady']:,} steady ones, {len(churn['rounds'])} times {churn['round_s']:.0f} s: "
+            "p99 of the steady clients divided by their p99 in the quiet times before and after, median",
             f"{measured['churn_p99_ratio']:.2f} (all rounds together {churn['p99_ratio_of_all']:.2f}: "
             f"{p99_ms['churn']:.0f} ms over {p99_ms['quiet']:.0f} ms)",
         ),

@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else list(argv)
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
-        sys.exit(USAGE)
+        unknown = f"\npipeline: command is {arguments[0]!r}: choose up or scale" if arguments else ""
+        sys.exit(USAGE + unknown)
     try:
         command(arguments[1:])
     except EmoStreamError as error:

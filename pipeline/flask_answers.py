@@ -37,11 +37,16 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
     @app.errorhandler(HTTPException)
     def on_http_error(error: HTTPException) -> flask.Response:
         allow = dict(error.get_headers()).get("Allow")
+        reasons = {
+            404: "this stage has no such route: check the path",
+            405: f"this route does not take it: use {allow}",
+        }
+        reason = reasons.get(error.code or 500, error.description or error.name)
         return on_refusal(
             Refusal(
                 error.code or 500,
                 error.name,
-                f"{flask.request.method} {flask.request.path[:200]!a}: {error.description or error.name}",
+                f"{flask.request.method} {flask.request.path[:200]!a}: {reason}",
                 headers={} if allow is None else {"Allow": allow},
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from pipeline.errors import EmoStreamError, PortInUseError
+from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
 PARENT_POLL_S = 0.5
@@ -63,13 +64,24 @@ def run_main(prog: str, body: Callable[[], None]) -> None:
 def claim_port(host: str, port: int, setting: str) -> int:
     """Return `port`, or a free port for 0.
 
-    Raises PortInUseError, which names `setting`, if the port cannot be listened on.
+    Raises PortInUseError, which names `setting`, if the port cannot be listened on, and SettingError for a port or a
+    host that does not exist.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise SettingError(
+                f"host is {host!r} ({error.strerror}): give an address of this machine, such as 127.0.0.1"
+            ) from error
+        except OverflowError as error:
+            raise SettingError(f"{setting} is {port}: give 1 to 65535, or 0 for a free port") from error
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise SettingError(
+                    f"host is {host!r} ({error.strerror}): give an address of this machine, such as 127.0.0.1"
+                ) from error
             raise PortInUseError(
                 f"{setting} is {port} and {host}:{port} cannot be listened on ({error.strerror}): "
                 f"stop the process that listens there, choose another port, or 0 for a free one"

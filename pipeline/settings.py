@@ -7,11 +7,12 @@ bounds and its default, so that a setting is defined in one place.
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +22,8 @@ from pipeline.errors import SettingError
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, and whether to end with the supervisor.
 NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT"})
+
+SERVERS = r"^([^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*)?\Z"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -34,13 +37,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Every setting of the chain. Units stand in the names."""
 
     bootstrap_servers: Annotated[
-        str, described("Kafka to use, as host:port[,host:port]; empty: the embedded Kafka")
+        str,
+        Meta(
+            pattern=SERVERS,
+            description="Kafka to use, as host:port[,host:port]; empty: the embedded Kafka",
+            extra={"allowed": "host:port[,host:port], or leave it empty"},
+        ),
     ] = ""
     kafka_wait_s: Annotated[
         float, Meta(gt=0, description="how long a starting stage waits for Kafka to answer, seconds")
     ] = 30.0
     topic_prefix: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z", description="prefix of every topic's name")
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{0,100}\Z",
+            description="prefix of every topic's name",
+            extra={"allowed": "at most 100 letters, digits, '.', '_' or '-'"},
+        ),
     ] = ""
     partitions: Annotated[
         int, Meta(ge=1, le=100, description="partitions of the topic emoji-events when it is created")
@@ -102,7 +115,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     checkpoint_dir: Annotated[str, described("directory of Spark's checkpoint; empty: <run_dir>/checkpoint")] = ""
     spark_master: Annotated[str, described("Spark master to run on")] = "local[2]"
     spark_memory: Annotated[
-        str, Meta(pattern=r"^[1-9][0-9]*[mg]\Z", description="heap of Spark's driver, such as 512m or 2g")
+        str,
+        Meta(
+            pattern=r"^[1-9][0-9]*[mg]\Z",
+            description="heap of Spark's driver, such as 512m or 2g",
+            extra={"allowed": "a whole number from 1, followed by m or g"},
+        ),
     ] = "1g"
 
     clusters: Annotated[int, Meta(ge=1, le=100, description="number of clusters")] = 2
@@ -111,14 +129,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         # A cluster "1-feed" would read the feed of cluster 1 as its source.
         str,
         Meta(
-            pattern=r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z", description="name of the cluster; it must not end in -feed"
+            pattern=r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z",
+            description="name of the cluster; it must not end in -feed",
+            extra={"allowed": "1 to 50 letters, digits, '_' or '-' that do not end in -feed"},
         ),
     ] = "1"
     subscriber: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,50}\Z", description="name of this subscriber in its cluster")
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]{1,50}\Z",
+            description="name of this subscriber in its cluster",
+            extra={"allowed": "1 to 50 letters, digits, '_' or '-'"},
+        ),
     ] = "1"
     feed_bootstrap_servers: Annotated[
-        str, described("Kafka that holds the cluster's feed, as host:port[,host:port]; empty: bootstrap_servers")
+        str,
+        Meta(
+            pattern=SERVERS,
+            description="Kafka that holds the cluster's feed, as host:port[,host:port]; empty: bootstrap_servers",
+            extra={"allowed": "host:port[,host:port], or leave it empty"},
+        ),
     ] = ""
     top_n: Annotated[
         int, Meta(ge=0, description="emoji types that a cluster shows, the most frequent first; 0: all")
@@ -172,12 +202,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             pattern=r"^(https?://[A-Za-z0-9._:\[\]/~%-]+)?\Z",
             description="URL at which the page reaches ingest; empty: ingest_port on the page's own host",
+            extra={"allowed": "a URL that begins with http:// or https://, or leave it empty"},
         ),
     ] = ""
 
     run_dir: Annotated[str, described("directory of Kafka's data, Spark's checkpoint and the logs")] = "run"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], described("least severe level that is logged")
+        Literal["debug", "info", "warning", "error"],
+        described("least severe level that is logged: debug, info, warning or error"),
     ] = "info"
 
     @property
@@ -199,10 +231,32 @@ FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 DEFAULTS = Settings()
 
 
+def _metas(name: str) -> list[Meta]:
+    return [meta for meta in getattr(FIELDS[name].type, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
 def _description(name: str) -> str:
+    return next((meta.description for meta in reversed(_metas(name)) if meta.description), "")
+
+
+def _allowed(name: str) -> str:
+    """Return what a value of the setting must be, as an instruction."""
     kind = FIELDS[name].type
-    metas = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
-    return next((meta.description for meta in reversed(metas) if meta.description), "")
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(kind) is Literal:
+        return f"choose one of {', '.join(get_args(kind))}"
+    above = least = most = None
+    for meta in _metas(name):
+        if meta.extra:
+            return f"give {meta.extra['allowed']}"
+        above = meta.gt if above is None else above
+        least = meta.ge if least is None else least
+        most = meta.le if most is None else most
+    noun = {int: "a whole number", float: "a finite number"}.get(kind, "text")
+    low = "" if above is None else f" above {above:g}"
+    low = low if least is None else f" from {least}"
+    high = "" if most is None else f" to {most}" if least is not None else f" and at most {most}"
+    return f"give {noun}{low}{high}"
 
 
 def build(values: Mapping[str, object]) -> Settings:
@@ -216,17 +270,16 @@ def build(values: Mapping[str, object]) -> Settings:
     try:
         settings = msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$.")
-        name = where.rstrip("`")
+        name = str(error).partition(" - at `$.")[2].rstrip("`")
         raise SettingError(
             f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
-            f"{reason[:1].lower()}{reason[1:]}. It means: {_description(name)}"
+            f"{_allowed(name)}. Meaning of the setting: {_description(name)}"
         ) from error
     for name, value in msgspec.structs.asdict(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise SettingError(
                 f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
-                f"give a finite number. It means: {_description(name)}"
+                f"{_allowed(name)}. Meaning of the setting: {_description(name)}"
             )
     return settings
 
@@ -243,9 +296,14 @@ def from_env(env: Mapping[str, str]) -> dict[str, object]:
             continue
         name = key.removeprefix(PREFIX).lower()
         if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1, 0.8)
             raise SettingError(
-                f"environment variable {key} is not a setting: unset it, or use one of "
-                + ", ".join(PREFIX + known.upper() for known in sorted(FIELDS))
+                f"environment variable {key} is not a setting: unset it, or use "
+                + (
+                    PREFIX + near[0].upper()
+                    if near
+                    else "one of " + ", ".join(PREFIX + n.upper() for n in sorted(FIELDS))
+                )
             )
         values[name] = value
     return values
@@ -286,6 +344,6 @@ def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> t
 def main(prog: str, description: str, names: Sequence[str], argv: Sequence[str] | None = None) -> Settings:
     """Return a stage's settings, or print the error and exit. Every stage's `main()` starts with this call."""
     try:
-        return parse(parser(prog, description, names), argv)[0]
+        return parse(parser(f"python -m {prog}", description, names), argv)[0]
     except SettingError as error:
         sys.exit(f"{prog}: {error}")

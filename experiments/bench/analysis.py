@@ -82,7 +82,10 @@ def timed_report(run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     """`python -m experiments.bench.analysis`."""
-    line = argparse.ArgumentParser(prog="experiments.bench.analysis", description="One half of the benchmark.")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.bench.analysis",
+        description="Make a run whose truth is known, or analyse it and write its report.",
+    )
     line.add_argument("half", choices=("make", "report"), help="make a run, or analyse it")
     line.add_argument("run_dir", type=Path, help="directory of the run")
     line.add_argument("--reactions", type=int, default=REACTIONS, help="how many to make; default: %(default)s")

@@ -44,7 +44,9 @@ async def serve(port: int) -> None:
 
 def main() -> None:
     """`python -m experiments.bench.stub_server`."""
-    line = argparse.ArgumentParser(prog="experiments.bench.stub_server", description="Answer 202 to everything.")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.bench.stub_server", description="Answer 202 to everything."
+    )
     line.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one")
     uvloop.run(serve(line.parse_args().port))
 

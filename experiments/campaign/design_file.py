@@ -70,7 +70,7 @@ def parse(text: str, where: str) -> Design:
     except msgspec.ValidationError as error:
         reason, _, at = str(error).partition(" - at `$")
         path = _path(at.rstrip("`"))
-        raise lines.error(path, f"{_seen(raw, path)}{reason[:1].lower()}{reason[1:]}") from error
+        raise lines.error(path, f"{_seen(raw, path)}{_in_words(reason)}") from error
     _check(design, lines)
     return design
 
@@ -116,6 +116,33 @@ def _seen(raw: Any, path: Sequence[str | int]) -> str:
         except (KeyError, IndexError, TypeError):
             return ""
     return f"it is {raw!r}; " if path else ""
+
+
+WORDS = (
+    (r"Expected `str` matching regex .*", "give 1 to 60 letters, digits, '_' or '-'"),
+    (r"Expected `int` >= (\S+)", r"give a whole number from \1"),
+    (r"Expected `int` <= (\S+)", r"give a whole number of at most \1"),
+    (r"Expected `float` > (\S+)", r"give a number above \1"),
+    (r"Expected `float` >= (\S+)", r"give a number from \1"),
+    (r"Expected `float` < (\S+)", r"give a number below \1"),
+    (r"Expected `float` <= (\S+)", r"give a number of at most \1"),
+    (r"Expected `int`, got .*", "give a whole number"),
+    (r"Expected `float`, got .*", "give a number"),
+    (r"Expected `str`, got .*", "give text"),
+    (r"Expected `array`, got .*", "give a list"),
+    (r"Expected `object`.*, got .*", "give a mapping"),
+    (r"Object contains unknown field (`\w+`)", r"unknown field \1: remove it, or correct its name"),
+    (r"Object missing required field (`\w+`)", r"the field \1 is missing: add it"),
+)
+"""The reasons that msgspec gives for an invalid design, and what to do about each."""
+
+
+def _in_words(reason: str) -> str:
+    for pattern, words in WORDS:
+        matched = re.fullmatch(pattern, reason)
+        if matched:
+            return matched.expand(words)
+    return f"{reason[:1].lower()}{reason[1:]}"
 
 
 def _refuse_twice(lines: _Lines, node: yaml.Node, path: tuple[str | int, ...] = ()) -> None:

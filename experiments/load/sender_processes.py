@@ -142,7 +142,9 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
 
 def main() -> None:
     """`python -m experiments.load`."""
-    line = argparse.ArgumentParser(prog="experiments.load", description="Send a plan, open loop.")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.load", description="Send a plan, without waiting for answers (open loop)."
+    )
     line.add_argument("plan", type=Path, help="parquet with seq, user_id, emoji_type, t_intended_ns")
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")

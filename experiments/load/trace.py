@@ -40,14 +40,14 @@ def read(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise SettingError(f"trace {path} does not exist: give the path of a CSV with {','.join(COLUMNS)}") from error
     except pd.errors.EmptyDataError as error:
-        raise SettingError(f"trace {path} is empty: its first line is {','.join(COLUMNS)}") from error
+        raise SettingError(f"trace {path} is empty: begin it with the line {','.join(COLUMNS)}") from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise SettingError(f"trace {path} cannot be read as CSV in UTF-8 ({error}): fix or replace it") from error
     for column in COLUMNS:
         if column not in frame.columns:
             raise SettingError(
-                f"trace {path} has no column {column!r} but {','.join(map(str, frame.columns))}: "
-                f"its first line is {','.join(COLUMNS)}"
+                f"trace {path} has the columns {','.join(map(str, frame.columns))} and lacks {column!r}: "
+                f"begin it with the line {','.join(COLUMNS)}"
             )
     if frame.empty:
         raise SettingError(f"trace {path} has no row below its first line: add reactions to replay")

@@ -101,7 +101,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
             )
         at += max(float(mean), 0.0)
     bar.set(xlim=(0, left * 1.01), yticks=[])
-    bar.set_title(f"The mean journey: {left:.2f} s, hop by hop", loc="left", fontsize=9)
+    bar.set_title(f"The mean journey: {left:.2f} s, hop by hop, s", loc="left", fontsize=9)
     bar.grid(visible=False)
     bar.spines["left"].set_visible(False)
     edge = 0.05
@@ -111,7 +111,7 @@ def hops_figure(hops: pd.DataFrame) -> Drawing:
         axes.plot([max(low, edge), max(high, edge)], [row, row], color=colour, lw=2.2, alpha=0.55)
         axes.plot([max(low, edge)], [row], "o", color=colour, ms=6)
         axes.plot([max(high, edge)], [row], "o", color=colour, ms=6, mfc=PAPER)
-        note = f"{ms(low)} ms  →  {ms(high)} ms" + ("" if math.isfinite(hop["p99_ms"]) else " (most)")
+        note = f"{ms(low)} ms  →  {ms(high)} ms" + ("" if math.isfinite(hop["p99_ms"]) else " (largest)")
         note += f" · {whole(hop['negative'])} negative" if hop["negative"] else ""
         axes.annotate(
             note,

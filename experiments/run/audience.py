@@ -184,7 +184,9 @@ def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """`python -m experiments.run.audience`."""
-    line = argparse.ArgumentParser(prog="experiments.run.audience", description="Receive windows as many SSE clients.")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.run.audience", description="Receive windows as many SSE clients."
+    )
     line.add_argument("registry", help="base URL of the registry")
     line.add_argument("clients", type=int, help="how many clients")
     line.add_argument("out", type=Path, help="directory for clients.parquet and deliveries.parquet")

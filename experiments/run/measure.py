@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from experiments import files, ledger
+from experiments.analysis import verdict
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load import sender_processes
 from experiments.parameters import Parameters
@@ -41,6 +42,8 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
     Raises EmoStreamError when the chain, the load or the receivers fail; everything recorded until then stays in
     `run_dir`.
     """
+    # An unknown objective is refused before the run, not after it.
+    verdict.objectives(parameters.limits())
     run_dir.mkdir(parents=True, exist_ok=True)
     about = manifest.manifest(asdict(parameters)) | {
         "run": run_dir.name,

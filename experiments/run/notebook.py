@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from jupyter_client.manager import AsyncKernelManager
 
 from experiments import files
+from pipeline import errors
 from pipeline.errors import EmoStreamError, SettingError
 
 # Parameters that the runner sets: where a run is written, not what it measures.
@@ -66,9 +67,12 @@ def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
             result[name] = type(default)(text) if not isinstance(default, bool) else _boolean(text)
         except ValueError as error:
             raise SettingError(
-                f"parameter {name} is {text!r}: give a {type(default).__name__}, such as {default!r}"
+                f"parameter {name} is {text!r}: give {KINDS[type(default)]}, such as {default!r}"
             ) from error
     return result
+
+
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def _boolean(text: str) -> bool:
@@ -101,7 +105,9 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
             kernel_manager_class=LocalKernel,
         )
     except PapermillExecutionError as error:
-        raise EmoStreamError(f"{error.ename}: {error.evalue} (the notebook as it failed: {executed})") from error
+        # The class of an error that is raised on purpose says nothing to a reader; its message says all.
+        kind = "" if hasattr(errors, error.ename) else f"{error.ename}: "
+        raise EmoStreamError(f"{kind}{error.evalue} (the executed notebook: {executed})") from error
     except OSError as error:
         # A failed write, unlike a failed open, does not name its file; papermill writes no other.
         raise files.unwritten(error.filename or executed, error) from error

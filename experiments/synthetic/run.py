@@ -111,7 +111,7 @@ def make_run(
         "clock_samples": clock,
         "other_run": False,
         "versions": {"python": "3.11"},
-        "regenerate": "python -m experiments run --seed 1",
+        "regenerate": "python -m experiments run -p seed 1",
     }
     return Run(frames, parameters, manifest, truth)
 

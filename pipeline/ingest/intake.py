@@ -55,7 +55,7 @@ def read(body: bytes, array_max: int) -> list[Reaction]:
             {
                 "index": index,
                 "field": "emoji_type",
-                "detail": f"{reactions[index].emoji_type!a} is not one emoji: send exactly one, e.g. \\U0001f602 😂",
+                "detail": _not_one_emoji(reactions[index]),
             }
             for index in invalid
         ]
@@ -137,8 +137,12 @@ def _item_error(index: int, item: msgspec.Raw) -> dict[str, Any] | None:
     except msgspec.ValidationError as error:
         return _field_error(index, str(error))
     if canonical(reaction.emoji_type) is None:
-        return {"index": index, "field": "emoji_type", "detail": f"{reaction.emoji_type!a} is not one emoji"}
+        return {"index": index, "field": "emoji_type", "detail": _not_one_emoji(reaction)}
     return None
+
+
+def _not_one_emoji(reaction: Reaction) -> str:
+    return f"{reaction.emoji_type!a} is not one emoji: send exactly one, e.g. \\U0001f602 😂"
 
 
 def _unprocessable(errors: list[dict[str, Any]], single: bool) -> Refusal:

@@ -36,9 +36,17 @@ def new_client(request: flask.Request) -> NewClient:
     try:
         return _decode_new_client(body)
     except msgspec.ValidationError as error:
-        raise Refusal(422, "Unusable registration", f"{error}: {BODY_HELP}") from error
+        reason, _, field = str(error).partition(" - at `$.")
+        where = f"field {field.rstrip('`')}: " if field else ""
+        raise Refusal(422, "Unusable registration", f"{where}{_in_words(reason)}: {BODY_HELP}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, "Malformed JSON", f"the body is not JSON ({error}): {BODY_HELP}") from error
+
+
+def _in_words(reason: str) -> str:
+    """Return a reason of msgspec; a pattern is described."""
+    name = "a cluster's name has 1 to 50 letters, digits, '_' or '-'"
+    return name if "matching regex" in reason else f"{reason[:1].lower()}{reason[1:]}"
 
 
 def page_of(request: flask.Request) -> tuple[str, int]:

@@ -113,7 +113,7 @@ def test_an_unknown_parameter_is_named() -> None:
 
 def test_a_parameter_of_the_wrong_type_is_named() -> None:
     """A value that cannot be cast to the default's type is refused with both."""
-    with pytest.raises(SettingError, match=r"users is 'many': give a int"):
+    with pytest.raises(SettingError, match=r"users is 'many': give a whole number"):
         notebook.checked(NOTEBOOKS / "run.ipynb", {"users": "many"})
 
 

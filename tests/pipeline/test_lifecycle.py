@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline import lifecycle
-from pipeline.errors import EmoStreamError, PortInUseError
+from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # No test here waits this long unless something is broken.
@@ -52,10 +52,17 @@ def test_port_0_returns_a_free_port() -> None:
     assert lifecycle.claim_port("127.0.0.1", port, "p") == port
 
 
-def test_address_of_another_machine_raises_port_in_use_error() -> None:
-    """The error names the address."""
-    with pytest.raises(PortInUseError, match=r"192\.0\.2\.1:8000 cannot be listened on"):
-        lifecycle.claim_port("192.0.2.1", 8000, "ingest_port")
+def test_address_of_another_machine_raises_setting_error() -> None:
+    """The error names the host, also one that does not resolve."""
+    for host in ("192.0.2.1", "a b"):
+        with pytest.raises(SettingError, match=rf"host is '{host}' .*give an address of this machine"):
+            lifecycle.claim_port(host, 8000, "ingest_port")
+
+
+def test_port_out_of_range_raises_setting_error() -> None:
+    """The error names the option and the range."""
+    with pytest.raises(SettingError, match="--port is 99999: give 1 to 65535"):
+        lifecycle.claim_port("127.0.0.1", 99999, "--port")
 
 
 def test_emostream_error_exits_with_one_line() -> None:

@@ -99,8 +99,32 @@ def test_unknown_variable_with_prefix_raises_setting_error(name: str) -> None:
     key = PREFIX + name
     if name.lower() in FIELDS or key in settings.NOT_SETTINGS:
         return
-    with pytest.raises(SettingError, match=f"{key} is not a setting.*EMOSTREAM_TRIGGER_S"):
+    with pytest.raises(SettingError, match=f"{key} is not a setting: unset it, or use .*EMOSTREAM_"):
         from_env({key: "1"})
+
+
+def test_misspelt_variable_names_the_nearest_setting() -> None:
+    """One name to use is more help than a list of all."""
+    with pytest.raises(SettingError, match=r"TRIGER_S is not a setting: unset it, or use EMOSTREAM_TRIGGER_S$"):
+        from_env({"EMOSTREAM_TRIGER_S": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("flush_ms", "abc", "give a whole number from 0 to 60000"),
+        ("trigger_s", "-3", "give a finite number above 0 and at most 3600"),
+        ("ingest_port", "70000", "give a whole number from 0 to 65535"),
+        ("ack", "maybe", "choose one of async, durable"),
+        ("cluster", "a-feed", "give 1 to 50 letters, digits, '_' or '-' that do not end in -feed"),
+        ("bootstrap_servers", "foo", r"give host:port\[,host:port\], or leave it empty"),
+        ("spark_memory", "1x", "give a whole number from 1, followed by m or g"),
+    ],
+)
+def test_invalid_value_names_what_is_allowed(name: str, value: str, remedy: str) -> None:
+    """The setting, the value, and the remedy in words."""
+    with pytest.raises(SettingError, match=rf"setting {name} .* is '{value}': {remedy}\. Meaning of the setting: "):
+        build({name: value})
 
 
 def test_other_variables_are_ignored() -> None:

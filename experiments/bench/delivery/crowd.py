@@ -111,7 +111,9 @@ async def obey(pipe: Connection, registry: str) -> None:
 
 def main() -> None:
     """`python -m experiments.bench.delivery.crowd`."""
-    line = argparse.ArgumentParser(prog="experiments.bench.delivery.crowd", description="Act as many SSE clients.")
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.bench.delivery.crowd", description="Act as many SSE clients."
+    )
     line.add_argument("registry", help="base URL of the registry")
     line.add_argument("pipe", type=int, help="file descriptor of the pipe to the benchmark, which starts this")
     options = line.parse_args()

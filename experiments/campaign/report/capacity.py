@@ -49,7 +49,7 @@ class Found:
         """Return the capacity, the objectives missed above it, and the limiting stage, for the findings."""
         low, high, factor = self.capacity.highest_pass, self.capacity.lowest_fail, self.search.factor
         if low is not None and high is not None:
-            first = f"The chain carries {phrase(factor, low)} with every objective met; "
+            first = f"The chain carries {phrase(factor, low)} with every objective met{self._share(low)}; "
             first += f"at {high:,g} it misses {self._missed()}"
         elif low is not None:
             first = f"The chain carries at least {phrase(factor, low)}: no load was found that misses an objective"
@@ -61,13 +61,11 @@ class Found:
         sentences = [first + "."] + ([rest] if rest else [])
         if self.capacity.confirmed:
             # A search may end with a fail that was probed once, or without a fail.
-            fails = [
-                probe for probe in self.probes if probe.valid and high and math.isclose(probe.load, high, rel_tol=1e-3)
-            ]
+            fails = self._valid_at(high) if high is not None else []
             sentences.append(
-                "Both ends were measured twice."
+                "Both ends were measured at least twice."
                 if len(fails) > 1
-                else "The highest load that passed was measured twice."
+                else "The highest load that passed was measured at least twice."
             )
         if self.evidence:
             strongest = self.evidence[0]
@@ -75,6 +73,15 @@ class Found:
         elif high is not None:
             sentences.append("The figures do not show which stage limits it.")
         return sentences
+
+    def _valid_at(self, load: float) -> list[Probe]:
+        return [probe for probe in self.probes if probe.valid and math.isclose(probe.load, load, rel_tol=1e-3)]
+
+    def _share(self, load: float) -> str:
+        """Return in how many runs a load passed, if not in all."""
+        valid = self._valid_at(load)
+        passed = sum(probe.passed for probe in valid)
+        return "" if passed == len(valid) else f" in {passed} of {len(valid)} runs"
 
     def _missed(self) -> str:
         names = [SLOS[key].name if key in SLOS else key for key in self.missed]

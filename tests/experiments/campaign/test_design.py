@@ -111,14 +111,14 @@ def test_a_block_shares_its_load() -> None:
         ("users: 10", "users: ten", r"line 9, field levels\[0\]\.users: .*'ten'"),
         ("users: 10", "users: 10.5", r"line 9, field levels\[0\]\.users: .*'10\.5'"),
         ("users: 10, ", "", r"line 9, field levels\[0\]: it lacks users"),
-        ("blocks: 4", "blocks: 0", r"line 4, field blocks: it is 0; expected `int` >= 1"),
+        ("blocks: 4", "blocks: 0", r"line 4, field blocks: it is 0; give a whole number from 1"),
         ("blocks: 4", "blocks: many", r"line 4, field blocks: it is 'many'"),
         ("blocks: 6", "blocks: 0", r"line 10, field levels\[1\]\.blocks: it is 0"),
         ("trigger_s: 2", "trigger_s: -2", r"line 7, field parameters\.trigger_s: .*-2"),
         ("clusters: 1", "clusters: 0", r"line 7, field parameters\.clusters: .*0"),
         ("clusters: 1", "policy: best", r"line 7, field parameters\.policy: .*'best'.*ceil"),
         ("lost: 0", "lots: 0", r"line 12, field slos\.lots: there is no objective 'lots': use one of"),
-        ("lost: 0", "lost: none", r"line 12, field slos: .*expected `float`"),
+        ("lost: 0", "lost: none", r"line 12, field slos: .*give a number"),
         ("name: tiny", "name: ../up", r"line 1, field name: it is '\.\./up'"),
         ("seed: 3", "seed: 3\nseed: 4", r"line 4, field seed: it is given twice"),
         ("levels:", "levls:", r"unknown field `levls`"),
@@ -150,7 +150,7 @@ def test_a_search_is_checked_as_a_level_is() -> None:
     assert tiny(good).factors == ("rate_per_s",)
     for old, new, message in (
         ("factor: rate_per_s", "factor: rate", "there is no factor 'rate'"),
-        ("growth: 1.5", "growth: 1", "expected `float` > 1"),
+        ("growth: 1.5", "growth: 1", "give a number above 1"),
         ("most: 900", "most: 9", "less than start"),
     ):
         with pytest.raises(SettingError, match=rf"line 8, field search.*{message}"):

@@ -59,9 +59,9 @@ def test_user_ids_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", r"trace.csv is empty: its first line is offset_ms,user_id,emoji_type"),
+        ("", r"trace.csv is empty: begin it with the line offset_ms,user_id,emoji_type"),
         (HEADER, "no row below its first line"),
-        ("offset_ms,user\n0,ada\n", r"no column 'user_id' but offset_ms,user: its first line"),
+        ("offset_ms,user\n0,ada\n", r"has the columns offset_ms,user and lacks 'user_id': begin it"),
         (HEADER + "0,ada,😂\n9,ada,😂\n8,ada,😂\n", r"line 4, column offset_ms is '8': .*sort the rows"),
         (HEADER + "0,ada,😂\n-1,ada,😂\n", r"line 3, column offset_ms is '-1': give whole milliseconds from 0"),
         (HEADER + "0.5,ada,😂\n", r"line 2, column offset_ms is '0.5': give whole"),

@@ -102,7 +102,7 @@ function show(data) {
   byId('arriving').textContent = known(data.arriving_per_s, rate);
   byId('counted').textContent = rate(data.counted_per_s);
   byId('lag').textContent = known(data.lag);
-  const usual = data.arriving_per_s === null ? '' : `; up to ${whole(data.arriving_per_s * triggerS)} is usual`;
+  const usual = data.arriving_per_s === null ? '' : `; up to ${whole(2 * data.arriving_per_s * triggerS)} is usual`;
   byId('lag-usual').textContent = `reactions not yet read by Spark${usual}`;
   byId('batch').textContent = seconds(batch.p95_s);
   byId('batch').classList.toggle('bad', batch.newest_s > triggerS);

@@ -73,9 +73,9 @@ def test_generator_at_its_limit_is_not_the_chain(tmp_path: Path):
 @pytest.mark.parametrize(
     ("limit", "most", "words"),
     [
-        (3000, 20000, "Both ends were measured twice."),
-        (1900, 2000, "The highest load that passed was measured twice."),  # 2,000 failed, and once
-        (9000, 2000, "The highest load that passed was measured twice."),  # nothing failed
+        (3000, 20000, "Both ends were measured at least twice."),
+        (1900, 2000, "The highest load that passed was measured at least twice."),  # 2,000 failed, and once
+        (9000, 2000, "The highest load that passed was measured at least twice."),  # nothing failed
     ],
 )
 def test_sentence_names_the_ends_that_were_measured_twice(limit: int, most: int, words: str):
@@ -86,7 +86,15 @@ def test_sentence_names_the_ends_that_were_measured_twice(limit: int, most: int,
         probes.append(Probe(load, load <= limit))
     found = capacity.Found(search, tuple(probes), searching.capacity(search, probes), (), ())
     assert found.capacity.confirmed
-    assert [sentence for sentence in found.sentences() if "measured twice" in sentence] == [words]
+    assert [sentence for sentence in found.sentences() if "measured at least twice" in sentence] == [words]
+
+
+def test_load_that_passed_by_majority_says_in_how_many_runs() -> None:
+    """A sentence claims no more than its probes: one of three missed an objective."""
+    search = Search(**SEARCH)
+    probes = tuple(Probe(load, passed) for load, passed in ((1000, True), (1000, False), (1000, True), (1100, False)))
+    found = capacity.Found(search, probes, searching.capacity(search, probes), (), ())
+    assert "carries 1,000\u00a0reactions/s with every objective met in 2 of 3 runs; at 1,100" in found.sentences()[0]
 
 
 def test_campaign_without_search_is_refused(tmp_path: Path):
