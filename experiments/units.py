@@ -1,6 +1,9 @@
 """Units of time: the ledger counts nanoseconds, a recording milliseconds."""
 
-NS_PER_S = 1_000_000_000
+from pipeline.units import NS_PER_S
+
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 MS_PER_MINUTE = 60_000
+
+__all__ = ["MS_PER_MINUTE", "NS_PER_MS", "NS_PER_S", "NS_PER_US"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-NS = 1_000_000_000
+from pipeline.units import NS_PER_S
 
 
 class RateLimit:
@@ -18,7 +18,7 @@ class RateLimit:
     def __init__(self, most: int, window_s: int = 1) -> None:
         """`most` is the highest cost of a sender per window; 0 means no limit."""
         self.most = most
-        self._window_ns = window_s * NS
+        self._window_ns = window_s * NS_PER_S
         self._window = 0
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -40,4 +40,4 @@ class RateLimit:
 
     def wait_s(self, now_ns: int) -> int:
         """Return the time until the next window, in whole seconds, at least 1."""
-        return -(-(self._window_ns - now_ns % self._window_ns) // NS)
+        return -(-(self._window_ns - now_ns % self._window_ns) // NS_PER_S)

@@ -9,9 +9,8 @@ from typing import Any
 from msgspec import UNSET
 
 from pipeline.messages import TypeCount, Window
+from pipeline.units import NS_PER_S
 from spark.policies import NOTHING, represent
-
-NS = 1_000_000_000
 
 
 def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
@@ -21,7 +20,7 @@ def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
     starts at once. So the trigger is the last multiple, unless the previous batch was still running then.
     Source: Spark's ProcessingTimeExecutor.
     """
-    interval_ns = round(trigger_s * NS)
+    interval_ns = round(trigger_s * NS_PER_S)
     grid_ns = started_ns // interval_ns * interval_ns
     return max(grid_ns, min(previous_end_ns, started_ns))
 

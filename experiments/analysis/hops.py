@@ -51,9 +51,9 @@ def journeys(reactions: pd.DataFrame, due: pd.DataFrame) -> pd.DataFrame:
 
     Every pair is written out: meant for small runs or a slice of one. Pairs that lack a stamp are left out.
     """
-    ours = measured(reactions)
-    mine = ours[ours["window"].notna()].astype({"window": "int64"}).drop(columns=["partition", "offset"])
-    pairs = mine.merge(due, on=WINDOW_KEY, how="inner").dropna(subset=list(STAMPS))
+    selected = measured(reactions)
+    counted = selected[selected["window"].notna()].astype({"window": "int64"}).drop(columns=["partition", "offset"])
+    pairs = counted.merge(due, on=WINDOW_KEY, how="inner").dropna(subset=list(STAMPS))
     stamps = [pairs[name].to_numpy(dtype=np.int64) for name in STAMPS]
     hops = {name: stamps[i + 1] - stamps[i] for i, name in enumerate(HOPS)}
     return pd.DataFrame(
@@ -70,22 +70,22 @@ def hop_table(reactions: pd.DataFrame, due: pd.DataFrame) -> pd.DataFrame:
     distinct values behind a row and `negative` how many of them are below zero; a percentile that `values`
     cannot carry (latency.printable) is null.
     """
-    ours = measured(reactions)
-    mine = ours[ours["window"].notna()].astype({"window": "int64"}).dropna(subset=list(STAMPS[:5]))
+    selected = measured(reactions)
+    counted = selected[selected["window"].notna()].astype({"window": "int64"}).dropna(subset=list(STAMPS[:5]))
     got = due.dropna(subset=list(STAMPS[5:]))
-    sizes = mine.groupby(WINDOW_KEY, sort=False).size().rename("n_reactions").reset_index()
+    sizes = counted.groupby(WINDOW_KEY, sort=False).size().rename("n_reactions").reset_index()
     heard = got.groupby(WINDOW_KEY, sort=False).agg(
         n_clients=("client_id", "size"),
         trigger_ns=("trigger_ns", "first"),
         emitted_ns=("emitted_ns", "first"),
     )
     windows = sizes.merge(heard.reset_index(), on=WINDOW_KEY, how="inner")
-    mine = mine.merge(windows, on=WINDOW_KEY, how="inner")
+    counted = counted.merge(windows, on=WINDOW_KEY, how="inner")
     got = got.merge(windows[[*WINDOW_KEY, "n_reactions"]], on=WINDOW_KEY, how="inner")
     rows = []
     for i, name in enumerate(HOPS):
         if i < _OF_REACTION:
-            frame, weights = mine, mine["n_clients"]
+            frame, weights = counted, counted["n_clients"]
         elif i < _OF_WINDOW:
             frame, weights = windows, windows["n_clients"] * windows["n_reactions"]
         else:

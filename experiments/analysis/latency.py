@@ -172,11 +172,11 @@ def end_to_end(
     need seconds and tens of megabytes. An accepted reaction that is in no window is undelivered to every
     client that was connected at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
     """
-    ours = measured(reactions)
+    selected = measured(reactions)
     total = EMPTY
     rows = []
     by_window = dict(iter(due.groupby(WINDOW_KEY, sort=False)))
-    for key, group in ours[ours["window"].notna()].groupby(WINDOW_KEY, sort=False):
+    for key, group in selected[selected["window"].notna()].groupby(WINDOW_KEY, sort=False):
         seen = by_window.get(key)
         if seen is None:
             continue
@@ -191,7 +191,7 @@ def end_to_end(
                 rank_quantile(arrived - trigger_ns, 0.5) / NS_PER_S,
             )
         )
-    lost = ours.loc[ours["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
+    lost = selected.loc[selected["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
     missed = _owed(lost, clients, _until_ns(clients, grace_s, last_ns))
     total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]

@@ -41,12 +41,12 @@ class Seen:
 
     @property
     def median_s(self) -> float:
-        """The median latency; NaN if none of the reactions is ours."""
+        """The median latency; NaN if the window has no reaction of this session."""
         return rank_quantile(self.latencies_s, 0.5)
 
     @property
     def slowest_s(self) -> float:
-        """The longest latency; NaN if none of the reactions is ours."""
+        """The longest latency; NaN if the window has no reaction of this session."""
         return rank_quantile(self.latencies_s, 1.0)
 
     @property
@@ -66,7 +66,7 @@ class Ledger:
     """The due time of each of our reactions by its offset, kept until a window has claimed it."""
 
     def __init__(self, prefix: str) -> None:
-        """Reactions of users whose id begins with `prefix` count as ours."""
+        """Reactions of users whose id begins with `prefix` are this session's."""
         self._prefix = prefix
         self._due_ns: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._ends: dict[int, int] = {}

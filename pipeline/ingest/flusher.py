@@ -16,10 +16,10 @@ from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.intake import close_record
 from pipeline.ingest.metrics import Meters
 from pipeline.ingest.sink import EventSink
+from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
 
-NS = 1_000_000_000
 IDLE_MS = 500
 
 
@@ -91,7 +91,7 @@ class Flusher:
         sink = self._open_sink()
         while not self._stop.is_set():
             pause_ns = wait_ns(self._clock_ns(), self._flush_ms, self._lead_ms, self._aligned)
-            self._buffer.due.wait(pause_ns / NS)
+            self._buffer.due.wait(pause_ns / NS_PER_S)
             self._flush(sink)
             self.meters.refresh(sink)
         self._flush(sink)

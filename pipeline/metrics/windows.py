@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import Counter, Gauge, Histogram, Metric
 
 from pipeline.messages import Window
+from pipeline.units import NS_PER_S
 
-NS = 1_000_000_000
 # A window leaves Spark about 0.3 s after its trigger and reaches the clients a few tenths of a second later. The last
 # bound is above the trigger interval.
 LATENCY_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -50,8 +50,8 @@ class WindowMeters:
         """Count a window that was forwarded at `sent_ns`, epoch nanoseconds."""
         self._passed.inc()
         # The clocks of two machines may differ by more than the window took between them.
-        self._took.observe(max(0, sent_ns - window.trigger_ns) / NS)
-        self._when.set(sent_ns / NS)
+        self._took.observe(max(0, sent_ns - window.trigger_ns) / NS_PER_S)
+        self._when.set(sent_ns / NS_PER_S)
 
     def dropped(self, reason: str) -> None:
         """Count a record that was not forwarded, for one of REASONS."""

@@ -20,6 +20,7 @@ import msgspec
 from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement, Registration, Transport
 from pipeline.tokens import token_sha256
+from pipeline.units import NS_PER_S
 
 
 class Assignment(NamedTuple):
@@ -34,7 +35,7 @@ class Assignments:
     """The registry's whole state. `started_ns` is when it began to see clients: it knows nothing from before."""
 
     def __init__(self, silent_s: float, started_ns: int = 0) -> None:
-        self._silent_ns = int(silent_s * 1e9)
+        self._silent_ns = int(silent_s * NS_PER_S)
         self._started_ns = started_ns
         self._clients: dict[str, Registration] = {}
         self._subscribers: dict[SubscriberId, Announcement] = {}

@@ -15,19 +15,19 @@ from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement, Registration
 from pipeline.registry.assignments import Assignments
 from pipeline.registry.balance import Load, shifts, tolerance
+from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
 
-NS = 1_000_000_000
 # Nothing moves until the set of subscribers has not changed for this time: one that pauses or restarts gets its own
 # clients back first.
-STEADY_NS = 10 * NS
+STEADY_NS = 10 * NS_PER_S
 # After this time an announcement shows that a client has left.
-LEFT_NS = 3 * NS
+LEFT_NS = 3 * NS_PER_S
 # After this time a moved client that has not connected is no longer expected.
-ARRIVED_NS = 10 * NS
+ARRIVED_NS = 10 * NS_PER_S
 # Each subscriber names every client that it holds once per minute: a client not seen for longer has no stream to move.
-WATCHING_NS = 150 * NS
+WATCHING_NS = 150 * NS_PER_S
 
 
 class _Move:
@@ -48,7 +48,7 @@ class Rebalancer:
     """
 
     def __init__(self, silent_s: float, per_s: int) -> None:
-        self._prompt_ns = int(silent_s * NS / 2)
+        self._prompt_ns = int(silent_s * NS_PER_S / 2)
         self._per_s = per_s
         self._moving: dict[str, _Move] = {}
         # Clients moved since rebalancing began: each connects again once at most, not from target to target.

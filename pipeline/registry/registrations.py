@@ -21,6 +21,7 @@ from pipeline.registry.batch_writer import BatchWriter
 from pipeline.registry.metrics import RegistryMeters
 from pipeline.registry.rebalancing import Rebalancer
 from pipeline.registry.refusals import no_live_subscriber, registry_full, unknown_client
+from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
 
@@ -141,7 +142,7 @@ class Registrations:
             now_ns = self.clock_ns()
             for registration in self._rebalancer.step(self.assignments, now_ns):
                 self._post(registration.client_id, encode(registration))
-            idle = self.assignments.idle_clients(now_ns - int(self._idle_s * 1e9), REMOVED_MAX)
+            idle = self.assignments.idle_clients(now_ns - int(self._idle_s * NS_PER_S), REMOVED_MAX)
             for client_id in idle:
                 self.assignments.remove(client_id)
                 self._post(client_id, None)

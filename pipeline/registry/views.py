@@ -10,6 +10,7 @@ import msgspec
 from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement, Registration, Transport
 from pipeline.registry.assignments import Assignments
+from pipeline.units import NS_PER_S
 
 PATHS: dict[Transport, str] = {"sse": "stream", "websocket": "socket", "poll": "windows"}
 """The last part of each transport's path, here and at every subscriber."""
@@ -44,7 +45,7 @@ def _cluster_view(assignments: Assignments, members: list[Announcement], now_ns:
 
 
 def _subscriber_view(assignments: Assignments, member: Announcement, now_ns: int) -> dict[str, object]:
-    age_s = (now_ns - member.announced_ns) / 1e9
+    age_s = (now_ns - member.announced_ns) / NS_PER_S
     live = assignments.is_live(member, now_ns)
     health: Literal["ok", "late", "silent"] = "silent" if not live else "late" if age_s > LATE_S else "ok"
     return {

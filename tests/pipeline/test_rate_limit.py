@@ -8,9 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rate_limit import NS, RateLimit
+from pipeline.rate_limit import RateLimit
+from pipeline.units import NS_PER_S
 
-HITS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 7), st.integers(0, 2 * NS)), max_size=60)
+HITS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 7), st.integers(0, 2 * NS_PER_S)), max_size=60)
 
 
 @given(per_s=st.integers(1, 10), hits=HITS)
@@ -19,7 +20,7 @@ def test_user_never_exceeds_the_limit_in_a_second(per_s: int, hits: list[tuple[s
     limit = RateLimit(per_s)
     accepted: Counter[tuple[str, int]] = Counter()
     for user, cost, now_ns in sorted(hits, key=lambda hit: hit[2]):
-        cell = (user, now_ns // NS)
+        cell = (user, now_ns // NS_PER_S)
         fits = accepted[cell] + cost <= per_s
         assert limit.hit(user, cost, now_ns) is fits
         accepted[cell] += cost if fits else 0
@@ -55,7 +56,7 @@ def test_memory_is_bounded_by_one_window() -> None:
     limit = RateLimit(1)
     for second in range(3):
         for user in range(50):
-            assert limit.hit(str(user), 1, second * NS)
+            assert limit.hit(str(user), 1, second * NS_PER_S)
     assert len(limit._counts) == 50
 
 
@@ -66,5 +67,5 @@ def test_after_wait_s_the_sender_may_send_again(window_s: int, now_ns: int) -> N
     assert limit.hit("a", 1, now_ns)
     wait_s = limit.wait_s(now_ns)
     assert 1 <= wait_s <= window_s
-    assert limit.hit("a", 1, now_ns + wait_s * NS)
-    assert not limit.hit("a", 1, now_ns + wait_s * NS)
+    assert limit.hit("a", 1, now_ns + wait_s * NS_PER_S)
+    assert not limit.hit("a", 1, now_ns + wait_s * NS_PER_S)

@@ -17,9 +17,10 @@ from pyspark.sql import types as t
 
 from pipeline.java import find_java
 from pipeline.messages import Window
+from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, parse
 from spark.session import session
-from spark.window import NS, trigger_ns, window
+from spark.window import trigger_ns, window
 from tests.harness.waiting import DEADLINE_S
 
 RECORDS = t.StructType(
@@ -113,7 +114,7 @@ def test_empty_micro_batch_gives_no_window(spark: SparkSession) -> None:
 @given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
 def test_trigger_of_a_punctual_batch_is_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
     """A batch that starts within an interval after a grid point was due there, if no batch was running."""
-    interval_ns = round(trigger_s * NS)
+    interval_ns = round(trigger_s * NS_PER_S)
     grid_ns = grid // interval_ns * interval_ns
     started_ns = grid_ns + round(late * interval_ns)
     assert trigger_ns(started_ns, 0, trigger_s) == grid_ns
@@ -121,8 +122,8 @@ def test_trigger_of_a_punctual_batch_is_on_the_grid(grid: int, trigger_s: float,
 
 def test_trigger_after_an_overrun_is_the_end_of_the_previous_batch() -> None:
     """After a batch that ran past a grid point, Spark starts the next one at once."""
-    assert trigger_ns(13 * NS + 5, 13 * NS, 6.0) == 13 * NS
-    assert trigger_ns(13 * NS + 5, 11 * NS, 6.0) == 12 * NS
+    assert trigger_ns(13 * NS_PER_S + 5, 13 * NS_PER_S, 6.0) == 13 * NS_PER_S
+    assert trigger_ns(13 * NS_PER_S + 5, 11 * NS_PER_S, 6.0) == 12 * NS_PER_S
 
 
 def test_rows_of_several_partitions_are_added_up() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pipeline.messages import Announcement, Window
+from pipeline.units import NS_PER_S
 
 # A cold first batch takes ten seconds, and an idle job reports every ten.
 SILENT_SPARK_S = 15.0
 LAG_MIN = 100
 BEHIND_MAX = 2
-NS = 1_000_000_000
 
 
 class Member(NamedTuple):
@@ -59,7 +59,7 @@ def _spark_alerts(facts: Facts) -> Iterator[Alert]:
         )
     if not facts.lag:
         return
-    quiet_s = None if facts.reported_ns is None else (facts.now_ns - facts.reported_ns) / NS
+    quiet_s = None if facts.reported_ns is None else (facts.now_ns - facts.reported_ns) / NS_PER_S
     if quiet_s is not None and quiet_s > 3 * facts.trigger_s + SILENT_SPARK_S:
         yield Alert(
             "Spark is silent",
@@ -100,7 +100,7 @@ def _behind(last_event_id: str | None, facts: Facts) -> str | None:
     newest = facts.newest
     if newest is None:
         return None
-    on_its_way = facts.now_ns - newest.emitted_ns < 2 * facts.trigger_s * NS
+    on_its_way = facts.now_ns - newest.emitted_ns < 2 * facts.trigger_s * NS_PER_S
     epoch, _, number = (last_event_id or "").rpartition(":")
     if epoch != newest.epoch or not number.isdecimal():
         return None if on_its_way else f"has no window of epoch {newest.epoch}"

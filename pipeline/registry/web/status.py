@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipeline.messages import Window
-from pipeline.registry.web.alerts import NS, Facts, Member, alerts
+from pipeline.registry.web.alerts import Facts, Member, alerts
 from pipeline.streaming_progress import StreamingProgress, lag
+from pipeline.units import NS_PER_S
 
 WINDOWS = 100
 BATCHES = 100
@@ -58,7 +59,7 @@ class ChainStatus:
 
     def add_progress(self, progress: StreamingProgress) -> None:
         """Add one record of `spark-progress`; idle triggers are reported too, with the offsets read."""
-        self._reported_ns = round(progress.timestamp.timestamp() * NS)
+        self._reported_ns = round(progress.timestamp.timestamp() * NS_PER_S)
         for source in progress.sources:
             if source.end_offset:
                 self._read = next(iter(source.end_offset.values()))
@@ -137,11 +138,11 @@ class ChainStatus:
         if index < 1:
             return None
         newest, before = self._samples[index], self._samples[max(0, index - RATE_SAMPLES)]
-        return round((newest.appended - before.appended) * NS / max(1, newest.at_ns - before.at_ns), 2)
+        return round((newest.appended - before.appended) * NS_PER_S / max(1, newest.at_ns - before.at_ns), 2)
 
     def _counted(self, now_ns: int) -> float:
         """Return the reactions per second in the windows of the last minute."""
-        since_ns = now_ns - round(COUNTED_S * NS)
+        since_ns = now_ns - round(COUNTED_S * NS_PER_S)
         return round(sum(w.total for w in self._windows if w.emitted_ns > since_ns) / COUNTED_S, 2)
 
 
@@ -155,7 +156,7 @@ def window_row(window: Window) -> dict[str, Any]:
     return {
         "id": window.event_id,
         "trigger_ms": window.trigger_ns // 1_000_000,
-        "published_s": round((window.emitted_ns - window.trigger_ns) / NS, 3),
+        "published_s": round((window.emitted_ns - window.trigger_ns) / NS_PER_S, 3),
         "total": window.total,
         "malformed": window.malformed,
     }
@@ -169,6 +170,6 @@ def subscriber_row(member: Member, now_ns: int) -> dict[str, Any]:
         "subscriber": announcement.subscriber,
         "clients": announcement.clients,
         "live": member.live,
-        "age_s": round((now_ns - announcement.announced_ns) / NS, 1),
+        "age_s": round((now_ns - announcement.announced_ns) / NS_PER_S, 1),
         "last_event_id": announcement.last_event_id,
     }

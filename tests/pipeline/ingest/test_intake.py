@@ -17,7 +17,8 @@ from pipeline.ingest import intake
 from pipeline.ingest.intake import close_record, read, records
 from pipeline.messages import EMOJI_MAX, USER_ID_MAX, decode_event, encode
 from pipeline.problems import Refusal
-from pipeline.rate_limit import NS, RateLimit
+from pipeline.rate_limit import RateLimit
+from pipeline.units import NS_PER_S
 
 ARRAY_MAX = 1_000
 STAMP = "2026-11-23T09:30:00.000001Z"
@@ -224,15 +225,15 @@ def test_user_over_the_rate_is_429_with_retry_after() -> None:
     intake.check_rate(reactions, limit, 0)
     for more in (reactions, reactions[:1]):
         with pytest.raises(Refusal) as caught:
-            intake.check_rate(more, limit, NS - 1)
+            intake.check_rate(more, limit, NS_PER_S - 1)
         assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "1"})
         assert "user_id 'fan' sends more than 3 reactions per second" in caught.value.detail
-    intake.check_rate(reactions, limit, NS)
+    intake.check_rate(reactions, limit, NS_PER_S)
 
 
 def test_generated_load_is_accepted_and_joinable() -> None:
     """Each row of a plan becomes one reaction, and (user_id, timestamp) of its record identifies the row."""
-    start_ns = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * NS
+    start_ns = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * NS_PER_S
     plan: pd.DataFrame = poisson_plan(
         user_names(5), 40.0, start_ns, trigger_s=1.0, warm_up_triggers=1, measured_triggers=4, seed=1
     )

@@ -6,14 +6,14 @@ import pytest
 
 from pipeline.messages import Announcement, Window
 from pipeline.registry.web.alerts import Facts, Member, alerts
+from pipeline.units import NS_PER_S
 
-NS = 1_000_000_000
-NOW = 1_800_000_000 * NS
+NOW = 1_800_000_000 * NS_PER_S
 
 
 def a_window(number: int, age_s: float) -> Window:
     """Return an empty window of epoch e."""
-    return Window("e", number, 0, NOW - round(age_s * NS), {}, 0, [])
+    return Window("e", number, 0, NOW - round(age_s * NS_PER_S), {}, 0, [])
 
 
 def a_member(live: bool = True, last: str | None = "e:20") -> Member:
@@ -27,7 +27,7 @@ HEALTHY = Facts(
     lag=700,
     arriving_per_s=100.0,
     batch_s=0.4,
-    reported_ns=NOW - 7 * NS,
+    reported_ns=NOW - 7 * NS_PER_S,
     unreadable=None,
     newest=a_window(20, 5),
     members=[a_member()],
@@ -43,7 +43,7 @@ def titles(**changes: object) -> list[str]:
     "changes",
     [
         {},
-        {"lag": 0, "reported_ns": NOW - 3600 * NS},
+        {"lag": 0, "reported_ns": NOW - 3600 * NS_PER_S},
         {"lag": None, "arriving_per_s": None, "batch_s": None, "reported_ns": None, "newest": None},
         {"lag": 99, "arriving_per_s": 0.0},
         {"members": [a_member(last="e:18")]},
@@ -61,7 +61,7 @@ def test_healthy_chain_has_no_alerts(changes: dict[str, object]) -> None:
     [
         ({"unreadable": "no broker"}, "Kafka cannot be read"),
         ({"batch_s": 6.5}, "Micro-batches take longer than the trigger interval"),
-        ({"reported_ns": NOW - 40 * NS}, "Spark is silent"),
+        ({"reported_ns": NOW - 40 * NS_PER_S}, "Spark is silent"),
         ({"lag": 2000}, "Spark is falling behind"),
         ({"lag": 101, "arriving_per_s": None}, "Spark is falling behind"),
         ({"members": []}, "No subscriber is live"),

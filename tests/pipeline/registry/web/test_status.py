@@ -11,17 +11,17 @@ from pipeline.messages import Announcement, TypeCount, Window
 from pipeline.registry.web.alerts import Member
 from pipeline.registry.web.status import SAMPLES, WINDOWS, ChainStatus, quantile
 from pipeline.streaming_progress import StreamingProgress, decode_progress
+from pipeline.units import NS_PER_S
 
 T = 6.0
-NS = 1_000_000_000
-NOW = 1_800_000_000 * NS
+NOW = 1_800_000_000 * NS_PER_S
 
 
 def a_window(number: int, total: int = 10, age_s: float = 1.0, malformed: int = 0) -> Window:
     """Return a window that was emitted `age_s` ago, half a second after its trigger."""
-    emitted_ns = NOW - round(age_s * NS)
+    emitted_ns = NOW - round(age_s * NS_PER_S)
     kinds = [TypeCount("😂", total, 1), TypeCount("🎉", 0, 0)]
-    return Window("e", number, emitted_ns - NS // 2, emitted_ns, {}, total, kinds, malformed)
+    return Window("e", number, emitted_ns - NS_PER_S // 2, emitted_ns, {}, total, kinds, malformed)
 
 
 def some_progress(number: int, took_ms: int = 350, rows: int = 10, **read: int) -> StreamingProgress:
@@ -71,9 +71,9 @@ def test_windows_of_the_last_minute_are_summed_once() -> None:
 def test_lag_is_appended_minus_read() -> None:
     """Per partition: records read since the ends were sampled give no negative lag; an unread partition is all lag."""
     status = ChainStatus(T)
-    status.add_ends({0: 100, 1: 50}, NOW - 4 * NS)
+    status.add_ends({0: 100, 1: 50}, NOW - 4 * NS_PER_S)
     status.add_progress(some_progress(1, **{"0": 90, "1": 60}))
-    status.add_ends({0: 100, 1: 50, 2: 7}, NOW - 2 * NS)
+    status.add_ends({0: 100, 1: 50, 2: 7}, NOW - 2 * NS_PER_S)
     document = document_of(status)
     assert document["lag"] == 17
     assert [sample["lag"] for sample in document["samples"]] == [None, 17]
@@ -83,7 +83,7 @@ def test_arriving_rate_is_over_five_samples() -> None:
     """This smooths ingest's bursts."""
     status = ChainStatus(T)
     for index, end in enumerate((0, 1000, 1000, 1000, 1000, 2000)):
-        status.add_ends({0: end}, NOW + 2 * index * NS)
+        status.add_ends({0: end}, NOW + 2 * index * NS_PER_S)
     document = document_of(status)
     assert document["arriving_per_s"] == 200.0
     assert [sample["arriving_per_s"] for sample in document["samples"]][:3] == [None, 500.0, 250.0]
@@ -107,7 +107,7 @@ def test_memory_is_bounded() -> None:
     status = ChainStatus(T)
     for number in range(SAMPLES + WINDOWS):
         status.add_window(a_window(number))
-        status.add_ends({0: number}, NOW + number * NS)
+        status.add_ends({0: number}, NOW + number * NS_PER_S)
     document = document_of(status)
     assert (len(document["windows"]), len(document["samples"])) == (WINDOWS, SAMPLES)
     assert "reactions" not in document["windows"][0]
@@ -115,8 +115,8 @@ def test_memory_is_bounded() -> None:
 
 def test_only_clients_of_live_subscribers_are_watching() -> None:
     """The last count of a silent subscriber is ignored."""
-    live = Member(Announcement("a", "1", "http://a", 7, NOW - NS, "e:3"), live=True)
-    silent = Member(Announcement("b", "1", "http://b", 5, NOW - 9 * NS), live=False)
+    live = Member(Announcement("a", "1", "http://a", 7, NOW - NS_PER_S, "e:3"), live=True)
+    silent = Member(Announcement("b", "1", "http://b", 5, NOW - 9 * NS_PER_S), live=False)
     document = document_of(ChainStatus(T), live, silent)
     assert document["watching"] == 7
     assert [(row["subscriber"], row["clients"], row["live"], row["age_s"]) for row in document["subscribers"]] == [

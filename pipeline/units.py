@@ -1,0 +1,3 @@
+"""Units of time: the chain and the instrument count nanoseconds."""
+
+NS_PER_S = 1_000_000_000
