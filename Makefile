@@ -39,8 +39,8 @@ docs: env ## Build the site into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -E -W --keep-going -n -q docs build/docs
 
 .PHONY: pictures
-pictures: jars ## Take the pictures of the documents again; needs Chromium
-	@$(BIN)/python docs/pictures.py
+pictures: jars ## Take the pictures of the documents again, RUN=DIR that run's report too; needs Chromium
+	@$(BIN)/python docs/pictures.py $(RUN)
 
 .PHONY: test
 test: jars ## Run all tests, the notebooks included; on Debian as root this installs Chromium

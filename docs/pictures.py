@@ -1,7 +1,7 @@
-"""The pictures of the documents: the page with a crowd, light and dark, and the top of a run's report.
+"""The pictures of the documents: the page with a crowd, light and dark, and the report of a run.
 
 `make pictures` starts a small chain, sends it a seeded crowd, opens the page in Chromium, and writes `docs/images/`.
-The report is that of a synthetic run, so that the picture does not depend on the machine.
+`make pictures RUN=reports/single/runs/<moment>` also takes the report of that run, and its latency by percentile.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from experiments.report.run_page import write_report
 from experiments.run import chain
-from experiments.synthetic.run import make_run
 
 IMAGES = Path(__file__).resolve().parent / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -74,17 +72,20 @@ def page_pictures(browser: Browser, directory: Path) -> None:
             save(page.screenshot(), f"page-{scheme}")
 
 
-def report_picture(browser: Browser, directory: Path) -> None:
-    """Write `report.png`: the top of the report of a synthetic run."""
-    run = make_run(users=100, clients=12, rate_per_s=60.0, measured_triggers=20)
-    report = write_report(directory, run.frames, run.parameters, run.manifest)
+def report_pictures(browser: Browser, run_dir: Path) -> None:
+    """Write `report.png`, the top of the run's report, and `latency.svg`, its latency by percentile."""
+    report = run_dir.resolve() / "report.html"
+    if not report.is_file():
+        sys.exit(f"pictures: {run_dir} has no report.html: give the directory of a run")
     page = browser.new_context(viewport=REPORT, color_scheme="light").new_page()
     page.goto(report.as_uri())
     save(page.screenshot(), "report")
+    shutil.copyfile(run_dir / "summary" / "spectrum.svg", IMAGES / "latency.svg")
 
 
 def main() -> None:
-    """`python docs/pictures.py`."""
+    """`python docs/pictures.py [RUN_DIR]`."""
+    run_dirs = [Path(word) for word in sys.argv[1:]]
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         sys.exit("pictures: no Chromium found: install it (Debian: apt-get install chromium fonts-noto-color-emoji)")
@@ -92,7 +93,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         # As root Chromium has no sandbox to offer.
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        report_picture(browser, Path(scratch) / "run")
+        for run_dir in run_dirs:
+            report_pictures(browser, run_dir)
         page_pictures(browser, Path(scratch) / "chain")
         browser.close()
 
