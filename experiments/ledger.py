@@ -39,6 +39,21 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The frames of a run and the columns each must have."""
 
+TEXTS = frozenset(
+    (
+        *("user_id", "emoji_type", "phase", "timestamp", "epoch", "offsets", "reactions", "carried"),
+        *("client_id", "cluster", "subscriber", "event_id", "stage"),
+    )
+)
+"""The columns that hold text; all others hold numbers."""
+NEVER_NULL = {
+    "plan": ("seq", "t_intended_ns"),
+    "sent": ("seq",),
+    "topic": ("partition", "offset"),
+    "windows": ("epoch", "window", "trigger_ns", "emitted_ns"),
+}
+"""The columns without which a row of the frame has no place in the ledger."""
+
 WINDOW_KEY = ["epoch", "window"]
 REACTION_COLUMNS = (
     *("seq", "user_id", "emoji_type", "t_intended_ns", "t_sent_ns", "t_answered_ns", "status", "phase"),
@@ -46,12 +61,19 @@ REACTION_COLUMNS = (
 )
 
 
+# Of pandas.api.types.infer_dtype.
+_NOT_NUMBERS = ("string", "bytes", "mixed", "mixed-integer", "boolean", "datetime64", "datetime", "date")
+
+
 class LedgerError(EmoStreamError):
     """A frame of the run lacks a column, or holds a value from which the ledger cannot be joined."""
 
 
 def require(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return `frame` as it is, or raise LedgerError naming the columns that a `name` frame lacks."""
+    """Return `frame` as it is, or raise LedgerError.
+
+    The error names the columns that a `name` frame lacks, or a column with text instead of numbers, or with nulls.
+    """
     missing = [column for column in COLUMNS[name] if column not in frame.columns]
     if missing:
         raise LedgerError(
@@ -59,7 +81,18 @@ def require(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             f"{', '.join(map(str, frame.columns)) or 'no columns'}): "
             "write it with all of " + ", ".join(COLUMNS[name]) + "."
         )
+    for column in () if frame.empty else COLUMNS[name]:
+        values = frame[column]
+        if column not in TEXTS and not _holds_numbers(values):
+            raise LedgerError(f"The {name} frame has {values.dropna().iloc[0]!r} in {column}: expected numbers.")
+        if column in NEVER_NULL.get(name, ()) and values.isna().any():
+            raise LedgerError(f"The {name} frame has nulls in {column}: expected a value in every row.")
     return frame
+
+
+def _holds_numbers(values: pd.Series) -> bool:
+    numeric = pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype)
+    return numeric or pd.api.types.infer_dtype(values, skipna=True) not in _NOT_NUMBERS
 
 
 def unique_windows(windows: pd.DataFrame) -> pd.DataFrame:

@@ -61,5 +61,7 @@ def frame(run_dir: Path, name: str) -> pd.DataFrame:
         return ledger.require(name, pd.read_parquet(path))
     except FileNotFoundError:
         raise run_files.damaged(path, "is missing") from None
+    except ledger.LedgerError as error:
+        raise run_files.damaged(path, f"is damaged ({str(error).rstrip('.')})") from error
     except (OSError, pa.ArrowException) as error:
         raise run_files.damaged(path, f"is cut off or damaged ({str(error).splitlines()[0]})") from error

@@ -101,3 +101,28 @@ def test_doubled_rows_are_refused():
         joined(plan=pd.concat([plan, plan.iloc[[0]].assign(seq=10**6)]))
     with pytest.raises(ledger.LedgerError, match="seq 0 twice"):
         joined(sent=pd.concat([sent, sent.iloc[[0]]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "message"),
+    [
+        ("plan", "seq", "x", "plan frame has 'x' in seq: expected numbers"),
+        ("sent", "status", "ok", "sent frame has 'ok' in status: expected numbers"),
+        ("topic", "offset", None, "topic frame has nulls in offset"),
+        ("windows", "total", b"7", "windows frame has b'7' in total: expected numbers"),
+        ("usage", "cpu_s", [1], r"usage frame has \[1\] in cpu_s: expected numbers"),
+    ],
+)
+def test_column_of_the_wrong_type_is_named(name, column, value, message):
+    """A frame with text for numbers, or without the number that a row needs, is refused by column."""
+    frame = RUN.frames[name].copy()
+    frame[column] = pd.Series([value] * len(frame), index=frame.index, dtype=object)
+    with pytest.raises(ledger.LedgerError, match=message):
+        ledger.require(name, frame)
+
+
+@pytest.mark.parametrize("name", ledger.COLUMNS)
+def test_frames_of_a_run_are_as_required(name):
+    """The frames of the synthetic run pass, as do frames without a row."""
+    assert ledger.require(name, RUN.frames[name]) is RUN.frames[name]
+    ledger.require(name, pd.DataFrame(columns=list(ledger.COLUMNS[name])))
