@@ -83,7 +83,25 @@ def exists(directory: Path) -> bool:
 def read(directory: Path) -> State:
     """Return what is known of the campaign in `directory`. Raises run_files.RunFileError as run_files.decoded does."""
     path = directory / NAME
-    return run_files.decoded(path, State, REMEDY if path.exists() else MISSING_REMEDY)
+    state = run_files.decoded(path, State, REMEDY if path.exists() else MISSING_REMEDY)
+    if fault := _contradiction(state):
+        raise run_files.damaged(path, f"contradicts itself: {fault}", REMEDY)
+    return state
+
+
+def _contradiction(state: State) -> str | None:
+    """Return what cannot be in one campaign: a run twice, or one that the order does not have."""
+    levels = {run.index: run.level for run in state.order}
+    names: set[str] = set()
+    for run in state.runs:
+        if run.run in names:
+            return f"`runs` has {run.run} twice"
+        names.add(run.run)
+        if run.index not in levels:
+            return f"run {run.run} has index {run.index}, which `order` does not have"
+        if levels[run.index] != run.level:
+            return f"run {run.run} has level {run.level!r}, and `order` has {levels[run.index]!r} at index {run.index}"
+    return None
 
 
 def write(directory: Path, state: State) -> None:
