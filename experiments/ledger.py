@@ -50,7 +50,7 @@ NEVER_NULL = {
     "plan": ("seq", "t_intended_ns"),
     "sent": ("seq",),
     "topic": ("partition", "offset"),
-    "windows": ("epoch", "window", "trigger_ns", "emitted_ns"),
+    "windows": ("epoch", "window", "trigger_ns"),
 }
 """The columns without which a row of the frame has no place in the ledger."""
 
