@@ -40,7 +40,7 @@ KAFKA_RETRY_AFTER = {"Retry-After": "5"}
 
 def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns) -> Flask:
     """Return the WSGI application over a buffer and the flusher that empties it."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     limit = RateLimit(values.rate_per_user_s)
     durable = values.ack == "durable"
     # A durable answer waits for the next flush and for Kafka's acknowledgement. After this time Kafka is out of reach.

@@ -70,3 +70,84 @@ def test_http_error_is_a_problem_document(
     assert "secret" not in answer.text
     assert ("Allow" in answer.headers) is allow
     assert titles == [document["title"]]
+
+
+INGEST = ("POST /reactions", "GET /healthz", "GET /metrics")
+REGISTRY = (
+    *("POST /clients", "GET /clients", "GET /clients/<client_id>", "DELETE /clients/<client_id>"),
+    *("GET /clients/<client_id>/<any(stream,socket,windows):path>", "POST /clients/<client_id>/tickets"),
+    *("GET /clusters", "GET /targets", "GET /healthz", "GET /metrics", "GET /", "GET /ops", "GET /page/<path:name>"),
+)
+
+
+def serving(routes: tuple[str, ...]) -> flask.testing.FlaskClient:
+    """Return a client of a stage with `routes`, each of which answers."""
+    app = flask.Flask(__name__, static_folder=None)
+    add_error_handlers(app)
+    for route in routes:
+        method, path = route.split()
+        app.add_url_rule(path, route, lambda **_: "", methods=[method])
+    return app.test_client()
+
+
+@pytest.mark.parametrize(
+    ("routes", "request_line", "advice"),
+    [
+        (INGEST, "POST /reactions/", "use POST /reactions"),
+        (INGEST, "POST /reaction", "use POST /reactions"),
+        (INGEST, "POST /Reactions", "use POST /reactions"),
+        (INGEST, "POST /api/reactions", "use POST /reactions"),
+        (INGEST, "POST /reactions/42", "use POST /reactions"),
+        (INGEST, "PUT /reaction", "use POST /reactions"),
+        (INGEST, "GET /health", "use GET /healthz"),
+        (INGEST, "HEAD /health", "use GET /healthz"),
+        (INGEST, "POST /", "use one of POST /reactions, GET /healthz, GET /metrics"),
+        (INGEST, "POST /\u2764\ufe0f", "use one of POST /reactions, GET /healthz, GET /metrics"),
+        (INGEST, "POST /clients", "use POST /clients at the registry (setting registry_port)"),
+        (
+            INGEST,
+            "GET /clients/1/stream",
+            "use GET /clients/{client_id}/stream at the registry (setting registry_port)",
+        ),
+        (INGEST, "GET /reactions", "use POST /reactions"),
+        (INGEST, "POST /healthz", "use GET /healthz"),
+        (REGISTRY, "POST /clients/", "use POST /clients"),
+        (REGISTRY, "GET /clients/", "use GET /clients"),
+        (REGISTRY, "POST /client", "use POST /clients"),
+        (REGISTRY, "GET /client", "use GET /clients"),
+        (REGISTRY, "PATCH /client", "use POST /clients or GET /clients"),
+        (REGISTRY, "DELETE /clients/42/", "use DELETE /clients/{client_id}"),
+        (REGISTRY, "GET /clients/42/strem", "use GET /clients/{client_id}/stream"),
+        (REGISTRY, "GET /clients/42/sockets", "use GET /clients/{client_id}/socket"),
+        (REGISTRY, "POST /clients/42/ticket", "use POST /clients/{client_id}/tickets"),
+        (REGISTRY, "GET /page", "use GET /page/{name}"),
+        (REGISTRY, "GET /admin", "use one of POST /clients, "),
+        (REGISTRY, "POST /reactions", "use POST /reactions at ingest (setting ingest_port)"),
+        (REGISTRY, "DELETE /clients", "use POST /clients or GET /clients or DELETE /clients/{client_id}"),
+        (REGISTRY, "PUT /clients/42", "use GET /clients/{client_id} or DELETE /clients/{client_id}"),
+        (REGISTRY, "POST /clients/42/stream", "use GET /clients/{client_id}/stream"),
+    ],
+)
+def test_unknown_route_is_answered_with_the_nearest(routes: tuple[str, ...], request_line: str, advice: str) -> None:
+    """A slash too many, a misspelling, another method, another stage: the detail names the method and the route."""
+    method, path = request_line.split()
+    answer = serving(routes).open(path, method=method)
+    known = answer.status_code == 405
+    assert known or answer.status_code == 404
+    assert ("Allow" in answer.headers) is known
+    if method != "HEAD":
+        assert f": {advice}" in answer.get_json(force=True)["detail"]
+
+
+def test_missing_file_of_a_known_route_is_not_a_wrong_route() -> None:
+    """A view that answers 404 itself keeps its own words."""
+    app = flask.Flask(__name__)
+    add_error_handlers(app)
+
+    @app.get("/page/<name>")
+    def page(name: str) -> str:
+        flask.abort(404, f"there is no file {name!r}")
+
+    answer = app.test_client().get("/page/x.js")
+    assert (answer.status_code, answer.mimetype) == (404, "application/problem+json")
+    assert answer.get_json(force=True)["detail"] == "GET '/page/x.js': there is no file 'x.js'"

@@ -322,14 +322,22 @@ def test_other_pages_get_no_cors_headers(start: Callable[..., Stage], origin: st
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/reactions", 405), ("POST", "/", 404), ("POST", "/healthz", 405)]
+    ("method", "path", "status", "advice"),
+    [
+        ("GET", "/reactions", 405, "use POST /reactions"),
+        ("POST", "/", 404, "use one of POST /reactions, GET /healthz, GET /metrics"),
+        ("POST", "/healthz", 405, "use GET /healthz"),
+        ("POST", "/reactions/", 404, "use POST /reactions"),
+        ("POST", "/reaction", 404, "use POST /reactions"),
+        ("POST", "/clients", 404, "use POST /clients at the registry"),
+    ],
 )
 def test_unknown_path_or_method_returns_a_problem_document(
-    start: Callable[..., Stage], method: str, path: str, status: int
+    start: Callable[..., Stage], method: str, path: str, status: int, advice: str
 ) -> None:
-    """404 and 405 have the same form as any other error; 405 names the allowed methods."""
+    """404 and 405 have the same form as any other error; 405 names the allowed methods, and both the nearest route."""
     answer = start().client.open(path, method=method)
-    assert_problem(answer, status, f"{method} {path!r}")
+    assert_problem(answer, status, f"{method} {path!r}", advice)
     assert ("Allow" in answer.headers) is (status == 405)
 
 
