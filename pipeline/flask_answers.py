@@ -1,18 +1,22 @@
-"""Answers of the stages that run on Flask: uncached JSON, and problem documents for refusals and HTTP errors."""
+"""Answers of the stages that run on Flask: uncached JSON, problem documents, and what pages of other origins get."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
+from pipeline.origins import PREFLIGHT, Origins, headers_for
 from pipeline.problems import CONTENT_TYPE, Refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 # A path that is less like every route than this gets the list of all routes instead of the nearest.
 LIKENESS_MIN = 0.6
@@ -30,6 +34,34 @@ def uncached_json(document: object, status: int = 200) -> flask.Response:
 def problem_response(refusal: Refusal) -> flask.Response:
     """Return the answer to a refused request."""
     return flask.Response(refusal.body(), refusal.status, refusal.headers, content_type=CONTENT_TYPE)
+
+
+def admit_origins(app: flask.Flask, origins: Origins, refused: Callable[[Refusal], object]) -> None:
+    """Answer pages of other origins as `origins` says, before Flask: their requests, preflights and errors.
+
+    `refused` is called with each refusal before it is answered. A request without `Origin` costs one look-up.
+    """
+    answer = app.wsgi_app
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return answer(environ, start_response)
+        try:
+            origins.check(origin, environ.get("HTTP_HOST", ""))
+        except Refusal as refusal:
+            refused(refusal)
+            return problem_response(refusal)(environ, start_response)
+        headers = headers_for(origin)
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return flask.Response(status=204, headers={**headers, **PREFLIGHT})(environ, start_response)
+
+        def start(status: str, given: list[tuple[str, str]], *exc_info: Any) -> Any:
+            return start_response(status, [*given, *headers.items()], *exc_info)
+
+        return answer(environ, start)
+
+    app.wsgi_app = guarded  # type: ignore[method-assign]
 
 
 def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = lambda refusal: None) -> None:
