@@ -114,7 +114,8 @@ OTHER_STAGES = (
 
 def _advice(routes: Map, method: str, path: str) -> str:
     """Return which route to use instead: the one that is most like the request's, or any of this stage's."""
-    own = list(_routes(routes))
+    # A route for WebSockets has the path of another one.
+    own = list(dict.fromkeys(_routes(routes)))
     paths = {route.path for route in own}
     likeness = {
         route: _likeness(route.path, path[:200])

@@ -146,6 +146,7 @@ async def serve(
     app = create_app(
         subscriber.fanout,
         subscriber.tokens,
+        subscriber.gate,
         subscriber.health,
         origins=Origins(values.origins, values.registry_url, values.registry_port),
         connections_max=connections_max,
