@@ -419,6 +419,25 @@ def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit:
     page.wait_for_selector('#sent.refused:has-text("there is no answer")')
 
 
+def test_page_at_an_address_that_is_not_allowed_says_what_to_set(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """The registry's own words stand on the page until it is connected."""
+    page = visit("about:blank")
+    detail = "Origin is 'http://127.0.0.1:9999': add it to the setting origins"
+    page.route(
+        "**/clients",
+        lambda route: route.fulfill(status=403, content_type="application/problem+json", json={"detail": detail}),
+    )
+    page.goto(f"{two_subscribers.registry}/")
+    page.wait_for_selector(f'#notice:has-text("{detail}")')
+    assert "Not allowed here" in page.locator("#connection").inner_text()
+    page.screenshot(path=pictures / "desk-not-allowed.png")
+    page.unroute("**/clients")
+    live(page)
+    assert page.locator("#notice").is_hidden()
+
+
 def test_the_operators_view_shows_the_chain(
     two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
 ) -> None:

@@ -85,6 +85,8 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
         response.headers["Content-Security-Policy"] = policy(values, flask.request.host, urls)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
+        # A browser keeps some of these; a page of another origin must not get one without its CORS headers.
+        response.vary.add("Origin")
         return response
 
     return pages
@@ -106,6 +108,7 @@ def policy(values: Settings, host: str, subscriber_urls: Iterable[str] = ()) -> 
     names = dict.fromkeys((hostname(host), *(urlsplit(url).hostname or "" for url in subscriber_urls)))
     sources = ["'self'"]
     if all(name and ":" not in name for name in names):
+        # A host without a scheme means http and https only.
         sources += [source for name in names for source in (f"{name}:*", f"ws://{name}:*")]
     else:
         # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host.

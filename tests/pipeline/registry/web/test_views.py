@@ -88,10 +88,11 @@ def test_every_route_has_its_type_and_security_headers(chain: Chain, path: str, 
     assert answer.status_code == 200
     assert kind in answer.mimetype
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Vary"] == "Origin"
     directives = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
     assert directives["default-src"] == "'none'"
     assert directives["script-src"] == directives["style-src"] == "'self'"
-    assert directives["connect-src"] == "'self' 127.0.0.1:* ws://127.0.0.1:*"
+    assert directives["connect-src"] == "'self' 127.0.0.1:* ws://127.0.0.1:* wss://127.0.0.1:*"
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
@@ -146,8 +147,18 @@ def test_page_may_connect_to_subscribers_of_other_names(chain: Chain) -> None:
     for host in ("localhost", "127.0.0.1", "live.example"):
         answer = chain.get("/", host=f"{host}:8080")
         assert answer.status_code == 200
-        sources = f"'self' {host}:* ws://{host}:* a:* ws://a:* b:* ws://b:*"
+        sources = " ".join(["'self'", *(f"{name}:* ws://{name}:* wss://{name}:*" for name in (host, "a", "b"))])
         assert f"connect-src {sources};" in answer.headers["Content-Security-Policy"]
+
+
+def test_refused_page_is_loaded_and_learns_why(chain: Chain) -> None:
+    """Behind a tunnel the page has another port: its scripts load, and POST /clients names the setting."""
+    tunnel = {"host": "127.0.0.1:9999", "Origin": "http://127.0.0.1:9999"}
+    for path in ("/page/main.js", "/page/ops.js", "/page/settings.json"):
+        assert chain.get(path, **tunnel).status_code == 200
+    answer = chain.http.post("/clients", headers={"Host": tunnel["host"], "Origin": tunnel["Origin"]})
+    assert answer.status_code == 403
+    assert "add http://127.0.0.1:9999 to the setting origins" in answer.get_json()["detail"]
 
 
 def test_settings_have_urls_and_the_first_window_to_replay(chain: Chain) -> None:
@@ -178,13 +189,13 @@ def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
 @pytest.mark.parametrize(
     ("given", "host", "url", "connect"),
     [
-        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:* ws://10.0.0.7:*"),
+        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:* ws://10.0.0.7:* wss://10.0.0.7:*"),
         ("", "[::1]:8080", "http://[::1]:8000", "'self' http: https: ws: wss:"),
         (
             "https://in.example:444/x/",
             "live.example",
             "https://in.example:444/x",
-            "'self' live.example:* ws://live.example:* https://in.example:444",
+            "'self' live.example:* ws://live.example:* wss://live.example:* https://in.example:444",
         ),
         ("", "", "http://127.0.0.1:8000", "'self' http: https: ws: wss:"),
     ],
