@@ -109,7 +109,7 @@ def policy(values: Settings, host: str, subscriber_urls: Iterable[str] = ()) -> 
     sources = ["'self'"]
     if all(name and ":" not in name for name in names):
         # A host without a scheme means http and https only.
-        sources += [source for name in names for source in (f"{name}:*", f"ws://{name}:*")]
+        sources += [f"{scheme}{name}:*" for name in names for scheme in ("", "ws://", "wss://")]
     else:
         # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host.
         sources += ["http:", "https:", "ws:", "wss:"]
