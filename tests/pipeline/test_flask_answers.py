@@ -96,7 +96,7 @@ def serving(routes: tuple[str, ...]) -> flask.testing.FlaskClient:
     [
         (INGEST, "POST /reactions/", "use POST /reactions"),
         (INGEST, "POST /reaction", "use POST /reactions"),
-        (INGEST, "POST /Reactions", "use POST /reactions"),
+        (INGEST, "POST /REACTIONS", "use POST /reactions"),
         (INGEST, "POST /api/reactions", "use POST /reactions"),
         (INGEST, "POST /reactions/42", "use POST /reactions"),
         (INGEST, "PUT /reaction", "use POST /reactions"),
