@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -174,6 +175,30 @@ def test_log_lines_are_json_objects() -> None:
     assert {line["stage"] for line in lines} == {"ingest"}
     assert all(line["timestamp"].endswith("Z") and line["logger"] for line in lines)
     assert "ZeroDivisionError" in json.dumps(lines[2])
+
+
+def test_log_lines_are_readable_on_a_terminal() -> None:
+    """No JSON, and no colour."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", LOGGING, "info"], cwd=REPOSITORY, stderr=theirs) as process:
+        process.wait(DEADLINE_S)
+    os.close(theirs)
+    text = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "flushed" in text
+    assert "reactions=12" in text
+    assert text.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert not {"{", "\x1b"} & set(text)
+
+
+def test_log_lines_of_threads_name_the_stage() -> None:
+    """As those of the main thread do."""
+    threaded = LOGGING.replace('log.debug("hidden", detail=1)', "import threading") + (
+        "thread = threading.Thread(target=log.info, args=('threaded',))\nthread.start()\nthread.join()\n"
+    )
+    with python(threaded, "info") as process:
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert json.loads(errors.splitlines()[-1])["stage"] == "ingest"
 
 
 def test_log_level_hides_less_severe_lines() -> None:
