@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import logs, settings
 from pipeline.errors import EmoStreamError
-from pipeline.supervisor.scaling import scale
-from pipeline.supervisor.supervisor import Supervisor
+from pipeline.supervisor import reports
 
 # These settings belong to one process of several, so they are options of that process only.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
 SUBSCRIBERS_MAX = 100
+# As a shell reports a command that Ctrl-C ended.
+INTERRUPTED = 130
+# At level info only what the chain's own stages do is worth a line.
+QUIET_AT_INFO = ("circus", "tornado", "pipeline.cluster_routes")
 USAGE = """usage: python -m pipeline up [--help]      start the whole chain and keep it running
        python -m pipeline scale [--help]   add or remove subscribers and clusters while it runs"""
 
@@ -31,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         command(arguments[1:])
     except EmoStreamError as error:
         sys.exit(f"pipeline {arguments[0]}: {error}")
+    except KeyboardInterrupt:
+        print(f"pipeline {arguments[0]}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _up(arguments: Sequence[str]) -> None:
@@ -49,7 +57,16 @@ def _up(arguments: Sequence[str]) -> None:
         help="give up if the chain is not ready after this time, seconds",
     )
     values, options = settings.parse(line, arguments)
-    logs.configure("up", "warning" if values.log_level == "info" else values.log_level)
+    started_s = time.monotonic()
+    logs.configure(
+        "up", values.log_level, reports.readable(lambda: time.monotonic() - started_s, otherwise=logs.READABLE)
+    )
+    if values.log_level == "info":
+        for name in QUIET_AT_INFO:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # Not at the top: it takes a while, in which Ctrl-C must end in one line as well.
+    from pipeline.supervisor.supervisor import Supervisor
+
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
 
 
@@ -79,6 +96,8 @@ def _scale(arguments: Sequence[str]) -> None:
     )
     values, options = settings.parse(line, arguments)
     logs.configure("scale", "warning" if values.log_level == "info" else values.log_level)
+    from pipeline.supervisor.scaling import scale
+
     done = scale(Path(values.run_dir).resolve(), values.cluster, options.count, options.timeout_s)
     print(json.dumps(done), flush=True)
 
