@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def _up(arguments: Sequence[str]) -> None:
     line.add_argument("--ready-file", type=Path, metavar="FILE", help="also write the line of JSON to FILE")
     line.add_argument(
         "--ready-timeout-s",
-        type=float,
+        type=_seconds,
         default=120.0,
         metavar="X",
         help="give up if the chain is not ready after this time, seconds",
@@ -89,7 +90,7 @@ def _scale(arguments: Sequence[str]) -> None:
     )
     line.add_argument(
         "--timeout-s",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="X",
         help="give up if the chain is not scaled after this time, seconds",
@@ -106,6 +107,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= SUBSCRIBERS_MAX):
         raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to {SUBSCRIBERS_MAX}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a finite number above 0")
+    return seconds
 
 
 COMMANDS = {"up": _up, "scale": _scale}

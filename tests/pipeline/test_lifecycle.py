@@ -82,6 +82,7 @@ def test_emostream_error_exits_with_one_line() -> None:
 WAITING = """
 from pipeline import lifecycle
 stop = lifecycle.stop_event()
+stop.is_set()
 print("waiting", flush=True)
 stop.wait()
 print("flushed", flush=True)
@@ -97,6 +98,36 @@ def test_signal_sets_the_stop_event(signum: signal.Signals) -> None:
         process.send_signal(signum)
         output, _ = process.communicate(timeout=DEADLINE_S)
         assert (output, process.returncode) == ("flushed\n", 0)
+
+
+STARTING = """
+import sys, time
+from pipeline import lifecycle
+
+def body():
+    stop = lifecycle.stop_event() if sys.argv[1] == "handles signals" else None
+    try:
+        print("starting", flush=True)
+        time.sleep(600)
+    finally:
+        print("closed", flush=True)
+
+lifecycle.run_main("stage", body)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "signum"),
+    [("handles signals", signal.SIGTERM), ("handles signals", signal.SIGINT), ("not yet", signal.SIGINT)],
+)
+def test_stage_that_still_starts_ends_at_once(how: str, signum: signal.Signals) -> None:
+    """It may wait for Kafka for a long time; what it has opened is closed. No traceback."""
+    with python(STARTING, how) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "starting\n"
+        process.send_signal(signum)
+        assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
+        assert process.returncode == 0
 
 
 WATCHERS = """
