@@ -11,15 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import logs, settings
+from pipeline import lifecycle, logs, settings
 from pipeline.errors import EmoStreamError
 from pipeline.supervisor import reports
 
 # These settings belong to one process of several, so they are options of that process only.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
 SUBSCRIBERS_MAX = 100
-# As a shell reports a command that Ctrl-C ended.
-INTERRUPTED = 130
 # At level info only what the chain's own stages do is worth a line.
 QUIET_AT_INFO = ("circus", "tornado", "pipeline.cluster_routes")
 USAGE = """usage: python -m pipeline up [--help]      start the whole chain and keep it running
@@ -39,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"pipeline {arguments[0]}: {error}")
     except KeyboardInterrupt:
         print(f"pipeline {arguments[0]}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(lifecycle.INTERRUPTED)
 
 
 def _up(arguments: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
 PARENT_POLL_S = 0.5
+# The exit status of a command that Ctrl-C ended, as a shell reports it.
+INTERRUPTED = 130
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 
@@ -78,14 +80,14 @@ def stop_event() -> threading.Event:
 def run_main(prog: str, body: Callable[[], None]) -> None:
     """Run a stage's body; an EmoStreamError ends the process with status 1 and its message on one line.
 
-    Ctrl-C before the stage handles signals ends it with status 0.
+    Ctrl-C before the stage handles signals ends it with INTERRUPTED.
     """
     try:
         body()
     except EmoStreamError as error:
         sys.exit(f"{prog}: {error}")
     except KeyboardInterrupt:
-        sys.exit(0)
+        sys.exit(INTERRUPTED)
 
 
 def claim_port(host: str, port: int, setting: str) -> int:
