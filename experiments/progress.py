@@ -51,7 +51,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif kind is None:
-            _write(f"done after {_interval(time.monotonic() - self._begun_s)}")
+            write(f"done after {_interval(time.monotonic() - self._begun_s)}")
 
     def begin(self, words: str, expected_s: float) -> None:
         """Show a new activity that should take `expected_s`; what was expected of the one before it is done."""
@@ -66,7 +66,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
-            _write(text)
+            write(text)
 
     def _set(self, words: str, done_s: float, upto_s: float) -> None:
         with self._lock:
@@ -93,7 +93,7 @@ class Progress:
             self._bar.set_description_str(words)
         else:
             spent, left = _interval(now_s - self._begun_s), _interval(self._total_s - done_s)
-            _write(f"{words}: {100 * done_s / self._total_s:.0f} %, {spent} so far, about {left} left")
+            write(f"{words}: {100 * done_s / self._total_s:.0f} %, {spent} so far, about {left} left")
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]
@@ -119,6 +119,8 @@ def _interval(seconds: float) -> str:
     return str(tqdm.format_interval(round(seconds)))
 
 
-def _write(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write a line with the time of day, by default to standard error."""
+    stream = stream or sys.stderr
+    stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    stream.flush()

@@ -94,6 +94,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     parameters = checked(notebook, given)
     executed = run_dir / "executed.ipynb"
     shown = stderr or sys.stderr
+    progress.write(f"starting {notebook.name}", shown)
     try:
         with progress.shown_by(shown):
             papermill.execute_notebook(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -35,9 +36,15 @@ class StopSignals:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[str], Any]) -> None:
         self._loop = loop
+        parent = os.getppid()
+
+        def on_signal(name: str) -> None:
+            # lifecycle.follow_parent sends the signal then.
+            stop(name if os.getppid() == parent else "its parent process has ended")
+
         for number in STOP_SIGNALS:
             if not is_ignored(number):
-                loop.add_signal_handler(number, stop, number.name)
+                loop.add_signal_handler(number, on_signal, number.name)
 
     def stop(self) -> None:
         """Ignore the signals from now on: this process ends, and a late Ctrl-C must not change how. For Circus."""

@@ -43,5 +43,6 @@ def _read(path: Path, begin: int) -> str:
         with path.open("rb") as file:
             file.seek(max(begin, _size(path) - TAIL_BYTES))
             return file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
+        # Also for a log that somebody has removed: the report of a death matters more.
         return ""
