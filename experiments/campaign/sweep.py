@@ -103,9 +103,9 @@ def _carry_out(campaign: Campaign, run: Planned, progress: Progress) -> None:
         progress.note(f"{run_dir.name}  {run.level}: failed, will be repeated: {error}")
         return
     words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
-    # The reasons stay with the verdict that they explain.
-    verdict = f"{finished.run}  block {finished.block}  {finished.level}: {words}"
-    progress.note("\n  ".join([verdict, *finished.reasons]))
+    progress.note(f"{finished.run}  block {finished.block}  {finished.level}: {words}")
+    for reason in finished.reasons:
+        progress.note(f"  {reason}")
 
 
 def execute(design: Design, run: Planned, run_dir: Path) -> Path:
