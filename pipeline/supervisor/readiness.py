@@ -53,8 +53,8 @@ class Lack(NamedTuple):
 class Readiness:
     """Follows which stages are ready, and logs each that becomes ready or comes back.
 
-    A stage that passes on windows is ready when it has passed on the first one; Kafka when it answers; and every stage
-    only while it answers `/healthz`, at its URL in `urls` (name → URL) or, a subscriber, at the URL that it announces.
+    A stage that passes on windows is ready when it has passed on the first one, Kafka when it answers. Besides, a
+    subscriber has to announce itself, and every other stage to answer `/healthz` at its URL in `urls` (name → URL).
     `started_s` is when the chain began to start, in the time of time.monotonic().
     `await_first_window` and `watch` run in one thread, the other methods in any.
     """
@@ -87,10 +87,9 @@ class Readiness:
         self._announcements: Reader | None = None
         self._changed = threading.Event()
 
-    def add(self, stage: Stage, url: str | None) -> None:
+    def add(self, stage: Stage, urls: Mapping[str, str]) -> None:
         """Follow a stage that was added to the running chain, where the next window may be far away."""
-        if url is not None:
-            self._urls[stage.name] = url
+        self._urls |= urls
         self._passed.add(stage.name)
         self._waiting[stage.name] = stage
         self._changed.set()
@@ -119,11 +118,11 @@ class Readiness:
             while self._waiting and not stop.is_set() and time.monotonic() < deadline_s:
                 if windows is None:
                     windows = self._probed(stack)
-                    continue
-                if self._first is None:
+                elif self._first is None:
                     found = readable(windows.poll(POLL_S), decode_window, "window")
                     self._first = next((window for _, window in found), None)
-                self._look()
+                if windows is not None:
+                    self._look()
                 stop.wait(POLL_S)
         self._release()
         return None if self._waiting else [self._latest[subscriber] for subscriber in self._expected]
@@ -146,12 +145,12 @@ class Readiness:
     def _lack(self, stage: Stage) -> Lack:
         if stage.name == KAFKA.name:
             return Lack(f"does not answer at {self._settings.kafka}", "")
-        if stage.module == "pipeline.subscriber" and self._url(stage) is None:
+        if stage.module == "pipeline.subscriber" and self._announced_url(stage) is None:
             return Lack("has not announced itself", KAFKA.name)
         if stage.name not in self._passed:
             cluster = stage.arguments[1] if stage.module == "pipeline.subscriber" else ""
             return Lack("has not passed on a first window", AFTER[stage.module].format(cluster))
-        return Lack(f"does not answer at {self._url(stage)}/healthz", KAFKA.name)
+        return Lack(f"does not answer at {self._urls.get(stage.name)}/healthz", KAFKA.name)
 
     def _probed(self, stack: ExitStack) -> Reader | None:
         """Send the probe; return a reader of the windows from before it, or None if Kafka does not answer yet."""
@@ -214,15 +213,14 @@ class Readiness:
             if not self._has_passed_on(stage):
                 return None
             self._passed.add(stage.name)
-        url = self._url(stage)
-        if url is None:
-            # Only a subscriber's is not known beforehand.
-            return None if stage.module == "pipeline.subscriber" else ""
-        return url if _answers(f"{url}/healthz") else None
+        if stage.module == "pipeline.subscriber":
+            # Its URL may be that of a proxy, which need not be reached from here.
+            return self._announced_url(stage)
+        url = self._urls.get(stage.name, "")
+        return url if not url or _answers(f"{url}/healthz") else None
 
-    def _url(self, stage: Stage) -> str | None:
-        if stage.module != "pipeline.subscriber":
-            return self._urls.get(stage.name)
+    def _announced_url(self, stage: Stage) -> str | None:
+        """Return the URL that a subscriber has announced since its last death, if any."""
         announcement = self._latest.get(_subscriber(stage))
         death = self._deaths.get(stage.name)
         if announcement is None or (death is not None and announcement.announced_ns < death.epoch_ns):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tornado.ioloop import PeriodicCallback
 
@@ -84,14 +85,20 @@ class Supervisor:
             sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
             try:
                 plan = stages(settings, broker_port, str(run_dir / "kafka"))
-                plan, urls = metrics_ports.with_ports(plan, self._given)
-                urls = {**_server_urls(settings), **urls}
+                plan, metrics_urls = metrics_ports.with_ports(plan, self._given)
+                urls = {
+                    "ingest": url_of(settings.host, settings.ingest_port),
+                    "registry": settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port),
+                    **metrics_urls,
+                }
                 arbiter = self._arbiter(plan, settings, sockets)
                 bus = KafkaBus(settings.kafka, settings.kafka_wait_s if broker_port is None else ATTEMPT_S)
                 feed_bus = (
                     KafkaBus(settings.feed_kafka, settings.kafka_wait_s) if settings.feed_bootstrap_servers else bus
                 )
-                self._readiness = Readiness(settings, plan, urls, bus, feed_bus, started_s)
+                self._readiness = Readiness(
+                    settings, plan, _local_urls(settings, metrics_urls), bus, feed_bus, started_s
+                )
 
                 def publish(announcements: Sequence[Announcement]) -> None:
                     ready_s = time.monotonic() - started_s
@@ -142,7 +149,7 @@ class Supervisor:
                 # A stage that was removed by scaling and is added again has not died.
                 self._deaths.forget(stage.name)
                 (stage,), urls = metrics_ports.with_ports([stage], settings)
-                self._readiness.add(stage, urls.get(stage.name))
+                self._readiness.add(stage, _local_urls(settings, urls))
             watcher: StageWatcher = StageWatcher.load_from_config(
                 {
                     "name": stage.name,
@@ -265,12 +272,11 @@ class Supervisor:
             ) from error
 
 
-def _server_urls(settings: Settings) -> dict[str, str]:
-    """Return the URLs of the stages with a server at a port that is known beforehand."""
-    return {
-        "ingest": url_of(settings.host, settings.ingest_port),
-        "registry": settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port),
-    }
+def _local_urls(settings: Settings, metrics_urls: Mapping[str, str]) -> dict[str, str]:
+    """Return the URLs at which this machine reaches the stages with a server, whatever is in front of it."""
+    ports = {name: urlsplit(url).port or 0 for name, url in metrics_urls.items()}
+    ports |= {"ingest": settings.ingest_port, "registry": settings.registry_port}
+    return {name: url_of(settings.host, port) for name, port in ports.items()}
 
 
 def _endpoints(

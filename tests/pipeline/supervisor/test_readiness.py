@@ -84,7 +84,7 @@ class Chain:
 @pytest.fixture(autouse=True)
 def healthy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Return the URLs of the stages that answer /healthz; a test may change them."""
-    urls = {"http://1", "http://2", "http://ingest"}
+    urls = {"http://ingest"}
     monkeypatch.setattr(readiness, "_answers", lambda url: url.removesuffix("/healthz") in urls)
     monkeypatch.setattr(readiness, "BACK_AFTER_S", 0.0)
     return urls
@@ -213,7 +213,7 @@ def test_stage_that_died_is_back_when_it_answers_again(healthy: set[str]) -> Non
         added = replace(
             by_name["subscriber-2-1"], name="subscriber-3-1", arguments=("--cluster", "3", "--subscriber", "1")
         )
-        found.add(added, None)
+        found.add(added, {})
         until(lambda: set(found.lacking()) == {"subscriber-3-1"}, "the new one is missing")
         found.remove("subscriber-3-1")
         assert found.lacking() == {}
