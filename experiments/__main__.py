@@ -13,6 +13,7 @@ from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
+from pipeline import logs
 from pipeline.errors import EmoStreamError, SettingError
 
 SUITES = ("chain", "ingest", "load", "analysis", "delivery")
@@ -210,4 +211,6 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    # Without this, warnings of the bus would be printed among the results.
+    logs.configure("experiments", "warning")
     main()

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from jupyter_client.manager import AsyncKernelManager
 
-from experiments import files, parameters, text_files
+from experiments import files, parameters, progress, text_files
 from pipeline import errors
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -176,17 +176,20 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
 
     values = prepared(notebook, given)
     executed = run_dir / "executed.ipynb"
+    shown = stderr or sys.stderr
+    progress.write(f"starting {notebook.name}", shown)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            {**values, "run_dir": str(run_dir)},
-            cwd=str(_working_directory(notebook)),
-            progress_bar=False,
-            stderr_file=stderr or sys.stderr,
-            kernel_name="python3",
-            kernel_manager_class=LocalKernel,
-        )
+        with progress.shown_by(shown):
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                {**values, "run_dir": str(run_dir)},
+                cwd=str(_working_directory(notebook)),
+                progress_bar=False,
+                stderr_file=shown,
+                kernel_name="python3",
+                kernel_manager_class=LocalKernel,
+            )
     except PapermillExecutionError as error:
         # The class of an error that is raised on purpose says nothing to a reader; its message says all.
         kind = "" if hasattr(errors, error.ename) else f"{error.ename}: "
