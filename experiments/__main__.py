@@ -129,8 +129,15 @@ def _line() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
+    given = dict(options.parameters)
+    if len(given) < len(options.parameters):
+        names = [name for name, _ in options.parameters]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingError(f"parameter {twice} is given {names.count(twice)} times: keep one `-p {twice}`")
+    # A run that cannot be measured leaves no directory.
+    notebook.prepared(options.notebook, given)
     run_dir = notebook.new_run(options.reports.resolve() / options.campaign)
-    print(notebook.execute(options.notebook, dict(options.parameters), run_dir))
+    print(notebook.execute(options.notebook, given, run_dir))
     return 0
 
 

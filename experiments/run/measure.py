@@ -11,14 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import files, ledger
-from experiments.analysis import verdict
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load import sender_processes
+from experiments.load.plan import replayed_from_ms
 from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.run import chain, machine_lock, manifest, read_back, usage
 from experiments.run.drive import drive
+from experiments.run.rehearsal import rehearse
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
@@ -43,13 +44,14 @@ def measure(parameters: Parameters, run_dir: Path) -> Result:
     Raises EmoStreamError when the chain, the load or the receivers fail; everything recorded until then stays in
     `run_dir`.
     """
-    # An unknown objective is refused before the run, not after it.
-    verdict.objectives(parameters.limits())
+    # Refused before a chain starts, not after it. Without a root, a recording is sought from the current directory.
+    rehearse(parameters, Path())
     run_dir.mkdir(parents=True, exist_ok=True)
     about = manifest.manifest(asdict(parameters)) | {
         "run": run_dir.name,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "regenerate": parameters.command(),
+        **replayed_from_ms(parameters),
         "generator_scheduling": sender_processes.scheduling(),
     }
     with ExitStack() as whole:
