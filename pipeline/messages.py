@@ -92,8 +92,9 @@ class Window(msgspec.Struct, frozen=True):
 class Registration(msgspec.Struct, frozen=True):
     """A client's assignment, kept in the compacted `client-registry` under its id; a null record ends it.
 
-    Only the token's SHA-256 is kept: a reader of the topic cannot open a stream with it. `asked` is the cluster that
-    the client requested, or None: the client is sent to another cluster only while that one has no live subscriber.
+    Of the token only the SHA-256 is kept, which is also the key of the client's tickets (pipeline.tickets). `asked` is
+    the cluster that the client requested, or None: the client is sent to another cluster only while that one has no
+    live subscriber.
     """
 
     client_id: str

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import WebsocketMismatch
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 from pipeline.flask_answers import add_error_handlers, problem_response, uncached_json
+from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.registry.client_routes import client_routes
 from pipeline.registry.refusals import kafka_unreachable
@@ -47,6 +49,11 @@ def create_app(
     @app.errorhandler(BufferFullError)
     def on_kafka_error(error: Exception) -> flask.Response:
         return problem_response(kafka_unreachable(error))
+
+    @app.errorhandler(WebsocketMismatch)
+    def on_websocket_mismatch(_error: Exception) -> flask.Response:
+        reason = "no WebSocket is served at this path: register with transport websocket, and open its stream_url"
+        return problem_response(Refusal(400, "Bad Request", f"{flask.request.path[:200]!a}: {reason}"))
 
     add_error_handlers(app)
     registrations.meters.attach(app)

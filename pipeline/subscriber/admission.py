@@ -10,18 +10,17 @@ from aiohttp import hdrs, web
 from pipeline.errors import MessageError
 from pipeline.origins import same_host
 from pipeline.problems import Refusal
+from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, begin_event, parse_event_id, reset_event
-from pipeline.tokens import COOKIE, Tokens, bearer, matches
-
-SSE_TYPE = "text/event-stream"
-LAST_EVENT_ID = "Last-Event-ID"
+from pipeline.tickets import FIELD, TicketGate
+from pipeline.tokens import COOKIE, Tokens, matches, request_token
 
 
-def request_token(request: web.Request) -> str | None:
-    """Return the token that a request carries: a Bearer header, else the client's cookie; never one in the URL."""
-    authorization = request.headers.get(hdrs.AUTHORIZATION)
-    return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
+def request_ticket(request: web.Request) -> str | None:
+    """Return the ticket that a request carries; a redirect adds it at the end, after what a client may have sent."""
+    tickets = request.query.getall(FIELD, [])
+    return tickets[-1] if tickets else None
 
 
 def cors_headers(request: web.Request) -> dict[str, str]:
@@ -38,9 +37,12 @@ class Admission:
     both are waited for up to `patience_s`.
     """
 
-    def __init__(self, fanout: Fanout, tokens: Tokens, connections_max: int, patience_s: float) -> None:
+    def __init__(
+        self, fanout: Fanout, tokens: Tokens, gate: TicketGate, connections_max: int, patience_s: float
+    ) -> None:
         self._fanout = fanout
         self._tokens = tokens
+        self._gate = gate
         self._connections_max = connections_max
         self._patience_s = patience_s
         self._open = 0
@@ -62,23 +64,28 @@ class Admission:
             self._open -= 1
 
     async def authenticate(self, request: web.Request) -> str:
-        """Return the id of the client whose token `request` carries. Raises Refusal."""
+        """Return the id of the client whose ticket or token `request` carries; a ticket is used up. Raises Refusal."""
         client_id = request.match_info["client_id"]
-        token = request_token(request)
-        if token is None:
+        ticket = request_ticket(request)
+        token = request_token(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(COOKIE))
+        if ticket is None and token is None:
             raise Refusal(
                 401,
                 "Token missing",
-                "send the token of POST /clients as 'Authorization: Bearer <token>'",
+                "the request has neither a ticket nor a token. HTTP libraries drop Authorization at a redirect to "
+                "another port: open the stream_url of POST /clients, whose redirect carries a ticket, or send the "
+                "token here as 'Authorization: Bearer <token>'",
                 headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
             )
         digest = await self._tokens.find(client_id, self._patience_s)
         if digest is None:
             # An EventSource that had this stream would reconnect for ever: 204 stops it (WHATWG HTML, section 9.2.1).
-            if LAST_EVENT_ID in request.headers and SSE_TYPE in request.headers.get(hdrs.ACCEPT, ""):
+            if LAST_EVENT_ID in request.headers and MEDIA_TYPE in request.headers.get(hdrs.ACCEPT, ""):
                 raise Refusal(204, "No such client", f"client {client_id[:80]!a} is not registered any more")
             raise Refusal(404, "No such client", f"client {client_id[:80]!a} is not registered: POST /clients first")
-        if not matches(digest, token):
+        if ticket is not None:
+            self._gate.redeem(ticket, client_id, digest)
+        elif token is None or not matches(digest, token):
             raise Refusal(403, "Wrong token", f"the token is not that of client {client_id[:80]!a}: send its own")
         return client_id
 

@@ -16,7 +16,8 @@ from pipeline.subscriber.event_stream import serve_event_stream
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.polling import serve_poll
 from pipeline.subscriber.process import trim_heap
-from pipeline.subscriber.websocket import serve_websocket
+from pipeline.subscriber.websocket import refuse_browser, serve_websocket
+from pipeline.tickets import TicketGate
 from pipeline.tokens import Tokens
 
 PATIENCE_S = 2.0
@@ -60,6 +61,7 @@ def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
 def create_app(
     fanout: Fanout,
     tokens: Tokens,
+    gate: TicketGate,
     health: Callable[[], dict[str, object]],
     *,
     connections_max: int,
@@ -70,7 +72,7 @@ def create_app(
 
     `GET /healthz` answers with `health()`.
     """
-    admission = Admission(fanout, tokens, connections_max, patience_s)
+    admission = Admission(fanout, tokens, gate, connections_max, patience_s)
 
     def handler_of(transport: Transport) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
@@ -80,6 +82,10 @@ def create_app(
             except ConnectionResetError:
                 # The client left before its stream started, and gets no answer.
                 return web.Response(status=503)
+            except Refusal as refusal:
+                if transport is not serve_websocket:
+                    raise
+                return await refuse_browser(request, refusal)
 
         return serve
 

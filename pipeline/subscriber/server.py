@@ -145,6 +145,7 @@ async def serve(
     app = create_app(
         subscriber.fanout,
         subscriber.tokens,
+        subscriber.gate,
         subscriber.health,
         connections_max=connections_max,
         heartbeat_s=values.heartbeat_s,

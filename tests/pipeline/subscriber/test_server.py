@@ -6,8 +6,10 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from secrets import token_hex
 from typing import Any
 
 import aiohttp
@@ -34,6 +36,7 @@ from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.process import fastest_loop
 from pipeline.subscriber.server import serve
 from pipeline.subscriber.state import Subscriber
+from pipeline.tickets import issue
 from pipeline.tokens import token_sha256
 from tests.harness.waiting import until_async
 
@@ -280,6 +283,103 @@ def test_missing_token_returns_401_and_wrong_token_403() -> None:
             f"{live.url}/clients/x/stream", headers={"Cookie": "emostream_token=token-x"}
         ) as answer:
             assert answer.status == 200
+
+    run(scenario)
+
+
+def ticket(client_id: str, subscriber: str = "1/1", age_s: float = 0) -> str:
+    """Return a ticket as the registry issues it."""
+    now_ns = time.time_ns() - int(age_s * 1e9)
+    return issue(token_sha256(f"token-{client_id}"), client_id, subscriber, now_ns, token_hex(8))
+
+
+@pytest.mark.parametrize("path", ["stream", "windows?after=earliest", "socket"])
+def test_ticket_opens_one_connection(path: str) -> None:
+    """It needs neither header nor cookie. Used again, it is refused, and the open stream continues."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.publish(1)
+        await live.until(lambda health: health["last_event_id"] == "e:1")
+        url = f"{live.url}/clients/x/{path}{'&' if '?' in path else '?'}ticket={ticket('x')}"
+        opening = live.http.ws_connect(url) if path == "socket" else live.http.get(url)
+        async with opening as opened:
+            if path == "socket":
+                assert json.loads(await opened.receive_str())["id"] == "e:1"
+            else:
+                assert opened.status == 200
+            async with live.http.get(url.replace("socket", "stream")) as again:
+                assert again.status == 401
+                assert "ticket was used before" in (await again.json(content_type=None))["detail"]
+            assert (await live.health())["clients"] == (path != "windows?after=earliest")
+
+    run(scenario)
+
+
+def test_refused_ticket_names_the_reason_and_affects_nobody() -> None:
+    """Used, expired, another client's, another subscriber's, malformed; each ticket stays valid where it belongs."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        for_y = ticket("y")
+        async with live.watch("x") as x:
+            await x.greeted()
+            for text, status, title in (
+                (ticket("x", age_s=10.5), 401, "Ticket expired"),
+                (for_y, 403, "Another client's ticket"),
+                (ticket("x", "1/2"), 403, "Another subscriber's ticket"),
+                (ticket("x")[:-1], 401, "Malformed ticket"),
+                ("", 401, "Malformed ticket"),
+                ("token-x", 401, "Malformed ticket"),
+            ):
+                got, problem = await live.refusal("x", f"?ticket={text}")
+                assert (got, problem["title"]) == (status, title)
+            live.publish(1)
+            assert await x.ids(1) == ["e:1"]
+        async with live.http.get(f"{live.url}/clients/y/stream?ticket={for_y}") as answer:
+            assert answer.status == 200
+
+    run(scenario)
+
+
+def test_ticket_decides_before_header_and_cookie() -> None:
+    """A library that keeps the header at a redirect is admitted by the ticket; the last of several tickets counts."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        wrong = {"Authorization": "Bearer wrong", "Cookie": "emostream_token=wrong"}
+        query = f"?ticket=old&after=e:1&ticket={ticket('x')}"
+        async with live.http.get(f"{live.url}/clients/x/stream{query}", headers=wrong) as answer:
+            assert answer.status == 200
+        assert (await live.refusal("x", "?ticket=old", Authorization="Bearer token-x"))[0] == 401
+
+    run(scenario)
+
+
+def test_ticket_of_a_deleted_client_opens_nothing() -> None:
+    """404, or 204 for an EventSource that would come back for ever."""
+
+    async def scenario(live: Live) -> None:
+        status, problem = await live.refusal("x", f"?ticket={ticket('x')}")
+        assert (status, problem["title"]) == (404, "No such client")
+        event_source = {"Accept": "text/event-stream", "Last-Event-ID": "e:1"}
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        async with live.http.get(url, headers=event_source) as answer:
+            assert answer.status == 204
+
+    run(scenario, patience_s=0.1)
+
+
+def test_missing_token_is_explained() -> None:
+    """The usual cause is a library that dropped the token at the redirect."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        status, problem = await live.refusal("x")
+        assert status == 401
+        assert "HTTP libraries drop Authorization at a redirect" in problem["detail"]
+        assert "open the stream_url" in problem["detail"]
 
     run(scenario)
 
