@@ -21,6 +21,9 @@ EMOJI_MAX = 64
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
 
+FEED_START = "earliest"
+"""The id before a feed's first window."""
+
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
     """What a client posts: the user, the emoji and the event time (with a zone)."""
