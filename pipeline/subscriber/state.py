@@ -46,7 +46,7 @@ class Subscriber:
         self.tokens = Tokens()
         self.gate = TicketGate(self.id.key, clock_ns)
         self._stage = self.id.stage
-        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens)
+        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens, self.gate)
         self._clock_ns = clock_ns
         self._newest = HighWater()
         self._feed_offset: int | None = None
