@@ -25,11 +25,6 @@ def bearer(authorization: str) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def request_token(authorization: str | None, cookie: str | None) -> str | None:
-    """Return the token in a request's `Authorization` header, or without that header in its cookie COOKIE."""
-    return bearer(authorization) if authorization else cookie or None
-
-
 class Tokens:
     """The digest of every registered client's token, from the topic `client-registry`."""
 

@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.messages import Transport
 from pipeline.problems import Refusal
-from pipeline.tokens import COOKIE, request_token
+from pipeline.tokens import COOKIE, bearer
 
 PAGE_MAX = 10_000
 BODY_HELP = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, both optional, or no body'
@@ -61,8 +61,11 @@ def page_of(request: flask.Request) -> tuple[str, int]:
 
 def token_of(request: flask.Request, or_cookie: bool = False) -> str:
     """Return the token of the `Authorization` header, or without that header the one in the client's cookie."""
-    token = request_token(request.headers.get("Authorization"), request.cookies.get(COOKIE) if or_cookie else None)
-    if token is None:
+    authorization = request.headers.get("Authorization", "")
+    token = bearer(authorization)
+    if or_cookie and not authorization:
+        token = request.cookies.get(COOKIE)
+    if not token:
         raise Refusal(
             401,
             "Token missing",

@@ -14,7 +14,13 @@ from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, begin_event, parse_event_id, reset_event
 from pipeline.tickets import FIELD, TicketGate
-from pipeline.tokens import COOKIE, Tokens, matches, request_token
+from pipeline.tokens import COOKIE, Tokens, bearer, matches
+
+
+def request_token(request: web.Request) -> str | None:
+    """Return the token that a request carries: a Bearer header, else the client's cookie; never one in the URL."""
+    authorization = request.headers.get(hdrs.AUTHORIZATION)
+    return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
 
 
 def request_ticket(request: web.Request) -> str | None:
@@ -67,7 +73,7 @@ class Admission:
         """Return the id of the client whose ticket or token `request` carries; a ticket is used up. Raises Refusal."""
         client_id = request.match_info["client_id"]
         ticket = request_ticket(request)
-        token = request_token(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(COOKIE))
+        token = request_token(request)
         if ticket is None and token is None:
             raise Refusal(
                 401,

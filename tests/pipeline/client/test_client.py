@@ -79,6 +79,8 @@ def test_client_registers_yields_windows_and_unregisters(transport: Any) -> None
             ]
             assert server.requests[0].headers["Authorization"] == "Bearer token-c1"
             assert not any("token-c1" in str(request.rel_url) for request in server.requests)
+            # A ticket admits one request, and would decide before the token.
+            assert not any("ticket" in request.query for request in server.requests)
             assert server.deleted == ["c1"]
             await server.until(lambda: server.open == 0)
 
