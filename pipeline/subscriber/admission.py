@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from aiohttp import hdrs, web
 
 from pipeline.errors import MessageError
-from pipeline.origins import same_host
+from pipeline.origins import Origins, headers_for
 from pipeline.problems import Refusal
 from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE
 from pipeline.subscriber.fanout import Fanout
@@ -22,6 +22,8 @@ def request_token(request: web.Request) -> str | None:
     authorization = request.headers.get(hdrs.AUTHORIZATION)
     return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
 
+ORIGINS = web.AppKey("origins", Origins)
+
 
 def request_ticket(request: web.Request) -> str | None:
     """Return the ticket that a request carries; a redirect adds it at the end, after what a client may have sent."""
@@ -29,11 +31,26 @@ def request_ticket(request: web.Request) -> str | None:
     return tickets[-1] if tickets else None
 
 
+def check_origin(request: web.Request) -> bool:
+    """Return whether a page sends the request, of an allowed origin. Raises Refusal 403 for any other page."""
+    origin = _origin(request)
+    if origin is not None:
+        request.app[ORIGINS].check(origin, request.host, ticket=FIELD in request.query)
+    return origin is not None
+
+
 def cors_headers(request: web.Request) -> dict[str, str]:
-    """Return headers that admit the page, which the registry serves from another port of the same host."""
-    origin = request.headers.get(hdrs.ORIGIN, "")
-    allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
-    return {"Vary": "Origin", **(allowed if same_host(origin, request.host) else {})}
+    """Return the headers that let an allowed page read the answer; `Vary` goes to all, since caches keep both."""
+    origin = _origin(request)
+    if origin is None or not request.app[ORIGINS].allows(origin, request.host, ticket=FIELD in request.query):
+        return {hdrs.VARY: hdrs.ORIGIN}
+    return headers_for(origin)
+
+
+def _origin(request: web.Request) -> str | None:
+    """Return the request's origin; several headers give a text that is none."""
+    given = request.headers.getall(hdrs.ORIGIN, None)
+    return None if given is None else ", ".join(given)
 
 
 class Admission:

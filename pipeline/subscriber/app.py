@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from pipeline.origins import PREFLIGHT, Origins
 from pipeline.problems import CONTENT_TYPE, Refusal
 from pipeline.subscriber import frames
-from pipeline.subscriber.admission import Admission, cors_headers
+from pipeline.subscriber.admission import ORIGINS, Admission, check_origin, cors_headers
 from pipeline.subscriber.connection import STUCK_S
 from pipeline.subscriber.event_stream import serve_event_stream
 from pipeline.subscriber.fanout import Fanout
@@ -34,6 +35,8 @@ Transport = Callable[[web.Request, Fanout, Admission], Awaitable[web.StreamRespo
 async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every refusal, aiohttp's own included, with a problem document that the page may read."""
     try:
+        if check_origin(request) and request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers=PREFLIGHT)
         return await handler(request)
     except Refusal as error:
         refusal = error
@@ -41,7 +44,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         refusal = _not_served(request, error)
-    headers = {**refusal.headers, **cors_headers(request)}
+    headers = dict(refusal.headers)
     if refusal.status >= 400:
         headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
     return web.Response(status=refusal.status, body=refusal.body(), headers=headers)
@@ -64,6 +67,7 @@ def create_app(
     gate: TicketGate,
     health: Callable[[], dict[str, object]],
     *,
+    origins: Origins,
     connections_max: int,
     heartbeat_s: float,
     patience_s: float = PATIENCE_S,
@@ -92,13 +96,8 @@ def create_app(
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response(health())
 
-    async def preflight(request: web.Request) -> web.Response:
-        allowed = {
-            "Access-Control-Allow-Methods": "GET",
-            "Access-Control-Allow-Headers": "Authorization, Last-Event-ID",
-            "Access-Control-Max-Age": "600",
-        }
-        return web.Response(status=204, headers={**cors_headers(request), **allowed})
+    async def admit_page(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(cors_headers(request))
 
     async def heartbeat() -> None:
         slot, data = 0, frames.heartbeat()
@@ -130,9 +129,10 @@ def create_app(
         fanout.end_all("shutdown")
 
     app = web.Application(middlewares=[explain])
+    app[ORIGINS] = origins
+    app.on_response_prepare.append(admit_page)
     for path, transport in (("stream", serve_event_stream), ("socket", serve_websocket), ("windows", serve_poll)):
         app.router.add_get(f"/clients/{{client_id}}/{path}", handler_of(transport), allow_head=False)
-        app.router.add_options(f"/clients/{{client_id}}/{path}", preflight)
     app.router.add_get("/healthz", healthz)
     app.cleanup_ctx.append(background_tasks)
     app.on_shutdown.append(end_streams)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE, comment, retry
 from pipeline.subscriber import connection
-from pipeline.subscriber.admission import Admission, cors_headers
+from pipeline.subscriber.admission import Admission
 from pipeline.subscriber.connection import OneWayProtocol, StreamConnection
 from pipeline.subscriber.fanout import Fanout, Stream
 
@@ -29,7 +29,6 @@ async def serve_event_stream(request: web.Request, fanout: Fanout, admission: Ad
             "Cache-Control": "no-store",
             # A buffering proxy would hold every event back.
             "X-Accel-Buffering": "no",
-            **cors_headers(request),
         }
     )
     response.force_close()

@@ -16,6 +16,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from pipeline import lifecycle
 from pipeline.bus.memory import MemoryBus
 from pipeline.messages import encode
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
@@ -35,7 +36,8 @@ def registry(bus: MemoryBus) -> Iterator[str]:
     registrations = Registrations(bus, Settings(), pytest.fail)
     port = lifecycle.claim_port("127.0.0.1", 0, "registry_port")
     url = f"http://127.0.0.1:{port}"
-    server = make_server("127.0.0.1", port, create_app(registrations, url), threaded=True, request_handler=Quiet)
+    app = create_app(registrations, url, Origins("", url, port))
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

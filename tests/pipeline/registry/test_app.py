@@ -18,6 +18,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import Announcement, decode_registration, encode
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
@@ -37,7 +38,8 @@ class Chain:
         self.bus, self.clock = bus, clock
         values = Settings().replace(**settings)
         self.registrations = Registrations(bus, values, pytest.fail, clock)
-        app = create_app(self.registrations, URL, values.registrations_per_address_min, values.proxies)
+        rule = Origins(values.origins, values.registry_url, values.registry_port)
+        app = create_app(self.registrations, URL, rule, values.registrations_per_address_min, values.proxies)
         self.http: FlaskClient = app.test_client()
 
     def announce(
@@ -573,3 +575,44 @@ def test_unknown_path_or_method_returns_a_problem_document(chain: Chain, method:
     answer = chain.http.open(path, method=method)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert ("Allow" in answer.headers) is (status == 405)
+
+
+PAGE = {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:8080"}
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "http://localhost:3000"])
+def test_every_answer_to_an_allowed_page_has_cors_headers(origin: str) -> None:
+    """Registered, listed, redirected, refused, unknown, removed: the page may read each, and sees the redirect."""
+    with started_chain(origins="http://localhost:3000") as chain:
+        page = {**PAGE, "Origin": origin}
+        registered = chain.http.post("/clients", headers=page)
+        path = f"/clients/{registered.get_json()['client_id']}"
+        token = {**page, **bearer(registered.get_json())}
+        for status, answer in (
+            (201, registered),
+            (204, chain.http.options(path, headers={**page, "Access-Control-Request-Method": "DELETE"})),
+            (200, chain.http.get("/clients", headers=page)),
+            (307, chain.http.get(f"{path}/stream", headers=token)),
+            (401, chain.http.delete(path, headers={**page, "Cookie": ""})),
+            (404, chain.http.get("/clients/", headers=page)),
+            (405, chain.http.put(path, headers=page)),
+            (204, chain.http.delete(path, headers=token)),
+        ):
+            assert answer.status_code == status
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:3000"])
+def test_another_page_registers_removes_and_streams_nothing(chain: Chain, origin: str) -> None:
+    """403 with the setting's name before any effect, counted as a refusal; the client is as it was."""
+    client = chain.register()
+    path = f"/clients/{client['client_id']}"
+    other = {**PAGE, **bearer(client), "Origin": origin}
+    for method, target in (("POST", "/clients"), ("DELETE", path), ("GET", f"{path}/stream"), ("OPTIONS", path)):
+        answer = chain.http.open(target, method=method, headers=other)
+        assert (answer.status_code, answer.mimetype) == (403, "application/problem+json")
+        assert "setting origins" in answer.get_json()["detail"]
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+    assert [each["client_id"] for each in chain.http.get("/clients").get_json()["clients"]] == [client["client_id"]]
+    assert 'requests_refused_total{status="403"} 4' in chain.http.get("/metrics").text

@@ -582,23 +582,54 @@ def test_heartbeats_arrive_between_windows() -> None:
     run(scenario, heartbeat_s=0.05)
 
 
-def test_cors_admits_pages_of_the_same_host_only() -> None:
-    """The registry's page has another port; a page of another host gets no CORS headers."""
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "http://localhost:3000"])
+def test_allowed_page_gets_cors_headers(origin: str) -> None:
+    """The registry's page and a listed one may read the stream, the answer to a preflight and every refusal."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        allowed = "Access-Control-Allow-Origin"
-        async with live.watch("x", Origin="http://127.0.0.1:8080") as x:
-            assert x.answer.headers[allowed] == "http://127.0.0.1:8080"
+        async with live.watch("x", Origin=origin) as x:
             assert x.answer.headers["Access-Control-Allow-Credentials"] == "true"
-        for origin in ("http://evil.example", "null", "http://[", "http://127.0.0.1.evil.example"):
-            async with live.watch("x", Origin=origin) as x:
-                assert allowed not in x.answer.headers
-        async with live.http.options(
-            f"{live.url}/clients/x/stream", headers={"Origin": "http://127.0.0.1:8080"}
-        ) as answer:
-            assert answer.headers[allowed] == "http://127.0.0.1:8080"
-            assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+            answers = [x.answer]
+            for method, path, status in (
+                ("OPTIONS", "/clients/x/stream", 204),
+                ("GET", "/clients/x/stream", 401),
+                ("GET", "/clients/x/windows", 401),
+                ("GET", "/nowhere", 404),
+                ("POST", "/healthz", 405),
+                ("GET", "/healthz", 200),
+                ("GET", "/metrics", 200),
+            ):
+                async with live.http.request(method, live.url + path, headers={"Origin": origin}) as answer:
+                    assert answer.status == status
+                    answers.append(answer)
+        for answer in answers:
+            assert answer.headers.getall("Access-Control-Allow-Origin") == [origin]
+            assert answer.headers.getall("Vary") == ["Origin"]
+        assert "Last-Event-ID" in answers[1].headers["Access-Control-Allow-Headers"]
+
+    run(scenario, origins="http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [["http://evil.example"], ["null"], ["http://["], ["http://127.0.0.1:3000"], ["http://127.0.0.1:8080"] * 2],
+)
+def test_another_page_opens_no_stream(origins: list[str]) -> None:
+    """403 with the setting's name, though the token is right; the client's open stream goes on."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        headers = [("Authorization", "Bearer token-x"), *(("Origin", origin) for origin in origins)]
+        async with live.watch("x") as x:
+            await x.greeted()
+            for method, path in (("GET", "stream"), ("GET", "socket"), ("GET", "windows"), ("OPTIONS", "stream")):
+                async with live.http.request(method, f"{live.url}/clients/x/{path}", headers=headers) as answer:
+                    assert (answer.status, answer.content_type) == (403, "application/problem+json")
+                    assert "setting origins" in (await answer.json(content_type=None))["detail"]
+                    assert "Access-Control-Allow-Origin" not in answer.headers
+            live.publish(1)
+            assert await x.ids(1) == ["e:1"]
 
     run(scenario)
 

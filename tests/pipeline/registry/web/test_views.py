@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.messages import Announcement, Window, encode
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web import views
@@ -36,7 +37,7 @@ class Chain:
         values = Settings()
         self.registrations = Registrations(self.bus, values, pytest.fail)
         self.observer = Observer(self.bus, values, pytest.fail, sample_s=0.01)
-        app = create_app(self.registrations, URL)
+        app = create_app(self.registrations, URL, Origins("", "", 8080))
         app.register_blueprint(create_pages(self.registrations, self.observer, values, URL))
         self.http: FlaskClient = app.test_client()
 
