@@ -105,8 +105,10 @@ def ingest_url(values: Settings, scheme: str, host: str) -> str:
 def policy(values: Settings, host: str) -> str:
     """Return the Content-Security-Policy of a page that was opened at `host`."""
     name = hostname(host)
-    # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host.
-    sources = ["'self'", f"{name}:*" if name and ":" not in name else "http: https:"]
+    # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host. A host without a scheme
+    # means http and https only, and a subscriber has WebSockets too.
+    hosts = f"{name}:* ws://{name}:* wss://{name}:*" if name and ":" not in name else "http: https: ws: wss:"
+    sources = ["'self'", hosts]
     if values.ingest_url:
         ingest = urlsplit(values.ingest_url)
         sources.append(f"{ingest.scheme}://{ingest.netloc}")

@@ -91,7 +91,7 @@ def test_every_route_has_its_type_and_security_headers(chain: Chain, path: str, 
     directives = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
     assert directives["default-src"] == "'none'"
     assert directives["script-src"] == directives["style-src"] == "'self'"
-    assert directives["connect-src"] == "'self' 127.0.0.1:*"
+    assert directives["connect-src"] == "'self' 127.0.0.1:* ws://127.0.0.1:* wss://127.0.0.1:*"
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
@@ -174,15 +174,15 @@ def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
 @pytest.mark.parametrize(
     ("given", "host", "url", "connect"),
     [
-        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:*"),
-        ("", "[::1]:8080", "http://[::1]:8000", "'self' http: https:"),
+        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:* ws://10.0.0.7:* wss://10.0.0.7:*"),
+        ("", "[::1]:8080", "http://[::1]:8000", "'self' http: https: ws: wss:"),
         (
             "https://in.example:444/x/",
             "live.example",
             "https://in.example:444/x",
-            "'self' live.example:* https://in.example:444",
+            "'self' live.example:* ws://live.example:* wss://live.example:* https://in.example:444",
         ),
-        ("", "", "http://127.0.0.1:8000", "'self' http: https:"),
+        ("", "", "http://127.0.0.1:8000", "'self' http: https: ws: wss:"),
     ],
 )
 def test_ingest_url_is_the_setting_or_the_pages_host(given: str, host: str, url: str, connect: str) -> None:
