@@ -31,7 +31,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups of tests first that take longest."""
     assert groups.missing() == []
-    items.sort(key=lambda item: groups.ORDER.index(groups.group(item.nodeid)))
+    items.sort(key=lambda item: groups.place(item.nodeid))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
