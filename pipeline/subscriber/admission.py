@@ -22,6 +22,7 @@ def request_token(request: web.Request) -> str | None:
     authorization = request.headers.get(hdrs.AUTHORIZATION)
     return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
 
+
 ORIGINS = web.AppKey("origins", Origins)
 
 
