@@ -36,10 +36,14 @@ def problem_response(refusal: Refusal) -> flask.Response:
     return flask.Response(refusal.body(), refusal.status, refusal.headers, content_type=CONTENT_TYPE)
 
 
-def admit_origins(app: flask.Flask, origins: Origins, refused: Callable[[Refusal], object]) -> None:
+def admit_origins(
+    app: flask.Flask, origins: Origins, refused: Callable[[Refusal], object], files: str | None = None
+) -> None:
     """Answer pages of other origins as `origins` says, before Flask: their requests, preflights and errors.
 
-    `refused` is called with each refusal before it is answered. A request without `Origin` costs one look-up.
+    `refused` is called with each refusal before it is answered. A request without `Origin` costs one look-up. Paths
+    that begin with `files` are open to all: a browser names the origin of its own page when it loads scripts, and a
+    page that is refused can only say so if it is loaded.
     """
     answer = app.wsgi_app
 
@@ -50,6 +54,8 @@ def admit_origins(app: flask.Flask, origins: Origins, refused: Callable[[Refusal
         try:
             origins.check(origin, environ.get("HTTP_HOST", ""))
         except Refusal as refusal:
+            if files is not None and environ["PATH_INFO"].startswith(files):
+                return answer(environ, start_response)
             refused(refusal)
             return problem_response(refusal)(environ, start_response)
         headers = headers_for(origin)

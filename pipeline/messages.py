@@ -1,8 +1,8 @@
 """The messages between stages, and their JSON.
 
-Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`, which is ISO 8601 with a zone as the client
-sent it. Decoding raises MessageError for a malformed message; unknown fields are ignored, so that a newer producer does
-not break an older consumer.
+Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`. A client may send it in any form of
+`pipeline.timestamps.RULE`; an Event has it in RFC 3339 and UTC, with at most microseconds. Decoding raises MessageError
+for a malformed message; unknown fields are ignored, so that a newer producer does not break an older consumer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pipeline.errors import MessageError
 USER_ID_MAX = 128
 EMOJI_MAX = 64
 
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
+EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
 
@@ -28,8 +31,8 @@ FEED_START = "earliest"
 class Reaction(msgspec.Struct, frozen=True, gc=False):
     """What a client posts: the user, the emoji and the event time (with a zone)."""
 
-    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
-    emoji_type: Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+    user_id: UserId
+    emoji_type: EmojiType
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
 
 

@@ -120,24 +120,31 @@ class Origins:
     def allows(self, origin: str, host: str, *, ticket: bool = False) -> bool:
         """Return whether a page of `origin` may send a request whose `Host` header is `host`.
 
-        `ticket` is whether the request has a ticket, which a client gets at the registry by a redirect. Then the
-        registry and this stage may be reached by different names of one machine; and after a redirect from one origin
-        to another, browsers send `null`. The caller checks the ticket.
+        `ticket` is whether the request has a ticket, which a client gets at the registry; the caller checks it. Three
+        more origins are possible then. A browser sends `null` after a redirect from one foreign origin to another. The
+        registry's page may have been opened by another name of this machine. And some libraries for WebSockets, such as
+        websocket-client, send the origin of the address that they open.
         """
         if origin == "null":
             return ticket
-        try:
-            parsed = parse_origin(origin)
-        except ValueError:
-            return False
-        if parsed in self._allowed:
-            return True
-        return parsed.port == self._registry_port and (ticket or parsed.host == hostname(host))
+        parsed = _parsed(origin)
+        if parsed is None or parsed in self._allowed:
+            return parsed is not None
+        if parsed.port == self._registry_port:
+            return ticket or parsed.host == hostname(host)
+        return ticket and parsed == _parsed(f"{parsed.scheme}://{host}")
 
     def check(self, origin: str, host: str, *, ticket: bool = False) -> None:
         """Raise Refusal 403 if `allows` is false: before the request has any effect."""
         if not self.allows(origin, host, ticket=ticket):
             raise _refused(origin)
+
+
+def _parsed(origin: str) -> Origin | None:
+    try:
+        return parse_origin(origin)
+    except ValueError:
+        return None
 
 
 def _refused(origin: str) -> Refusal:

@@ -41,7 +41,8 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     @app.post("/reactions")
     def post_reactions() -> Response:
-        reactions = intake.read(read_body(request.environ, values.body_max_bytes), values.array_max)
+        environ = request.environ
+        reactions = intake.read(read_body(environ, values.body_max_bytes), values.array_max, environ)
         intake.check_rate(reactions, limit, clock_ns())
         if (silent_s := flusher.silent_s()) > values.kafka_out_s:
             raise Refusal(

@@ -59,5 +59,5 @@ def create_app(
 
     add_error_handlers(app)
     registrations.meters.attach(app)
-    admit_origins(app, origins, registrations.meters.refused)
+    admit_origins(app, origins, registrations.meters.refused, files="/page/")
     return app

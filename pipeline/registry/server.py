@@ -66,7 +66,7 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
     url = base_url(values.registry_url, values.host, port)
     origins = Origins(values.origins, values.registry_url, port)
     app = create_app(registrations, url, origins, values.registrations_per_address_min, values.proxies)
-    app.register_blueprint(create_pages(registrations, observer, values, url))
+    app.register_blueprint(create_pages(registrations, observer, values))
     return app
 
 

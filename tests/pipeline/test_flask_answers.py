@@ -96,7 +96,7 @@ def serving(routes: tuple[str, ...]) -> flask.testing.FlaskClient:
     [
         (INGEST, "POST /reactions/", "use POST /reactions"),
         (INGEST, "POST /reaction", "use POST /reactions"),
-        (INGEST, "POST /Reactions", "use POST /reactions"),
+        (INGEST, "POST /REACTIONS", "use POST /reactions"),
         (INGEST, "POST /api/reactions", "use POST /reactions"),
         (INGEST, "POST /reactions/42", "use POST /reactions"),
         (INGEST, "PUT /reaction", "use POST /reactions"),
@@ -169,7 +169,7 @@ def guarded(done: list[str], titles: list[str]) -> flask.testing.FlaskClient:
     """A client of an application that pages may call."""
     app = flask.Flask(__name__)
     add_error_handlers(app)
-    admit_origins(app, Origins(LISTED, "", 8080), lambda refusal: titles.append(refusal.title))
+    admit_origins(app, Origins(LISTED, "", 8080), lambda refusal: titles.append(refusal.title), files="/files/")
 
     @app.post("/things")
     def add() -> tuple[str, int]:
@@ -187,6 +187,10 @@ def guarded(done: list[str], titles: list[str]) -> flask.testing.FlaskClient:
     @app.get("/broken")
     def broken() -> flask.Response:
         raise RuntimeError("secret")
+
+    @app.get("/files/script.js")
+    def script() -> str:
+        return "1"
 
     return app.test_client()
 
@@ -240,6 +244,14 @@ def test_preflight_of_an_allowed_page_names_methods_and_headers(guarded: flask.t
     assert answer.headers["Access-Control-Allow-Origin"] == LISTED
     assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
     assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, Last-Event-ID"
+
+
+def test_files_of_the_page_are_open_and_readable_for_allowed_pages(guarded: flask.testing.FlaskClient) -> None:
+    """A browser sends Origin for the page's own scripts, also where the page itself is refused and must say so."""
+    for origin, allowed in ((EVIL, None), (LISTED, LISTED)):
+        answer = guarded.get("/files/script.js", headers={"Host": HOST, "Origin": origin})
+        assert (answer.status_code, answer.text) == (200, "1")
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
 
 
 def test_request_without_an_origin_is_unchanged(guarded: flask.testing.FlaskClient, done: list[str]) -> None:

@@ -198,14 +198,27 @@ def test_url_without_an_origin_is_refused(url: str) -> None:
         # The page was opened by another name of the machine than the one that this stage announces.
         ("http://localhost:8080", True),
         ("https://app.example", True),
+        # The address of the request itself, as websocket-client sends it.
+        ("http://127.0.0.1:41234", True),
         ("http://evil.example", False),
+        ("http://evil.example:41234", False),
         ("http://127.0.0.1:3000", False),
         ("nonsense", False),
     ],
 )
-def test_ticket_lets_the_registrys_page_have_another_name(origin: str, allowed: bool) -> None:
-    """The registry gave the ticket to a page that it allows; a page of another port is refused even with one."""
+def test_ticket_allows_what_redirects_and_libraries_send(origin: str, allowed: bool) -> None:
+    """The registry gave the ticket to a client that it allows; a page of another port is refused even with one."""
     assert RULE.allows(origin, "127.0.0.1:41234", ticket=True) is allowed
+
+
+def test_default_port_of_the_requests_own_address_is_left_out() -> None:
+    """Libraries and servers leave it out of `Origin` and `Host`."""
+    rule = Origins("", "", 8080)
+    assert rule.allows("https://sub.example", "sub.example", ticket=True)
+    assert rule.allows("http://[::1]", "[::1]:80", ticket=True)
+    assert not rule.allows("https://sub.example", "sub.example:80", ticket=True)
+    assert not rule.allows("https://sub.example", "sub.example")
+    assert not rule.allows("http://sub.example", "", ticket=True)
 
 
 def test_unknown_registry_port_allows_listed_pages_only() -> None:

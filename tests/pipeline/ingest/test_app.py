@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import threading
@@ -141,6 +142,21 @@ def test_other_content_type_returns_415(start: Callable[..., Stage], content_typ
     """The answer names the received type and the type to send."""
     answer = start().post(GOOD, content_type)
     assert_problem(answer, 415, repr(content_type), "send Content-Type: application/json")
+
+
+def test_compressed_body_returns_415(start: Callable[..., Stage]) -> None:
+    """The answer names the header and what is accepted; the request has no effect."""
+    stage = start()
+    answer = stage.client.post(
+        "/reactions",
+        data=gzip.compress(json.dumps(GOOD).encode()),
+        content_type="application/json",
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert_problem(answer, 415, "Content-Encoding is 'gzip'", "send the body without compression")
+    assert answer.headers["Accept-Encoding"] == "identity"
+    stage.close()
+    assert stage.kafka.values == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'[{"user_id": 5}, ', b'{"user_id": "\\ud83d"}', b"[" * 100_000])

@@ -848,3 +848,42 @@ def test_heap_is_trimmed_when_half_the_streams_have_ended(monkeypatch: pytest.Mo
         assert trims == [1]
 
     run(scenario)
+
+
+@pytest.mark.parametrize("origin", ["null", "http://localhost:8080"])
+def test_redirected_page_opens_its_stream_by_the_ticket(origin: str) -> None:
+    """A browser sends Origin null after a redirect across origins; the page may have another name of this machine.
+
+    The preflight does not use the ticket up. A refused ticket is explained to the page.
+    """
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        page = {"Origin": origin}
+        for method, status in (("OPTIONS", 204), ("GET", 200), ("GET", 401)):
+            async with live.http.request(method, url, headers=page) as answer:
+                assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
+        # Some libraries send the origin of the address that they open.
+        for sender in (origin, live.url):
+            url = f"{live.url}/clients/x/socket?ticket={ticket('x')}"
+            async with live.http.ws_connect(url, headers={"Origin": sender}) as socket:
+                assert (await socket.receive_json())["event"] == "begin"
+        async with live.http.get(f"{live.url}/clients/x/stream", headers=page | {"Cookie": "x=1"}) as answer:
+            assert answer.status == 403
+
+    run(scenario)
+
+
+def test_ticket_does_not_admit_another_page() -> None:
+    """403, and the ticket is still valid."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        async with live.http.get(url, headers={"Origin": "http://evil.example"}) as answer:
+            assert answer.status == 403
+        async with live.http.get(url) as answer:
+            assert answer.status == 200
+
+    run(scenario)
