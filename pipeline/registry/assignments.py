@@ -213,7 +213,7 @@ class Assignments:
     def last_event_id(self, subscriber_id: SubscriberId) -> str | None:
         """Return the id of the newest window that a subscriber announced; None if it has had none, or is unknown."""
         announcement = self._subscribers.get(subscriber_id)
-        return announcement and announcement.last_event_id
+        return None if announcement is None else announcement.last_event_id
 
     def registered(self, subscriber_id: SubscriberId) -> int:
         """Return the number of clients that are registered with a subscriber."""
