@@ -8,10 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import logs, settings
+from pipeline import environment, logs, settings
 from pipeline.errors import EmoStreamError
-from pipeline.supervisor.scaling import scale
-from pipeline.supervisor.supervisor import Supervisor
 
 # These settings belong to one process of several, so they are options of that process only.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
@@ -34,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _up(arguments: Sequence[str]) -> None:
+    # Circus cannot be imported with PYTHONOPTIMIZE=2, before the restart at the end of this module.
+    from pipeline.supervisor.supervisor import Supervisor
+
     line = settings.parser(
         "python -m pipeline up",
         "Start the whole chain, print one line of JSON once a first window has passed through it, and keep it running. "
@@ -50,10 +51,13 @@ def _up(arguments: Sequence[str]) -> None:
     )
     values, options = settings.parse(line, arguments)
     logs.configure("up", "warning" if values.log_level == "info" else values.log_level)
+    environment.log_ignored()
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
 
 
 def _scale(arguments: Sequence[str]) -> None:
+    from pipeline.supervisor.scaling import scale
+
     line = settings.parser(
         "python -m pipeline scale",
         "Set the number of subscribers of one cluster, in the chain that runs in run_dir. 0 removes the cluster; a new "
@@ -92,4 +96,5 @@ def _count(text: str) -> int:
 COMMANDS = {"up": _up, "scale": _scale}
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline import cluster_routes, environment, lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.forwarding import Forwarder
@@ -75,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

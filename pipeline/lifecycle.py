@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from pipeline import environment
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
@@ -55,6 +56,7 @@ def stop_event() -> threading.Event:
 
 def run_main(prog: str, body: Callable[[], None]) -> None:
     """Run a stage's body; an EmoStreamError ends the process with status 1 and its message on one line."""
+    environment.log_ignored()
     try:
         body()
     except EmoStreamError as error:

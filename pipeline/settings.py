@@ -17,11 +17,12 @@ from typing import Annotated, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from pipeline import environment
 from pipeline.errors import SettingError
 
 PREFIX = "EMOSTREAM_"
-# These are read before the settings: where the jars are, and whether to end with the supervisor.
-NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT"})
+# These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
+NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT", environment.IGNORED})
 
 SERVERS = r"^([^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*)?\Z"
 

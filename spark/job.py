@@ -16,7 +16,7 @@ from pyspark.sql.streaming import listener as events
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import jars, java, lifecycle, logs, settings
+from pipeline import environment, jars, java, lifecycle, logs, settings
 from pipeline.bus.base import Bus
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
@@ -154,4 +154,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()
