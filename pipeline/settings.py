@@ -10,6 +10,7 @@ import argparse
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args, get_origin
@@ -25,6 +26,9 @@ PREFIX = "EMOSTREAM_"
 NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT", environment.IGNORED})
 
 SERVERS = r"^([^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*)?\Z"
+
+# hdfs://…, s3a://…, file:/…
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
