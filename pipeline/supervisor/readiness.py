@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
-from pipeline import cluster_routes
+from pipeline import cluster_routes, direct_http
 from pipeline.bus.base import Bus
 from pipeline.bus.records import keyed, readable
 from pipeline.bus.topics import topics
@@ -75,7 +74,7 @@ def _has_sent(announcement: Announcement | None, window: Window | None) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with direct_http.get(url, timeout_s=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

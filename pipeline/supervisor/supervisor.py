@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
+from pipeline.socket_folder import socket_folder
 from pipeline.supervisor import metrics_ports
 from pipeline.supervisor.arbiter import ChainArbiter
 from pipeline.supervisor.lock_file import LockFile
@@ -67,7 +66,8 @@ class Supervisor:
             jars.kafka_classpath()
             jars.spark_connector_jars()
             settings, broker_port = self._with_addresses(run_dir)
-            sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
+            folder = socket_folder("control")
+            sockets = Path(folder.name)
             try:
                 plan = stages(settings, broker_port, str(run_dir / "kafka"))
                 plan, self._metrics_urls = metrics_ports.with_ports(plan, self._given)
@@ -84,7 +84,7 @@ class Supervisor:
                 arbiter.start()
             finally:
                 self._stop.set()
-                shutil.rmtree(sockets, ignore_errors=True)
+                folder.cleanup()
                 if self._ready_file is not None:
                     self._ready_file.unlink(missing_ok=True)
         if self.failure is not None:
