@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from pipeline import environment
 from pipeline.errors import SettingError
+from pipeline.hosts import local_address
 
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
@@ -343,7 +344,8 @@ def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> t
     """Parse `argv` with the parser that `parser` made; return the settings and all parsed options."""
     options = line.parse_args(argv)
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
-    return build({**from_env(os.environ), **given}), options
+    settings = build({**from_env(os.environ), **given})
+    return settings.replace(host=local_address(settings.host)), options
 
 
 def main(prog: str, description: str, names: Sequence[str], argv: Sequence[str] | None = None) -> Settings:

@@ -45,7 +45,7 @@ def scale(run_dir: Path, cluster: str, subscribers: int, timeout_s: float) -> di
                     writer.send(names.subscribers.name, None, SubscriberId(cluster, subscriber).key.encode())
                 writer.flush()
     expected = {str(number) for number in range(1, subscribers + 1)}
-    while missing := _missing(running["registry"], cluster, expected, removed):
+    while missing := _missing(running["local"]["registry"], cluster, expected, removed):
         if time.monotonic() > deadline_s:
             raise EmoStreamError(
                 f"cluster {cluster} does not have {subscribers} subscribers after {timeout_s:g} s, {missing}: "

@@ -16,10 +16,10 @@ from typing import Any
 from circus.watcher import Watcher
 
 from pipeline import jars, java, lifecycle, logs
-from pipeline.addresses import url_of
 from pipeline.broker.embedded import READY_TIMEOUT_S
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
+from pipeline.hosts import base_url, local_url
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
 from pipeline.socket_folder import socket_folder
@@ -157,14 +157,19 @@ class Supervisor:
         self, arbiter: ChainArbiter, settings: Settings, started_s: float, sockets: Path, lock_file: LockFile
     ) -> None:
         """Print every address once a first window has passed through. Runs in a thread beside the arbiter's loop."""
-        ingest = url_of(settings.host, settings.ingest_port)
-        registry = settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port)
+        ingest = base_url("", settings.host, settings.ingest_port)
+        registry = base_url("", settings.host, settings.registry_port)
+        # Clients' URLs may lead through a proxy that is not up yet.
+        local = {
+            "ingest": local_url(settings.host, settings.ingest_port),
+            "registry": local_url(settings.host, settings.registry_port),
+        }
         bus = KafkaBus(settings.kafka, settings.kafka_wait_s)
         try:
             announcements = await_first_window(
                 bus,
                 settings,
-                {"ingest": f"{ingest}/healthz", "registry": f"{registry}/healthz"},
+                {name: f"{url}/healthz" for name, url in local.items()},
                 self._stop,
                 self._ready_timeout_s,
             )
@@ -177,7 +182,7 @@ class Supervisor:
             return
         metrics = metrics_ports.addresses({"ingest": ingest, "registry": registry, **self._metrics_urls}, announcements)
         line = json.dumps(
-            _endpoints(settings, announcements, ingest, registry, metrics, sockets, time.monotonic() - started_s)
+            _endpoints(settings, announcements, ingest, local, metrics, sockets, time.monotonic() - started_s)
         )
         lock_file.publish(line)
         if self._ready_file is not None:
@@ -189,14 +194,15 @@ def _endpoints(
     settings: Settings,
     announcements: Sequence[Announcement],
     ingest: str,
-    registry: str,
+    local: dict[str, str],
     metrics: dict[str, str],
     sockets: Path,
     ready_s: float,
 ) -> dict[str, Any]:
     return {
         "ingest": ingest,
-        "registry": registry,
+        "registry": base_url(settings.registry_url, settings.host, settings.registry_port),
+        "local": local,
         "subscribers": [
             {"cluster": subscriber.cluster, "subscriber": subscriber.subscriber, "url": subscriber.url}
             for subscriber in announcements
