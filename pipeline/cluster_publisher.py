@@ -44,7 +44,7 @@ def run(values: settings.Settings) -> None:
     names = topics(values)
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
     main_bus = KafkaBus(values.kafka, values.kafka_wait_s)
-    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
     forwarder = Forwarder(
         stage=f"cluster-publisher-{values.cluster}",
         source=main_bus,

@@ -228,6 +228,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Bootstrap servers of the Kafka that holds the cluster's feed."""
         return self.feed_bootstrap_servers or self.kafka
 
+    @property
+    def feed_setting(self) -> str:
+        """Name of the setting that `feed_kafka` is from."""
+        return "feed_bootstrap_servers" if self.feed_bootstrap_servers else "bootstrap_servers"
+
     def replace(self, **changes: object) -> Settings:
         """Return a copy with `changes`, which are checked."""
         return build({**msgspec.structs.asdict(self), **changes})

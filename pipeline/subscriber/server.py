@@ -177,7 +177,7 @@ def run(values: settings.Settings) -> None:
     port = lifecycle.claim_port(values.host, values.subscriber_port, "subscriber_port")
     names = topics(values)
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
-    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
     try:
         bus.ensure(names.clients, names.subscribers)
         feed_bus.ensure(names.feed(values.cluster))
