@@ -23,7 +23,7 @@ from pipeline.hosts import base_url, local_url
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
 from pipeline.socket_folder import socket_folder
-from pipeline.supervisor import metrics_ports
+from pipeline.supervisor import metrics_ports, preconditions
 from pipeline.supervisor.arbiter import ChainArbiter
 from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
@@ -59,8 +59,9 @@ class Supervisor:
     def run(self) -> None:
         """Start every stage, wait for the end, stop every stage. Raises EmoStreamError if the chain failed."""
         started_s = time.monotonic()
+        preconditions.check(self._given)
         run_dir = Path(self._given.run_dir).resolve()
-        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (run_dir / "logs").mkdir(exist_ok=True)
         with LockFile(run_dir) as lock_file:
             java.find_java()
             jars.kafka_classpath()
