@@ -13,6 +13,7 @@ from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import notebook
+from pipeline import logs
 from pipeline.errors import EmoStreamError, SettingError
 
 SUITES = ("chain", "ingest", "load", "analysis", "delivery")
@@ -128,8 +129,15 @@ def _line() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
+    given = dict(options.parameters)
+    if len(given) < len(options.parameters):
+        names = [name for name, _ in options.parameters]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingError(f"parameter {twice} is given {names.count(twice)} times: keep one `-p {twice}`")
+    # A run that cannot be measured leaves no directory.
+    notebook.prepared(options.notebook, given)
     run_dir = notebook.new_run(options.reports.resolve() / options.campaign)
-    print(notebook.execute(options.notebook, dict(options.parameters), run_dir))
+    print(notebook.execute(options.notebook, given, run_dir))
     return 0
 
 
@@ -203,4 +211,6 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    # Without this, warnings of the bus would be printed among the results.
+    logs.configure("experiments", "warning")
     main()

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args, get_origin
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +21,7 @@ from msgspec import Meta
 from pipeline import environment
 from pipeline.errors import SettingError
 from pipeline.hosts import WILDCARDS, local_address
+from pipeline.origins import origin_of_url, parse_origins
 
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
@@ -261,6 +261,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"allowed": A_URL},
         ),
     ] = ""
+    origins: Annotated[
+        str,
+        described(
+            "origins of further web pages that may call ingest, the registry and the subscribers, as "
+            "scheme://host[:port], separated by commas; empty: only the registry's own page"
+        ),
+    ] = ""
 
     run_dir: Annotated[
         str, Meta(min_length=1, description="directory of Kafka's data, Spark's checkpoint and the logs")
@@ -382,11 +389,14 @@ def check_together(settings: Settings) -> None:
     for name in ("subscriber_url", "registry_url", "ingest_url"):
         url = getattr(given, name)
         try:
-            reachable = urlsplit(url).hostname not in WILDCARDS
-        except ValueError:
-            reachable = False
-        if not reachable:
-            raise refused(name, url, "give an address or a name that clients can call")
+            if url and origin_of_url(url).host in WILDCARDS:
+                raise ValueError("give an address or a name that clients can call")
+        except ValueError as error:
+            raise refused(name, url, str(error)) from error
+    try:
+        parse_origins(given.origins)
+    except ValueError as error:
+        raise refused("origins", given.origins, str(error)) from error
 
 
 def from_env(env: Mapping[str, str]) -> dict[str, object]:
