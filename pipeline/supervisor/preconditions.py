@@ -34,10 +34,7 @@ def check(settings: Settings) -> None:
     memory_mb = psutil.virtual_memory().total // MB
     if int(settings.spark_memory[:-1]) * MB_PER_UNIT[settings.spark_memory[-1]] > memory_mb:
         raise refused("spark_memory", settings.spark_memory, f"give less than this machine's memory, {memory_mb}m")
-    for setting in ("bootstrap_servers", "feed_bootstrap_servers"):
-        if servers := getattr(settings, setting):
-            with closing(KafkaBus(servers, settings.kafka_wait_s, setting=setting)) as bus:
-                bus.check()
+    check_kafka(settings)
 
 
 def check_ports(settings: Settings) -> None:
@@ -59,6 +56,17 @@ def check_ports(settings: Settings) -> None:
                 "give each a port of its own",
                 f" and {', '.join(others)} is {port}",
             )
+
+
+def check_kafka(settings: Settings) -> None:
+    """Wait until the Kafka that the settings name answers; return at once if they name none.
+
+    Raises KafkaUnreachableError after kafka_wait_s, SettingError for an address that cannot be right.
+    """
+    for setting in ("bootstrap_servers", "feed_bootstrap_servers"):
+        if servers := getattr(settings, setting):
+            with closing(KafkaBus(servers, settings.kafka_wait_s, setting=setting)) as bus:
+                bus.check()
 
 
 def check_folder(setting: str, folder: str) -> None:
