@@ -51,13 +51,23 @@ Resolve = Callable[[JarSet, Path], None]
 
 
 def default_cache_dir(env: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """Return the user's cache folder: EMOSTREAM_CACHE_DIR, or the platform's (`sys.platform`) usual one."""
-    if env.get("EMOSTREAM_CACHE_DIR"):
-        return Path(env["EMOSTREAM_CACHE_DIR"]).expanduser().absolute()
-    if platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "emostream"
-    xdg = Path(env.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "emostream"
+    """Return the user's cache folder: EMOSTREAM_CACHE_DIR, or the platform's (`sys.platform`) usual one.
+
+    Raises JarsError if that is in a home directory and the user has none.
+    """
+    given, xdg = env.get("EMOSTREAM_CACHE_DIR"), Path(env.get("XDG_CACHE_HOME", ""))
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        if platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "emostream"
+        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "emostream"
+    except RuntimeError as error:
+        seen = repr(given) if given else "not set"
+        raise JarsError(
+            f"EMOSTREAM_CACHE_DIR is {seen} and this user has no home directory: set EMOSTREAM_CACHE_DIR to the "
+            "folder that keeps the jars of Kafka and Spark, without ~"
+        ) from error
 
 
 def kafka_jar_set() -> JarSet:

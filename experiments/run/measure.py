@@ -18,12 +18,18 @@ from experiments import files, ledger
 from experiments.analysis import verdict
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load import sender_processes
+from experiments.load.plan import plan_of
 from experiments.parameters import Parameters
 from experiments.report.run_page import write
-from experiments.run import chain, machine_lock, manifest, read_back, usage
+from experiments.repository import REPORTS
+from experiments.run import chain, machine_lock, manifest, notebook, read_back, usage
 from experiments.run.drive import Steps, drive
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
+from pipeline.settings import build
+
+# Where at least this many reactions are expected, the chance that none is measured is practically zero.
+FEW = 100
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,37 @@ class Result:
     ready_s: float
 
 
-def measure(parameters: Parameters, run_dir: Path) -> Result:
-    """Carry out one run and write everything about it into `run_dir`.
-
-    Raises EmoStreamError when the chain, the load or the receivers fail; everything recorded until then stays in
-    `run_dir`.
-    """
-    # An unknown objective is refused before the run, not after it.
+def check(parameters: Parameters) -> None:
+    """Raise SettingError for parameters that cannot work. It starts and writes nothing."""
     verdict.objectives(parameters.limits())
-    run_dir.mkdir(parents=True, exist_ok=True)
-    about = manifest.manifest(asdict(parameters)) | {
-        "run": run_dir.name,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "regenerate": parameters.command(),
-        "generator_scheduling": sender_processes.scheduling(),
-    }
+    if parameters.attach:
+        parameters = replace(parameters, **chain.attached(Path(parameters.attach)).settings)
+    else:
+        build(parameters.of_chain())
+    few = parameters.rate_per_s * parameters.measured_triggers * parameters.trigger_s < FEW
+    # To plan many reactions takes seconds.
+    if parameters.loop == "open" and (few or parameters.arrivals == "trace"):
+        plan_of(parameters, 0)
+
+
+def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
+    """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
+
+    Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
+    the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
+    """
+    check(parameters)
     with ExitStack() as stack:
-        stack.enter_context(machine_lock.alone(f"The run {run_dir}"))
+        stack.enter_context(machine_lock.alone(f"The run {run_dir}" if run_dir else "A run in a notebook"))
+        run_dir = run_dir or notebook.new_run(REPORTS / "single")
+        with files.writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+        about = manifest.manifest(asdict(parameters)) | {
+            "run": run_dir.name,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "regenerate": parameters.command(),
+            "generator_scheduling": sender_processes.scheduling(),
+        }
         steps = stack.enter_context(_progress(parameters))
         steps("starting the chain", 0)
         endpoints = (

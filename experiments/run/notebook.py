@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
-from jupyter_client.manager import AsyncKernelManager
-
 from experiments import files
+from experiments.parameters import PARAMETERS, Parameters
 from pipeline import errors
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -21,10 +22,26 @@ from pipeline.errors import EmoStreamError, SettingError
 RUNNERS_OWN = ("run_dir",)
 
 
-class LocalKernel(AsyncKernelManager):
-    """A kernel reached by Unix sockets: one on TCP prints a warning about eavesdropping into every notebook."""
+def papermill_with_own_kernel() -> ModuleType:
+    """Return papermill, which from then on executes all notebooks of this process with this interpreter.
 
-    transport = "ipc"
+    It is not imported at the top: that takes seconds, and the kernels import this module too.
+    """
+    # Its store for Azure makes a folder in the user's home, or in the working directory of a user without a home.
+    sys.modules.setdefault("azure.datalake.store", None)  # type: ignore[arg-type]
+    import papermill
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    from experiments.run.kernel import LocalKernel
+
+    class OwnKernelEngine(NBClientEngine):  # type: ignore[misc]
+        @classmethod
+        def execute_managed_notebook(cls, *given: Any, **named: Any) -> Any:
+            return super().execute_managed_notebook(*given, **{**named, "kernel_manager_class": LocalKernel})
+
+    # The one that is used if none is named, as by Airflow's operator.
+    papermill_engines.register(None, OwnKernelEngine)
+    return papermill  # type: ignore[no-any-return]
 
 
 def new_run(campaign_dir: Path) -> Path:
@@ -50,9 +67,7 @@ def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     Raises SettingError for a name that the notebook's `parameters` cell does not have, or a value of the wrong
     type: papermill itself would add the name and run with the default.
     """
-    # Not at the top: it takes seconds to import, and the kernels import this module too.
-    import papermill
-
+    papermill = papermill_with_own_kernel()
     try:
         known = papermill.inspect_notebook(str(notebook))
     except FileNotFoundError as error:
@@ -81,6 +96,38 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def carry_out(notebook: Path, given: Mapping[str, str], campaign_dir: Path) -> Path:
+    """Execute `notebook` in a new run directory below `campaign_dir`; return the path of the report it wrote.
+
+    Before anything is written or started, raises SettingError for parameters that cannot work, and
+    EmoStreamError naming the other measurement that runs on this machine. Then raises as `execute` does.
+    """
+    # Not at the top, as papermill.
+    from experiments.run import machine_lock
+
+    _check(notebook, given)
+    with machine_lock.alone(f"A run of {notebook.name} into {campaign_dir}"):
+        return execute(notebook, given, new_run(campaign_dir))
+
+
+def _check(notebook: Path, given: Mapping[str, str]) -> None:
+    """Raise SettingError if the notebook, given these parameters, would refuse them."""
+    from experiments.run import measure
+
+    values = checked(notebook, given)
+    defaults = papermill_with_own_kernel().inspect_notebook(str(notebook))
+    if set(PARAMETERS) <= set(defaults):
+        for name in set(PARAMETERS) - set(values):
+            values[name] = ast.literal_eval(defaults[name]["default"])
+        # Paths are relative to the kernel's folder.
+        with contextlib.chdir(_kernels_folder(notebook)):
+            measure.check(Parameters(**{name: values[name] for name in PARAMETERS}))
+
+
+def _kernels_folder(notebook: Path) -> Path:
+    return notebook.resolve().parent.parent
+
+
 def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: TextIO | None = None) -> Path:
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
@@ -88,7 +135,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's error, or naming the file that
     could not be written.
     """
-    import papermill
+    papermill = papermill_with_own_kernel()
     from papermill.exceptions import PapermillExecutionError
 
     parameters = checked(notebook, given)
@@ -98,11 +145,10 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
             str(notebook),
             str(executed),
             {**parameters, "run_dir": str(run_dir)},
-            cwd=str(notebook.resolve().parent.parent),
+            cwd=str(_kernels_folder(notebook)),
             progress_bar=False,
             stderr_file=stderr or sys.stderr,
             kernel_name="python3",
-            kernel_manager_class=LocalKernel,
         )
     except PapermillExecutionError as error:
         # The class of an error that is raised on purpose says nothing to a reader; its message says all.
@@ -118,6 +164,6 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
 def note_source(notebook: Path, run_dir: Path) -> None:
     """Add the hash of the `notebook` that carried out a run to its manifest."""
     record = run_dir / "manifest.json"
-    about = json.loads(record.read_text())
+    about = json.loads(record.read_text(encoding="utf-8"))
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
     files.write_text(record, json.dumps(about, indent=1) + "\n")
