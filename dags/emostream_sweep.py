@@ -52,7 +52,12 @@ with DAG(
             type="string",
             enum=steps.designs(),
             title="Design",
-            description="Which factors to vary, the repetitions and the objectives: a file in experiments/designs.",
+            description=" ".join(
+                [
+                    "Which factors to vary, the repetitions and the objectives: a file in experiments/designs.",
+                    *(f"Left out: {error}." for error in steps.unreadable()),
+                ]
+            ),
         ),
         "campaign": Param(
             None,

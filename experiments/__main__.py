@@ -18,7 +18,7 @@ from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import lab, notebook
-from pipeline import environment
+from pipeline import environment, logs
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
@@ -175,8 +175,12 @@ def _line() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
-    campaign_dir = options.reports.resolve() / options.campaign
-    print(notebook.carry_out(options.notebook, dict(options.parameters), campaign_dir))
+    given = dict(options.parameters)
+    if len(given) < len(options.parameters):
+        names = [name for name, _ in options.parameters]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingError(f"parameter {twice} is given {names.count(twice)} times: keep one `-p {twice}`")
+    print(notebook.carry_out(options.notebook, given, options.reports.resolve() / options.campaign))
     return 0
 
 
@@ -270,4 +274,6 @@ COMMANDS = {
 
 if __name__ == "__main__":
     environment.restart_without_others(instrument.own)
+    # Without this, warnings of the bus would be printed among the results.
+    logs.configure("experiments", "warning")
     main()

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-import yaml
 
 from experiments import files, run_files
 from experiments.campaign import campaign_file, design_file
@@ -25,7 +24,7 @@ from experiments.campaign.design import Design, order
 from experiments.campaign.report import capacity, read
 from experiments.campaign.report.estimates import believed, estimates
 from experiments.campaign.report.levels import layout
-from experiments.parameters import Parameters
+from experiments.parameters import Parameters, command_of
 from experiments.report.format import DASH, seconds, whole
 from experiments.repository import DESIGNS, REPORTS, ROOT
 from experiments.stats.bootstrap import FEWEST_RUNS
@@ -119,9 +118,7 @@ def designs_table(part: Part) -> str:
     """Return the table of the designs that come with the project."""
     rows = ["| design | what it asks | levels | runs |", "| --- | --- | --- | --- |"]
     for name in design_file.named():
-        # Not design_file.load: a table needs no recording, and no rehearsal of the runs.
-        text = (DESIGNS / f"{name}.yaml").read_text(encoding="utf-8")
-        design = msgspec.convert(yaml.safe_load(text), Design)
+        design = design_file.unrehearsed(DESIGNS / f"{name}.yaml")
         rows.append(f"| `{name}` | {design.about} | {_extent(design)} |")
     return _lines(rows)
 
@@ -144,11 +141,12 @@ def run_figures(part: Part) -> str | None:
         raise SettingError(f"{part.run_dir} is INVALID: name a valid run, as its figures are not to be quoted")
     given = manifest["parameters"]
     defaults = dataclasses.asdict(Parameters())
-    # Objectives only judge what was measured.
-    changed = "".join(f" -p {name} {value}" for name, value in given.items() if value != defaults.get(name) != "")
+    # Objectives only judge what was measured, and a chain that was up is not up again.
+    kept = {name: value for name, value in given.items() if name not in ("slos", "attach")}
+    changed = command_of({name: value for name, value in kept.items() if value != defaults.get(name)})
     missed = [name for name, met in summary["slos"].items() if not met]
     rows = [
-        f"`python -m experiments run{changed}`: {given['users']} users, {given['rate_per_s']:g} reactions per second, "
+        f"`{changed}`: {given['users']} users, {given['rate_per_s']:g} reactions per second, "
         f"{given['clients']} clients, on {manifest['cores']} cores ({manifest['cpu']}, {manifest['kernel']}), "
         f"commit {_commit(manifest)}.",
         "",

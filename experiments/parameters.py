@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
@@ -16,9 +17,11 @@ from msgspec import Meta
 from pipeline.errors import SettingError
 from pipeline.settings import FIELDS as SETTINGS
 from pipeline.settings import Settings
+from pipeline.shell import command, path_word
 
 CHAIN = Settings()
 """The chain's defaults."""
+PATHS = ("trace", "attach")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Parameters:
     speed: Annotated[float, Meta(ge=1, le=60)] = 1.0
     loop: Literal["open", "closed"] = "open"
     think_s: Annotated[float, Meta(gt=0)] = 1.0
-    seed: int = 1
+    seed: Annotated[int, Meta(ge=0)] = 1
     slos: str = ""
     attach: str = ""
     clusters: int = CHAIN.clusters
@@ -52,9 +55,8 @@ class Parameters:
     ingest_workers: int = CHAIN.ingest_workers
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self), include_extras=True).items():
-            kind = SETTINGS[name].type if name in SETTINGS else kind
-            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        for name in PARAMETERS:
+            object.__setattr__(self, name, bounded(name, getattr(self, name)))
         if self.trace and self.arrivals != "trace":
             raise SettingError(
                 f"parameters trace and arrivals are {self.trace!r} and {self.arrivals!r}: set arrivals to 'trace' to "
@@ -79,12 +81,12 @@ class Parameters:
 
     def command(self) -> str:
         """The command that starts a run with these parameters."""
-        changed = [
-            f"-p {field.name} {_quoted(getattr(self, field.name))}"
+        changed = {
+            field.name: getattr(self, field.name)
             for field in fields(self)
             if getattr(self, field.name) != field.default
-        ]
-        return " ".join(["python -m experiments run", *changed])
+        }
+        return command_of(changed)
 
     @property
     def load_s(self) -> float:
@@ -93,6 +95,7 @@ class Parameters:
 
 
 PARAMETERS = tuple(field.name for field in fields(Parameters))
+_HINTS = get_type_hints(Parameters, include_extras=True)
 
 
 def checked(given: Mapping[str, object]) -> Parameters:
@@ -103,8 +106,9 @@ def checked(given: Mapping[str, object]) -> Parameters:
     return Parameters(**given)  # type: ignore[arg-type]
 
 
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    """Return `value` as its field's type, `kind`. Raises SettingError for another type or a value out of bounds."""
+def bounded(name: str, value: Any) -> Any:
+    """Return `value` as the parameter `name` has it. Raises SettingError for another type or a value out of bounds."""
+    kind = SETTINGS[name].type if name in SETTINGS else _HINTS[name]
     bounds = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(kind) is Literal:
@@ -135,9 +139,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _quoted(value: object) -> str:
-    text = str(value)
-    return f"'{text}'" if set(text) & set(' "{}$*') else text
+def command_of(given: Mapping[str, object]) -> str:
+    """Return the command that starts a run with the parameters `given`; `trace` and `attach` are paths."""
+    words = [("-p", name, path_word(value) if name in PATHS else str(value)) for name, value in given.items()]
+    return command("experiments", "run", *chain.from_iterable(words))
 
 
 def limits_of(slos: object) -> dict[str, float]:
@@ -146,11 +151,18 @@ def limits_of(slos: object) -> dict[str, float]:
     Raises SettingError for anything but a JSON object of numbers.
     """
     try:
-        limits = json.loads(slos or "{}") if isinstance(slos, str) else None
-    except ValueError:
+        limits = json.loads(slos or "{}", object_pairs_hook=_each_once) if isinstance(slos, str) else None
+    except (ValueError, RecursionError):
         limits = None
     if not isinstance(limits, dict) or not all(_is_number(limit) for limit in limits.values()):
         raise SettingError(
-            f'parameter slos is {slos!r}: give a JSON object of limits, such as {{"e2e_excess_p99_s": 2.0}}'
+            f"parameter slos is {slos!r}: give a JSON object of limits, each name once, such as "
+            '{"e2e_excess_p99_s": 2.0}'
         )
     return {name: float(limit) for name, limit in limits.items()}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name is given twice")
+    return dict(pairs)

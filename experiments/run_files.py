@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from pipeline.errors import EmoStreamError
+from pipeline.text_encoding import UTF8_BOM, not_utf8
 
 T = TypeVar("T")
 Figure = float | Literal["inf"] | None
@@ -142,12 +143,16 @@ def number(value: Any) -> Any:
 
 
 def decoded(path: Path, kind: type[T], remedy: str) -> T:
-    """Return the JSON in `path` as a `kind`. Raises RunFileError naming the file, what is wrong and the `remedy`."""
+    """Return the JSON in `path` as a `kind`. Raises RunFileError naming the file, what is wrong and the `remedy`.
+
+    People may have edited the file, so that a byte order mark is ignored, and another encoding is named.
+    """
     content = raw(path, remedy)
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content.removeprefix(UTF8_BOM), type=kind)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, _fault(error), remedy) from error
+        wrong = not_utf8(content)
+        raise damaged(path, f"is not text in UTF-8 ({wrong})" if wrong else _fault(error), remedy) from error
 
 
 def raw(path: Path, remedy: str = REMEDY) -> bytes:

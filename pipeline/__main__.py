@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import logs, settings
+from pipeline import lifecycle, logs, settings
 from pipeline.errors import EmoStreamError
-from pipeline.supervisor.scaling import scale
-from pipeline.supervisor.supervisor import Supervisor
+from pipeline.supervisor import reports
 
 # These settings belong to one process of several, so they are options of that process only.
 NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
 SUBSCRIBERS_MAX = 100
+# At level info only what the chain's own stages do is worth a line.
+QUIET_AT_INFO = ("circus", "tornado", "pipeline.cluster_routes")
 USAGE = """usage: python -m pipeline up [--help]      start the whole chain and keep it running
        python -m pipeline scale [--help]   add or remove subscribers and clusters while it runs"""
 
@@ -31,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         command(arguments[1:])
     except EmoStreamError as error:
         sys.exit(f"pipeline {arguments[0]}: {error}")
+    except KeyboardInterrupt:
+        print(f"pipeline {arguments[0]}: interrupted", file=sys.stderr)
+        sys.exit(lifecycle.INTERRUPTED)
 
 
 def _up(arguments: Sequence[str]) -> None:
@@ -43,13 +50,22 @@ def _up(arguments: Sequence[str]) -> None:
     line.add_argument("--ready-file", type=Path, metavar="FILE", help="also write the line of JSON to FILE")
     line.add_argument(
         "--ready-timeout-s",
-        type=float,
+        type=_seconds,
         default=120.0,
         metavar="X",
         help="give up if the chain is not ready after this time, seconds",
     )
     values, options = settings.parse(line, arguments)
-    logs.configure("up", "warning" if values.log_level == "info" else values.log_level)
+    started_s = time.monotonic()
+    logs.configure(
+        "up", values.log_level, reports.readable(lambda: time.monotonic() - started_s, otherwise=logs.READABLE)
+    )
+    if values.log_level == "info":
+        for name in QUIET_AT_INFO:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # Not at the top: it takes a while, in which Ctrl-C must end in one line as well.
+    from pipeline.supervisor.supervisor import Supervisor
+
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
 
 
@@ -72,13 +88,15 @@ def _scale(arguments: Sequence[str]) -> None:
     )
     line.add_argument(
         "--timeout-s",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="X",
         help="give up if the chain is not scaled after this time, seconds",
     )
     values, options = settings.parse(line, arguments)
     logs.configure("scale", "warning" if values.log_level == "info" else values.log_level)
+    from pipeline.supervisor.scaling import scale
+
     done = scale(Path(values.run_dir).resolve(), values.cluster, options.count, options.timeout_s)
     print(json.dumps(done), flush=True)
 
@@ -87,6 +105,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= SUBSCRIBERS_MAX):
         raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to {SUBSCRIBERS_MAX}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a finite number above 0")
+    return seconds
 
 
 COMMANDS = {"up": _up, "scale": _scale}

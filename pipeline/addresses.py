@@ -35,6 +35,11 @@ def base_url(override: str, host: str, port: int) -> str:
     return url_of(platform.node() if host in WILDCARDS else host, port)
 
 
+def websocket_url(url: str) -> str:
+    """Return an http:// or https:// URL as ws:// or wss://, for a WebSocket there."""
+    return f"ws{url.removeprefix('http')}"
+
+
 def url_of(name: str, port: int, scheme: str = "http") -> str:
     """Return scheme://name:port, with brackets around an IPv6 address."""
     return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

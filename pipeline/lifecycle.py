@@ -15,6 +15,8 @@ from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
 PARENT_POLL_S = 0.5
+# The exit status of a command that Ctrl-C ended, as a shell reports it.
+INTERRUPTED = 130
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 
@@ -40,12 +42,34 @@ def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 
 
+class StopEvent(threading.Event):
+    """The event of `stop_event`; `watched` as soon as anyone has asked for it."""
+
+    watched = False
+
+    def is_set(self) -> bool:
+        """Return whether the stage has to end."""
+        self.watched = True
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the stage has to end."""
+        self.watched = True
+        return super().wait(timeout)
+
+
 def stop_event() -> threading.Event:
-    """Return an event that SIGTERM, SIGINT or the parent's death sets. Call this from the main thread."""
-    stop = threading.Event()
+    """Return an event that SIGTERM, SIGINT or the parent's death sets. Call this from the main thread.
+
+    A stage that still starts, waiting for Kafka for instance, looks at no event yet: the signal ends it at once, with
+    status 0.
+    """
+    stop = StopEvent()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stop.set()
+        if not stop.watched:
+            sys.exit(0)
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
@@ -54,11 +78,16 @@ def stop_event() -> threading.Event:
 
 
 def run_main(prog: str, body: Callable[[], None]) -> None:
-    """Run a stage's body; an EmoStreamError ends the process with status 1 and its message on one line."""
+    """Run a stage's body; an EmoStreamError ends the process with status 1 and its message on one line.
+
+    Ctrl-C before the stage handles signals ends it with INTERRUPTED.
+    """
     try:
         body()
     except EmoStreamError as error:
         sys.exit(f"{prog}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def claim_port(host: str, port: int, setting: str) -> int:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line on stderr, including the lines of libraries."""
+"""Structured logs on stderr, including the lines of libraries: one JSON object per line, readable on a terminal."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Without colours: the words say everything, and NO_COLOR needs no handling.
+READABLE = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
 
-def configure(stage: str, level: str = "info") -> None:
-    """Write every log line of this process to stderr, as JSON with the field `stage`."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+def configure(stage: str, level: str = "info", readable: Processor = READABLE) -> None:
+    """Write every log line of this process to stderr: as JSON with the field `stage`, on a terminal by `readable`."""
+
+    def add_stage(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("stage", stage)
+        return event
+
+    shared: list[Processor] = [
+        add_stage,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(sys.stderr)
+    rendered: list[Processor] = (
+        [readable]
+        if sys.stderr.isatty()
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     logging.root.handlers[:] = [handler]
@@ -42,7 +52,6 @@ def configure(stage: str, level: str = "info") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(stage=stage)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

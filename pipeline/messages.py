@@ -1,8 +1,8 @@
 """The messages between stages, and their JSON.
 
-Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`, which is ISO 8601 with a zone as the client
-sent it. Decoding raises MessageError for a malformed message; unknown fields are ignored, so that a newer producer does
-not break an older consumer.
+Times are epoch nanoseconds (`*_ns`, int), except a reaction's `timestamp`. A client may send it in any form of
+`pipeline.timestamps.RULE`; an Event has it in RFC 3339 and UTC, with at most microseconds. Decoding raises MessageError
+for a malformed message; unknown fields are ignored, so that a newer producer does not break an older consumer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pipeline.errors import MessageError
 USER_ID_MAX = 128
 EMOJI_MAX = 64
 
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
+EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
 
@@ -25,8 +28,8 @@ Transport = Literal["sse", "websocket", "poll"]
 class Reaction(msgspec.Struct, frozen=True, gc=False):
     """What a client posts: the user, the emoji and the event time (with a zone)."""
 
-    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
-    emoji_type: Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+    user_id: UserId
+    emoji_type: EmojiType
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -92,8 +95,9 @@ class Window(msgspec.Struct, frozen=True):
 class Registration(msgspec.Struct, frozen=True):
     """A client's assignment, kept in the compacted `client-registry` under its id; a null record ends it.
 
-    Only the token's SHA-256 is kept: a reader of the topic cannot open a stream with it. `asked` is the cluster that
-    the client requested, or None: the client is sent to another cluster only while that one has no live subscriber.
+    Of the token only the SHA-256 is kept, which is also the key of the client's tickets (pipeline.tickets). `asked` is
+    the cluster that the client requested, or None: the client is sent to another cluster only while that one has no
+    live subscriber.
     """
 
     client_id: str

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.errors import SettingError
+from pipeline.origins import origin_of_url, parse_origins
 
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, and whether to end with the supervisor.
@@ -205,6 +206,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"allowed": "a URL that begins with http:// or https://, or leave it empty"},
         ),
     ] = ""
+    origins: Annotated[
+        str,
+        described(
+            "origins of further web pages that may call ingest, the registry and the subscribers, as "
+            "scheme://host[:port], separated by commas; empty: only the registry's own page"
+        ),
+    ] = ""
 
     run_dir: Annotated[str, described("directory of Kafka's data, Spark's checkpoint and the logs")] = "run"
     log_level: Annotated[
@@ -281,6 +289,21 @@ def build(values: Mapping[str, object]) -> Settings:
                 f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
                 f"{_allowed(name)}. Meaning of the setting: {_description(name)}"
             )
+    try:
+        parse_origins(settings.origins)
+    except ValueError as error:
+        raise SettingError(
+            f"setting origins ({PREFIX}ORIGINS, --origins) is {settings.origins!r}: {error}. "
+            f"Meaning of the setting: {_description('origins')}"
+        ) from error
+    try:
+        if settings.registry_url:
+            origin_of_url(settings.registry_url)
+    except ValueError as error:
+        raise SettingError(
+            f"setting registry_url ({PREFIX}REGISTRY_URL, --registry-url) is {settings.registry_url!r}: {error}. "
+            f"Meaning of the setting: {_description('registry_url')}"
+        ) from error
     return settings
 
 

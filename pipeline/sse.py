@@ -16,6 +16,10 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _LINE_END_BYTES = re.compile(rb"\r\n|\r|\n")
 _BOM = "\ufeff"
 
+MEDIA_TYPE = "text/event-stream"
+LAST_EVENT_ID = "Last-Event-ID"
+"""The header with which a client names the last event that it received."""
+
 
 class SseEvent(NamedTuple):
     """One dispatched event.

@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups of tests first that take longest."""
     assert groups.missing() == []
-    items.sort(key=lambda item: groups.ORDER.index(groups.group(item.nodeid)))
+    items.sort(key=lambda item: groups.place(item.nodeid))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,11 +18,14 @@ from typing import Any
 
 from experiments import files
 from experiments.campaign import reanalyse
+from experiments.progress import Progress
 from experiments.report import run_page
 from experiments.synthetic import run as synthetic
 from pipeline.errors import EmoStreamError
 
 REACTIONS = 1_000_000
+# For the estimate of the time left.
+REACTIONS_PER_S = 50_000
 CLIENTS = 100
 USERS = 4_000
 WARM_UP_TRIGGERS, MEASURED_TRIGGERS, TRIGGER_S = 5, 75, 6.0
@@ -30,8 +33,14 @@ WARM_UP_TRIGGERS, MEASURED_TRIGGERS, TRIGGER_S = 5, 75, 6.0
 
 def analysis(reactions: int = REACTIONS) -> dict[str, Any]:
     """Make a run of this many reactions, analyse it in a new process; return `reactions`, time and memory."""
-    with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
+    half_s = reactions / REACTIONS_PER_S
+    with (
+        Progress(2 * half_s) as progress,
+        tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
+    ):
+        progress.begin(f"making a run of {reactions} reactions", half_s)
         _half("make", scratch, "--reactions", str(reactions))
+        progress.begin("analysing it and writing its report", half_s)
         figures: dict[str, Any] = json.loads(_half("report", scratch))
     return figures
 

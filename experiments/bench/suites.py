@@ -29,6 +29,7 @@ from experiments.load.http1 import get, post
 from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
 from experiments.load.sender_processes import postponed, processes_for
 from experiments.parameters import Parameters
+from experiments.progress import Progress
 from experiments.run import manifest
 from experiments.run.chain import clean_environment
 from experiments.run.measure import measure
@@ -42,6 +43,9 @@ from pipeline.settings import Settings, to_env
 
 ROUNDS = 5
 ROUND_S = 6.0
+PAUSE_S = 1.0
+# The start of Kafka and of ingest.
+SERVERS_S = 10.0
 CONNECTIONS = 100
 SERVER_START_S = 30.0
 
@@ -51,6 +55,8 @@ LOAD_S = 30
 # Not measured, as in a run.
 LOAD_WARM_UP_S = 5
 LOAD_RUNG_S = 10
+# The plan is written and read, and the processes start.
+LOAD_START_S = 5
 
 
 def run(suite: str, out: Path) -> None:
@@ -83,9 +89,15 @@ def ingest() -> dict[str, Any]:
     The two alternate within one run; the ratio is the median of the rounds' ratios.
     """
     with (
+        Progress(SERVERS_S + ROUNDS * (PAUSE_S + 2 * ROUND_S)) as progress,
         tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
-        EmbeddedKafka(Path(scratch)) as kafka,
     ):
+        progress.begin("starting Kafka and ingest", SERVERS_S)
+        return _ingest(Path(scratch), progress)
+
+
+def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
+    with EmbeddedKafka(scratch) as kafka:
         settings = Settings(
             bootstrap_servers=kafka.bootstrap_servers,
             ingest_port=lifecycle.claim_port("127.0.0.1", 0, "ingest_port"),
@@ -96,7 +108,7 @@ def ingest() -> dict[str, Any]:
         )
         try:
             _await_health(settings, server)
-            rounds = uvloop.run(_rounds(settings.ingest_port))
+            rounds = uvloop.run(_rounds(settings.ingest_port, progress))
         finally:
             server.terminate()
             server.wait(30)
@@ -121,9 +133,15 @@ def ingest() -> dict[str, Any]:
 def load() -> dict[str, Any]:
     """Measure how well the generator keeps to its plan against a stub server, and up to which rate."""
     rungs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
-        for rate_per_s in LOAD_RATES_PER_S:
-            rungs.append(_keeping(rate_per_s, LOAD_RUNG_S if rungs else LOAD_S, Path(scratch)))
+    lengths_s = [LOAD_S, *(LOAD_RUNG_S for _ in LOAD_RATES_PER_S[1:])]
+    besides_s = LOAD_WARM_UP_S + LOAD_START_S
+    with (
+        Progress(sum(lengths_s) + len(lengths_s) * besides_s) as progress,
+        tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
+    ):
+        for rate_per_s, length_s in zip(LOAD_RATES_PER_S, lengths_s, strict=True):
+            progress.begin(f"{rate_per_s} reactions per second", length_s + besides_s)
+            rungs.append(_keeping(rate_per_s, length_s, Path(scratch)))
             if not rungs[-1]["kept"]:
                 break
     highest = max((rung["rate_per_s"] for rung in rungs if rung["kept"]), default=0)
@@ -173,7 +191,7 @@ def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
     }
 
 
-async def _rounds(port: int) -> list[tuple[float, float, Counter[int]]]:
+async def _rounds(port: int, progress: Progress) -> list[tuple[float, float, Counter[int]]]:
     """Return each round's hello rate, accept rate and the statuses of its posts."""
     # Enough users that none exceeds the rate limit, which applies as usual.
     stamp = timestamp_of(time.time_ns())
@@ -186,9 +204,10 @@ async def _rounds(port: int) -> list[tuple[float, float, Counter[int]]]:
     ]
     hello = [get("/hello")]
     rounds = []
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
+        progress.begin(f"round {number}/{ROUNDS}", PAUSE_S + 2 * ROUND_S)
         # The flush after one part must not fall into the time of the other.
-        await asyncio.sleep(1)
+        await asyncio.sleep(PAUSE_S)
         greeted = await hammer("127.0.0.1", port, hello, CONNECTIONS, ROUND_S)
         accepted = await hammer("127.0.0.1", port, posts, CONNECTIONS, ROUND_S)
         rounds.append((greeted.rps, accepted.rps, accepted.statuses))

@@ -12,7 +12,11 @@ from experiments import ledger, run_files
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.campaign import campaign_file, state
 from experiments.campaign.report import page
+from experiments.progress import Progress
 from experiments.report import run_page
+
+# What the analysis of one run takes, for the estimate of the time left.
+RUN_S = 3.0
 
 
 def report(directory: Path) -> Path:
@@ -37,12 +41,15 @@ def whole_campaign(directory: Path) -> Path:
     A run whose frames are not kept, as those of reports/reference in a checkout, keeps its figures. Raises RunFileError
     naming the file that is missing or damaged.
     """
-    for finished in campaign_file.read(directory).runs:
-        run_dir = directory / "runs" / finished.run
-        if any((run_dir / f"{name}.parquet").exists() for name in ledger.COLUMNS):
+    runs = [directory / "runs" / finished.run for finished in campaign_file.read(directory).runs]
+    kept = [run_dir for run_dir in runs if any((run_dir / f"{name}.parquet").exists() for name in ledger.COLUMNS)]
+    with Progress((len(kept) + 1) * RUN_S) as progress:
+        for number, run_dir in enumerate(kept, 1):
+            progress.begin(f"run {number}/{len(kept)}: {run_dir.name}", RUN_S)
             run(run_dir)
-    state.judge_again(directory)
-    return page.write(directory)
+        progress.begin("the campaign's report", RUN_S)
+        state.judge_again(directory)
+        return page.write(directory)
 
 
 def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import repository, run_files
+from experiments import repository, run_files, text_files
 from experiments.repository import DESIGNS
 from pipeline.errors import EmoStreamError, SettingError
+from pipeline.shell import command
 
 if TYPE_CHECKING:
     from experiments.campaign.state import Campaign
@@ -24,6 +25,7 @@ POOL = "emostream"
 REPORTS_VARIABLE = "EMOSTREAM_REPORTS"
 """Names, in Airflow's processes, the directory of the reports."""
 REPORTS = Path(os.environ.get(REPORTS_VARIABLE, repository.REPORTS))
+_LEVELS = re.compile(r"^levels\s*:", re.MULTILINE)
 # A campaign's name is a folder's, and leads nowhere else; an empty one stands for the design's.
 CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
 
@@ -31,11 +33,26 @@ CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
 def designs() -> list[str]:
     """Return the names of the designs whose runs are all known beforehand: those with levels.
 
-    A search is left out, because each of its runs follows from the one before.
+    A search is left out, because each of its runs follows from the one before. So is a file that cannot be read as
+    text, which `unreadable` names; what else is wrong with a design, its run says.
     """
-    # Bytes: a file in another encoding must not keep Airflow from reading the DAG.
-    found = (path for path in DESIGNS.glob("*.yaml") if re.search(rb"^levels:", path.read_bytes(), re.MULTILINE))
-    return sorted(path.stem for path in found)
+    return sorted(name for name, text in _texts().items() if isinstance(text, str) and _LEVELS.search(text))
+
+
+def unreadable() -> list[str]:
+    """Return an error for each file among the designs that is not text in UTF-8."""
+    return [str(text) for _, text in sorted(_texts().items()) if not isinstance(text, str)]
+
+
+def _texts() -> dict[str, str | Exception]:
+    """Return each design's text by its name, or the error with which it was read."""
+    found: dict[str, str | Exception] = {}
+    for path in DESIGNS.glob("*.yaml"):
+        try:
+            found[path.stem] = text_files.read(path, "design")
+        except (OSError, SettingError) as error:
+            found[path.stem] = error
+    return found
 
 
 def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
@@ -52,7 +69,7 @@ def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
         if opened.state.design.search is not None:
             raise SettingError(
                 f"design {design} is a search, whose runs follow from one another and cannot be planned ahead: use "
-                f"`python -m experiments sweep experiments/designs/{design}.yaml`"
+                f"`{command('experiments', 'sweep', f'experiments/designs/{design}.yaml')}`"
             )
         source = design_file.notebook_path(opened.state.design)
         return [

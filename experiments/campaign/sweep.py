@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from experiments import files
 from experiments.campaign import design_file
-from experiments.campaign.campaign_file import Finished
 from experiments.campaign.design import Design, Planned
 from experiments.campaign.report import page
 from experiments.campaign.state import Campaign
 from experiments.parameters import checked
-from experiments.run import machine_lock, notebook
+from experiments.progress import Progress
+from experiments.run import machine_lock, measure, notebook
 from pipeline.errors import EmoStreamError
 
-# What a run takes besides its load: starting a chain, its first window, and the analysis.
-OVERHEAD_S = 40.0
 # A search ends after some ten probes; how many is known only at its end.
 SEARCH_RUNS = 10
 
@@ -61,9 +51,12 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
     design_file.load(design_path)
     with machine_lock.alone(f"The sweep of {design_path}"):
         campaign = Campaign.open(design_path, reports, name)
-        with _progress(campaign) as bar:
-            while pending := campaign.pending():
-                _carry_out(campaign, pending[0], bar)
+        if due := campaign.pending():
+            runs = SEARCH_RUNS if campaign.state.design.search else 1
+            # Repeated runs are more than was planned.
+            with Progress(sum(expected_s(run) for run in due) * runs) as progress:
+                while pending := campaign.pending():
+                    _carry_out(campaign, pending[0], progress)
         return outcome(campaign)
 
 
@@ -84,78 +77,14 @@ def outcome(campaign: Campaign) -> Outcome:
     )
 
 
-class Bar:
-    """The progress of a sweep: a bar over seconds of load and overhead, with the time left."""
-
-    def __init__(self, bar: tqdm[NoReturn], total_s: int) -> None:
-        self._bar = bar
-        self._total_s = total_s
-        self._base_s = 0.0
-        self._started_s = 0.0
-        self._expected_s = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="sweep-progress", daemon=True)
-        self._thread.start()
-
-    def run(self, planned: Planned, of: int) -> None:
-        """Show that a run starts."""
-        self._started_s = time.monotonic()
-        self._expected_s = expected_s(planned)
-        self._bar.set_description_str(f"run {planned.index + 1}/{of}: {planned.level}")
-
-    def done(self, finished: Finished) -> None:
-        """Print how a run ended, on its own line."""
-        self._base_s += self._expected_s
-        self._expected_s = 0.0
-        words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
-        self._bar.write(f"{finished.run}  block {finished.block}  {finished.level}: {words}", file=sys.stderr)
-        for reason in finished.reasons:
-            self._bar.write(f"  {reason}", file=sys.stderr)
-
-    def failed(self, name: str, planned: Planned, error: EmoStreamError) -> None:
-        """Print that a run failed, with its error."""
-        self._bar.write(f"{name}  {planned.level}: failed, will be repeated: {error}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Stop ticking."""
-        self._stop.set()
-        self._thread.join()
-
-    def _tick(self) -> None:
-        # Without a terminal, one line per minute is enough.
-        while not self._stop.wait(1.0 if sys.stderr.isatty() else 60.0):
-            # Never past the time that this run should take: the bar waits for a slow run.
-            spent_s = min(time.monotonic() - self._started_s, self._expected_s) if self._expected_s else 0.0
-            # Repeated runs are more than was planned.
-            self._bar.n = min(round(self._base_s + spent_s), self._total_s)
-            self._bar.refresh()
-
-
-@contextmanager
-def _progress(campaign: Campaign) -> Iterator[Bar]:
-    pending = campaign.pending()
-    runs = SEARCH_RUNS if campaign.state.design.search else 1
-    total_s = round(sum(expected_s(run) for run in pending) * runs)
-    with tqdm(
-        total=total_s,
-        file=sys.stderr,
-        bar_format="{desc} {bar} {percentage:3.0f} %, {elapsed} in all, {remaining} left",
-    ) as line:
-        bar = Bar(line, total_s)
-        try:
-            yield bar
-        finally:
-            bar.close()
-
-
 def expected_s(run: Planned) -> float:
     """Return how long a run should take, in seconds."""
-    return checked(run.parameters).load_s + OVERHEAD_S
+    return measure.expected_s(checked(run.parameters))
 
 
-def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
+def _carry_out(campaign: Campaign, run: Planned, progress: Progress) -> None:
     run_dir = campaign.begin(run)
-    bar.run(run, len(campaign.state.order))
+    progress.begin(f"run {run.index + 1}/{len(campaign.state.order)}: {run.level}", expected_s(run))
     try:
         execute(campaign.state.design, run, run_dir)
         finished = campaign.finish(run, run_dir)
@@ -171,9 +100,12 @@ def _carry_out(campaign: Campaign, run: Planned, bar: Bar) -> None:
                 f"run {run.index + 1} ({run.level}) failed twice: {error}. The finished runs are kept in "
                 f"{campaign.directory}"
             ) from error
-        bar.failed(run_dir.name, run, error)
+        progress.note(f"{run_dir.name}  {run.level}: failed, will be repeated: {error}")
         return
-    bar.done(finished)
+    words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
+    progress.note(f"{finished.run}  block {finished.block}  {finished.level}: {words}")
+    for reason in finished.reasons:
+        progress.note(f"  {reason}")
 
 
 def execute(design: Design, run: Planned, run_dir: Path) -> Path:

@@ -44,11 +44,23 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
             bursts=parameters.arrivals == "bursts",
         )
     if not (plan["phase"] == "measured").any():
+        remedy = (
+            "or change warm_up_triggers or speed, since the recording has a gap there"
+            if parameters.arrivals == "trace"
+            else "or raise the load"
+        )
         raise SettingError(
             f"measured_triggers is {parameters.measured_triggers}, and no reaction falls into them: measure longer, "
-            "or raise the load"
+            f"{remedy}"
         )
     return plan
+
+
+def replayed_from_ms(parameters: Parameters) -> dict[str, int]:
+    """Return what a manifest says of the recording: the offset of its first row, where the replay begins."""
+    if parameters.arrivals != "trace":
+        return {}
+    return {"trace_replayed_from_ms": int(recorded(parameters.trace)["offset_ms"].iloc[0])}
 
 
 def recorded(path: str) -> pd.DataFrame:

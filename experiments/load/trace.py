@@ -3,84 +3,166 @@
 from __future__ import annotations
 
 import csv
-import warnings
+import io
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from experiments import text_files
 from experiments.load.schedule import check_phases, plan_frame
 from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
-from pipeline.emojis import canonical
+from pipeline.emojis import recognise, why_not
 from pipeline.errors import SettingError
 from pipeline.messages import USER_ID_MAX
 
 COLUMNS = ("offset_ms", "user_id", "emoji_type")
-# With or without the byte order mark that spreadsheets write first.
-ENCODING = "utf-8-sig"
+SEPARATORS = ",;\t|"
+# The line with which Excel writes and reads a separator.
+_NAMED_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)
 # A year: a larger value is in another unit, and would overflow in nanoseconds.
 OFFSET_MAX_MS = 366 * 24 * 3_600_000
+SHOWN_MAX = 80
 
 
 def read(path: Path) -> pd.DataFrame:
     """Return `offset_ms` (int64, from the recording's start), `user_id` and `emoji_type`, in the file's order.
 
     `emoji_type` comes back fully qualified, as ingest counts it; other columns are left out. Raises
-    SettingError naming the file, and the line, column and value of the first error: a missing column, an offset
-    that is not a whole number of ms from 0 or is below the one before it, an empty or overlong user, a value that
-    is not one emoji, no row at all.
+    SettingError as `rows` and `offsets` do, and for an empty or overlong user or a value that is not one emoji.
     """
-    try:
-        with warnings.catch_warnings():
-            # A first row longer than the header is cut to fit it, with a warning.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding=ENCODING, skip_blank_lines=False, index_col=False
-            )
-    except FileNotFoundError as error:
-        raise SettingError(f"trace {path} does not exist: give the path of a CSV with {','.join(COLUMNS)}") from error
-    except pd.errors.EmptyDataError as error:
-        raise SettingError(f"trace {path} is empty: begin it with the line {','.join(COLUMNS)}") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise SettingError(f"trace {path} cannot be read as CSV in UTF-8 ({error}): fix or replace it") from error
-    for column in COLUMNS:
-        if column not in frame.columns:
-            raise SettingError(
-                f"trace {path} has the columns {','.join(map(str, frame.columns))} and lacks {column!r}: "
-                f"begin it with the line {','.join(COLUMNS)}"
-            )
-    if frame.empty:
-        raise SettingError(f"trace {path} has no row below its first line: add reactions to replay")
-    whole = frame["offset_ms"].str.fullmatch(r"[0-9]{1,18}").to_numpy(dtype=bool)
-    _refuse(path, frame, "offset_ms", ~whole, "give whole milliseconds from 0")
-    offsets = frame["offset_ms"].to_numpy().astype(np.int64)
-    _refuse(path, frame, "offset_ms", offsets > OFFSET_MAX_MS, f"give ms since the start, at most {OFFSET_MAX_MS}")
-    behind = np.append(False, np.diff(offsets) < 0)
-    _refuse(path, frame, "offset_ms", behind, "it is below the one before it: sort the rows by offset_ms")
+    frame = rows(path, COLUMNS)
+    offset_ms = offsets(path, frame)
     length = frame["user_id"].str.len().to_numpy()
     _refuse(path, frame, "user_id", (length < 1) | (length > USER_ID_MAX), f"give 1 to {USER_ID_MAX} characters")
-    emojis = frame["emoji_type"].map(canonical)
-    _refuse(path, frame, "emoji_type", emojis.isna().to_numpy(), "give exactly one emoji")
-    return pd.DataFrame({"offset_ms": offsets, "user_id": frame["user_id"], "emoji_type": emojis})
+    spelled = {typed: recognise(typed) for typed in frame["emoji_type"].unique()}
+    emojis = frame["emoji_type"].map(spelled)
+    unknown = emojis.isna().to_numpy()
+    if unknown.any():
+        _refuse(path, frame, "emoji_type", unknown, why_not(frame["emoji_type"].iloc[int(np.argmax(unknown))]))
+    return pd.DataFrame({"offset_ms": offset_ms, "user_id": frame["user_id"], "emoji_type": emojis})
+
+
+def rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return `columns` of a CSV as text, and the `line` on which each row ends, in the file's order.
+
+    The file may be as spreadsheets write it: with a byte order mark, any line ends, a line `sep=…` first, one of
+    SEPARATORS, quoted fields, blank lines, further columns. The first line names the columns; letter case, spaces and
+    punctuation in the names do not matter. Raises SettingError naming the file, and the line where there is one, for
+    another encoding, a missing or repeated column, a row with too many fields, quotes that do not match, no row at all.
+    """
+    remedy = f"begin it with the line {','.join(columns)}"
+    try:
+        text = text_files.read(path, "trace")
+    except FileNotFoundError as error:
+        raise SettingError(f"trace {path} does not exist: give the path of a CSV with {','.join(columns)}") from error
+    except OSError as error:
+        raise SettingError(f"trace {path} cannot be read ({error.strerror}): give the path of a CSV file") from error
+    names, records = _parsed(path, text, columns)
+    if not names:
+        raise SettingError(f"trace {path} is empty: {remedy}")
+    keys = [_key(name) for name in names]
+    for column in columns:
+        if (times := keys.count(_key(column))) != 1:
+            has = f"trace {path} has the columns {','.join(names)}"
+            raise SettingError(
+                f"{has} and lacks {column!r}: {remedy}" if not times else f"{has}, {column!r} {times} times: keep one"
+            )
+    places = [keys.index(_key(column)) for column in columns]
+    found = [[*(record[place] for place in places), line] for line, record in records]
+    if not found:
+        raise SettingError(f"trace {path} has no row below its first line: add reactions to replay")
+    return pd.DataFrame(found, columns=[*columns, "line"])
+
+
+def offsets(path: Path, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the column `offset_ms` of `rows` as numbers.
+
+    Raises SettingError naming the line and the value of one that is not a whole number of ms from 0, or is below the
+    one before it.
+    """
+    digits = frame["offset_ms"].str.strip()
+    whole = digits.str.fullmatch(r"[0-9]{1,18}").to_numpy(dtype=bool)
+    _refuse(
+        path, frame, "offset_ms", ~whole, "give whole milliseconds from 0, in digits without separators or decimals"
+    )
+    offset_ms = digits.to_numpy().astype(np.int64)
+    _refuse(path, frame, "offset_ms", offset_ms > OFFSET_MAX_MS, f"give ms since the start, at most {OFFSET_MAX_MS}")
+    behind = np.append(False, np.diff(offset_ms) < 0)
+    _refuse(path, frame, "offset_ms", behind, "it is below the one before it: sort the rows by offset_ms")
+    return offset_ms
+
+
+def _parsed(path: Path, text: str, columns: Sequence[str]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the names of the columns, and the rows below, each with its line and a field for every name."""
+    wanted = set(map(_key, columns))
+    lines = io.StringIO(text, newline="")
+    separators = SEPARATORS
+    for above, line in enumerate(lines, 1):
+        if named := _NAMED_SEPARATOR.fullmatch(line):
+            separators = named[1]
+        elif line.strip():
+            split = {separator: _fields(line, separator) for separator in separators}
+            separator = max(split, key=lambda separator: len(wanted & set(map(_key, split[separator]))))
+            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+            return split[separator], _records(path, reader, above, len(split[separator]))
+    return [], iter(())
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    return [name.strip().strip('"') for name in line.split(separator)]
+
+
+def _key(name: str) -> str:
+    """Return the letters and digits of a column's name, by which it is found."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _records(path: Path, reader: Any, above: int, width: int) -> Iterator[tuple[int, list[str]]]:
+    while True:
+        begins = above + reader.line_num + 1
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise SettingError(
+                f"trace {path} line {begins}, a quotation mark has no partner: add or remove one"
+            ) from error
+        if record is None:
+            return
+        line = above + reader.line_num
+        if any(map(str.strip, record[width:])):
+            raise SettingError(
+                f"trace {path} line {line}, it has {len(record)} fields, and the line with the names has {width}: put "
+                "a field that contains the separator in quotation marks, or remove one"
+            )
+        if any(map(str.strip, record)):
+            yield line, record + [""] * (width - len(record))
 
 
 def summary(recorded: pd.DataFrame, speed: float = 1.0) -> str:
     """Return in one sentence what a recording holds, and how long it takes at a speed other than its own."""
-    minutes = int(recorded["offset_ms"].iloc[-1]) * NS_PER_MS / (60 * NS_PER_S)
+    minutes = _from_first_row(recorded)[-1] * NS_PER_MS / (60 * NS_PER_S)
+    first_ms = int(recorded["offset_ms"].iloc[0])
+    cut = f", from the first row on, which is at {first_ms:,} ms" if first_ms else ""
     replay = f", replayed in {minutes / speed:.1f} minutes" if speed != 1 else ""
     return (
         f"{len(recorded):,} reactions of {recorded['user_id'].nunique():,} users and "
-        f"{recorded['emoji_type'].nunique()} emoji types in {minutes:.1f} minutes{replay}"
+        f"{recorded['emoji_type'].nunique()} emoji types in {minutes:.1f} minutes{replay}{cut}"
     )
 
 
 def replayed(recorded: pd.DataFrame, speed: float, start_ns: int) -> pd.DataFrame:
     """Return `user_id, emoji_type, t_ns` in order of time: the recording from `start_ns` on, `speed` times as fast.
 
-    A recording counts in milliseconds, so one user may have several reactions at once. A microsecond identifies a
-    reaction of a user: each of them is therefore moved a microsecond behind the one before.
+    Its first row is at `start_ns`, whatever its offset: a recording may be cut out of a longer one. It counts in
+    milliseconds, so one user may have several reactions at once. A microsecond identifies a reaction of a user: each of
+    them is therefore moved a microsecond behind the one before.
     """
-    t_ns = start_ns + np.rint(recorded["offset_ms"].to_numpy() * (NS_PER_MS / speed)).astype(np.int64)
+    t_ns = start_ns + np.rint(_from_first_row(recorded) * (NS_PER_MS / speed)).astype(np.int64)
     moments = pd.DataFrame({"user": recorded["user_id"], "us": t_ns // NS_PER_US})
     number = moments.groupby("user").cumcount()
     # The smallest times that rise by at least 1 within a user: a running maximum after subtracting that rise.
@@ -88,6 +170,12 @@ def replayed(recorded: pd.DataFrame, speed: float, start_ns: int) -> pd.DataFram
     moved_ns = t_ns + (apart - moments["us"]).to_numpy() * NS_PER_US
     frame = recorded[["user_id", "emoji_type"]].assign(t_ns=moved_ns)
     return frame.sort_values("t_ns", kind="stable", ignore_index=True)
+
+
+def _from_first_row(recorded: pd.DataFrame) -> NDArray[np.int64]:
+    offset_ms = recorded["offset_ms"].to_numpy(dtype=np.int64)
+    since_first: NDArray[np.int64] = offset_ms - offset_ms[0]
+    return since_first
 
 
 def trace_plan(
@@ -122,17 +210,9 @@ def trace_plan(
     return plan_frame(rows["user_id"], rows["emoji_type"], rows["t_ns"].to_numpy(), load_start_ns + warm_up_ns)
 
 
-def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: np.ndarray, remedy: str) -> None:
+def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: NDArray[np.bool_], remedy: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         value = frame[column].iloc[row]
-        raise SettingError(f"trace {path} line {_line_of(path, row)}, column {column} is {value!r}: {remedy}")
-
-
-def _line_of(path: Path, row: int) -> int:
-    """Return the line on which a data row ends; a quoted field may span several lines."""
-    with path.open(encoding=ENCODING, newline="") as file:
-        reader = csv.reader(file)
-        for _ in range(row + 2):
-            next(reader, None)
-        return reader.line_num
+        shown = repr(value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}…")
+        raise SettingError(f"trace {path} line {frame['line'].iloc[row]}, column {column} is {shown}: {remedy}")

@@ -6,7 +6,7 @@ makes it from a trace or a plan. No chain is needed: the policies are the chain'
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from experiments.analysis.representation import tv_distance
+from experiments.load import trace
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.units import NS_PER_MS
-from pipeline.emojis import canonical
+from pipeline.emojis import recognise
 from pipeline.errors import SettingError
 from spark.policies import NOTHING, POLICIES, cell_bounds, cumulative_bounds, represent
 
@@ -28,15 +29,10 @@ USERS = 1_000
 def recorded(path: Path) -> pd.DataFrame:
     """Return a trace's `offset_ms` and `emoji_type` as they were typed; other columns are ignored.
 
-    Raises SettingError naming the file and what is wrong with it.
+    Raises SettingError as `trace.rows` and `trace.offsets` do.
     """
-    columns: dict[Hashable, type[int] | type[str]] = {"offset_ms": int, "emoji_type": str}
-    try:
-        return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SettingError(
-            f"trace {path} cannot be read ({error}): give a CSV in UTF-8 with {' and '.join(map(str, columns))}"
-        ) from error
+    frame = trace.rows(path, ("offset_ms", "emoji_type"))
+    return pd.DataFrame({"offset_ms": trace.offsets(path, frame), "emoji_type": frame["emoji_type"]})
 
 
 def recognised(emoji_types: pd.Series[str]) -> tuple[pd.Series[str], pd.DataFrame]:
@@ -44,7 +40,7 @@ def recognised(emoji_types: pd.Series[str]) -> tuple[pd.Series[str], pd.DataFram
 
     The frame has `emoji_type, count`, the most frequent first: the entries that a replay must leave out.
     """
-    spelled = emoji_types.map(canonical)
+    spelled = emoji_types.map(recognise, na_action="ignore")
     refused = emoji_types[spelled.isna()].value_counts(dropna=False).rename_axis("emoji_type").reset_index(name="count")
     return spelled, refused
 

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from experiments import files, ledger
-from experiments.analysis import verdict
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load import sender_processes
-from experiments.load.plan import plan_of
+from experiments.load.plan import replayed_from_ms
 from experiments.parameters import Parameters
+from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.repository import REPORTS
 from experiments.run import chain, machine_lock, manifest, notebook, read_back, usage
-from experiments.run.drive import Steps, drive
+from experiments.run.drive import drive
+from experiments.run.rehearsal import rehearse
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
-from pipeline.settings import build
 
-# Where at least this many reactions are expected, the chance that none is measured is practically zero.
-FEW = 100
+# Before the load a notebook's kernel and the chain start; after it the last window is awaited and the report written.
+START_S = 25.0
+END_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,18 @@ class Result:
     ready_s: float
 
 
-def check(parameters: Parameters) -> None:
-    """Raise SettingError for parameters that cannot work. It starts and writes nothing."""
-    verdict.objectives(parameters.limits())
-    if parameters.attach:
-        parameters = replace(parameters, **chain.attached(Path(parameters.attach)).settings)
-    else:
-        build(parameters.of_chain())
-    few = parameters.rate_per_s * parameters.measured_triggers * parameters.trigger_s < FEW
-    # To plan many reactions takes seconds.
-    if parameters.loop == "open" and (few or parameters.arrivals == "trace"):
-        plan_of(parameters, 0)
-
-
 def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
     """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
 
     Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
     the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
     """
-    check(parameters)
-    with ExitStack() as stack:
+    # Refused before a chain starts, not after it. Without a root, a recording is sought from the current directory.
+    rehearse(parameters, Path())
+    with ExitStack() as whole:
+        stack = whole.enter_context(ExitStack())
         stack.enter_context(machine_lock.alone(f"The run {run_dir}" if run_dir else "A run in a notebook"))
+        running = chain.attached(Path(parameters.attach)) if parameters.attach else None
         run_dir = run_dir or notebook.new_run(REPORTS / "single")
         with files.writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -71,17 +58,15 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
             "run": run_dir.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "regenerate": parameters.command(),
+            **replayed_from_ms(parameters),
             "generator_scheduling": sender_processes.scheduling(),
         }
-        steps = stack.enter_context(_progress(parameters))
-        steps("starting the chain", 0)
-        endpoints = (
-            chain.attached(Path(parameters.attach))
-            if parameters.attach
-            else stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
-        )
-        # A chain that was up keeps its own settings, whatever the parameters are.
-        parameters = replace(parameters, **endpoints.settings)
+        if running is not None:
+            # A chain that was up keeps its own settings, whatever the parameters are.
+            parameters = replace(parameters, **running.settings)
+        progress = whole.enter_context(Progress(expected_s(parameters)))
+        progress.begin("starting the chain" if running is None else "connecting to the chain", START_S)
+        endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
         about["parameters"] = asdict(parameters)
         about["ready_s"] = endpoints.ready_s
         bus = KafkaBus(endpoints.bootstrap_servers)
@@ -89,18 +74,30 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
         names = topics(chain.settings_of(endpoints))
         # On a chain that was up, only the records from here on are this run's.
         since = {name: bus.ends(name) for name in _read_back(names)}
+
+        def step(activity: str, done_s: float) -> None:
+            progress.at(activity, START_S + done_s)
+
         with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
-            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, steps)
+            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
-        steps("reading Kafka back", parameters.load_s)
+        progress.begin("reading Kafka back", END_S / 3)
         frames = _collect(bus, names, since, run_dir)
-    files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
-    analysis = analyse(frames, asdict(parameters), about)
-    files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
-    report = write(run_dir, analysis, asdict(parameters), about)
+        progress.begin("stopping the chain", END_S / 3)
+        stack.close()
+        progress.begin("writing the report", END_S / 3)
+        files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
+        analysis = analyse(frames, asdict(parameters), about)
+        files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
+        report = write(run_dir, analysis, asdict(parameters), about)
     return Result(run_dir, report, analysis, endpoints.ready_s)
+
+
+def expected_s(parameters: Parameters) -> float:
+    """Return how long a run should take, in seconds."""
+    return START_S + parameters.load_s + END_S
 
 
 def _read_back(names: Topics) -> tuple[str, ...]:
@@ -120,22 +117,3 @@ def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run
         files.to_parquet(frame, run_dir / f"{name}.parquet")
     written = (name for name in ledger.COLUMNS if name not in frames)
     return {**frames, **{name: pd.read_parquet(run_dir / f"{name}.parquet") for name in written}}
-
-
-@contextmanager
-def _progress(parameters: Parameters) -> Iterator[Steps]:
-    """Yield `step(activity, seconds of load done)`, which shows a bar over the load's planned length."""
-    planned_s = math.ceil(parameters.load_s)
-    with tqdm(
-        total=planned_s,
-        unit="s",
-        bar_format="{desc:<28} {bar} {n:3.0f}/{total} s of load, {elapsed} in total",
-        file=sys.stderr,
-    ) as bar:
-
-        def step(activity: str, done_s: float) -> None:
-            bar.set_description_str(activity, refresh=False)
-            bar.n = min(round(done_s), planned_s)
-            bar.refresh()
-
-        yield step

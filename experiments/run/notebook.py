@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import json
+import math
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,13 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from experiments import files
-from experiments.parameters import PARAMETERS, Parameters
+from experiments import files, parameters, progress, text_files
 from pipeline import errors
 from pipeline.errors import EmoStreamError, SettingError
 
 # Parameters that the runner sets: where a run is written, not what it measures.
 RUNNERS_OWN = ("run_dir",)
+RULE = "a parameter is a whole number, a number, true or false, or text: its default in the notebook says which"
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+# As in JSON: no leading zeros, no separators, no other digits.
+_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+SHOWN_MAX = 80
 
 
 def papermill_with_own_kernel() -> ModuleType:
@@ -62,70 +67,131 @@ def new_run(campaign_dir: Path) -> Path:
 
 
 def checked(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return `given` cast to the types of the notebook's own defaults.
+    """Return `given` as values of the kinds of the notebook's own defaults, by the RULE for parameters.
 
-    Raises SettingError for a name that the notebook's `parameters` cell does not have, or a value of the wrong
-    type: papermill itself would add the name and run with the default.
+    Raises SettingError naming the notebook, the parameter, the value and the remedy: papermill itself would add an
+    unknown name and run with the default.
     """
-    papermill = papermill_with_own_kernel()
+    known = _defaults(notebook) if given else {}
+    return {name: _value(notebook, known, name, text) for name, text in given.items()}
+
+
+def prepared(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return `given` as `checked` does; refuse a run that cannot be measured, before anything starts.
+
+    Raises SettingError as `checked` and `rehearse` do. A notebook with other parameters than those of a run has rules
+    of its own, which are not known here.
+    """
+    values = checked(notebook, given)
+    known = _defaults(notebook)
+    if set(parameters.PARAMETERS) <= set(known):
+        # Not at the top: it takes seconds to import, and the kernels import this module too.
+        from experiments.run.rehearsal import rehearse
+
+        defaults = {name: _literal(default) for name, default in known.items()}
+        run = {**{name: value for name, value in defaults.items() if type(value) in KINDS}, **values}
+        of_a_run = {name: value for name, value in run.items() if name in parameters.PARAMETERS}
+        rehearse(parameters.checked(of_a_run), _working_directory(notebook))
+    return values
+
+
+def _working_directory(notebook: Path) -> Path:
+    return notebook.resolve().parent.parent
+
+
+def _defaults(notebook: Path) -> dict[str, ast.expr | None]:
+    """Return the default of each parameter, from the assignments in the notebook's cell tagged `parameters`.
+
+    A name that has only an annotation has None.
+    """
     try:
-        known = papermill.inspect_notebook(str(notebook))
-    except FileNotFoundError as error:
-        raise SettingError(f"notebook {notebook} does not exist: give the path of one with --notebook") from error
-    result: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in known or name in RUNNERS_OWN:
-            names = ", ".join(sorted(set(known) - set(RUNNERS_OWN)))
-            raise SettingError(f"notebook {notebook.name} has no parameter {name!r}: use one of {names}")
-        default = ast.literal_eval(known[name]["default"])
-        try:
-            result[name] = type(default)(text) if not isinstance(default, bool) else _boolean(text)
-        except ValueError as error:
-            raise SettingError(
-                f"parameter {name} is {text!r}: give {KINDS[type(default)]}, such as {default!r}"
-            ) from error
-    return result
+        cells = json.loads(text_files.read(notebook, "notebook"))["cells"]
+        tagged = [cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+        source = "".join(tagged[0]) if tagged else ""
+    except OSError as error:
+        raise SettingError(
+            f"notebook {notebook} cannot be read ({error.strerror}): give the path of one with --notebook"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingError(
+            f"notebook {notebook} is not a Jupyter notebook, or damaged: restore it, or save it in Jupyter"
+        ) from error
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise SettingError(
+            f"notebook {notebook}, the cell tagged `parameters`, line {error.lineno} is not Python: keep assignments "
+            "of plain values there"
+        ) from error
+    known: dict[str, ast.expr | None] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign):
+            known |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            known[statement.target.id] = statement.value
+    return {name: default for name, default in known.items() if name not in RUNNERS_OWN}
 
 
-KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+def _literal(default: ast.expr | None) -> Any:
+    """Return the value of a default, or the default itself if it is not a literal."""
+    try:
+        return None if default is None else ast.literal_eval(default)
+    except (ValueError, TypeError):
+        return default
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
+def _value(notebook: Path, known: Mapping[str, ast.expr | None], name: str, text: str) -> Any:
+    if name not in known:
+        names = f"use one of {', '.join(sorted(known))}" if known else "its cell tagged `parameters` assigns none"
+        raise SettingError(f"notebook {notebook.name} has no parameter {name!r}: {names}")
+    node = known[name]
+    default = _literal(node)
+    if type(default) not in KINDS:
+        has = "no default" if node is None else f"the default {_short(ast.unparse(node))}"
+        raise SettingError(
+            f"parameter {name} is {_short(repr(text))}, and has {has} in {notebook.name}: {RULE}; give it such a "
+            "default there"
+        )
+    if (value := _cast(text, type(default))) is None:
+        raise SettingError(
+            f"parameter {name} is {_short(repr(text))}: give {KINDS[type(default)]}, such as {default!r}"
+        )
+    # In any notebook, a parameter with the name and kind of a run's has its bounds.
+    alike = name in parameters.PARAMETERS and isinstance(value, type(getattr(parameters.Parameters, name)))
+    return parameters.bounded(name, value) if alike else value
+
+
+def _cast(text: str, kind: type) -> Any:
+    """Return `text` as a value of `kind`, or None."""
+    if kind is str:
+        return text
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    number = _NUMBER.fullmatch(text) if len(text) <= SHOWN_MAX else None
+    if number is None:
+        return None
+    if kind is int:
+        return int(text) if number[2] is number[3] is None else None
+    return float(text) if math.isfinite(float(text)) else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def carry_out(notebook: Path, given: Mapping[str, str], campaign_dir: Path) -> Path:
     """Execute `notebook` in a new run directory below `campaign_dir`; return the path of the report it wrote.
 
-    Before anything is written or started, raises SettingError for parameters that cannot work, and
-    EmoStreamError naming the other measurement that runs on this machine. Then raises as `execute` does.
+    Before anything is written or started, raises SettingError for parameters that cannot work, and EmoStreamError that
+    names the other measurement on this machine. Then raises as `execute` does.
     """
     # Not at the top, as papermill.
-    from experiments.run import machine_lock
+    from experiments.run import chain, machine_lock
 
-    _check(notebook, given)
+    if attach := prepared(notebook, given).get("attach"):
+        chain.attached(_working_directory(notebook) / str(attach))
     with machine_lock.alone(f"A run of {notebook.name} into {campaign_dir}"):
         return execute(notebook, given, new_run(campaign_dir))
-
-
-def _check(notebook: Path, given: Mapping[str, str]) -> None:
-    """Raise SettingError if the notebook, given these parameters, would refuse them."""
-    from experiments.run import measure
-
-    values = checked(notebook, given)
-    defaults = papermill_with_own_kernel().inspect_notebook(str(notebook))
-    if set(PARAMETERS) <= set(defaults):
-        for name in set(PARAMETERS) - set(values):
-            values[name] = ast.literal_eval(defaults[name]["default"])
-        # Paths are relative to the kernel's folder.
-        with contextlib.chdir(_kernels_folder(notebook)):
-            measure.check(Parameters(**{name: values[name] for name in PARAMETERS}))
-
-
-def _kernels_folder(notebook: Path) -> Path:
-    return notebook.resolve().parent.parent
 
 
 def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: TextIO | None = None) -> Path:
@@ -138,18 +204,21 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     papermill = papermill_with_own_kernel()
     from papermill.exceptions import PapermillExecutionError
 
-    parameters = checked(notebook, given)
+    values = prepared(notebook, given)
     executed = run_dir / "executed.ipynb"
+    shown = stderr or sys.stderr
+    progress.write(f"starting {notebook.name}", shown)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            {**parameters, "run_dir": str(run_dir)},
-            cwd=str(_kernels_folder(notebook)),
-            progress_bar=False,
-            stderr_file=stderr or sys.stderr,
-            kernel_name="python3",
-        )
+        with progress.shown_by(shown):
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                {**values, "run_dir": str(run_dir)},
+                cwd=str(_working_directory(notebook)),
+                progress_bar=False,
+                stderr_file=shown,
+                kernel_name="python3",
+            )
     except PapermillExecutionError as error:
         # The class of an error that is raised on purpose says nothing to a reader; its message says all.
         kind = "" if hasattr(errors, error.ename) else f"{error.ename}: "

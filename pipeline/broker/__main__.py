@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _StopRequested:
         return 0
     except (EmoStreamError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"pipeline.broker: {error}\n")
         return 1
     return 0
 

@@ -52,15 +52,15 @@ async def register(http: aiohttp.ClientSession, registry: str, cluster: str | No
 async def redirect(http: aiohttp.ClientSession, credentials: Credentials) -> str:
     """Return where the client's stream is now: the redirect from its stable `stream_url`. Raises ClientError.
 
-    aiohttp would follow it without the token, since it leads to another host or port. This redirect comes from the
-    registry, which issued the token, so the caller may send it.
+    The redirect's ticket is left out: it admits one request, and a polling client sends many. The redirect comes from
+    the registry, which issued the token, so the caller may send the token instead.
     """
     url = credentials.stream_url
     try:
         async with http.get(url, headers=credentials.headers, timeout=ANSWER_TIMEOUT, allow_redirects=False) as answer:
             if answer.status != 307 or hdrs.LOCATION not in answer.headers:
                 raise await unexpected(answer, "307")
-            return answer.headers[hdrs.LOCATION]
+            return answer.headers[hdrs.LOCATION].partition("?")[0]
     except (aiohttp.ClientError, OSError) as error:
         raise unreachable(url, error) from error
 

@@ -21,7 +21,6 @@ from pipeline.sse import SseEvent, SseParser
 # An empty poll answer comes after 25 s (pipeline.subscriber.polling). An earlier one ends the connection: the client
 # was assigned to another subscriber, or its own is about to stop.
 POLL_MIN_S = 20.0
-WEBSOCKET_REFUSED = aiohttp.WSCloseCode.POLICY_VIOLATION
 UNKNOWN_ID = 409
 """The status with which a server refuses to resume after an id that it never gave."""
 
@@ -118,14 +117,13 @@ class SseConnection:
 
 
 class WebSocketConnection:
-    """`GET /clients/{id}/socket`: a WebSocket on which the client sends one message, the first."""
+    """`GET /clients/{id}/socket?after=…`: a WebSocket on which the client sends nothing."""
 
     def __init__(
         self, ws: aiohttp.ClientWebSocketResponse[Literal[True]], url: str, after: str, retry_ms: int | None
     ) -> None:
         self._ws = ws
         self._url = url
-        self._has_received = False
         self.after = after
         self.retry_ms = retry_ms
 
@@ -133,12 +131,13 @@ class WebSocketConnection:
     async def open(
         cls, http: aiohttp.ClientSession, url: str, headers: dict[str, str], after: str, retry_ms: int | None
     ) -> WebSocketConnection:
-        """Connect and send the id to resume after. Raises ClientError if the handshake is refused."""
+        """Connect. Raises ClientError if the handshake is refused."""
         # The server's pings also restart the timeout of a read.
         timeout = aiohttp.ClientWSTimeout(ws_receive=SILENT_S, ws_close=1.0)
         try:
             # No size limit: the other transports have none either.
-            ws = await http.ws_connect(url, headers=headers, timeout=timeout, max_msg_size=0)
+            query = {"after": after} if after else {}
+            ws = await http.ws_connect(url, params=query, headers=headers, timeout=timeout, max_msg_size=0)
         except aiohttp.WSServerHandshakeError as error:
             # aiohttp has dropped the answer's body: only the status is left.
             retry_after = error.headers.get("Retry-After") if error.headers else None
@@ -147,11 +146,6 @@ class WebSocketConnection:
                 status=error.status,
                 retry_after_s=retry_after_s(retry_after, time.time()),
             ) from error
-        try:
-            await ws.send_str(msgspec.json.encode({"after": after} if after else {}).decode())
-        except BaseException:
-            await ws.close()
-            raise
         return cls(ws, url, after, retry_ms)
 
     async def read(self) -> Batch:
@@ -159,24 +153,14 @@ class WebSocketConnection:
         message = await self._ws.receive()
         received_ns = time.time_ns()
         if message.type is not aiohttp.WSMsgType.TEXT:
-            raise self._closed(str(message.extra or message.data or "no reason given"))
+            reason = str(message.extra or message.data or "no reason given")
+            raise ClientError(f"{self._url} closed the socket with {self._ws.close_code}: {reason}", detail=reason)
         try:
             event = _event(_decode_message(message.data), self.retry_ms)
         except msgspec.DecodeError as error:
             raise MessageError(f"{self._url} sent an unreadable event ({error}): {message.data[:80]!r}") from error
-        self._has_received = True
         self.after = event.id
         return Batch(received_ns, [event])
-
-    def _closed(self, reason: str) -> ClientError:
-        code = self._ws.close_code
-        # Closed with this code before any event: the server refuses the first message, and so the id in it.
-        unknown = code == WEBSOCKET_REFUSED and not self._has_received and bool(self.after)
-        return ClientError(
-            f"{self._url} closed the socket with {code}: {reason}",
-            status=UNKNOWN_ID if unknown else None,
-            detail=reason,
-        )
 
     async def close(self) -> None:
         """Close the socket."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, request
 
 from pipeline.errors import BufferFullError
-from pipeline.flask_answers import add_error_handlers
+from pipeline.flask_answers import add_error_handlers, admit_origins
 from pipeline.ingest import intake
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.metrics.exposition import bare_registry
 from pipeline.metrics.flask_route import add_route
-from pipeline.origins import same_host
+from pipeline.origins import Origins
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.settings import Settings
@@ -27,20 +27,13 @@ if TYPE_CHECKING:
 
 STAGE = "ingest"
 JSON = "application/json"
-# These let the registry's page send reactions from another port of this host.
-CORS = {
-    "Vary": "Origin",
-    "Access-Control-Allow-Headers": "Content-Type",
-    "Access-Control-Expose-Headers": "Retry-After",
-    "Access-Control-Max-Age": "600",
-}
 BUFFER_RETRY_AFTER = {"Retry-After": "1"}
 KAFKA_RETRY_AFTER = {"Retry-After": "5"}
 
 
 def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Callable[[], int] = time.time_ns) -> Flask:
     """Return the WSGI application over a buffer and the flusher that empties it."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     limit = RateLimit(values.rate_per_user_s)
     durable = values.ack == "durable"
     # A durable answer waits for the next flush and for Kafka's acknowledgement. After this time Kafka is out of reach.
@@ -48,7 +41,8 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     @app.post("/reactions")
     def post_reactions() -> Response:
-        reactions = intake.read(read_body(request.environ, values.body_max_bytes), values.array_max)
+        environ = request.environ
+        reactions = intake.read(read_body(environ, values.body_max_bytes), values.array_max, environ)
         intake.check_rate(reactions, limit, clock_ns())
         if (silent_s := flusher.silent_s()) > values.kafka_out_s:
             raise Refusal(
@@ -88,17 +82,13 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
             "kafka_silent_s": round(silent_s, 3),
         }, 200 if healthy else 503
 
-    add_error_handlers(app, lambda refusal: flusher.meters.refused(refusal.title))
+    def refused(refusal: Refusal) -> None:
+        flusher.meters.refused(refusal.title)
+
+    add_error_handlers(app, refused)
+    admit_origins(app, Origins(values.origins, values.registry_url, values.registry_port), refused)
     # No CPU and memory: each scrape would show those of another worker.
     add_route(app, bare_registry(flusher.meters))
-
-    @app.after_request
-    def admit_page(response: Response) -> Response:
-        origin = request.environ.get("HTTP_ORIGIN")
-        if origin and same_host(origin, request.environ.get("HTTP_HOST", "")):
-            response.headers.update({**CORS, "Access-Control-Allow-Origin": origin})
-        return response
-
     return app
 
 

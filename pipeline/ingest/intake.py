@@ -5,16 +5,21 @@ A body is accepted whole or not at all.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.emojis import canonical
-from pipeline.messages import Reaction
+from pipeline import emojis, timestamps
+from pipeline.emojis import canonical, recognise
+from pipeline.messages import USER_ID_MAX, EmojiType, Reaction, UserId
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
+from pipeline.text_encoding import UTF8_BOM, not_utf8, packing
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -26,40 +31,68 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     accepted_ns: int
 
 
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """A reaction whose timestamp is not in the form that the decoder reads."""
+
+    user_id: UserId
+    emoji_type: EmojiType
+    timestamp: str
+
+
+class Fault(NamedTuple):
+    """What is wrong with an item: the field (empty: the item itself) and its value."""
+
+    field: str
+    value: Any
+
+
+MISSING = object()
 _decode = msgspec.json.Decoder(Reaction | list[Reaction]).decode
 _decode_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(Reaction).decode
+_decode_written = msgspec.json.Decoder(Written).decode
+_decode_anything = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 # RecursionError: arrays or objects nested deeper than the decoder follows.
 JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# To find out what a wrong emoji is takes up to a millisecond, so that only the first of an array are explained.
+EXPLAINED_MAX = 10
+A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601 with a zone}'
+EXPECTED = {
+    "user_id": f"text of 1 to {USER_ID_MAX} characters",
+    "emoji_type": f"exactly one emoji, such as {emojis.EXAMPLE}",
+    "timestamp": timestamps.RULE,
+}
+CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
+SHOWN_MAX = 80
 
 
-def read(body: bytes, array_max: int) -> list[Reaction]:
+def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyType({})) -> list[Reaction]:
     """Return the reactions of a JSON body, one object or an array of at most `array_max`.
 
-    Raises Refusal: 400 for invalid JSON, 413 for an array that is too long, 422 for a wrong field, with every bad
+    Emoji come back fully qualified, timestamps in UTC. A byte order mark is ignored, as RFC 8259 permits. `headers` has
+    the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for invalid JSON or another encoding
+    than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for a wrong field, with every bad
     item's index.
     """
     try:
         decoded = _decode(body)
-    except msgspec.ValidationError as error:
-        raise _explain(body, str(error), array_max) from error
+    except msgspec.ValidationError:
+        return _read_each(body, array_max, headers)
     except JSON_ERRORS as error:
-        raise _not_json(error) from error
-    reactions = [decoded] if isinstance(decoded, Reaction) else decoded
+        unmarked = body.removeprefix(UTF8_BOM)
+        if unmarked == body or unmarked.startswith(UTF8_BOM):
+            raise _not_json(body, error, headers) from error
+        return read(unmarked, array_max, headers)
+    if isinstance(decoded, Reaction):
+        if canonical(decoded.emoji_type) is not None and decoded.timestamp.tzinfo is UTC:
+            return [decoded]
+        return _all_accepted([_usual(decoded)], single=True)
+    reactions: list[Reaction] = decoded
     _check_length(len(reactions), array_max)
-    invalid = [index for index, reaction in enumerate(reactions) if canonical(reaction.emoji_type) is None]
-    if invalid:
-        errors = [
-            {
-                "index": index,
-                "field": "emoji_type",
-                "detail": _not_one_emoji(reactions[index]),
-            }
-            for index in invalid
-        ]
-        raise _unprocessable(errors, isinstance(decoded, Reaction))
+    if [r for r in reactions if canonical(r.emoji_type) is None or r.timestamp.tzinfo is not UTC]:
+        return _all_accepted([_usual(reaction) for reaction in reactions], single=False)
     return reactions
 
 
@@ -100,59 +133,116 @@ def _check_length(length: int, array_max: int) -> None:
         )
 
 
-def _explain(body: bytes, reason: str, array_max: int) -> Refusal:
-    """Decode each item alone, to name every bad one; only refused requests pay for it."""
+def _read_each(body: bytes, array_max: int, headers: Mapping[str, Any]) -> list[Reaction]:
+    """Decode each item alone: to read timestamps in other forms, and to name every bad item."""
+    single = False
     try:
         # Decoding stopped at the first wrong field, so the rest may still be invalid JSON.
         _decode_syntax(body)
-        items = _decode_items(body)
-    except msgspec.ValidationError:
-        return _unprocessable([_field_error(0, reason)], single=True)
-    except JSON_ERRORS as error:
-        return _not_json(error)
-    try:
+        try:
+            items = _decode_items(body)
+        except msgspec.ValidationError:
+            single, items = True, [msgspec.Raw(body)]
         _check_length(len(items), array_max)
-        checked = (_item_error(index, item) for index, item in enumerate(items))
-        errors = [error for error in checked if error is not None]
-    except Refusal as refusal:
-        return refusal
+        found = [_read_item(item) for item in items]
     except JSON_ERRORS as error:
-        return _not_json(error)
-    return _unprocessable(errors, single=False)
+        raise _not_json(body, error, headers) from error
+    return _all_accepted(found, single=single)
 
 
-def _not_json(error: Exception) -> Refusal:
-    return Refusal(400, "Not JSON", f"the body is not valid JSON: {error}")
-
-
-def _field_error(index: int, reason: str) -> dict[str, Any]:
-    detail, _, where = reason.partition(" - at `$.")
-    missing = detail.partition("missing required field `")[2]
-    return {"index": index, "field": (where or missing).rstrip("`"), "detail": detail}
-
-
-def _item_error(index: int, item: msgspec.Raw) -> dict[str, Any] | None:
+def _read_item(item: msgspec.Raw) -> Reaction | Fault:
     try:
-        reaction = _decode_item(item)
+        return _usual(_decode_item(item))
+    except msgspec.ValidationError:
+        pass
+    try:
+        written = _decode_written(item)
     except msgspec.ValidationError as error:
-        return _field_error(index, str(error))
-    if canonical(reaction.emoji_type) is None:
-        return {"index": index, "field": "emoji_type", "detail": _not_one_emoji(reaction)}
-    return None
+        return _fault(item, str(error))
+    moment = timestamps.read(written.timestamp)
+    if moment is None:
+        return Fault("timestamp", written.timestamp)
+    return _usual(Reaction(written.user_id, written.emoji_type, moment))
 
 
-def _not_one_emoji(reaction: Reaction) -> str:
-    return f"{reaction.emoji_type!a} is not one emoji: send exactly one, e.g. \\U0001f602 😂"
+def _usual(reaction: Reaction) -> Reaction | Fault:
+    """Return `reaction` with its emoji fully qualified and its timestamp in UTC."""
+    emoji_type = recognise(reaction.emoji_type)
+    if emoji_type is None:
+        return Fault("emoji_type", reaction.emoji_type)
+    moment = timestamps.in_utc(reaction.timestamp)
+    if moment is None:
+        return Fault("timestamp", reaction.timestamp.isoformat())
+    return Reaction(reaction.user_id, emoji_type, moment)
 
 
-def _unprocessable(errors: list[dict[str, Any]], single: bool) -> Refusal:
+def _fault(item: msgspec.Raw, reason: str) -> Fault:
+    """Return the fault for which msgspec gave `reason`."""
+    _, _, where = reason.partition(" - at `$.")
+    field = (where or reason.partition("missing required field `")[2]).rstrip("`")
+    try:
+        value = _decode_anything(item)
+    except msgspec.ValidationError:
+        # A number that fits no type.
+        return Fault(field, item)
+    return Fault(field, value.get(field, MISSING) if field else value)
+
+
+def _all_accepted(found: Sequence[Reaction | Fault], *, single: bool) -> list[Reaction]:
+    """Return the reactions in `found`; raise Refusal 422 that names each fault by its index if there is one."""
+    faults = [(index, each) for index, each in enumerate(found) if isinstance(each, Fault)]
+    if not faults:
+        return [each for each in found if isinstance(each, Reaction)]
+    errors = [
+        {"index": index, "field": fault.field, "detail": _detail(fault, explained=number < EXPLAINED_MAX)}
+        for number, (index, fault) in enumerate(faults)
+    ]
     first = errors[0]
     where = "the reaction" if single else f"{len(errors)} item(s), the first at index {first['index']}"
     field = f" in field {first['field']}" if first["field"] else ""
-    return Refusal(
+    raise Refusal(
         422,
         "Not a reaction",
-        f"{where}{field}: {first['detail']}. A reaction is "
-        '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601 with a zone}; nothing was accepted',
+        f"{where}{field}: {first['detail']}. A reaction is {A_REACTION}; nothing was accepted",
         errors=errors,
     )
+
+
+def _detail(fault: Fault, *, explained: bool) -> str:
+    field, value = fault
+    if value is MISSING:
+        return f"it is missing: send {EXPECTED.get(field, field)}"
+    if field == "user_id":
+        return f"{_shown(value)} is not a user: send {EXPECTED[field]}"
+    if field == "emoji_type":
+        why = emojis.why_not(value if explained and isinstance(value, str) else "")
+        return f"{_shown(value)} is not one emoji: {why}"
+    if field == "timestamp":
+        return f"{_shown(value)} is not a timestamp: {timestamps.why_not(value)}"
+    return f"{_shown(value)} is not an object: send a reaction as an object, several in an array"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}…")
+    text = bytes(value) if isinstance(value, msgspec.Raw) else _encode(value)
+    return text[:SHOWN_MAX].decode("utf-8", "replace")
+
+
+def _not_json(body: bytes, error: Exception, headers: Mapping[str, Any]) -> Refusal:
+    coding = headers.get("HTTP_CONTENT_ENCODING", "").strip()
+    if coding.lower() not in ("", "identity"):
+        return Refusal(
+            415,
+            "Compressed body",
+            f"Content-Encoding is {coding!r}: send the body without compression, and without that header",
+            headers={"Accept-Encoding": "identity"},
+        )
+    charset = CHARSET.search(headers.get("CONTENT_TYPE", ""))
+    if packed := packing(body):
+        reason = f"it begins like {packed}: send it without compression"
+    elif wrong := not_utf8(body, charset[1] if charset and charset[1].lower() not in ("utf-8", "utf8") else ""):
+        reason = f"{wrong}: encode it in UTF-8"
+    else:
+        reason = f"{error}: send one reaction as an object, or several in an array"
+    return Refusal(400, "Not JSON", f"the body is not valid JSON: {reason}")

@@ -19,7 +19,7 @@ FLUSH_BUCKETS_REACTIONS = (1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_
 # The titles of ingest's own refusals; Flask's own errors count under the name of their HTTP status.
 REASONS = (
     *("not_application_json", "not_json", "not_a_reaction", "body_too_large", "array_too_long"),
-    *("too_many_reactions", "buffer_full", "kafka_is_out_of_reach", "kafka_did_not_acknowledge"),
+    *("origin_not_allowed", "too_many_reactions", "buffer_full", "kafka_is_out_of_reach", "kafka_did_not_acknowledge"),
 )
 
 

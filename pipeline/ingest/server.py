@@ -42,6 +42,9 @@ OPTIONS = (
     "body_max_bytes",
     "array_max",
     "rate_per_user_s",
+    "registry_url",
+    "registry_port",
+    "origins",
     "log_level",
 )
 # A request holds its thread until its body has arrived. With one thread, one client that stalls in the middle of a

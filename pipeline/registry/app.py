@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import WebsocketMismatch
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.flask_answers import add_error_handlers, problem_response, uncached_json
+from pipeline.flask_answers import add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.origins import Origins
+from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.registry.client_routes import client_routes
 from pipeline.registry.refusals import kafka_unreachable
@@ -18,9 +21,10 @@ RATE_WINDOW_S = 60
 
 
 def create_app(
-    registrations: Registrations, registry_url: str, per_address_min: int = 0, proxies: int = 0
+    registrations: Registrations, registry_url: str, origins: Origins, per_address_min: int = 0, proxies: int = 0
 ) -> flask.Flask:
-    """Return the application over `registrations`; `registry_url` is the address at which clients reach it.
+    """Return the application over `registrations`; `registry_url` is the address at which clients reach it, and
+    `origins` the rule for pages.
 
     One address may register `per_address_min` clients per minute (0: no limit). The address is that of the connection;
     behind `proxies` proxies it is the one that the first of them named in X-Forwarded-For.
@@ -48,6 +52,12 @@ def create_app(
     def on_kafka_error(error: Exception) -> flask.Response:
         return problem_response(kafka_unreachable(error))
 
+    @app.errorhandler(WebsocketMismatch)
+    def on_websocket_mismatch(_error: Exception) -> flask.Response:
+        reason = "no WebSocket is served at this path: register with transport websocket, and open its stream_url"
+        return problem_response(Refusal(400, "Bad Request", f"{flask.request.path[:200]!a}: {reason}"))
+
     add_error_handlers(app)
     registrations.meters.attach(app)
+    admit_origins(app, origins, registrations.meters.refused, files="/page/")
     return app

@@ -15,6 +15,7 @@ from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH, Refusals, collector_registry, gauge
 from pipeline.metrics.flask_route import add_route
+from pipeline.problems import Refusal
 from pipeline.registry.assignments import Assignments
 from pipeline.registry.batch_writer import BatchWriter
 
@@ -53,6 +54,10 @@ class RegistryMeters:
         def count_refusal(response: flask.Response) -> flask.Response:
             self._refusals.count(response.status_code)
             return response
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count a request that was refused before the application saw it."""
+        self._refusals.count(refusal.status)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures."""

@@ -16,7 +16,7 @@ from pipeline.bus.records import keyed
 from pipeline.bus.topics import topics
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
-from pipeline.registry.assignments import Assignments, subscriber_of
+from pipeline.registry.assignments import Assignment, Assignments, subscriber_of
 from pipeline.registry.batch_writer import BatchWriter
 from pipeline.registry.metrics import RegistryMeters
 from pipeline.registry.rebalancing import Rebalancer
@@ -95,8 +95,8 @@ class Registrations:
         self.meters.registrations.inc()
         return registration, token
 
-    def subscriber_url(self, client_id: str) -> str:
-        """Return the URL of the subscriber that serves a client now.
+    def assign(self, client_id: str) -> Assignment:
+        """Return the subscriber that serves a client now, for a client that is about to connect there.
 
         A move is written without waiting: every subscriber accepts every registered client, so the answer is
         right even if the record is lost. Raises Refusal: 404 for an unknown client, 503 when no subscriber is live.
@@ -112,7 +112,7 @@ class Registrations:
                 self.meters.moves.inc()
                 log.debug("moved a client", client_id=client_id, to=assignment.subscriber.url)
                 self._post(client_id, encode(assignment.registration))
-        return assignment.subscriber.url
+        return assignment
 
     def remove(self, client_id: str) -> None:
         """End a registration; return once Kafka has the tombstone.

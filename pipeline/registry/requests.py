@@ -10,13 +10,13 @@ import msgspec
 
 from pipeline.messages import Transport
 from pipeline.problems import Refusal
-from pipeline.tokens import bearer
+from pipeline.tokens import COOKIE, bearer
 
 PAGE_MAX = 10_000
 BODY_HELP = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, both optional, or no body'
 
 
-class NewClient(msgspec.Struct, frozen=True):
+class NewClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /clients`."""
 
     cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$")] | None = None
@@ -28,6 +28,8 @@ _decode_new_client = msgspec.json.Decoder(NewClient).decode
 
 def new_client(request: flask.Request) -> NewClient:
     """Return the body of `POST /clients`; no body means the defaults."""
+    if request.args:
+        raise Refusal(422, "Unusable registration", f"query field {next(iter(request.args))[:80]!a}: {BODY_HELP}")
     body = request.get_data()
     if not body:
         return NewClient()
@@ -46,7 +48,7 @@ def new_client(request: flask.Request) -> NewClient:
 def _in_words(reason: str) -> str:
     """Return a reason of msgspec; a pattern is described."""
     name = "a cluster's name has 1 to 50 letters, digits, '_' or '-'"
-    return name if "matching regex" in reason else f"{reason[:1].lower()}{reason[1:]}"
+    return name if "matching regex" in reason else f"{reason[:1].lower()}{reason[1:200]}"
 
 
 def page_of(request: flask.Request) -> tuple[str, int]:
@@ -57,10 +59,13 @@ def page_of(request: flask.Request) -> tuple[str, int]:
     return request.args.get("after", ""), int(limit)
 
 
-def token_of(request: flask.Request) -> str:
-    """Return the token of the `Authorization` header."""
-    token = bearer(request.headers.get("Authorization", ""))
-    if token is None:
+def token_of(request: flask.Request, or_cookie: bool = False) -> str:
+    """Return the token of the `Authorization` header, or without that header the one in the client's cookie."""
+    authorization = request.headers.get("Authorization", "")
+    token = bearer(authorization)
+    if or_cookie and not authorization:
+        token = request.cookies.get(COOKIE)
+    if not token:
         raise Refusal(
             401,
             "Token missing",

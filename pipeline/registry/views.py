@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.addresses import SubscriberId
+from pipeline.addresses import SubscriberId, websocket_url
 from pipeline.messages import Announcement, Registration, Transport
 from pipeline.registry.assignments import Assignments
 from pipeline.units import NS_PER_S
@@ -23,8 +23,23 @@ def client_view(registration: Registration, registry_url: str, live: bool) -> di
     """Return the public document of a client: everything but its token's digest."""
     document = msgspec.structs.asdict(registration)
     del document["token_sha256"], document["asked"]
-    path = PATHS[registration.transport]
-    return {**document, "stream_url": f"{registry_url}/clients/{registration.client_id}/{path}", "live": live}
+    client_url = f"{registry_url}/clients/{registration.client_id}"
+    stream_url = of_transport(f"{client_url}/{PATHS[registration.transport]}", registration.transport)
+    return {**document, "stream_url": stream_url, "tickets_url": f"{client_url}/tickets", "live": live}
+
+
+def of_transport(url: str, transport: Transport) -> str:
+    """Return an http:// or https:// URL with the scheme of a client's transport."""
+    return websocket_url(url) if transport == "websocket" else url
+
+
+def handshake_location(url: str, registry_url: str) -> str:
+    """Return the Location that redirects a WebSocket handshake to `url`, which is http:// or https://.
+
+    `websockets` wants ws:// there and aiohttp http://. Without a scheme it is that of the request, for both.
+    """
+    scheme, _, rest = url.partition(":")
+    return rest if registry_url.startswith(f"{scheme}:") else websocket_url(url)
 
 
 def clusters_view(assignments: Assignments, now_ns: int) -> list[dict[str, object]]:

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from aiohttp import hdrs, web
 
 from pipeline.errors import MessageError
-from pipeline.origins import same_host
+from pipeline.origins import Origins, headers_for
 from pipeline.problems import Refusal
+from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, begin_event, parse_event_id, reset_event
+from pipeline.tickets import FIELD, TicketGate
 from pipeline.tokens import COOKIE, Tokens, bearer, matches
-
-SSE_TYPE = "text/event-stream"
-LAST_EVENT_ID = "Last-Event-ID"
 
 
 def request_token(request: web.Request) -> str | None:
@@ -24,11 +23,35 @@ def request_token(request: web.Request) -> str | None:
     return bearer(authorization) if authorization else request.cookies.get(COOKIE) or None
 
 
+ORIGINS = web.AppKey("origins", Origins)
+
+
+def request_ticket(request: web.Request) -> str | None:
+    """Return the ticket that a request carries; a redirect adds it at the end, after what a client may have sent."""
+    tickets = request.query.getall(FIELD, [])
+    return tickets[-1] if tickets else None
+
+
+def check_origin(request: web.Request) -> bool:
+    """Return whether a page sends the request, of an allowed origin. Raises Refusal 403 for any other page."""
+    origin = _origin(request)
+    if origin is not None:
+        request.app[ORIGINS].check(origin, request.host, ticket=FIELD in request.query)
+    return origin is not None
+
+
 def cors_headers(request: web.Request) -> dict[str, str]:
-    """Return headers that admit the page, which the registry serves from another port of the same host."""
-    origin = request.headers.get(hdrs.ORIGIN, "")
-    allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
-    return {"Vary": "Origin", **(allowed if same_host(origin, request.host) else {})}
+    """Return the headers that let an allowed page read the answer; `Vary` goes to all, since caches keep both."""
+    origin = _origin(request)
+    if origin is None or not request.app[ORIGINS].allows(origin, request.host, ticket=FIELD in request.query):
+        return {hdrs.VARY: hdrs.ORIGIN}
+    return headers_for(origin)
+
+
+def _origin(request: web.Request) -> str | None:
+    """Return the request's origin; several headers give a text that is none."""
+    given = request.headers.getall(hdrs.ORIGIN, None)
+    return None if given is None else ", ".join(given)
 
 
 class Admission:
@@ -38,9 +61,12 @@ class Admission:
     both are waited for up to `patience_s`.
     """
 
-    def __init__(self, fanout: Fanout, tokens: Tokens, connections_max: int, patience_s: float) -> None:
+    def __init__(
+        self, fanout: Fanout, tokens: Tokens, gate: TicketGate, connections_max: int, patience_s: float
+    ) -> None:
         self._fanout = fanout
         self._tokens = tokens
+        self._gate = gate
         self._connections_max = connections_max
         self._patience_s = patience_s
         self._open = 0
@@ -62,23 +88,28 @@ class Admission:
             self._open -= 1
 
     async def authenticate(self, request: web.Request) -> str:
-        """Return the id of the client whose token `request` carries. Raises Refusal."""
+        """Return the id of the client whose ticket or token `request` carries; a ticket is used up. Raises Refusal."""
         client_id = request.match_info["client_id"]
+        ticket = request_ticket(request)
         token = request_token(request)
-        if token is None:
+        if ticket is None and token is None:
             raise Refusal(
                 401,
                 "Token missing",
-                "send the token of POST /clients as 'Authorization: Bearer <token>'",
+                "the request has neither a ticket nor a token. HTTP libraries drop Authorization at a redirect to "
+                "another port: open the stream_url of POST /clients, whose redirect carries a ticket, or send the "
+                "token here as 'Authorization: Bearer <token>'",
                 headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
             )
         digest = await self._tokens.find(client_id, self._patience_s)
         if digest is None:
             # An EventSource that had this stream would reconnect for ever: 204 stops it (WHATWG HTML, section 9.2.1).
-            if LAST_EVENT_ID in request.headers and SSE_TYPE in request.headers.get(hdrs.ACCEPT, ""):
+            if LAST_EVENT_ID in request.headers and MEDIA_TYPE in request.headers.get(hdrs.ACCEPT, ""):
                 raise Refusal(204, "No such client", f"client {client_id[:80]!a} is not registered any more")
             raise Refusal(404, "No such client", f"client {client_id[:80]!a} is not registered: POST /clients first")
-        if not matches(digest, token):
+        if ticket is not None:
+            self._gate.redeem(ticket, client_id, digest)
+        elif token is None or not matches(digest, token):
             raise Refusal(403, "Wrong token", f"the token is not that of client {client_id[:80]!a}: send its own")
         return client_id
 

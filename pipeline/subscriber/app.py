@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from pipeline.origins import PREFLIGHT, Origins
 from pipeline.problems import CONTENT_TYPE, Refusal
 from pipeline.subscriber import frames
-from pipeline.subscriber.admission import Admission, cors_headers
+from pipeline.subscriber.admission import ORIGINS, Admission, check_origin, cors_headers
 from pipeline.subscriber.connection import STUCK_S
 from pipeline.subscriber.event_stream import serve_event_stream
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.polling import serve_poll
 from pipeline.subscriber.process import trim_heap
-from pipeline.subscriber.websocket import serve_websocket
+from pipeline.subscriber.websocket import refuse_browser, serve_websocket
+from pipeline.tickets import TicketGate
 from pipeline.tokens import Tokens
 
 PATIENCE_S = 2.0
@@ -33,6 +35,8 @@ Transport = Callable[[web.Request, Fanout, Admission], Awaitable[web.StreamRespo
 async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every refusal, aiohttp's own included, with a problem document that the page may read."""
     try:
+        if check_origin(request) and request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers=PREFLIGHT)
         return await handler(request)
     except Refusal as error:
         refusal = error
@@ -40,7 +44,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         refusal = _not_served(request, error)
-    headers = {**refusal.headers, **cors_headers(request)}
+    headers = dict(refusal.headers)
     if refusal.status >= 400:
         headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
     return web.Response(status=refusal.status, body=refusal.body(), headers=headers)
@@ -60,8 +64,10 @@ def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
 def create_app(
     fanout: Fanout,
     tokens: Tokens,
+    gate: TicketGate,
     health: Callable[[], dict[str, object]],
     *,
+    origins: Origins,
     connections_max: int,
     heartbeat_s: float,
     patience_s: float = PATIENCE_S,
@@ -70,7 +76,7 @@ def create_app(
 
     `GET /healthz` answers with `health()`.
     """
-    admission = Admission(fanout, tokens, connections_max, patience_s)
+    admission = Admission(fanout, tokens, gate, connections_max, patience_s)
 
     def handler_of(transport: Transport) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
@@ -80,19 +86,18 @@ def create_app(
             except ConnectionResetError:
                 # The client left before its stream started, and gets no answer.
                 return web.Response(status=503)
+            except Refusal as refusal:
+                if transport is not serve_websocket:
+                    raise
+                return await refuse_browser(request, refusal)
 
         return serve
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response(health())
 
-    async def preflight(request: web.Request) -> web.Response:
-        allowed = {
-            "Access-Control-Allow-Methods": "GET",
-            "Access-Control-Allow-Headers": "Authorization, Last-Event-ID",
-            "Access-Control-Max-Age": "600",
-        }
-        return web.Response(status=204, headers={**cors_headers(request), **allowed})
+    async def admit_page(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(cors_headers(request))
 
     async def heartbeat() -> None:
         slot, data = 0, frames.heartbeat()
@@ -124,9 +129,10 @@ def create_app(
         fanout.end_all("shutdown")
 
     app = web.Application(middlewares=[explain])
+    app[ORIGINS] = origins
+    app.on_response_prepare.append(admit_page)
     for path, transport in (("stream", serve_event_stream), ("socket", serve_websocket), ("windows", serve_poll)):
         app.router.add_get(f"/clients/{{client_id}}/{path}", handler_of(transport), allow_head=False)
-        app.router.add_options(f"/clients/{{client_id}}/{path}", preflight)
     app.router.add_get("/healthz", healthz)
     app.cleanup_ctx.append(background_tasks)
     app.on_shutdown.append(end_streams)

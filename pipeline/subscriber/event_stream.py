@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from pipeline.sse import comment, retry
+from pipeline.sse import LAST_EVENT_ID, MEDIA_TYPE, comment, retry
 from pipeline.subscriber import connection
-from pipeline.subscriber.admission import LAST_EVENT_ID, SSE_TYPE, Admission, cors_headers
+from pipeline.subscriber.admission import Admission
 from pipeline.subscriber.connection import OneWayProtocol, StreamConnection
 from pipeline.subscriber.fanout import Fanout, Stream
 
@@ -21,11 +21,10 @@ async def serve_event_stream(request: web.Request, fanout: Fanout, admission: Ad
     position, first = await admission.resume(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
     response = web.StreamResponse(
         headers={
-            "Content-Type": SSE_TYPE,
+            "Content-Type": MEDIA_TYPE,
             "Cache-Control": "no-store",
             # A buffering proxy would hold every event back.
             "X-Accel-Buffering": "no",
-            **cors_headers(request),
         }
     )
     response.force_close()

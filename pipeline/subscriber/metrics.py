@@ -12,6 +12,7 @@ from pipeline.messages import Transport, Window
 from pipeline.metrics.exposition import PATH, Refusals, collector_registry, counter, expose, gauge
 from pipeline.metrics.windows import WindowMeters
 from pipeline.subscriber.fanout import Fanout
+from pipeline.tickets import FAULTS, TicketGate
 from pipeline.tokens import Tokens
 
 FANOUT_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -27,11 +28,14 @@ Labelled = tuple[list[str], dict[tuple[str, ...], float]]
 class StreamMeters:
     """Metrics of one subscriber, labelled with `cluster` and `subscriber`; `stage` is its name in `hops`."""
 
-    def __init__(self, stage: str, cluster: str, subscriber: str, fanout: Fanout, tokens: Tokens) -> None:
+    def __init__(
+        self, stage: str, cluster: str, subscriber: str, fanout: Fanout, tokens: Tokens, gate: TicketGate
+    ) -> None:
         self.windows = WindowMeters(stage)
         self._labels = {"cluster": cluster, "subscriber": subscriber}
         self._fanout = fanout
         self._tokens = tokens
+        self._gate = gate
         self._streams_max = 0
         self._refusals = Refusals("emostream_subscriber_requests_refused", **self._labels)
         self._took = Histogram(
@@ -74,12 +78,14 @@ class StreamMeters:
         ended["left"] = fanout.opened.total() - len(fanout) - ended.total()
         name = "emostream_subscriber_{}".format
         limit = "Most streams open at once; more are refused with 503."
+        tickets = "Tickets refused; used: before, client and subscriber: another's."
         yield gauge(name("streams"), "Open streams.", *by("transport", TRANSPORTS, fanout.transports()))
         yield gauge(name("streams_limit"), limit, *total(self._streams_max))
         yield counter(name("streams_opened"), "Streams opened.", *by("transport", TRANSPORTS, fanout.opened))
         yield counter(name("streams_ended"), "Streams ended; slow and stuck: cut off.", *by("reason", REASONS, ended))
         yield counter(name("windows_sent"), "Windows written, counted once per stream.", *total(fanout.sent))
         yield counter(name("resets"), "Clients that missed windows which are no longer kept.", *total(fanout.resets))
+        yield counter(name("tickets_refused"), tickets, *by("reason", FAULTS, self._gate.refused))
         yield gauge(name("ring_windows"), "Windows kept for clients that resume.", *total(fanout.kept))
         yield gauge(name("clients"), "Clients registered at any subscriber.", *total(len(self._tokens)))
 

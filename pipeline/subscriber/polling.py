@@ -12,7 +12,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from pipeline.messages import encode
-from pipeline.subscriber.admission import Admission, cors_headers
+from pipeline.subscriber.admission import Admission
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import Wire
 
@@ -71,5 +71,5 @@ async def serve_poll(request: web.Request, fanout: Fanout, admission: Admission)
     return web.Response(
         body=b'{"events":[%b],"after":%b}' % (events, encode(last)),
         content_type="application/json",
-        headers={"Cache-Control": "no-store", **cors_headers(request)},
+        headers={"Cache-Control": "no-store"},
     )

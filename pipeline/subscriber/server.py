@@ -17,6 +17,7 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import encode
+from pipeline.origins import Origins
 from pipeline.subscriber import state
 from pipeline.subscriber.app import PATIENCE_S, create_app
 from pipeline.subscriber.process import fastest_loop, raise_file_limit, shorten_switch_interval
@@ -28,7 +29,7 @@ STAGE = "subscriber"
 OPTIONS = (
     "cluster", "subscriber", "bootstrap_servers", "feed_bootstrap_servers", "kafka_wait_s", "topic_prefix",
     "host", "subscriber_port", "subscriber_url", "client_queue_max", "connections_max", "heartbeat_s",
-    "log_level",
+    "registry_url", "registry_port", "origins", "log_level",
 )  # fmt: skip
 
 BACKLOG = 4096
@@ -145,7 +146,9 @@ async def serve(
     app = create_app(
         subscriber.fanout,
         subscriber.tokens,
+        subscriber.gate,
         subscriber.health,
+        origins=Origins(values.origins, values.registry_url, values.registry_port),
         connections_max=connections_max,
         heartbeat_s=values.heartbeat_s,
         patience_s=patience_s,

@@ -16,6 +16,7 @@ from pipeline.errors import MessageError
 from pipeline.messages import Announcement, HighWater, Hop, decode_registration, decode_window
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.metrics import StreamMeters
+from pipeline.tickets import TicketGate
 from pipeline.tokens import Tokens
 
 log = logs.get(__name__)
@@ -43,8 +44,9 @@ class Subscriber:
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
         self.tokens = Tokens()
+        self.gate = TicketGate(self.id.key, clock_ns)
         self._stage = self.id.stage
-        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens)
+        self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens, self.gate)
         self._clock_ns = clock_ns
         self._newest = HighWater()
         self._feed_offset: int | None = None

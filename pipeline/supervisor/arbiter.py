@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
 from circus.arbiter import Arbiter
 from circus.commands.base import Command
-from circus.exc import MessageError
+from circus.exc import ConflictError, MessageError
+from circus.process import DEAD_OR_ZOMBIE, UNEXISTING
 from circus.watcher import Watcher
 from tornado import gen
 
+from pipeline import logs
 from pipeline.supervisor.plan import Stage, scaled
+
+log = logs.get(__name__)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+START_POLL_S = 0.01
+
+
+def is_ignored(number: signal.Signals) -> bool:
+    """Return whether the chain goes on after this signal: after SIGHUP under `nohup`, which ignores it."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+class StopSignals:
+    """Calls `stop` with the signal's name at each of STOP_SIGNALS. Circus's own for SIGHUP restarts every stage."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[str], Any]) -> None:
+        self._loop = loop
+        parent = os.getppid()
+
+        def on_signal(name: str) -> None:
+            # lifecycle.follow_parent sends the signal then.
+            stop(name if os.getppid() == parent else "its parent process has ended")
+
+        for number in STOP_SIGNALS:
+            if not is_ignored(number):
+                loop.add_signal_handler(number, on_signal, number.name)
+
+    def stop(self) -> None:
+        """Ignore the signals from now on: this process ends, and a late Ctrl-C must not change how. For Circus."""
+        for number in STOP_SIGNALS:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+class StageWatcher(Watcher):  # type: ignore[misc]
+    """Watches one stage; its hook `after_reap` gets every death with the exit code."""
+
+    may_start: Callable[[], bool]
+
+    def manage_processes(self) -> Any:
+        """Restart the stage if it died."""
+        # Of a process that died since Circus last asked the system, Circus would forget the exit code.
+        for process in list(self.processes.values()):
+            if process.status in (DEAD_OR_ZOMBIE, UNEXISTING):
+                self.reap_process(process.pid)
+        return super().manage_processes()
+
+    def spawn_process(self, recovery_wid: int | None = None) -> Any:
+        """Start the process if `may_start`; return False if not, after which Circus leaves the stage stopped."""
+        # False also means that the system refused to make a process: the next look tries again.
+        return self.may_start() and (super().spawn_process(recovery_wid) or True)
 
 
 class ChainArbiter(Arbiter):  # type: ignore[misc]
@@ -21,8 +78,62 @@ class ChainArbiter(Arbiter):  # type: ignore[misc]
     def __init__(self, plan: Sequence[Stage], watcher_of: Callable[[Stage], Watcher], **options: Any) -> None:
         self.plan = list(plan)
         self._watcher_of = watcher_of
+        self._starting = False
         self._scaling = False
+        self.stopping = threading.Event()
+        """Set as soon as the chain begins to stop."""
+        self._end: Any = None
         super().__init__([watcher_of(stage) for stage in plan], **options)
+        self.ctrl.sys_hdl.stop()
+        self.ctrl.sys_hdl = StopSignals(self.loop.asyncio_loop, self.stop)
+
+    @gen.coroutine
+    def start_watchers(self, watcher_iter_func: Any = None) -> Any:
+        """Start every stage.
+
+        Circus would lock the arbiter meanwhile. The look for dead stages, due twice a second, would then fail with a
+        traceback, and a request to stop would be lost.
+        """
+        self._starting = True
+        try:
+            for watcher in (watcher_iter_func or self.iter_watchers)():
+                if self._stopping:
+                    break
+                yield self.start_watcher(watcher)
+        finally:
+            self._starting = False
+
+    @gen.coroutine
+    def manage_watchers(self) -> Any:
+        """Restart the stages that died; Circus calls this at regular intervals."""
+        # A watcher whose process was reaped while it starts would give up.
+        if self._starting or self._stopping:
+            return
+        try:
+            yield super().manage_watchers()
+        except ConflictError:
+            log.debug("one of Circus's own commands is under way; dead stages are looked for after it")
+
+    def stop(self, why: str = "a request to the control socket") -> Any:
+        """Stop every stage in order, then the loop; the future ends with them. A further call changes nothing.
+
+        Circus's own would be refused while stages are started or restarted.
+        """
+        if self._end is None:
+            log.info("stopping", why=why)
+            self._stopping = True
+            self.stopping.set()
+            self._end = self._stop_all()
+        else:
+            log.info("stopping already", why=why)
+        return self._end
+
+    @gen.coroutine
+    def _stop_all(self) -> Any:
+        while self._starting:
+            yield gen.sleep(START_POLL_S)
+        yield self._stop_watchers(close_output_streams=True)
+        self.loop.add_callback(self.loop.stop)
 
     @gen.coroutine
     def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:

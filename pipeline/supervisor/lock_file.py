@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from pipeline.errors import SettingError
+from pipeline.shell import command, path_word
 
 FILE = "lock"
 
@@ -48,7 +49,7 @@ def find(run_dir: Path) -> dict[str, Any]:
 
     Raises SettingError if no chain runs there, or if it is not ready yet.
     """
-    start = f"`python -m pipeline up --run-dir {run_dir}` starts one"
+    start = f"`{command('pipeline', 'up', '--run-dir', path_word(run_dir))}` starts one"
     try:
         handle = (run_dir / FILE).open()
     except OSError as error:

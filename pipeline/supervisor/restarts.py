@@ -1,43 +1,37 @@
-"""Whether a stage that died is started again, and the error when it is not. No I/O."""
+"""How often a stage may die before it is not started again. No I/O."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 
-from pipeline.errors import EmoStreamError
-
 # A stage that dies this often within this time will not recover by another restart.
 DEATHS_MAX = 6
 WITHIN_S = 60.0
-LINE_MAX = 500
 
 
-class Restarts:
-    """Counts the starts of every stage within the last WITHIN_S seconds."""
+class Deaths:
+    """Counts the deaths of every stage within the last WITHIN_S seconds."""
 
     def __init__(self) -> None:
-        self._starts: dict[str, deque[float]] = defaultdict(deque)
+        self._deaths: dict[str, deque[float]] = defaultdict(deque)
 
     def count(self, stage: str, now_s: float) -> int:
-        """Record a start of `stage` at `now_s`; return its recent starts, this one included."""
-        starts = self._starts[stage]
-        starts.append(now_s)
-        while now_s - starts[0] > WITHIN_S:
-            starts.popleft()
-        return len(starts)
+        """Record a death of `stage` at `now_s`; return its recent deaths, this one included."""
+        self._deaths[stage].append(now_s)
+        return self.recent(stage, now_s)
+
+    def recent(self, stage: str, now_s: float) -> int:
+        """Return how often `stage` died within the last WITHIN_S seconds."""
+        deaths = self._deaths[stage]
+        while deaths and now_s - deaths[0] > WITHIN_S:
+            deaths.popleft()
+        return len(deaths)
 
     def forget(self, stage: str) -> None:
-        """Forget the starts of `stage`, which was stopped on purpose and did not die."""
-        self._starts.pop(stage, None)
+        """Forget the deaths of `stage`, which was stopped on purpose."""
+        self._deaths.pop(stage, None)
 
 
-def is_hopeless(starts: int) -> bool:
-    """Return whether a stage with this many recent starts has died too often to be started again."""
-    return starts > DEATHS_MAX
-
-
-def gave_up(stage: str, log_text: str, log_path: str) -> EmoStreamError:
-    """Return the error for a stage that is not started again; it quotes the last line that the stage logged."""
-    lines = log_text.strip().splitlines()
-    last = lines[-1][:LINE_MAX] if lines else "its log is empty"
-    return EmoStreamError(f"stage {stage} died {DEATHS_MAX} times within {WITHIN_S:g} s: {last} (full log: {log_path})")
+def is_hopeless(deaths: int) -> bool:
+    """Return whether a stage with this many recent deaths has died too often to be started again."""
+    return deaths >= DEATHS_MAX

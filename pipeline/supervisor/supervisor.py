@@ -8,33 +8,41 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from circus.watcher import Watcher
+from tornado.ioloop import PeriodicCallback
 
 from pipeline import jars, java, lifecycle, logs
 from pipeline.addresses import url_of
-from pipeline.broker.embedded import READY_TIMEOUT_S
+from pipeline.broker.embedded import LOG_FILE, READY_TIMEOUT_S
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
-from pipeline.supervisor import metrics_ports
-from pipeline.supervisor.arbiter import ChainArbiter
+from pipeline.supervisor import exits, metrics_ports, reports
+from pipeline.supervisor.arbiter import STOP_SIGNALS, ChainArbiter, StageWatcher, is_ignored
 from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
-from pipeline.supervisor.readiness import await_first_window
-from pipeline.supervisor.restarts import Restarts, gave_up, is_hopeless
+from pipeline.supervisor.readiness import Readiness
+from pipeline.supervisor.reports import Missing
+from pipeline.supervisor.restarts import WITHIN_S, Deaths, is_hopeless
+from pipeline.supervisor.stage_log import StageLog
 
 log = logs.get(__name__)
 
 CHECK_S = 0.5
 STOP_S = 15.0
+MEMORY_CHECK_S = 5.0
+# The wait for this chain's own Kafka, which may die and start again meanwhile, in pieces.
+ATTEMPT_S = 5.0
 # Each stage writes its own log file. With circus's pipes, stages that died at the same moment could not be restarted,
 # and a stage would lose its log, or end, when the supervisor dies.
 INTO_LOG = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
@@ -52,14 +60,21 @@ class Supervisor:
         self._given = settings
         self._ready_file = ready_file
         self._ready_timeout_s = ready_timeout_s
-        self._stop = threading.Event()
-        self._restarts = Restarts()
-        self._metrics_urls: dict[str, str] = {}
-        self.failure: EmoStreamError | None = None
+        self._deaths = Deaths()
+        self._memory = exits.OutOfMemory()
+        self._logs: dict[str, StageLog] = {}
+        self._readiness: Readiness | None = None
+        self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Start every stage, wait for the end, stop every stage. Raises EmoStreamError if the chain failed."""
+        """Start every stage, wait for the end, stop every stage.
+
+        Raises EmoStreamError if the chain failed, KeyboardInterrupt if a signal comes before the first stage starts.
+        """
         started_s = time.monotonic()
+        for number in STOP_SIGNALS:
+            if not is_ignored(number):
+                signal.signal(number, signal.default_int_handler)
         run_dir = Path(self._given.run_dir).resolve()
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
         with LockFile(run_dir) as lock_file:
@@ -70,23 +85,38 @@ class Supervisor:
             sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
             try:
                 plan = stages(settings, broker_port, str(run_dir / "kafka"))
-                plan, self._metrics_urls = metrics_ports.with_ports(plan, self._given)
+                plan, metrics_urls = metrics_ports.with_ports(plan, self._given)
+                urls = {
+                    "ingest": url_of(settings.host, settings.ingest_port),
+                    "registry": settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port),
+                    **metrics_urls,
+                }
                 arbiter = self._arbiter(plan, settings, sockets)
+                bus = KafkaBus(settings.kafka, settings.kafka_wait_s if broker_port is None else ATTEMPT_S)
+                feed_bus = (
+                    KafkaBus(settings.feed_kafka, settings.kafka_wait_s) if settings.feed_bootstrap_servers else bus
+                )
+                self._readiness = Readiness(
+                    settings, plan, _local_urls(settings, metrics_urls), bus, feed_bus, started_s
+                )
+
+                def publish(announcements: Sequence[Announcement]) -> None:
+                    ready_s = time.monotonic() - started_s
+                    self._publish(_endpoints(settings, announcements, urls, sockets, ready_s), lock_file)
+
                 ready = threading.Thread(
-                    target=self._announce,
-                    args=(arbiter, settings, started_s, sockets, lock_file),
-                    name="ready",
-                    daemon=True,
+                    target=self._follow, args=(self._readiness, arbiter, publish), name="ready", daemon=True
                 )
                 arbiter.loop.add_callback(ready.start)
-                # The arbiter handles SIGTERM and SIGINT; this thread sends SIGTERM when the parent is dead.
+                PeriodicCallback(self._check_memory, MEMORY_CHECK_S * 1000).start()
+                # The arbiter handles signals; this thread sends SIGTERM when the parent is dead.
                 lifecycle.follow_parent(always=True, grace_s=3 * STOP_S)
                 arbiter.start()
             finally:
-                self._stop.set()
                 shutil.rmtree(sockets, ignore_errors=True)
                 if self._ready_file is not None:
                     self._ready_file.unlink(missing_ok=True)
+        log.info("stopped")
         if self.failure is not None:
             raise self.failure
 
@@ -110,21 +140,34 @@ class Supervisor:
     def _arbiter(self, plan: Sequence[Stage], settings: Settings, sockets: Path) -> ChainArbiter:
         env = {**to_env(settings), lifecycle.STOP_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
 
-        def watcher_of(stage: Stage) -> Watcher:
-            # A stage that was removed by scaling and is added again has not died.
-            self._restarts.forget(stage.name)
-            return Watcher.load_from_config(
+        def watcher_of(stage: Stage) -> StageWatcher:
+            log_file = Path(settings.run_dir, "logs", f"{stage.name}.log")
+            # Kafka's JVM has a log of its own.
+            others = [Path(settings.run_dir, "kafka", LOG_FILE)] if stage.module == "pipeline.broker" else []
+            self._logs[stage.name] = StageLog(log_file, *others)
+            if self._readiness is not None:
+                # A stage that was removed by scaling and is added again has not died.
+                self._deaths.forget(stage.name)
+                (stage,), urls = metrics_ports.with_ports([stage], settings)
+                self._readiness.add(stage, _local_urls(settings, urls))
+            watcher: StageWatcher = StageWatcher.load_from_config(
                 {
                     "name": stage.name,
                     "cmd": "/bin/sh",
-                    "args": ["-c", INTO_LOG, "sh", str(_log_file(settings, stage.name)), *stage.command],
+                    "args": ["-c", INTO_LOG, "sh", str(log_file), *stage.command],
                     "copy_env": True,
                     "env": dict(env),
                     "priority": stage.rank,
                     "graceful_timeout": STOP_S,
-                    "hooks": {"before_spawn": (self._may_spawn, False)},
+                    "hooks": {
+                        "after_reap": (self._reaped, False),
+                        "before_signal": (self._signalled, False),
+                        "after_stop": (self._stopped, False),
+                    },
                 }
             )
+            watcher.may_start = partial(self._may_start, stage.name)
+            return watcher
 
         return ChainArbiter(
             plan,
@@ -135,73 +178,118 @@ class Supervisor:
             proc_name="emostream",
         )
 
-    def _may_spawn(self, watcher: Watcher, arbiter: ChainArbiter, hook_name: str, **kwargs: Any) -> bool:
-        """Count a start; if the stage keeps dying, refuse the start and end the chain."""
-        starts = self._restarts.count(watcher.name, time.monotonic())
-        if starts > 1:
-            log.warning("a stage died and is restarted", died=watcher.name, starts=starts)
-        if not is_hopeless(starts):
+    def _check_memory(self) -> None:
+        self._memory.look()
+
+    def _may_start(self, name: str) -> bool:
+        """Refuse to start a stage that keeps dying."""
+        self._logs[name].begin()
+        return not is_hopeless(self._deaths.recent(name, time.monotonic()))
+
+    def _reaped(self, watcher: StageWatcher, arbiter: ChainArbiter, exit_code: int, **_: Any) -> bool:
+        """Report a death; end the chain if the stage keeps dying. Circus calls this for every process that ended."""
+        stage = next((stage for stage in arbiter.plan if stage.name == watcher.name), None)
+        if stage is None or self._readiness is None or watcher.is_stopping() or watcher.is_stopped():
             return True
-        log_file = _log_file(self._given, watcher.name)
-        log_text = log_file.read_text(errors="replace") if log_file.exists() else ""
-        self._fail(arbiter, gave_up(watcher.name, log_text, str(log_file)))
-        return False
-
-    def _fail(self, arbiter: ChainArbiter, error: EmoStreamError) -> None:
-        if self.failure is None:
-            self.failure = error
-        self._stop.set()
-        arbiter.loop.add_callback(arbiter.stop)
-
-    def _announce(
-        self, arbiter: ChainArbiter, settings: Settings, started_s: float, sockets: Path, lock_file: LockFile
-    ) -> None:
-        """Print every address once a first window has passed through. Runs in a thread beside the arbiter's loop."""
-        ingest = url_of(settings.host, settings.ingest_port)
-        registry = settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port)
-        bus = KafkaBus(settings.kafka, settings.kafka_wait_s)
-        try:
-            announcements = await_first_window(
-                bus,
-                settings,
-                {"ingest": f"{ingest}/healthz", "registry": f"{registry}/healthz"},
-                self._stop,
-                self._ready_timeout_s,
-            )
-        except EmoStreamError as error:
-            self._fail(arbiter, error)
-            return
-        finally:
-            bus.close()
-        if not announcements:
-            return
-        metrics = metrics_ports.addresses({"ingest": ingest, "registry": registry, **self._metrics_urls}, announcements)
-        line = json.dumps(
-            _endpoints(settings, announcements, ingest, registry, metrics, sockets, time.monotonic() - started_s)
+        deaths = self._deaths.count(stage.name, time.monotonic())
+        log.warning(
+            "died",
+            name=stage.name,
+            exit=exits.exit_name(exit_code),
+            out_of_memory=self._memory.look(),
+            deaths=deaths,
+            within_s=WITHIN_S,
+            restarted=not is_hopeless(deaths),
+            error=self._logs[stage.name].last_error(),
+            log=str(self._logs[stage.name].path),
         )
+        self._readiness.died(stage)
+        if is_hopeless(deaths):
+            dead, *others = self._missing(stage.name, *(each for each in self._logs if each != stage.name))
+            self._fail(arbiter, reports.gave_up(dead, others))
+        return True
+
+    def _signalled(self, watcher: StageWatcher, signum: int, **_: Any) -> bool:
+        """Report a stage that is killed because it did not end. Circus calls this before it sends a signal."""
+        if signum == signal.SIGKILL:
+            log.warning("killed", name=watcher.name, after_s=STOP_S)
+        return True
+
+    def _stopped(self, watcher: StageWatcher, arbiter: ChainArbiter, **_: Any) -> bool:
+        """Report a stage that scaling removed. Circus calls this for every stage that it has stopped."""
+        if self._readiness is not None and all(stage.name != watcher.name for stage in arbiter.plan):
+            self._readiness.remove(watcher.name)
+            log.info("removed", name=watcher.name)
+        return True
+
+    def _fail(self, arbiter: ChainArbiter, error: Exception) -> None:
+        """End the chain with an error, unless it ends already."""
+        if not arbiter.stopping.is_set():
+            self.failure = self.failure or error
+            arbiter.loop.add_callback(arbiter.stop, "the chain failed")
+
+    def _follow(
+        self, readiness: Readiness, arbiter: ChainArbiter, publish: Callable[[Sequence[Announcement]], None]
+    ) -> None:
+        """Publish every address once all stages are ready. Runs in a thread beside the arbiter's loop."""
+        try:
+            announcements = readiness.await_first_window(arbiter.stopping, self._ready_timeout_s)
+            if announcements is None:
+                raise reports.not_ready(self._missing(*readiness.lacking()), self._ready_timeout_s)
+            publish(announcements)
+            readiness.watch(arbiter.stopping)
+        except Exception as error:
+            # A mistake in this program ends the chain as well, with a traceback.
+            self._fail(arbiter, error)
+
+    def _missing(self, *names: str) -> list[Missing]:
+        lacking = self._readiness.lacking() if self._readiness is not None else {}
+        now_s = time.monotonic()
+        return [
+            Missing(
+                name,
+                *lacking.get(name, ("is ready", "")),
+                self._deaths.recent(name, now_s),
+                self._logs[name].last_error(),
+                self._logs[name].last_complaint(),
+                str(self._logs[name].path),
+            )
+            for name in names
+        ]
+
+    def _publish(self, endpoints: dict[str, Any], lock_file: LockFile) -> None:
+        """Write the addresses into the lock file and the ready file, and print them."""
+        line = json.dumps(endpoints)
         lock_file.publish(line)
         if self._ready_file is not None:
             _write_atomically(self._ready_file, line)
-        print(line, flush=True)
+        log.info("all stages are ready", after_s=endpoints["ready_s"])
+        try:
+            print(line, flush=True)
+        except OSError as error:
+            raise EmoStreamError(
+                f"the addresses could not be printed ({error.strerror}): keep standard output open until `up` ends"
+            ) from error
+
+
+def _local_urls(settings: Settings, metrics_urls: Mapping[str, str]) -> dict[str, str]:
+    """Return the URLs at which this machine reaches the stages with a server, whatever is in front of it."""
+    ports = {name: urlsplit(url).port or 0 for name, url in metrics_urls.items()}
+    ports |= {"ingest": settings.ingest_port, "registry": settings.registry_port}
+    return {name: url_of(settings.host, port) for name, port in ports.items()}
 
 
 def _endpoints(
-    settings: Settings,
-    announcements: Sequence[Announcement],
-    ingest: str,
-    registry: str,
-    metrics: dict[str, str],
-    sockets: Path,
-    ready_s: float,
+    settings: Settings, announcements: Sequence[Announcement], urls: Mapping[str, str], sockets: Path, ready_s: float
 ) -> dict[str, Any]:
     return {
-        "ingest": ingest,
-        "registry": registry,
+        "ingest": urls["ingest"],
+        "registry": urls["registry"],
         "subscribers": [
             {"cluster": subscriber.cluster, "subscriber": subscriber.subscriber, "url": subscriber.url}
             for subscriber in announcements
         ],
-        "metrics": metrics,
+        "metrics": metrics_ports.addresses(urls, announcements),
         "bootstrap_servers": settings.kafka,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,
@@ -210,10 +298,6 @@ def _endpoints(
         "pid": os.getpid(),
         "ready_s": round(ready_s, 1),
     }
-
-
-def _log_file(settings: Settings, stage: str) -> Path:
-    return Path(settings.run_dir, "logs", f"{stage}.log")
 
 
 def _write_atomically(path: Path, text: str) -> None:

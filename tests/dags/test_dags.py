@@ -6,6 +6,8 @@ Airflow runs in a separate process, because of its configuration and warnings, a
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +16,20 @@ from typing import Any
 import pytest
 
 from experiments.campaign import airflow_standalone, steps
+from experiments.repository import DESIGNS
 from tests.harness import airflow
 
 DAGS = Path(__file__).parents[2] / "dags"
 READ = """
-import json, sys
+import json, pathlib, sys
 from airflow.configuration import conf
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import timezone
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
+from experiments.campaign import steps
 
+steps.DESIGNS = pathlib.Path(sys.argv[2])
 bag = DagBag(sys.argv[1], bundle_path=None)
 night = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags["emostream_nightly"]))
 bounds = TimeRestriction(night.start_date, night.end_date, night.catchup)
@@ -51,10 +56,14 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what Airflow reads from the folder of DAGs."""
+    """Return what Airflow reads from the folder of DAGs, with two bad files among the designs."""
     home = tmp_path_factory.mktemp("airflow")
+    designs = tmp_path_factory.mktemp("designs")
+    shutil.copytree(DESIGNS, designs, dirs_exist_ok=True)
+    (designs / "wide.yaml").write_bytes("name: wide\nlevels: []\n".encode("utf-16"))
+    (designs / "broken.yaml").write_text("name: [broken\n")
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(DAGS)],
+        [sys.executable, "-c", READ, str(DAGS), str(designs)],
         env=airflow.environment(home),
         capture_output=True,
         text=True,
@@ -151,6 +160,7 @@ def test_form_offers_the_designs(read: dict[str, Any]) -> None:
     assert design["enum"] == steps.designs()
     assert {"smoke", "concurrency", "representatives"} <= set(design["enum"])
     assert "capacity" not in design["enum"]
+    assert re.search(r"Left out: design .*wide\.yaml is not text in UTF-8: it is UTF-16", design["description"])
     assert design["default"] == "smoke"
 
 

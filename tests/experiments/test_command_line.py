@@ -6,6 +6,7 @@ import atexit
 import io
 import os
 import pwd
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.parameters import Parameters
 from experiments.run import kernel, lab, machine_lock, measure, notebook
+from experiments.run.chain import attached
 from pipeline.errors import EmoStreamError, SettingError
 
 
@@ -31,6 +33,13 @@ def test_document_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     """The error names the document."""
     with pytest.raises(SystemExit, match=r"document .*nope\.md cannot be read .*: give the path of a Markdown file"):
         main(["docs", str(tmp_path / "nope.md")])
+
+
+def test_command_to_start_a_chain_is_quoted(tmp_path: Path) -> None:
+    """The error for a ready file that does not exist; a shell gives back its path."""
+    with pytest.raises(SettingError, match="names no running chain") as raised:
+        attached(tmp_path / "o'brien (1).json")
+    assert shlex.split(str(raised.value).split("`")[1])[-1] == str(tmp_path / "o'brien (1).json")
 
 
 def test_unknown_objective_is_refused_before_the_run(tmp_path: Path) -> None:
@@ -173,3 +182,12 @@ def test_user_without_a_home_gets_a_temporary_one(monkeypatch: pytest.MonkeyPatc
     ends[0]()
     assert not Path.home().exists()
     monkeypatch.delenv("HOME")
+
+
+def test_recording_that_ends_too_soon_is_refused_before_the_run(tmp_path: Path) -> None:
+    """Also from a notebook and a scheduler, which call this: no chain starts, nothing is written."""
+    path = tmp_path / "cut.csv"
+    path.write_text("offset_ms,user_id,emoji_type\n2499477,ada,😂\n2500477,ada,😂\n", encoding="utf-8")
+    with pytest.raises(SettingError, match=r"the trace lasts 1\.0 s at speed 1, and 5 \+ 20 triggers"):
+        measure.measure(Parameters(arrivals="trace", trace=str(path)), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_figures_need_a_run_that_is_named(tmp_path: Path) -> None:
     kept = "<!-- figures -->\nkept\n<!-- /figures -->\n"
     assert documents.generated(kept, page) == kept
     assert "| reactions counted |" in documents.generated(kept, page, tmp_path)
+    about = run.manifest | more | {"parameters": run.parameters | {"arrivals": "trace", "trace": "o'brien (1).csv"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    command = documents.generated(kept, page, tmp_path).split("`")[1]
+    assert {"arrivals", "trace", "o'brien (1).csv"} < set(shlex.split(command))
     named = f"<!-- figures {tmp_path} -->\nold\n<!-- /figures -->\n"
     assert "| reactions counted |" in documents.generated(named, page)
     path = tmp_path / "summary.json"

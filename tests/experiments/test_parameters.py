@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
+from experiments import __main__ as experiments_main
 from experiments.parameters import PARAMETERS, Parameters, checked
+from experiments.repository import NOTEBOOKS
+from experiments.run import notebook
 from pipeline.errors import SettingError
 from pipeline.settings import FIELDS, Settings
 
@@ -32,6 +37,7 @@ def test_settings_of_the_chain_have_its_defaults() -> None:
         ("speed", 61, r"parameter speed is 61\.0: give at most 60"),
         ("speed", 0.5, r"parameter speed is 0\.5: give 1 or more, at most 60"),
         ("popularity", "odd", "parameter popularity is 'odd': choose one of zipf, uniform"),
+        ("seed", -1, "parameter seed is -1: give 0 or more"),
         ("trace", 7, "parameter trace is 7: give text"),
         ("trigger_s", 0, r"parameter trigger_s is 0\.0: give more than 0, at most 3600"),
         ("trigger_s", 3601, r"parameter trigger_s is 3601\.0: give at most 3600"),
@@ -66,3 +72,16 @@ def test_the_command_names_only_what_differs() -> None:
     assert Parameters(users=5, slos='{"lost": 0}').command() == (
         """python -m experiments run -p users 5 -p slos '{"lost": 0}'"""
     )
+
+
+@pytest.mark.parametrize("name", ["a(1)&b.csv", "o'brien.csv", "with space.csv", "-p.csv", "$HOME;x.csv", '"q"\n.csv'])
+def test_the_command_gives_the_same_parameters_through_a_shell(name: str) -> None:
+    """Whatever the recording's name is: quoted, and never an option."""
+    parameters = Parameters(arrivals="trace", trace=name, attach=name, speed=2.0, seed=7)
+    program, _, module, *words = shlex.split(parameters.command())
+    assert (program, module) == ("python", "experiments")
+    options = experiments_main._line().parse_args(words)
+    given = notebook.checked(NOTEBOOKS / "run.ipynb", dict(options.parameters))
+    again = Parameters(**given)
+    assert {Path(again.trace), Path(again.attach)} == {Path(name)}
+    assert replace(again, trace=name, attach=name) == parameters

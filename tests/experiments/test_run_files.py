@@ -208,6 +208,26 @@ def test_message_says_what_is_wrong(tmp_path: Path, text: str, fault: str) -> No
     assert str(raised.value).endswith(run_files.REMEDY)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "fault"),
+    [
+        ("utf-8-sig", None),
+        ("utf-16", "is not text in UTF-8 (it is UTF-16, by its byte order mark): restore it"),
+        ("cp1252", "is not text in UTF-8 (byte 0xfc in line 1, position 54, is not UTF-8"),
+    ],
+)
+def test_file_saved_by_an_editor_is_read_or_named(tmp_path: Path, encoding: str, fault: str | None) -> None:
+    """People edit these files: a byte order mark is ignored, another encoding is named."""
+    text = '{"verdict": "INVALID", "passed": false, "reasons": ["für"]}'
+    (tmp_path / "verdict.json").write_bytes(text.encode(encoding))
+    if fault is None:
+        assert run_files.verdict(tmp_path).reasons == ["für"]
+        return
+    with pytest.raises(run_files.RunFileError) as raised:
+        run_files.verdict(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'verdict.json'} {fault}")
+
+
 def test_directory_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     """A path that cannot be read as a file is an error of the file, not a traceback."""
     (tmp_path / "summary.json").mkdir()

@@ -6,7 +6,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.harness.paths import REPOSITORY
 
-# The groups begin in this order. A folder stands for its files.
+# The groups begin in this order, and within a group the tests. A folder stands for its files.
 GROUPS = {
     # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
     "measuring": (
@@ -46,6 +46,13 @@ def group(nodeid: str) -> str:
             return name
     # The bus contract's second run.
     return "kafka" if "[kafka" in nodeid or "tests/pipeline/bus/test_bus.py" in nodeid else ""
+
+
+def place(nodeid: str) -> tuple[int, int]:
+    """Where a test stands in the order of all: that of GROUPS and, within a group, of its paths."""
+    name = group(nodeid)
+    paths = [nodeid.startswith(path) for path in GROUPS.get(name, ())]
+    return ORDER.index(name), paths.index(True) if True in paths else len(paths)
 
 
 def missing() -> list[str]:

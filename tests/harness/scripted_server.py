@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import WSCloseCode, web
 
+from pipeline.addresses import websocket_url
 from pipeline.messages import Hop, TypeCount, Window, encode
 
 Event = tuple[str, str, bytes]
@@ -41,12 +42,11 @@ class Send:
 
 @dataclass
 class Refuse:
-    """Answer with a problem document; with `after_upgrade`, close an open WebSocket with 1008 instead."""
+    """Answer with a problem document."""
 
     status: int
     detail: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    after_upgrade: bool = False
 
     def response(self) -> web.Response:
         """Return the answer."""
@@ -114,7 +114,10 @@ class Scripted:
         path = PATHS[options.get("transport", "sse")]
         assignment = {"cluster": options.get("cluster", "1"), "subscriber": "1"}
         answer = {"client_id": name, "token": f"token-{name}", "live": True, **assignment}
-        return web.json_response({**answer, "stream_url": f"{self.url}/clients/{name}/{path}"}, status=201)
+        stream_url = f"{self.url}/clients/{name}/{path}"
+        if path == "socket":
+            stream_url = websocket_url(stream_url)
+        return web.json_response({**answer, "stream_url": stream_url}, status=201)
 
     async def _delete(self, request: web.Request) -> web.Response:
         if self.deleting:
@@ -126,7 +129,7 @@ class Scripted:
     async def _redirect(self, request: web.Request) -> web.Response:
         if self.redirecting:
             return self.redirecting.popleft().response()
-        return web.Response(status=307, headers={"Location": self.subscriber_url + request.path})
+        return web.Response(status=307, headers={"Location": f"{self.subscriber_url}{request.path}?ticket=t"})
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
@@ -135,11 +138,11 @@ class Scripted:
             act = Refuse(401, "token missing")
         self.open += 1
         try:
-            if request.path.endswith("/socket") and not (isinstance(act, Refuse) and not act.after_upgrade):
-                return await self._socket(request, act)
             if isinstance(act, Refuse):
                 self.afters.append(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
                 return act.response()
+            if request.path.endswith("/socket"):
+                return await self._socket(request, act)
             if request.path.endswith("/windows"):
                 return await self._poll(request, act)
             return await self._stream(request, act)
@@ -163,13 +166,10 @@ class Scripted:
         await self._then(request, act)
         return response
 
-    async def _socket(self, request: web.Request, act: Send | Refuse) -> web.StreamResponse:
+    async def _socket(self, request: web.Request, act: Send) -> web.StreamResponse:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
-        self.afters.append((await ws.receive_json()).get("after", ""))
-        if isinstance(act, Refuse):
-            await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=act.detail.encode())
-            return ws
+        self.afters.append(request.query.get("after", ""))
         for event_id, event, data in act.events:
             await ws.send_str(json.dumps({"id": event_id, "event": event, "data": json.loads(data)}))
         if act.then == "hold":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CHECKED = "nbval-check-output"
 # What makes a run short enough to be checked; everything else stays as people find it.
 SHORT = {"users": 10, "rate_per_s": 40.0, "clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
+# The offset of the first reaction of a recording that was cut out of a longer one.
+CUT_MS = 2_499_477
 
 
 def checked_by_nbval(name: str, parameters: dict[str, object], folder: Path) -> None:
@@ -44,11 +47,13 @@ def test_nbval_passes_on_a_short_run(ready_file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_nbval_passes_on_a_short_replay(ready_file: Path, tmp_path: Path) -> None:
-    """run.ipynb replays a small recording, which is sent and counted completely."""
+    """run.ipynb replays a small recording cut out of a longer one, which is sent and counted completely."""
     recorded = tmp_path / "recorded.csv"
     # One at a time and three at once, until well after the eight seconds that are replayed of it.
     rows = [
-        f"{ms},user-{ms % 9},{'🎉❤😂'[ms % 3]}" for ms in range(0, 20_000, 70) for _ in range(1 + 2 * (ms % 4 == 0))
+        f"{CUT_MS + ms},user-{ms % 9},{'🎉❤😂'[ms % 3]}"
+        for ms in range(0, 20_000, 70)
+        for _ in range(1 + 2 * (ms % 4 == 0))
     ]
     recorded.write_text("\n".join(["offset_ms,user_id,emoji_type", *rows, ""]), encoding="utf-8")
     short = {name: SHORT[name] for name in ("clients", "warm_up_triggers", "measured_triggers")}
@@ -56,7 +61,8 @@ def test_nbval_passes_on_a_short_replay(ready_file: Path, tmp_path: Path) -> Non
     checked_by_nbval("run.ipynb", {**short, **replay, "attach": str(ready_file)}, tmp_path)
     assert (tmp_path / "run" / "report.html").exists()
     plan, topic = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("plan", "topic"))
-    assert len(plan) == sum(int(row.split(",")[0]) < 16_000 for row in rows)
+    assert len(plan) == sum(int(row.split(",")[0]) < CUT_MS + 16_000 for row in rows)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["trace_replayed_from_ms"] == CUT_MS
     assert Counter(topic["user_id"]) == Counter(plan["user_id"])
 
 

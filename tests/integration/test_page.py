@@ -5,10 +5,14 @@ A picture of each state is left in the run's folder `pictures` below pytest's te
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -260,6 +264,135 @@ def test_a_killed_subscriber_costs_no_window_and_no_reload(
     assert page.locator("#chart li.gap").count() == 0
 
 
+# A page that has an API of its own: it registers, reacts, streams, and leaves.
+OTHER_PAGE = """async ({ registry, ingest, transport }) => {
+  const json = { 'Content-Type': 'application/json' };
+  const post = (url, headers, body) => fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })
+    .catch((error) => ({ status: error.name }));
+  const reaction = { user_id: 'elsewhere', emoji_type: '🦄', timestamp: new Date().toISOString() };
+  const reacted = await post(`${ingest}/reactions`, json, reaction);
+  const refused = await post(`${ingest}/reactions`, json, {});
+  const registered = await post(`${registry}/clients`, json, { transport });
+  const seen = { reacted: reacted.status, refused: refused.status, registered: registered.status };
+  if (registered.status !== 201) return seen;
+  const client = await registered.json();
+  const token = { Authorization: `Bearer ${client.token}` };
+  const isSeen = (text) => text.includes('🦄');
+  if (transport === 'sse') {
+    const stream = await fetch(client.stream_url, { headers: { ...token, 'Last-Event-ID': 'earliest' } });
+    let text = '';
+    for await (const chunk of stream.body.pipeThrough(new TextDecoderStream())) if (isSeen((text += chunk))) break;
+    seen.streamed = [stream.status, stream.redirected, isSeen(text)];
+  } else {
+    const ticket = await post(`${client.tickets_url}?after=earliest`, token);
+    const socket = new WebSocket((await ticket.json()).url);
+    seen.streamed = await new Promise((resolve) => {
+      socket.onmessage = ({ data }) => isSeen(data) && resolve([200, false, true]);
+      socket.onclose = ({ code, reason }) => resolve([code, reason]);
+    });
+  }
+  seen.where = registered.headers.get('Location').startsWith(registry);
+  seen.left = (await fetch(`${registry}/clients/${client.client_id}`, { method: 'DELETE', headers: token })).status;
+  return seen;
+}"""
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_listed_page_of_another_origin_reacts_and_streams(
+    two_subscribers: Endpoints, visit: Callable[..., Any], other_page: str, transport: str
+) -> None:
+    """It reads every answer, a refusal and a redirect included; after the redirect its browser sends Origin null."""
+    page = visit(other_page)
+    seen = page.evaluate(
+        OTHER_PAGE,
+        {"registry": two_subscribers.registry, "ingest": two_subscribers.ingest, "transport": transport},
+    )
+    streamed = [200, transport == "sse", True]
+    assert seen == {"reacted": 202, "refused": 422, "registered": 201, "streamed": streamed, "where": True, "left": 204}
+
+
+def test_page_of_an_unlisted_origin_is_blocked_with_a_reason(
+    two_subscribers: Endpoints, browser: Any, other_page: str
+) -> None:
+    """The same page at another name of the machine: the browser blocks it, and the server's answer says what to set."""
+    origin = other_page.replace("127.0.0.1", "localhost")
+    answers = []
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.on("response", lambda answer: answers.append((answer.request.method, answer.url, answer.status)))
+        page.goto(origin)
+        chain_addresses = {"registry": two_subscribers.registry, "ingest": two_subscribers.ingest}
+        seen = page.evaluate(OTHER_PAGE, {**chain_addresses, "transport": "sse"})
+    assert seen == {"reacted": "TypeError", "refused": "TypeError", "registered": "TypeError"}
+    for url in (f"{two_subscribers.ingest}/reactions", f"{two_subscribers.registry}/clients"):
+        request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json", "Origin": origin})
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(request)
+        with raised.value as refused:
+            assert refused.code == 403
+            assert f"add {origin} to the setting origins" in json.load(refused)["detail"]
+
+
+@pytest.mark.parametrize("name", ["localhost", socket.gethostname()])
+def test_page_is_live_at_every_name_of_the_machine(
+    two_subscribers: Endpoints, visit: Callable[..., Any], name: str
+) -> None:
+    """The subscribers have another name than the page: the ticket of the redirect opens the stream."""
+    address = two_subscribers.registry.replace("127.0.0.1", name)
+    try:
+        socket.create_connection((name, int(address.rpartition(":")[2])), timeout=5).close()
+    except OSError:
+        pytest.skip(f"{name} does not lead to 127.0.0.1 here")
+    page = live(visit(f"{address}/"))
+    page.click('#quick [data-emoji="👏"]')
+    page.wait_for_selector("#sent:has-text('Sent: clapping hands')")
+    assert page.url == f"{address}/"
+
+
+# Six streams at each subscriber: as many connections as a browser opens to one server.
+TAKE_ALL = """async (subscribers) => {
+  window.streams = Object.fromEntries(subscribers.map((name) => [name, []]));
+  while (Object.values(streams).some((open) => open.length < 6)) {
+    const client = await (await fetch('/clients', { method: 'POST' })).json();
+    if (streams[client.subscriber].length === 6) continue;
+    const control = new AbortController();
+    await fetch(`/clients/${client.client_id}/stream`, { signal: control.signal });
+    streams[client.subscriber].push(control);
+  }
+}"""
+NO_WEBSOCKETS = """window.WebSocket = class {
+  constructor() { setTimeout(() => this.onclose({ code: 1006, reason: '' })); }
+  close() {}
+}"""
+
+
+def test_page_is_live_when_the_browser_has_no_connection_left(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """A browser opens six connections to one server, so a seventh tab takes a WebSocket, and shows every window.
+
+    Without WebSockets it says what to do, and connects by itself when another tab closes.
+    """
+    other = visit(f"{two_subscribers.registry}/ops")
+    other.evaluate(TAKE_ALL, [each.subscriber for each in two_subscribers.subscribers])
+    page = other.context.new_page()
+    page.goto(f"{two_subscribers.registry}/")
+    live(page).click('#quick [data-emoji="😢"]')
+    shows(page, "😢")
+
+    page = other.context.new_page()
+    page.add_init_script(NO_WEBSOCKETS)
+    page.goto(f"{two_subscribers.registry}/")
+    page.wait_for_selector("#notice:has-text('close one of them')", timeout=20_000)
+    assert page.locator("#connection").get_attribute("data-kind") != "live"
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=pictures / f"desk-crowded-{scheme}.png")
+    other.evaluate("() => Object.values(streams).forEach((open) => open[0].abort())")
+    live(page)
+    assert page.locator("#notice").is_hidden()
+
+
 def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit: Callable[..., Any]) -> None:
     """No answer, a refusal with its wait, and a limit: each has its sentence."""
     page = live(visit(f"{two_subscribers.registry}/"))
@@ -284,6 +417,25 @@ def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit:
     page.route("**/reactions", lambda route: route.abort())
     page.click('#quick [data-emoji="👏"]')
     page.wait_for_selector('#sent.refused:has-text("there is no answer")')
+
+
+def test_page_at_an_address_that_is_not_allowed_says_what_to_set(
+    two_subscribers: Endpoints, visit: Callable[..., Any], pictures: Path
+) -> None:
+    """The registry's own words stand on the page until it is connected."""
+    page = visit("about:blank")
+    detail = "Origin is 'http://127.0.0.1:9999': add it to the setting origins"
+    page.route(
+        "**/clients",
+        lambda route: route.fulfill(status=403, content_type="application/problem+json", json={"detail": detail}),
+    )
+    page.goto(f"{two_subscribers.registry}/")
+    page.wait_for_selector(f'#notice:has-text("{detail}")')
+    assert "Not allowed here" in page.locator("#connection").inner_text()
+    page.screenshot(path=pictures / "desk-not-allowed.png")
+    page.unroute("**/clients")
+    live(page)
+    assert page.locator("#notice").is_hidden()
 
 
 def test_the_operators_view_shows_the_chain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -25,6 +26,16 @@ def state_of(reports: Path) -> dict[str, Any]:
     """Return the campaign's state."""
     path = reports / "smoke" / "campaign.json"
     return dict(json.loads(path.read_text())) if path.exists() else {"runs": [], "underway": None}
+
+
+def assert_readable(log: str, first: str) -> None:
+    """Check the progress in a log: lines with the time of day, and none besides; at most one for every few seconds."""
+    lines = log.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), log
+    assert lines[0][9:].startswith(first)
+    assert lines[-1][9:].startswith("done after ")
+    assert "\r" not in log
+    assert len(lines) < 60
 
 
 @pytest.mark.timeout(600)
@@ -51,6 +62,7 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(tm
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert again.returncode == 0, again.stderr
+    assert_readable(again.stderr, "run ")
     campaign = state_of(tmp_path)
     assert campaign["runs"][0] == done[0]
     assert (tmp_path / "smoke" / "runs" / done[0]["run"] / "summary.json").read_bytes() == before
@@ -62,6 +74,7 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(tm
     assert page == tmp_path / "smoke" / "index.html"
     wanted = set(design_file.load(SMOKE).slos) | set(verdict.INTEGRITY)
     for run in campaign["runs"]:
+        assert_readable((tmp_path / "smoke" / "runs" / run["run"] / "run.log").read_text(), "starting run.ipynb")
         judged = json.loads((tmp_path / "smoke" / "runs" / run["run"] / "verdict.json").read_text())
         assert {slo["key"] for slo in judged["slos"]} == wanted
         assert all(slo["figure"] is not None for slo in judged["slos"])

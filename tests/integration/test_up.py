@@ -67,6 +67,14 @@ def _up(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
                 process.kill()
 
 
+def _events(run_dir: Path, name: str = "") -> list[dict[str, Any]]:
+    """What `up` has reported, each line of it JSON: all events, or those of one name."""
+    lines = [
+        json.loads(line) for line in (run_dir / "up.log").read_text().splitlines(keepends=True) if line[-1] == "\n"
+    ]
+    return [line for line in lines if "event" in line and name in ("", line["event"])]
+
+
 def _post(ready: dict[str, Any], user_id: str) -> int:
     return post_status(f"{ready['ingest']}/reactions", reaction(user_id))
 
@@ -83,7 +91,10 @@ def _total(ready: dict[str, Any], topic: str) -> int:
 
 
 def test_stages_that_die_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
-    """After Spark, both publishers and a subscriber are killed, all reactions reach the feed once; SIGTERM ends all."""
+    """After Spark, both publishers and a subscriber are killed, all reactions reach the feed once; SIGTERM ends all.
+
+    `up` reports every stage that is ready, every death with its signal, and every return.
+    """
     run_dir = tmp_path / "chain"
     with _up(run_dir) as up:
         ready = _ready(run_dir)
@@ -101,10 +112,20 @@ def test_stages_that_die_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
         for number in range(20):
             assert _post(ready, f"after-{number}") == 202
         until(lambda: _total(ready, "cluster-1-feed") == 40, "all 40 reactions are in the feed, once", 60)
+        until(lambda: len(_events(run_dir, "back")) == len(victims), "`up` has reported that all four are back")
         up.send_signal(signal.SIGTERM)
         assert up.wait(GONE_S) == 0
         until(lambda: not _processes(run_dir), "no process is left", 1)
         assert not (run_dir / "ready.json").exists()
+    carriers = {"spark", "main-publisher", "cluster-publisher-1", "subscriber-1-1"}
+    started = {line["name"]: line for line in _events(run_dir, "ready")}
+    assert started.keys() == carriers | {"kafka", "ingest", "registry"}
+    assert all(0 < line["after_s"] <= ready["ready_s"] and line["address"] for line in started.values())
+    assert started["kafka"]["after_s"] < started["spark"]["after_s"] <= started["subscriber-1-1"]["after_s"]
+    died = {line["name"]: (line["exit"], line["deaths"], line["restarted"]) for line in _events(run_dir, "died")}
+    assert died == dict.fromkeys(carriers, ("SIGKILL", 1, True))
+    assert {line["name"] for line in _events(run_dir, "back")} == carriers
+    assert [line["event"] for line in _events(run_dir)][-2:] == ["stopping", "stopped"]
 
 
 def test_sigkill_leaves_no_child_running(tmp_path: Path) -> None:

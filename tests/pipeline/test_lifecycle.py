@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -81,6 +82,7 @@ def test_emostream_error_exits_with_one_line() -> None:
 WAITING = """
 from pipeline import lifecycle
 stop = lifecycle.stop_event()
+stop.is_set()
 print("waiting", flush=True)
 stop.wait()
 print("flushed", flush=True)
@@ -96,6 +98,36 @@ def test_signal_sets_the_stop_event(signum: signal.Signals) -> None:
         process.send_signal(signum)
         output, _ = process.communicate(timeout=DEADLINE_S)
         assert (output, process.returncode) == ("flushed\n", 0)
+
+
+STARTING = """
+import sys, time
+from pipeline import lifecycle
+
+def body():
+    stop = lifecycle.stop_event() if sys.argv[1] == "handles signals" else None
+    try:
+        print("starting", flush=True)
+        time.sleep(600)
+    finally:
+        print("closed", flush=True)
+
+lifecycle.run_main("stage", body)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "signum", "status"),
+    [("handles signals", signal.SIGTERM, 0), ("handles signals", signal.SIGINT, 0), ("not yet", signal.SIGINT, 130)],
+)
+def test_stage_that_still_starts_ends_at_once(how: str, signum: signal.Signals, status: int) -> None:
+    """It may wait for Kafka for a long time; what it has opened is closed. No traceback."""
+    with python(STARTING, how) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "starting\n"
+        process.send_signal(signum)
+        assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
+        assert process.returncode == status
 
 
 WATCHERS = """
@@ -174,6 +206,30 @@ def test_log_lines_are_json_objects() -> None:
     assert {line["stage"] for line in lines} == {"ingest"}
     assert all(line["timestamp"].endswith("Z") and line["logger"] for line in lines)
     assert "ZeroDivisionError" in json.dumps(lines[2])
+
+
+def test_log_lines_are_readable_on_a_terminal() -> None:
+    """No JSON, and no colour."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", LOGGING, "info"], cwd=REPOSITORY, stderr=theirs) as process:
+        process.wait(DEADLINE_S)
+    os.close(theirs)
+    text = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "flushed" in text
+    assert "reactions=12" in text
+    assert text.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert not {"{", "\x1b"} & set(text)
+
+
+def test_log_lines_of_threads_name_the_stage() -> None:
+    """As those of the main thread do."""
+    threaded = LOGGING.replace('log.debug("hidden", detail=1)', "import threading") + (
+        "thread = threading.Thread(target=log.info, args=('threaded',))\nthread.start()\nthread.join()\n"
+    )
+    with python(threaded, "info") as process:
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert json.loads(errors.splitlines()[-1])["stage"] == "ingest"
 
 
 def test_log_level_hides_less_severe_lines() -> None:

@@ -38,3 +38,13 @@ def test_invalid_number_of_subscribers_exits_with_2(number: str, capsys: pytest.
         command.main(["scale", f"--subscribers={number}"])
     assert caught.value.code == 2
     assert "give a number from 0 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["up --ready-timeout-s", "scale --subscribers 1 --timeout-s"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_invalid_timeout_exits_with_2(option: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything starts; the error has the value and what to give."""
+    with pytest.raises(SystemExit) as caught:
+        command.main([*option.split(), seconds])
+    assert caught.value.code == 2
+    assert f"timeout-s: {seconds!r}: give a finite number above 0" in capsys.readouterr().err

@@ -48,6 +48,9 @@ BAD = [
     ("cluster", ""),
     ("cluster", "1\n"),
     ("spark_memory", "1 GB"),
+    ("origins", "localhost:3000"),
+    ("origins", "https://a.example,*"),
+    ("registry_url", "live.example"),
 ]
 
 

@@ -22,6 +22,7 @@ from experiments.bench.delivery.churn import churn
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed, feeding
 from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
+from experiments.progress import Progress
 from experiments.run import machine_lock
 from pipeline.subscriber.app import SWEEP_S
 
@@ -34,6 +35,8 @@ KILL_PACE_S = 0.5
 BEFORE_KILL = 6
 AFTER_KILL = 4
 BACK_S = 20.0
+# What a part takes besides its timed windows: clients that register, connect and leave.
+PART_S = 25.0
 
 PROMISES: tuple[tuple[str, Callable[[Any, Any], Any], float], ...] = (
     ("first_byte_p99_s", operator.le, 2.0),
@@ -80,11 +83,16 @@ def delivery(sizes: Sizes | None = None) -> dict[str, Any]:
         started(Path(scratch)) as stages,
         feeding(stages.settings, "1") as feed,
         feeding(stages.settings, "2") as single,
+        Progress(sum(expected_s := _expected_s(sizes))) as progress,
     ):
+        progress.begin(f"{sizes.clients} clients connect and watch", expected_s[0])
         stages.start_subscribers(*PAIR)
         of_fan_in = fan_in(stages, feed, sizes)
+        progress.begin("one subscriber gets more and more clients", expected_s[1])
         of_fan_out = fan_out(stages, single, sizes)
+        progress.begin("clients come and go", expected_s[2])
         of_churn = churn(stages, feed, sizes)
+        progress.begin("a subscriber is killed", expected_s[3])
         of_failover = failover(stages, feed, sizes)
     return {
         **summary(of_fan_in, of_fan_out, of_churn, of_failover),
@@ -95,6 +103,16 @@ def delivery(sizes: Sizes | None = None) -> dict[str, Any]:
         "how": HOW,
         "took_s": round(time.monotonic() - begun_s),
     }
+
+
+def _expected_s(sizes: Sizes) -> tuple[float, float, float, float]:
+    """Return how long each of the four parts should take, in seconds."""
+    return (
+        sizes.clients / sizes.rate_per_s + sizes.windows * sizes.pace_s + PART_S,
+        len(sizes.levels) * sizes.level_s + PART_S,
+        2 * (sizes.rounds + 1) * sizes.round_s + PART_S,
+        BACK_S + PART_S,
+    )
 
 
 def summary(

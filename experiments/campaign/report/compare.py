@@ -20,6 +20,7 @@ from experiments.report.figures import Drawing
 from experiments.report.format import NBSP, between, count, in_unit, number, upper, whole_percent
 from experiments.report.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
 from experiments.stats.bootstrap import FEWEST_RUNS
+from pipeline.shell import command, path_word
 
 _MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few runs": "·"}
 
@@ -63,6 +64,7 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
         title=f"{a_dir.name} against {b_dir.name}",
         a=_path(a_dir),
         b=_path(b_dir),
+        command=command("experiments", "compare", path_word(_path(a_dir)), path_word(_path(b_dir))),
         context=context(a_dir, b_dir),
         csv=out.with_suffix(".csv").name,
         **shown,

@@ -29,6 +29,7 @@ from experiments.report import pages, svg
 from experiments.report.figures import Drawing
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
+from pipeline.shell import command, path_word
 
 KEYS = (
     "e2e_p50_s",
@@ -233,11 +234,11 @@ def _concurrent(state: State, plan: Layout) -> bool:
 
 def _regenerate(state: State) -> str:
     name = state.design.name
-    path = state.design_path or f"experiments/designs/{name}.yaml"
-    own = f" --campaign {state.campaign}" if state.campaign != name else ""
+    path = path_word(state.design_path or f"experiments/designs/{name}.yaml")
+    own = [f"--campaign={state.campaign}"] if state.campaign != name else []
     return (
         "# this page, from the files beside it\n"
-        f"python -m experiments report reports/{state.campaign}\n\n"
+        f"{command('experiments', 'report', f'reports/{state.campaign}')}\n\n"
         "# the measurement, with the same loads; a campaign that was cut off is resumed\n"
-        f"python -m experiments sweep {path}{own}"
+        f"{command('experiments', 'sweep', path, *own)}"
     )

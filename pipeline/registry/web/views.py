@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import flask
@@ -21,7 +22,6 @@ REPLAYED = 20
 # All pages together ask for the number of viewers at most this often per second, and each page at most every 5 s.
 WATCHING_PER_S = 100
 WATCHING_S = 5
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Everything comes from this host, nothing is inline; `connect` lists the hosts of ingest and the subscribers.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {connect}; "
@@ -29,18 +29,12 @@ POLICY = (
 )
 
 
-def create_pages(
-    registrations: Registrations, observer: Observer, values: Settings, registry_url: str
-) -> flask.Blueprint:
+def create_pages(registrations: Registrations, observer: Observer, values: Settings) -> flask.Blueprint:
     """Return the routes; the registry's application registers them."""
     pages = flask.Blueprint("pages", __name__, static_folder="static", static_url_path="/page")
 
     @pages.get("/")
     def page() -> flask.Response:
-        # The stream's cookie is valid for one host only, and localhost and 127.0.0.1 are two hosts.
-        requested, own = hostname(flask.request.host), urlsplit(registry_url).hostname or ""
-        if requested != own and {requested, own} <= LOOPBACK:
-            return flask.Response(status=302, headers={"Location": f"{registry_url}/", "Cache-Control": "no-store"})
         return pages.send_static_file("index.html")
 
     @pages.get("/ops")
@@ -53,7 +47,6 @@ def create_pages(
         return uncached_json(
             {
                 "ingest_url": ingest_url(values, flask.request.scheme, flask.request.host),
-                "registry_url": registry_url,
                 "trigger_s": values.trigger_s,
                 "group_size": values.group_size,
                 "after": None if newest is None else earlier(newest, REPLAYED),
@@ -87,9 +80,13 @@ def create_pages(
 
     @pages.after_request
     def guard(response: flask.Response) -> flask.Response:
-        response.headers["Content-Security-Policy"] = policy(values, flask.request.host)
+        with registrations.lock:
+            urls = [announcement.url for announcement in registrations.assignments.subscribers()]
+        response.headers["Content-Security-Policy"] = policy(values, flask.request.host, urls)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
+        # A browser keeps some of these; a page of another origin must not get one without its CORS headers.
+        response.vary.add("Origin")
         return response
 
     return pages
@@ -102,11 +99,20 @@ def ingest_url(values: Settings, scheme: str, host: str) -> str:
     return url_of(hostname(host) or values.host, values.ingest_port, scheme)
 
 
-def policy(values: Settings, host: str) -> str:
-    """Return the Content-Security-Policy of a page that was opened at `host`."""
-    name = hostname(host)
-    # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host.
-    sources = ["'self'", f"{name}:*" if name and ":" not in name else "http: https:"]
+def policy(values: Settings, host: str, subscriber_urls: Iterable[str] = ()) -> str:
+    """Return the Content-Security-Policy of a page that was opened at `host`.
+
+    A page connects to ingest, and to the subscribers by HTTP or WebSocket: these may have another name than `host`, and
+    one that starts later has another port.
+    """
+    names = dict.fromkeys((hostname(host), *(urlsplit(url).hostname or "" for url in subscriber_urls)))
+    sources = ["'self'"]
+    if all(name and ":" not in name for name in names):
+        # A host without a scheme means http and https only.
+        sources += [f"{scheme}{name}:*" for name in names for scheme in ("", "ws://", "wss://")]
+    else:
+        # A policy cannot name an IPv6 address (CSP 3, section 2.3.1): then it allows any host.
+        sources += ["http:", "https:", "ws:", "wss:"]
     if values.ingest_url:
         ingest = urlsplit(values.ingest_url)
         sources.append(f"{ingest.scheme}://{ingest.netloc}")

@@ -118,7 +118,7 @@ def test_a_block_shares_its_load() -> None:
         ("clusters: 1", "clusters: 0", r"line 7, field parameters\.clusters: .*0"),
         ("clusters: 1", "policy: best", r"line 7, field parameters\.policy: .*'best'.*ceil"),
         ("lost: 0", "lots: 0", r"line 12, field slos\.lots: there is no objective 'lots': use one of"),
-        ("lost: 0", "lost: none", r"line 12, field slos: .*give a number"),
+        ("lost: 0", "lost: none", r"line 12, field slos\.lost: it is 'none'; give a number"),
         ("name: tiny", "name: ../up", r"line 1, field name: it is '\.\./up'"),
         ("seed: 3", "seed: 3\nseed: 4", r"line 4, field seed: it is given twice"),
         ("levels:", "levls:", r"unknown field `levls`"),
@@ -250,5 +250,5 @@ def test_a_design_that_is_not_there_or_no_mapping_is_named(tmp_path: Path) -> No
     """The path is named, with designs that are there."""
     with pytest.raises(SettingError, match=r"none\.yaml cannot be read.*smoke\.yaml"):
         design_file.load(tmp_path / "none.yaml")
-    with pytest.raises(SettingError, match="holds list, not a mapping"):
+    with pytest.raises(SettingError, match="holds a list of 1, not a mapping"):
         tiny("- 1\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,31 @@ def test_designs_with_levels_are_offered() -> None:
     assert steps.designs() == ["tiny"]
 
 
+def test_a_bad_file_among_the_designs_is_named_and_left_out(reports: Path) -> None:
+    """The others are offered all the same, and planned."""
+    designs = reports.parent / "designs"
+    (designs / "wide.yaml").write_bytes(LEVELS.encode("utf-16"))
+    (designs / "binary.yaml").write_bytes(bytes(range(256)))
+    (designs / "folder.yaml").mkdir()
+    (designs / "gone.yaml").symlink_to("nowhere")
+    (designs / "empty.yaml").write_text("")
+    assert steps.designs() == ["tiny"]
+    named = steps.unreadable()
+    assert [sum(name in error for error in named) for name in ("wide", "binary", "folder", "gone")] == [1] * 4
+    assert len(named) == 4
+    assert "it is UTF-16, by its byte order mark" in next(error for error in named if "wide" in error)
+    assert len(steps.planned("tiny")) == 2
+
+
+def test_a_design_with_an_error_is_named_when_it_is_chosen(reports: Path) -> None:
+    """It is offered, since only its run reads it whole."""
+    (reports.parent / "designs" / "octal.yaml").write_text(LEVELS.replace("seed: 3", "seed: 010"))
+    assert steps.designs() == ["octal", "tiny"]
+    assert steps.unreadable() == []
+    with pytest.raises(SettingError, match=r"octal\.yaml, line 3, field seed: it is 010"):
+        steps.planned("octal")
+
+
 def test_a_plan_names_each_run_with_its_notebook_and_parameters() -> None:
     """Every run that is due is planned in its order, its parameters of the notebook's own types."""
     runs = steps.planned("tiny")
@@ -98,8 +124,16 @@ def test_a_plan_names_each_run_with_its_notebook_and_parameters() -> None:
 
 def test_a_search_is_refused() -> None:
     """Its plan is refused with the command that carries it out."""
-    with pytest.raises(SettingError, match=r"climb is a search.*python -m experiments sweep"):
+    with pytest.raises(SettingError, match=r"climb is a search.*python -m experiments sweep experiments/designs/climb"):
         steps.planned("climb")
+
+
+def test_the_command_in_the_refusal_is_quoted(reports: Path) -> None:
+    """A design may have any file name."""
+    (reports.parent / "designs" / "o'b (1).yaml").write_text(SEARCH)
+    with pytest.raises(SettingError, match="sweep ") as refused:
+        steps.planned("o'b (1)")
+    assert shlex.split(str(refused.value).partition("`")[2].rstrip("`"))[-1] == "experiments/designs/o'b (1).yaml"
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "a b", "x\n"])

@@ -47,14 +47,20 @@ def test_what_is_not_one_emoji_is_counted_and_named():
 
 
 @pytest.mark.parametrize(
-    "text", ["offset_ms,emoji\n1,😂\n", "offset_ms,emoji_type\nsoon,😂\n", "", "offset_ms,emoji_type\n,😂\n"]
+    ("text", "named"),
+    [
+        ("offset_ms,emoji\n1,😂\n", "lacks 'emoji_type': begin it with the line offset_ms,emoji_type"),
+        ("offset_ms,emoji_type\nsoon,😂\n", "line 2, column offset_ms is 'soon'"),
+        (None, "does not exist: give the path of a CSV with offset_ms,emoji_type"),
+        ("offset_ms,emoji_type\n,😂\n", "line 2, column offset_ms is ''"),
+    ],
 )
-def test_a_trace_that_cannot_be_read_is_named(tmp_path, text):
+def test_a_trace_that_cannot_be_read_is_named(tmp_path, text, named):
     """A file that is not there, lacks a column or holds no number where it should is named with what it needs."""
     path = tmp_path / "trace.csv"
-    if text:
+    if text is not None:
         path.write_text(text, encoding="utf-8")
-    with pytest.raises(SettingError, match=r"trace .*trace\.csv cannot be read.*offset_ms and emoji_type"):
+    with pytest.raises(SettingError, match=rf"trace .*trace\.csv.*{named}"):
         representatives.recorded(path)
 
 

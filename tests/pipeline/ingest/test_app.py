@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import threading
@@ -141,6 +142,21 @@ def test_other_content_type_returns_415(start: Callable[..., Stage], content_typ
     """The answer names the received type and the type to send."""
     answer = start().post(GOOD, content_type)
     assert_problem(answer, 415, repr(content_type), "send Content-Type: application/json")
+
+
+def test_compressed_body_returns_415(start: Callable[..., Stage]) -> None:
+    """The answer names the header and what is accepted; the request has no effect."""
+    stage = start()
+    answer = stage.client.post(
+        "/reactions",
+        data=gzip.compress(json.dumps(GOOD).encode()),
+        content_type="application/json",
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert_problem(answer, 415, "Content-Encoding is 'gzip'", "send the body without compression")
+    assert answer.headers["Accept-Encoding"] == "identity"
+    stage.close()
+    assert stage.kafka.values == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'[{"user_id": 5}, ', b'{"user_id": "\\ud83d"}', b"[" * 100_000])
@@ -286,50 +302,48 @@ def test_health_reports_accepted_and_waiting_reactions(start: Callable[..., Stag
     assert (health.json["accepted"], health.json["waiting"], health.json["kafka_silent_s"]) == (4, 4, 0.0)
 
 
-def test_page_of_the_same_host_gets_cors_headers(start: Callable[..., Stage]) -> None:
-    """The preflight and every answer, also refusals and health, name its origin and expose Retry-After."""
-    client = start().client
-    page = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8080"}
-    preflight_headers = {
-        **page,
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "content-type",
-    }
-    preflight = client.options("/reactions", headers=preflight_headers)
-    assert preflight.status_code in {200, 204}
-    assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
-    for answer in (
-        preflight,
-        client.post("/reactions", json=GOOD, headers=page),
-        client.post("/reactions", json={}, headers=page),
-        client.get("/healthz", headers=page),
-    ):
-        assert answer.headers["Access-Control-Allow-Origin"] == page["Origin"]
-        assert "Origin" in answer.headers["Vary"]
-        assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
+def test_registrys_page_and_listed_pages_may_react(start: Callable[..., Stage]) -> None:
+    """The rule is made of the settings; preflight, acceptance, refusal and health can be read by the page."""
+    client = start(registry_port=9090, origins="http://localhost:3000").client
+    for origin in ("http://127.0.0.1:9090", "http://localhost:3000"):
+        page = {"Host": "127.0.0.1:8000", "Origin": origin}
+        for status, answer in (
+            (204, client.options("/reactions", headers={**page, "Access-Control-Request-Method": "POST"})),
+            (202, client.post("/reactions", json=GOOD, headers=page)),
+            (422, client.post("/reactions", json={}, headers=page)),
+            (200, client.get("/healthz", headers=page)),
+        ):
+            assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1.evil.example", None])
-def test_other_pages_get_no_cors_headers(start: Callable[..., Stage], origin: str | None) -> None:
-    """Without these headers a browser blocks other origins; a request without an Origin gets none either."""
-    headers = {"Host": "127.0.0.1:8000", **({} if origin is None else {"Origin": origin})}
-    client = start().client
-    for answer in (
-        client.options("/reactions", headers=headers),
-        client.post("/reactions", json=GOOD, headers=headers),
-    ):
-        assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:3000", "http://127.0.0.1:8000"])
+def test_reaction_of_another_page_is_refused_and_not_counted(start: Callable[..., Stage], origin: str) -> None:
+    """A browser sends a form without a preflight: the reaction is refused all the same, and the refusal is counted."""
+    stage = start()
+    answer = stage.client.post("/reactions", json=GOOD, headers={"Host": "127.0.0.1:8000", "Origin": origin})
+    assert_problem(answer, 403, repr(origin), "setting origins")
+    assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+    assert stage.client.get("/healthz").json["accepted"] == 0
+    assert 'requests_refused_total{reason="origin_not_allowed"} 1' in stage.client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/reactions", 405), ("POST", "/", 404), ("POST", "/healthz", 405)]
+    ("method", "path", "status", "advice"),
+    [
+        ("GET", "/reactions", 405, "use POST /reactions"),
+        ("POST", "/", 404, "use one of POST /reactions, GET /healthz, GET /metrics"),
+        ("POST", "/healthz", 405, "use GET /healthz"),
+        ("POST", "/reactions/", 404, "use POST /reactions"),
+        ("POST", "/reaction", 404, "use POST /reactions"),
+        ("POST", "/clients", 404, "use POST /clients at the registry"),
+    ],
 )
 def test_unknown_path_or_method_returns_a_problem_document(
-    start: Callable[..., Stage], method: str, path: str, status: int
+    start: Callable[..., Stage], method: str, path: str, status: int, advice: str
 ) -> None:
-    """404 and 405 have the same form as any other error; 405 names the allowed methods."""
+    """404 and 405 have the same form as any other error; 405 names the allowed methods, and both the nearest route."""
     answer = start().client.open(path, method=method)
-    assert_problem(answer, status, f"{method} {path!r}")
+    assert_problem(answer, status, f"{method} {path!r}", advice)
     assert ("Allow" in answer.headers) is (status == 405)
 
 

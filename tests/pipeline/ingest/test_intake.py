@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import zlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.load.schedule import POPULAR_EMOJIS, bodies, poisson_plan, timestamp_of, user_names
+from pipeline import timestamps
 from pipeline.emojis import canonical
 from pipeline.ingest import intake
 from pipeline.ingest.intake import close_record, read, records
 from pipeline.messages import EMOJI_MAX, USER_ID_MAX, decode_event, encode
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
+from pipeline.text_encoding import UTF8_BOM
 from pipeline.units import NS_PER_S
 
 ARRAY_MAX = 1_000
@@ -85,6 +90,126 @@ def test_accepted_reactions_become_events(sent: list[dict[str, str]], accepted_n
     assert {(event.accepted_ns, event.flushed_ns) for event in events} <= {(accepted_ns, accepted_ns + later_ns)}
 
 
+DATABASE_FORMS = ["2026-11-23 09:30:00.000001+00", "20261123T093000.000001Z", "2026-11-23T10:30:00.000001+01:00"]
+
+
+@pytest.mark.parametrize("stamp", [*DATABASE_FORMS, STAMP])
+@pytest.mark.parametrize("emoji_type", ["⚽\ufe0f", " ⚽\u200b", "⚽\ufe0e", "⚽"])
+def test_kafka_gets_one_form_of_every_spelling(stamp: str, emoji_type: str) -> None:
+    """Whatever the spelling, the record has the fully-qualified emoji and the moment in UTC; alone and in an array."""
+    sent = {**GOOD, "emoji_type": emoji_type, "timestamp": stamp}
+    for body in (encode(sent), encode([sent, GOOD, sent]), UTF8_BOM + encode(sent)):
+        events = [decode_event(close_record(record, 2)) for record in records(read(body, ARRAY_MAX), 1)]
+        assert {event.timestamp for event in events} == {STAMP}
+        assert [event.emoji_type for event in events] in (["⚽"], ["⚽", "😂", "⚽"])
+
+
+def test_spellings_are_accepted_whole_or_not_at_all() -> None:
+    """Beside spellings that are accepted, every wrong item is named by its index."""
+    unusual = {**GOOD, "emoji_type": "⚽\ufe0f", "timestamp": "20261123T0930Z"}
+    wrong = [{**unusual, "emoji_type": "⚽🏽"}, {**unusual, "timestamp": "20261123T0930"}]
+    refusal = refusal_of(encode([unusual, wrong[0], GOOD, wrong[1], unusual]))
+    assert refusal.errors is not None
+    assert [(error["index"], error["field"]) for error in refusal.errors] == [(1, "emoji_type"), (3, "timestamp")]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "detail"),
+    [
+        ({"user_id": 5}, "user_id", "5 is not a user: send text of 1 to 128 characters"),
+        ({"user_id": ""}, "user_id", "'' is not a user: send text of 1 to 128"),
+        ({"user_id": "x" * 200}, "user_id", f"'{'x' * 80}…' is not a user"),
+        ({"emoji_type": None}, "emoji_type", "null is not one emoji: send exactly one emoji, such as 😂"),
+        (
+            {"emoji_type": "ðŸ˜Š"},
+            "emoji_type",
+            "it is 😊 in UTF-8 that was read as Windows-1252: read it as UTF-8, and",
+        ),
+        ({"emoji_type": "?"}, "emoji_type", "the emoji was lost before it was sent"),
+        ({"emoji_type": "😂" * 100}, "emoji_type", "it holds 100 emoji: send one reaction for each"),
+        ({"timestamp": "2026-11-23 09:30"}, "timestamp", f"it has no zone .*; send {re.escape(timestamps.RULE)}"),
+        ({"timestamp": 1795426200}, "timestamp", r"in seconds since 1970 it is 2026-11-23T09:30:00\.000Z"),
+        ({"timestamp": {"$date": 5}}, "timestamp", r'\{"\$date":5\} is not a timestamp: it is not text'),
+    ],
+)
+def test_detail_has_field_value_and_remedy(change: dict[str, Any], field: str, detail: str) -> None:
+    """The words are for people: what was sent, what is wrong with it, what to send instead."""
+    for body in (encode({**GOOD, **change}), encode([GOOD, {**GOOD, **change}])):
+        refusal = refusal_of(body)
+        assert refusal.errors is not None
+        assert refusal.errors[0]["field"] == field
+        assert re.search(detail, str(refusal.errors[0]["detail"]))
+        assert re.search(f"in field {field}: .*{detail}", refusal.detail)
+
+
+def test_missing_field_is_named() -> None:
+    """Each of the fields, with what to send."""
+    for field in GOOD:
+        refusal = refusal_of(encode({name: value for name, value in GOOD.items() if name != field}))
+        assert f"in field {field}: it is missing: send {intake.EXPECTED[field]}" in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-16", "it is UTF-16, by its byte order mark"),
+        ("utf-16-le", "it is probably UTF-16 without a byte order mark"),
+        ("utf-16-be", "it is probably UTF-16 without a byte order mark"),
+        ("utf-32", "it is UTF-32, by its byte order mark"),
+        ("utf-32-be", "it is probably UTF-32 without a byte order mark"),
+        ("cesu-8", "it is probably CESU-8"),
+        ("latin-1", "byte 0xe9 in line 1, position 13, is not UTF-8: it is probably Windows-1252, ISO-8859-1 or"),
+    ],
+)
+def test_body_in_another_encoding_is_400_and_names_it(encoding: str, named: str) -> None:
+    """The refusal says which encoding it probably is, and to use UTF-8."""
+    text = json.dumps({**GOOD, "user_id": "é"}, ensure_ascii=False)
+    if encoding == "cesu-8":
+        body = text.replace("😂", "\ud83d\ude02").encode("utf-8", "surrogatepass")
+    else:
+        body = text.encode(encoding, "replace")
+    refusal = refusal_of(body)
+    assert (refusal.status, refusal.title) == (400, "Not JSON")
+    assert named in refusal.detail
+    assert refusal.detail.endswith("encode it in UTF-8")
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "windows-1252", '"latin1"'])
+def test_declared_charset_is_named(charset: str) -> None:
+    """It has no effect, as RFC 8259 says, unless the body is not UTF-8: then it is the probable reason."""
+    headers = {"CONTENT_TYPE": f"application/json; charset={charset}"}
+    assert len(read(encode(GOOD), ARRAY_MAX, headers)) == 1
+    with pytest.raises(Refusal, match=f"it is probably {charset.strip(chr(34))}, as its charset says: encode it in"):
+        read(json.dumps({**GOOD, "user_id": "é", "emoji_type": ""}, ensure_ascii=False).encode("latin-1"), 1, headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "status", "detail"),
+    [
+        (gzip.compress(b"{}"), "gzip", 415, "Content-Encoding is 'gzip': send the body without compression"),
+        (zlib.compress(b"{}"), "deflate", 415, "Content-Encoding is 'deflate'"),
+        (b"\x8b\x00\x80{}\x03", "br", 415, "Content-Encoding is 'br'"),
+        (gzip.compress(b"{}"), "", 400, "it begins like gzip: send it without compression"),
+        (zlib.compress(b"{}"), "identity", 400, "it begins like deflate"),
+    ],
+)
+def test_compressed_body_is_refused_by_name(body: bytes, coding: str, status: int, detail: str) -> None:
+    """The remedy is to send it as it is; `Accept-Encoding` tells a program."""
+    with pytest.raises(Refusal) as caught:
+        read(body, ARRAY_MAX, {"HTTP_CONTENT_ENCODING": coding})
+    assert caught.value.status == status
+    assert detail in caught.value.detail
+    assert caught.value.headers == ({"Accept-Encoding": "identity"} if status == 415 else {})
+
+
+def test_only_the_first_wrong_emoji_of_an_array_are_explained() -> None:
+    """An array of a thousand must not cost a second; each is named nevertheless."""
+    refusal = refusal_of(encode([{**GOOD, "emoji_type": "ðŸ˜Š"}] * ARRAY_MAX))
+    assert refusal.errors is not None
+    explained = ["Windows-1252" in str(error["detail"]) for error in refusal.errors]
+    assert explained == [True] * intake.EXPLAINED_MAX + [False] * (ARRAY_MAX - intake.EXPLAINED_MAX)
+
+
 @given(reaction=REACTIONS)
 def test_single_object_equals_an_array_of_one(reaction: dict[str, str]) -> None:
     """A single reaction and an array that holds only it give the same reactions."""
@@ -137,7 +262,7 @@ def test_every_bad_item_of_an_array_is_named(plan: list[tuple[Any, str] | None])
         b"[5]x",
         b"{} {}",
         b"\xff\xfe{}",
-        b"\xef\xbb\xbf[]",
+        b"\xef\xbb\xbf\xef\xbb\xbf[]",
         b'{"user_id": "\xff"}',
         b'{"user_id": NaN}',
         b"[" * 200_000,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Writer
@@ -17,9 +18,12 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import Announcement, decode_registration, encode
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
+from pipeline.sse import SseParser
+from pipeline.tickets import verify
 from tests.harness.doubles import Clock
 from tests.harness.waiting import until
 
@@ -34,7 +38,8 @@ class Chain:
         self.bus, self.clock = bus, clock
         values = Settings().replace(**settings)
         self.registrations = Registrations(bus, values, pytest.fail, clock)
-        app = create_app(self.registrations, URL, values.registrations_per_address_min, values.proxies)
+        rule = Origins(values.origins, values.registry_url, values.registry_port)
+        app = create_app(self.registrations, URL, rule, values.registrations_per_address_min, values.proxies)
         self.http: FlaskClient = app.test_client()
 
     def announce(self, cluster: str, subscriber: str, clients: int = 0, held: tuple[str, ...] = ()) -> None:
@@ -110,11 +115,12 @@ def test_cluster_without_a_live_subscriber_returns_503(chain: Chain) -> None:
     [
         (b"{", "application/json", 400),
         (b"\xff", "application/json", 400),
-        (b'{"x":' + b"[" * 4000, "application/json", 400),
+        (b"[" * 4000, "application/json", 422),
         (b"[]", "application/json", 422),
         (b'{"cluster": 1}', "application/json", 422),
         (b'{"cluster": "a/b"}', "application/json", 422),
         (b'{"transport": "telegraph"}', "application/json", 422),
+        (b'{"client_id": "me", "transport": "sse"}', "application/json", 422),
         (b"{}", "text/plain", 415),
         (b'"' + b"x" * 5000 + b'"', "application/json", 413),
     ],
@@ -124,6 +130,27 @@ def test_bad_body_returns_a_problem_document(chain: Chain, body: bytes, kind: st
     answer = chain.http.post("/clients", data=body, content_type=kind)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert answer.get_json()["status"] == status
+    assert len(chain.registrations.assignments) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "name"),
+    [
+        ("", {"client_id": "me"}, "`client_id`"),
+        ("", {"transport": "poll", "Cluster": "1"}, "`Cluster`"),
+        ("?transport=poll", None, "'transport'"),
+        ("?cluster=1", {"cluster": "1"}, "'cluster'"),
+    ],
+)
+def test_unknown_field_of_a_registration_is_refused_by_name(
+    chain: Chain, query: str, body: dict[str, str] | None, name: str
+) -> None:
+    """An ignored one would give a client other than the one that was asked for; the remedy lists what exists."""
+    answer = chain.http.post(f"/clients{query}", json=body) if body else chain.http.post(f"/clients{query}")
+    assert answer.status_code == 422
+    detail = answer.get_json()["detail"]
+    assert name in detail
+    assert '"transport": "sse" | "websocket" | "poll"' in detail
     assert len(chain.registrations.assignments) == 0
 
 
@@ -154,17 +181,28 @@ def test_delete_needs_the_clients_own_token(chain: Chain) -> None:
     assert (last.key, last.value) == (client["client_id"].encode(), None)
 
 
+def location_of(chain: Chain, answer: TestResponse, base: str, client: dict[str, Any]) -> str:
+    """Return where below `base` a redirect leads, without its ticket, which is this client's at that subscriber."""
+    assert answer.status_code == 307, answer.text
+    location, _, ticket = answer.headers["Location"].partition("ticket=")
+    assert client["token"] not in answer.headers["Location"]
+    digest = hashlib.sha256(client["token"].encode()).hexdigest()
+    assert verify(ticket, digest, client["client_id"], "/".join(base[-2:]), chain.clock())
+    assert location.startswith(base)
+    return location.removeprefix(base).rstrip("?&")
+
+
 def test_stream_url_redirects_to_a_live_subscriber(chain: Chain) -> None:
     """307 to the client's subscriber; after 5 s of its silence to another one, and the move is written to Kafka."""
     client = chain.register()
     path = f"/clients/{client['client_id']}/stream"
-    answer = chain.http.get(path)
-    assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1a{path}")
+    answer = chain.http.get(path, headers=bearer(client))
+    assert location_of(chain, answer, "http://s1a", client) == path
     chain.clock.now_ns += 5_000_000_000
-    assert chain.http.get(path).status_code == 503
+    assert chain.http.get(path, headers=bearer(client)).status_code == 503
     chain.announce("1", "b")
-    answer = chain.http.get(path)
-    assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1b{path}")
+    answer = chain.http.get(path, headers=bearer(client))
+    assert location_of(chain, answer, "http://s1b", client) == path
     assert answer.headers["Cache-Control"] == "no-store"
     until(lambda: len(chain.bus.tail(NAMES.clients.name, 9)) == 2, "there are 2 registrations")
     assert decode_registration(chain.bus.tail(NAMES.clients.name, 1)[0].value).subscriber == "b"
@@ -175,13 +213,110 @@ def test_every_transport_has_its_path(chain: Chain) -> None:
     """The stream_url has the transport's path; all three paths redirect to the subscriber and keep the query."""
     for transport, path in (("sse", "stream"), ("websocket", "socket"), ("poll", "windows")):
         client = chain.register(transport=transport)
-        assert (client["transport"], client["stream_url"]) == (transport, f"{URL}/clients/{client['client_id']}/{path}")
+        assert client["transport"] == transport
+        assert client["stream_url"].endswith(f"://registry/clients/{client['client_id']}/{path}")
         for other in ("stream", "socket", "windows"):
             target = f"/clients/{client['client_id']}/{other}?after=e:7&x=%0d%0a"
-            answer = chain.http.get(target)
-            assert (answer.status_code, answer.headers["Location"]) == (307, f"http://s1a{target}")
+            answer = chain.http.get(target, headers=bearer(client))
+            assert location_of(chain, answer, "http://s1a", client) == target
         assert chain.http.get(f"/clients/{client['client_id']}/unknown").status_code == 404
         assert chain.http.get(f"/clients/nobody/{path}").status_code == 404
+
+
+HANDSHAKE = {
+    "Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}  # fmt: skip
+
+
+def test_websocket_handshake_is_redirected_without_a_scheme(chain: Chain) -> None:
+    """`websockets` wants ws:// in a Location, and aiohttp http://; refusals are those of an ordinary request."""
+    client, other = chain.register(transport="websocket"), chain.register()
+    path = f"/clients/{client['client_id']}/socket?after=e:7"
+    answer = chain.http.get(path, headers=HANDSHAKE | bearer(client))
+    assert location_of(chain, answer, "//s1a", client) == path
+    stranger = chain.http.application.test_client()
+    assert stranger.get(path, headers=HANDSHAKE).status_code == 401
+    assert stranger.get(path, headers=HANDSHAKE | bearer(other)).status_code == 403
+    assert stranger.get("/clients/nobody/socket", headers=HANDSHAKE | bearer(client)).status_code == 404
+    chain.clock.now_ns += 5_000_000_000
+    assert stranger.get(path, headers=HANDSHAKE | bearer(client)).status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/clients/x/stream", "/clusters", "/healthz"])
+def test_websocket_handshake_elsewhere_returns_400_with_the_remedy(chain: Chain, path: str) -> None:
+    """Only one path serves WebSockets."""
+    answer = chain.http.get(path, headers=HANDSHAKE)
+    assert (answer.status_code, answer.mimetype) == (400, "application/problem+json")
+    assert "register with transport websocket, and open its stream_url" in answer.get_json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["stream", "socket", "windows", "tickets"])
+def test_way_to_a_subscriber_needs_the_clients_own_token(chain: Chain, path: str) -> None:
+    """401 without a token, 403 with another client's; the cookie is as good as the header, which decides."""
+    client, other = chain.register(), chain.register()
+    stranger = chain.http.application.test_client(use_cookies=False)
+    ask = stranger.post if path == "tickets" else stranger.get
+    path = f"/clients/{client['client_id']}/{path}"
+    accepted = 201 if path.endswith("tickets") else 307
+    cookie = {"Cookie": f"emostream_token={client['token']}"}
+    assert ask(path, headers=bearer(client)).status_code == accepted
+    assert ask(path, headers=cookie).status_code == accepted
+    for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer "}, {"Cookie": "emostream_token="}):
+        answer = ask(path, headers=headers)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "Location" not in answer.headers
+    assert ask(f"{path}?token={client['token']}").status_code == 401
+    for headers in (bearer(other), {"Cookie": f"emostream_token={other['token']}"}, cookie | bearer(other)):
+        assert ask(path, headers=headers).status_code == 403
+    assert ask(path.replace(client["client_id"], "nobody"), headers=bearer(client)).status_code == 404
+
+
+@pytest.mark.parametrize(("transport", "scheme"), [("sse", "http"), ("websocket", "ws"), ("poll", "http")])
+def test_ticket_comes_with_the_direct_address(chain: Chain, transport: str, scheme: str) -> None:
+    """For clients that follow no redirect; the query is passed on, so that they can resume."""
+    client = chain.register(transport=transport)
+    path = client["stream_url"].partition("/clients/")[2]
+    answer = chain.http.post(f"{client['tickets_url'].removeprefix(URL)}?after=e:7", headers=bearer(client))
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
+    document = answer.get_json()
+    url, _, ticket = document.pop("url").partition("&ticket=")
+    assert document == {"subscriber": "a", "expires_s": 10}
+    assert url == f"{scheme}://s1a/clients/{path}?after=e:7"
+    digest = hashlib.sha256(client["token"].encode()).hexdigest()
+    assert verify(ticket, digest, client["client_id"], "1/a", chain.clock())
+    chain.clock.now_ns += 5_000_000_000
+    assert chain.http.post(client["tickets_url"].removeprefix(URL), headers=bearer(client)).status_code == 503
+
+
+EVENT_SOURCE = {"Accept": "text/event-stream"}
+
+
+def test_event_source_returns_while_no_subscriber_is_live(chain: Chain) -> None:
+    """It would give up at any status but 200: it gets a stream that only says when to return, and then ends."""
+    client = chain.register()
+    path = f"/clients/{client['client_id']}/stream"
+    chain.clock.now_ns += 5_000_000_000
+    answer = chain.http.get(path, headers=EVENT_SOURCE | bearer(client))
+    assert (answer.status_code, answer.content_type) == (200, "text/event-stream")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.text.startswith(": no subscriber has announced itself recently")
+    parser = SseParser()
+    assert (parser.feed(answer.data), parser.retry_ms) == ([], 2000)
+    stranger = chain.http.application.test_client()
+    assert stranger.get(path, headers=EVENT_SOURCE).status_code == 401
+
+
+def test_event_source_of_a_deleted_client_is_stopped(chain: Chain) -> None:
+    """204 with the last id, as at the subscriber; 404 without one, which stops it as well."""
+    client = chain.register()
+    path = f"/clients/{client['client_id']}"
+    chain.http.delete(path, headers=bearer(client))
+    for token in (bearer(client), {}):
+        again = chain.http.get(f"{path}/stream", headers=EVENT_SOURCE | {"Last-Event-ID": "e:1"} | token)
+        assert (again.status_code, again.data) == (204, b"")
+        assert chain.http.get(f"{path}/stream", headers=EVENT_SOURCE | token).status_code == 404
+        assert chain.http.get(f"{path}/stream", headers={"Last-Event-ID": "e:1"} | token).status_code == 404
 
 
 def test_restarted_registry_has_the_same_state(chain: Chain) -> None:
@@ -199,9 +334,11 @@ def test_restarted_registry_has_the_same_state(chain: Chain) -> None:
         shown = restarted.http.get(f"/clients/{moved['client_id']}").get_json()
         assert (shown["cluster"], shown["subscriber"], shown["transport"]) == ("2", "b", "poll")
         restarted.announce("1", "a")
-        assert restarted.http.get(kept["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s1a/")
+        assert "http://s1a/" in restarted.http.get(kept["stream_url"].removeprefix(URL), headers=bearer(kept)).location
         # It asked for cluster 1, but its present subscriber is live.
-        assert restarted.http.get(moved["stream_url"].removeprefix(URL)).headers["Location"].startswith("http://s2b/")
+        assert (
+            "http://s2b/" in restarted.http.get(moved["stream_url"].removeprefix(URL), headers=bearer(moved)).location
+        )
     finally:
         restarted.registrations.close()
 
@@ -429,3 +566,44 @@ def test_unknown_path_or_method_returns_a_problem_document(chain: Chain, method:
     answer = chain.http.open(path, method=method)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert ("Allow" in answer.headers) is (status == 405)
+
+
+PAGE = {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:8080"}
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "http://localhost:3000"])
+def test_every_answer_to_an_allowed_page_has_cors_headers(origin: str) -> None:
+    """Registered, listed, redirected, refused, unknown, removed: the page may read each, and sees the redirect."""
+    with started_chain(origins="http://localhost:3000") as chain:
+        page = {**PAGE, "Origin": origin}
+        registered = chain.http.post("/clients", headers=page)
+        path = f"/clients/{registered.get_json()['client_id']}"
+        token = {**page, **bearer(registered.get_json())}
+        for status, answer in (
+            (201, registered),
+            (204, chain.http.options(path, headers={**page, "Access-Control-Request-Method": "DELETE"})),
+            (200, chain.http.get("/clients", headers=page)),
+            (307, chain.http.get(f"{path}/stream", headers=token)),
+            (401, chain.http.delete(path, headers={**page, "Cookie": ""})),
+            (404, chain.http.get("/clients/", headers=page)),
+            (405, chain.http.put(path, headers=page)),
+            (204, chain.http.delete(path, headers=token)),
+        ):
+            assert answer.status_code == status
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:3000"])
+def test_another_page_registers_removes_and_streams_nothing(chain: Chain, origin: str) -> None:
+    """403 with the setting's name before any effect, counted as a refusal; the client is as it was."""
+    client = chain.register()
+    path = f"/clients/{client['client_id']}"
+    other = {**PAGE, **bearer(client), "Origin": origin}
+    for method, target in (("POST", "/clients"), ("DELETE", path), ("GET", f"{path}/stream"), ("OPTIONS", path)):
+        answer = chain.http.open(target, method=method, headers=other)
+        assert (answer.status_code, answer.mimetype) == (403, "application/problem+json")
+        assert "setting origins" in answer.get_json()["detail"]
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+    assert [each["client_id"] for each in chain.http.get("/clients").get_json()["clients"]] == [client["client_id"]]
+    assert 'requests_refused_total{status="403"} 4' in chain.http.get("/metrics").text

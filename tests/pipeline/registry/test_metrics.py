@@ -10,6 +10,7 @@ from pipeline.addresses import SubscriberId
 from pipeline.bus.memory import MemoryBus
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app as registry_app
 from pipeline.registry.metrics import scrape_targets
 from pipeline.registry.registrations import Registrations
@@ -34,7 +35,7 @@ def announce(registrations: Registrations, subscriber: str, announced_ns: int) -
 
 def test_registrations_moves_and_removals_are_counted(registrations: Registrations) -> None:
     """Clients and subscribers are gauges of the current state."""
-    http = registry_app(registrations, "http://r").test_client()
+    http = registry_app(registrations, "http://r", Origins("", "", 8080)).test_client()
     assert http.post("/clients").status_code == 503
     announce(registrations, "1", registrations.clock_ns())
     clients = [http.post("/clients").get_json() for _ in range(2)]
@@ -57,7 +58,7 @@ def test_registrations_moves_and_removals_are_counted(registrations: Registratio
 
 def test_targets_lists_live_subscribers(registrations: Registrations) -> None:
     """With scheme, path and stage, in the form of Prometheus' HTTP service discovery."""
-    http = registry_app(registrations, "http://r").test_client()
+    http = registry_app(registrations, "http://r", Origins("", "", 8080)).test_client()
     assert http.get("/targets").get_json() == []
     announce(registrations, "1", registrations.clock_ns())
     announce(registrations, "2", 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -15,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.metrics import StreamMeters
 from pipeline.subscriber.state import Subscriber
+from pipeline.tickets import TicketGate, TicketRefusal
 from pipeline.tokens import Tokens
 from tests.harness.metrics import Samples, at, scraped, window
 
@@ -43,7 +46,7 @@ class EventSink:
 def streams(queue_max: int = 2) -> tuple[Fanout, StreamMeters]:
     """Return a fan-out and its metrics."""
     fanout = Fanout(10, queue_max)
-    return fanout, StreamMeters("subscriber-1-2", "1", "2", fanout, Tokens())
+    return fanout, StreamMeters("subscriber-1-2", "1", "2", fanout, Tokens(), TicketGate("1/2", time.time_ns))
 
 
 def test_streams_and_their_ends_are_counted() -> None:
@@ -86,6 +89,20 @@ def test_replayed_windows_count_as_sent() -> None:
     fanout.join(Stream("x", EventSink()), 1)
     seen = scraped(expose(bare_registry(meters), "")[0])
     assert at(seen, "emostream_subscriber_windows_sent_total", cluster="1", subscriber="2") == 3
+
+
+def test_refused_tickets_are_counted_by_reason() -> None:
+    """Each reason begins at 0."""
+    subscriber = Subscriber(Settings(), "http://s")
+    with pytest.raises(TicketRefusal):
+        subscriber.gate.redeem("nonsense", "x", "digest")
+    seen = scraped(expose(bare_registry(subscriber.meters), "")[0])
+    refused = {
+        dict(labels)["reason"]: count
+        for (name, labels), count in seen.items()
+        if name == "emostream_subscriber_tickets_refused_total"
+    }
+    assert refused == {"malformed": 1, "client": 0, "subscriber": 0, "expired": 0, "used": 0}
 
 
 def test_history_is_not_measured() -> None:

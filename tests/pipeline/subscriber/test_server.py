@@ -6,8 +6,10 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from secrets import token_hex
 from typing import Any
 
 import aiohttp
@@ -34,6 +36,7 @@ from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.process import fastest_loop
 from pipeline.subscriber.server import serve
 from pipeline.subscriber.state import Subscriber
+from pipeline.tickets import issue
 from pipeline.tokens import token_sha256
 from tests.harness.waiting import until_async
 
@@ -284,6 +287,103 @@ def test_missing_token_returns_401_and_wrong_token_403() -> None:
     run(scenario)
 
 
+def ticket(client_id: str, subscriber: str = "1/1", age_s: float = 0) -> str:
+    """Return a ticket as the registry issues it."""
+    now_ns = time.time_ns() - int(age_s * 1e9)
+    return issue(token_sha256(f"token-{client_id}"), client_id, subscriber, now_ns, token_hex(8))
+
+
+@pytest.mark.parametrize("path", ["stream", "windows?after=earliest", "socket"])
+def test_ticket_opens_one_connection(path: str) -> None:
+    """It needs neither header nor cookie. Used again, it is refused, and the open stream continues."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.publish(1)
+        await live.until(lambda health: health["last_event_id"] == "e:1")
+        url = f"{live.url}/clients/x/{path}{'&' if '?' in path else '?'}ticket={ticket('x')}"
+        opening = live.http.ws_connect(url) if path == "socket" else live.http.get(url)
+        async with opening as opened:
+            if path == "socket":
+                assert json.loads(await opened.receive_str())["id"] == "e:1"
+            else:
+                assert opened.status == 200
+            async with live.http.get(url.replace("socket", "stream")) as again:
+                assert again.status == 401
+                assert "ticket was used before" in (await again.json(content_type=None))["detail"]
+            assert (await live.health())["clients"] == (path != "windows?after=earliest")
+
+    run(scenario)
+
+
+def test_refused_ticket_names_the_reason_and_affects_nobody() -> None:
+    """Used, expired, another client's, another subscriber's, malformed; each ticket stays valid where it belongs."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        for_y = ticket("y")
+        async with live.watch("x") as x:
+            await x.greeted()
+            for text, status, title in (
+                (ticket("x", age_s=10.5), 401, "Ticket expired"),
+                (for_y, 403, "Another client's ticket"),
+                (ticket("x", "1/2"), 403, "Another subscriber's ticket"),
+                (ticket("x")[:-1], 401, "Malformed ticket"),
+                ("", 401, "Malformed ticket"),
+                ("token-x", 401, "Malformed ticket"),
+            ):
+                got, problem = await live.refusal("x", f"?ticket={text}")
+                assert (got, problem["title"]) == (status, title)
+            live.publish(1)
+            assert await x.ids(1) == ["e:1"]
+        async with live.http.get(f"{live.url}/clients/y/stream?ticket={for_y}") as answer:
+            assert answer.status == 200
+
+    run(scenario)
+
+
+def test_ticket_decides_before_header_and_cookie() -> None:
+    """A library that keeps the header at a redirect is admitted by the ticket; the last of several tickets counts."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        wrong = {"Authorization": "Bearer wrong", "Cookie": "emostream_token=wrong"}
+        query = f"?ticket=old&after=e:1&ticket={ticket('x')}"
+        async with live.http.get(f"{live.url}/clients/x/stream{query}", headers=wrong) as answer:
+            assert answer.status == 200
+        assert (await live.refusal("x", "?ticket=old", Authorization="Bearer token-x"))[0] == 401
+
+    run(scenario)
+
+
+def test_ticket_of_a_deleted_client_opens_nothing() -> None:
+    """404, or 204 for an EventSource that would come back for ever."""
+
+    async def scenario(live: Live) -> None:
+        status, problem = await live.refusal("x", f"?ticket={ticket('x')}")
+        assert (status, problem["title"]) == (404, "No such client")
+        event_source = {"Accept": "text/event-stream", "Last-Event-ID": "e:1"}
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        async with live.http.get(url, headers=event_source) as answer:
+            assert answer.status == 204
+
+    run(scenario, patience_s=0.1)
+
+
+def test_missing_token_is_explained() -> None:
+    """The usual cause is a library that dropped the token at the redirect."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        status, problem = await live.refusal("x")
+        assert status == 401
+        assert "HTTP libraries drop Authorization at a redirect" in problem["detail"]
+        assert "open the stream_url" in problem["detail"]
+
+    run(scenario)
+
+
 def test_unknown_client_returns_404_and_malformed_id_400() -> None:
     """The 404 comes when patience ends."""
 
@@ -461,23 +561,54 @@ def test_heartbeats_arrive_between_windows() -> None:
     run(scenario, heartbeat_s=0.05)
 
 
-def test_cors_admits_pages_of_the_same_host_only() -> None:
-    """The registry's page has another port; a page of another host gets no CORS headers."""
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "http://localhost:3000"])
+def test_allowed_page_gets_cors_headers(origin: str) -> None:
+    """The registry's page and a listed one may read the stream, the answer to a preflight and every refusal."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        allowed = "Access-Control-Allow-Origin"
-        async with live.watch("x", Origin="http://127.0.0.1:8080") as x:
-            assert x.answer.headers[allowed] == "http://127.0.0.1:8080"
+        async with live.watch("x", Origin=origin) as x:
             assert x.answer.headers["Access-Control-Allow-Credentials"] == "true"
-        for origin in ("http://evil.example", "null", "http://[", "http://127.0.0.1.evil.example"):
-            async with live.watch("x", Origin=origin) as x:
-                assert allowed not in x.answer.headers
-        async with live.http.options(
-            f"{live.url}/clients/x/stream", headers={"Origin": "http://127.0.0.1:8080"}
-        ) as answer:
-            assert answer.headers[allowed] == "http://127.0.0.1:8080"
-            assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+            answers = [x.answer]
+            for method, path, status in (
+                ("OPTIONS", "/clients/x/stream", 204),
+                ("GET", "/clients/x/stream", 401),
+                ("GET", "/clients/x/windows", 401),
+                ("GET", "/nowhere", 404),
+                ("POST", "/healthz", 405),
+                ("GET", "/healthz", 200),
+                ("GET", "/metrics", 200),
+            ):
+                async with live.http.request(method, live.url + path, headers={"Origin": origin}) as answer:
+                    assert answer.status == status
+                    answers.append(answer)
+        for answer in answers:
+            assert answer.headers.getall("Access-Control-Allow-Origin") == [origin]
+            assert answer.headers.getall("Vary") == ["Origin"]
+        assert "Last-Event-ID" in answers[1].headers["Access-Control-Allow-Headers"]
+
+    run(scenario, origins="http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [["http://evil.example"], ["null"], ["http://["], ["http://127.0.0.1:3000"], ["http://127.0.0.1:8080"] * 2],
+)
+def test_another_page_opens_no_stream(origins: list[str]) -> None:
+    """403 with the setting's name, though the token is right; the client's open stream goes on."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        headers = [("Authorization", "Bearer token-x"), *(("Origin", origin) for origin in origins)]
+        async with live.watch("x") as x:
+            await x.greeted()
+            for method, path in (("GET", "stream"), ("GET", "socket"), ("GET", "windows"), ("OPTIONS", "stream")):
+                async with live.http.request(method, f"{live.url}/clients/x/{path}", headers=headers) as answer:
+                    assert (answer.status, answer.content_type) == (403, "application/problem+json")
+                    assert "setting origins" in (await answer.json(content_type=None))["detail"]
+                    assert "Access-Control-Allow-Origin" not in answer.headers
+            live.publish(1)
+            assert await x.ids(1) == ["e:1"]
 
     run(scenario)
 
@@ -694,5 +825,44 @@ def test_heap_is_trimmed_when_half_the_streams_have_ended(monkeypatch: pytest.Mo
             await asyncio.sleep(0.005)
         await swept()
         assert trims == [1]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("origin", ["null", "http://localhost:8080"])
+def test_redirected_page_opens_its_stream_by_the_ticket(origin: str) -> None:
+    """A browser sends Origin null after a redirect across origins; the page may have another name of this machine.
+
+    The preflight does not use the ticket up. A refused ticket is explained to the page.
+    """
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        page = {"Origin": origin}
+        for method, status in (("OPTIONS", 204), ("GET", 200), ("GET", 401)):
+            async with live.http.request(method, url, headers=page) as answer:
+                assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
+        # Some libraries send the origin of the address that they open.
+        for sender in (origin, live.url):
+            url = f"{live.url}/clients/x/socket?ticket={ticket('x')}"
+            async with live.http.ws_connect(url, headers={"Origin": sender}) as socket:
+                assert (await socket.receive_json())["event"] == "begin"
+        async with live.http.get(f"{live.url}/clients/x/stream", headers=page | {"Cookie": "x=1"}) as answer:
+            assert answer.status == 403
+
+    run(scenario)
+
+
+def test_ticket_does_not_admit_another_page() -> None:
+    """403, and the ticket is still valid."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        url = f"{live.url}/clients/x/stream?ticket={ticket('x')}"
+        async with live.http.get(url, headers={"Origin": "http://evil.example"}) as answer:
+            assert answer.status == 403
+        async with live.http.get(url) as answer:
+            assert answer.status == 200
 
     run(scenario)

@@ -26,13 +26,9 @@ TOKEN = {"Authorization": "Bearer token-x"}
 
 
 @asynccontextmanager
-async def socket(live: Live, first: str | bytes | None = "{}") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """Open x's socket and send its first message."""
-    async with live.http.ws_connect(f"{live.url}/clients/x/socket", headers=TOKEN) as opened:
-        if isinstance(first, str):
-            await opened.send_str(first)
-        elif first is not None:
-            await opened.send_bytes(first)
+async def socket(live: Live, query: str = "", **headers: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """Open x's socket."""
+    async with live.http.ws_connect(f"{live.url}/clients/x/socket{query}", headers=TOKEN | headers) as opened:
         yield opened
 
 
@@ -48,7 +44,7 @@ async def polled(live: Live, query: str = "", **headers: str) -> tuple[int, dict
 
 
 def test_socket_gets_each_window_once() -> None:
-    """It starts with the next window, or after the id in its first message."""
+    """It starts with the next window, or after the id in its query."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
@@ -62,7 +58,7 @@ def test_socket_gets_each_window_once() -> None:
             assert got[0]["data"]["window"] == 1
             assert got[0]["data"]["hops"][-1]["stage"] == "subscriber-1-1"
         live.publish(3)
-        async with socket(live, '{"after": "e:1"}') as opened:
+        async with socket(live, "?after=e:1") as opened:
             assert [event["id"] for event in await events(opened, 2)] == ["e:2", "e:3"]
 
     run(scenario)
@@ -79,7 +75,7 @@ def test_socket_cut_off_before_its_first_window_misses_nothing() -> None:
             (begin,) = await events(opened, 1)
             assert (begin["id"], begin["event"]) == ("e:1", "begin")
         live.publish(2)
-        async with socket(live, json.dumps({"after": begin["id"]})) as opened:
+        async with socket(live, f"?after={begin['id']}") as opened:
             assert [event["id"] for event in await events(opened, 1)] == ["e:2"]
 
     run(scenario)
@@ -107,7 +103,7 @@ def test_client_from_before_a_feeds_first_window_misses_none(transport: str, mon
             async with live.watch("x", **{"Last-Event-ID": "earliest"}) as again:
                 assert await again.ids(2) == ["e:1", "e:2"]
         elif transport == "websocket":
-            async with socket(live, '{"after": "earliest"}') as opened:
+            async with socket(live, "?after=earliest") as opened:
                 assert [event["id"] for event in await events(opened, 2)] == ["e:1", "e:2"]
         else:
             _, got = await polled(live, "?after=earliest")
@@ -137,7 +133,7 @@ def test_earliest_that_is_no_longer_kept_sends_a_reset(
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with socket(live, '{"after": "earliest"}') as opened:
+        async with socket(live, "?after=earliest") as opened:
             (reset,) = await events(opened, 1)
         assert (reset["id"], reset["event"]) == (resumes_after, "reset")
         assert reset["data"]["last_event_id"] == "earliest"
@@ -162,7 +158,7 @@ def test_socket_gets_a_reset_for_a_gap() -> None:
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with socket(live, '{"after": "e:1"}') as opened:
+        async with socket(live, "?after=e:1") as opened:
             (reset,) = await events(opened, 1)
             assert (reset["id"], reset["event"]) == ("e:11", "reset")
             assert "too old" in reset["data"]["reason"]
@@ -171,57 +167,44 @@ def test_socket_gets_a_reset_for_a_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "code"),
+    ("kind", "message", "code"),
     [
-        ("nonsense", 1008),
-        ('{"after": 3}', 1008),
-        ('{"before": "e:1"}', 1008),
-        ('{"after": "e"}', 1008),
-        ('{"after": "other:1"}', 1008),
-        (b"{}", 1008),
-        ("x" * (websocket.MESSAGE_MAX_BYTES + 1), 1009),
+        (aiohttp.WSMsgType.TEXT, b"{}", 1008),
+        (aiohttp.WSMsgType.TEXT, b'{"after": "e:1"}', 1008),
+        (aiohttp.WSMsgType.BINARY, b"{}", 1008),
+        (aiohttp.WSMsgType.TEXT, b"", 1008),
+        (aiohttp.WSMsgType.TEXT, b"x" * (websocket.MESSAGE_MAX_BYTES + 1), 1009),
+        # RFC 6455, section 8.1.
+        (aiohttp.WSMsgType.TEXT, b"\xff", 1007),
     ],
 )
-def test_bad_first_message_closes_the_socket(first: str | bytes, code: int) -> None:
-    """RFC 6455's code for the case is used; another client's stream continues."""
+def test_message_from_a_client_closes_its_socket(kind: aiohttp.WSMsgType, message: bytes, code: int) -> None:
+    """The reason names what to do instead; another client's stream continues."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
         live.register("y")
         async with live.watch("y") as y:
             await y.greeted()
-            async with socket(live, first) as opened:
-                message = await opened.receive()
-                assert message.type is aiohttp.WSMsgType.CLOSE
-                assert message.data == code
+            async with socket(live) as opened:
+                await events(opened, 1)
+                await opened.send_frame(message, kind)
+                closing = await opened.receive()
+                assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, code)
+                if code == 1008:
+                    assert closing.extra.endswith("the last id in the query, ?after=<id>")
             await live.until(lambda health: health["clients"] == 1)
             live.publish(1)
             assert await y.ids(1) == ["e:1"]
 
-    run(scenario, patience_s=0.1)
-
-
-def test_text_that_is_not_utf_8_closes_the_socket_with_1007() -> None:
-    """As in RFC 6455, section 8.1."""
-
-    async def scenario(live: Live) -> None:
-        live.register("x")
-        async with live.http.ws_connect(f"{live.url}/clients/x/socket", headers=TOKEN) as opened:
-            await opened.send_frame(b'{"after": "\xff:1"}', aiohttp.WSMsgType.TEXT)
-            assert (await opened.receive()).data == 1007
-
     run(scenario)
 
 
-def test_second_message_closes_with_1008_and_deletion_with_1000() -> None:
-    """A client sends one message; the end of its registration is a regular close."""
+def test_deletion_closes_the_socket_with_1000() -> None:
+    """The end of a registration is a regular close."""
 
     async def scenario(live: Live) -> None:
         live.register("x")
-        async with socket(live) as opened:
-            await events(opened, 1)
-            await opened.send_str("{}")
-            assert (await opened.receive()).data == 1008
         async with socket(live) as opened:
             await events(opened, 1)
             live.unregister("x")
@@ -229,6 +212,50 @@ def test_second_message_closes_with_1008_and_deletion_with_1000() -> None:
             assert (message.data, message.extra) == (1000, "deleted")
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "reason"),
+    [
+        ("", {"Authorization": "Bearer other"}, 403, "the token is not that of client 'x'"),
+        ("?after=e", {}, 400, "after is 'e'"),
+        ("?after=other:1", {}, 409, "after is 'other:1'"),
+        ("?ticket=x", {}, 401, "ticket 'x' is cut off or changed"),
+    ],
+)
+def test_refused_handshake_gives_programs_a_status_and_browsers_a_reason(
+    query: str, headers: dict[str, str], status: int, reason: str
+) -> None:
+    """A browser hides the answer to a handshake from its page, but not the close of an open socket."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with socket(live, query, **headers):
+                raise AssertionError("it was accepted")
+        assert refused.value.status == status
+        async with socket(live, query, Origin="http://127.0.0.1:8080", **headers) as opened:
+            closing = await opened.receive()
+            assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, 1008)
+            assert closing.extra.startswith(reason)
+        assert (await live.health())["clients"] == 0
+
+    run(scenario, patience_s=0.1)
+
+
+def test_full_subscriber_closes_a_browsers_socket_with_1013() -> None:
+    """1013 (IANA, WebSocket Close Code Number Registry) stands for 503 with Retry-After."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.register("y")
+        async with live.watch("y") as y:
+            await y.greeted()
+            async with socket(live, Origin="http://127.0.0.1:8080") as opened:
+                closing = await opened.receive()
+                assert (closing.data, closing.extra[:17]) == (1013, "connections_max=1")
+
+    run(scenario, connections_max=1)
 
 
 def test_poll_waits_for_the_next_window_and_misses_none_in_between() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_missing_run_dir_is_named_with_command_to_start(tmp_path: Path) -> None:
     """The error has the command that starts a chain there."""
     with pytest.raises(SettingError, match=f"python -m pipeline up --run-dir {tmp_path / 'none'}"):
         find(tmp_path / "none")
+
+
+def test_command_to_start_is_quoted(tmp_path: Path) -> None:
+    """A shell gives back the directory."""
+    with pytest.raises(SettingError, match="has no running chain") as raised:
+        find(tmp_path / "o'brien (1)")
+    assert shlex.split(str(raised.value).split("`")[1])[-1] == str(tmp_path / "o'brien (1)")
 
 
 def test_second_chain_is_refused_and_keeps_the_first_ones_line(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ let newest = null;
 let clockMs = 0;
 // The number of viewers; null while the registry does not answer.
 let watchers = null;
+let advised = '';
 
 // windows
 
@@ -72,7 +73,7 @@ function isLive() {
   return byId('connection').dataset.kind === 'live';
 }
 
-function showConnection(kind, text, waitMs) {
+function showConnection(kind, text, waitMs, advice = '') {
   const pill = byId('connection');
   const before = pill.dataset.kind;
   pill.dataset.kind = kind;
@@ -81,16 +82,20 @@ function showConnection(kind, text, waitMs) {
   const lost = kind === 'waiting' || kind === 'lost';
   if (lost && before === 'live') summary.say('The connection was lost. Reconnecting.');
   if (kind === 'live' && newest !== null) summary.say('Reconnected.');
-  if (kind === 'lost') suggestAddress();
+  if (advice) advise(advice);
+  else if (kind === 'live') advise('');
   showAge();
   showWatching();
 }
 
-/** Show the registry's own address: at another name of the same machine the stream's cookie is not sent. */
-function suggestAddress() {
-  const registry = new URL(settings.registry_url ?? location.href);
-  if (registry.hostname === location.hostname) return;
-  notice('Live reactions do not work at this address. Open this address instead: ', registry.href);
+/** Show what the user can do to be connected, until the page is connected. */
+function advise(advice) {
+  if (advice === advised) return;
+  advised = advice;
+  byId('notice').hidden = true;
+  if (!advice) return;
+  notice(advice, 0);
+  summary.say(advice);
 }
 
 function showWatching() {
@@ -190,13 +195,13 @@ function legend(share) {
 }
 
 let noticeTimer = 0;
-function notice(text, link = '') {
+/** Show a sentence for a time, or until another one if `forMs` is 0. */
+function notice(text, forMs = NOTICE_MS) {
   const box = byId('notice');
-  box.textContent = text;
-  if (link) box.append(Object.assign(element('a', '', link), { href: link }));
+  if (box.textContent !== text) box.textContent = text;
   box.hidden = false;
   clearTimeout(noticeTimer);
-  if (!link) noticeTimer = setTimeout(() => (box.hidden = true), NOTICE_MS);
+  if (forMs) noticeTimer = setTimeout(() => (box.hidden = true), forMs);
 }
 
 // events

@@ -3,17 +3,25 @@
 // It uses fetch, not EventSource. EventSource hides comments, so a dead connection without an error looks alive; it
 // hides the status, so an unknown client looks like a busy server; it gives up permanently at the first answer that is
 // not a stream; and a new EventSource cannot name the last event of the old one.
+//
+// A browser opens six HTTP/1.1 connections to one server, over all tabs together: the stream of a seventh tab would wait
+// until another tab closes. WebSockets have a limit of their own, of some two hundred. So a stream that waits gives way
+// to a WebSocket.
 
 import { SseParser } from './sse.js';
 
 const ANSWER_MS = 10_000;
-// The server sends a comment every 15 s.
+// A stream that is not answered by then waits for a connection: a subscriber needs at most two seconds.
+const WAITING_MS = 4_000;
+// The server sends a comment every 15 s. On a WebSocket it sends pings, which the browser hides from the page.
 const SILENCE_MS = 40_000;
 const RETRY_MS = 1_000;
 const RETRY_MAX_MS = 10_000;
 const GROWTH = 1.5;
 // After a stream that lasted this long, the next reconnection begins with the shortest wait.
 const GOOD_MS = 5_000;
+// The codes with which a WebSocket is refused, and the wait when the subscriber has no room.
+const [REFUSED, TRY_LATER, LATER_MS] = [1008, 1013, 5_000];
 
 /** Return the wait before attempt number `attempt`, counted from 0: growing, capped, and jittered. */
 export function backOff(attempt, baseMs, random = Math.random) {
@@ -30,11 +38,16 @@ export function isNew(id, last) {
   return id.slice(0, at) !== last.slice(0, lastAt) || Number(id.slice(at + 1)) > Number(last.slice(lastAt + 1));
 }
 
-/** A failed attempt: a text for the user, and the shortest wait. */
+const CROWDED =
+  'The server of the live reactions does not answer. A browser opens six connections to one server: ' +
+  'if this page is open in more than six tabs or windows, close one of them. This page then connects by itself.';
+
+/** A failed attempt: a text for the user, the shortest wait, and what the user can do about it, if anything. */
 class Failure extends Error {
-  constructor(text, waitMs = 0) {
+  constructor(text, waitMs = 0, advice = '') {
     super(text);
     this.waitMs = waitMs;
+    this.advice = advice;
   }
 }
 
@@ -46,10 +59,12 @@ export class Stream {
   #abort = new AbortController();
   #wake = () => {};
   #closed = false;
+  // Whether the browser has no connection left for a stream.
+  #crowded = false;
 
   /**
    * The stream begins after event id `after`, or with the next window if it is null. `on` has the callbacks window(data),
-   * reset(data), and state(kind, text, waitMs) with kind "connecting", "live", "waiting" or "lost".
+   * reset(data), and state(kind, text, waitMs, advice) with kind "connecting", "live", "waiting" or "lost".
    */
   constructor(after, on) {
     this.#last = after ?? '';
@@ -62,8 +77,8 @@ export class Stream {
       let failure;
       try {
         this.on.state('connecting', attempt ? 'Reconnecting' : 'Connecting', 0);
-        this.#client ??= await this.#register();
-        await this.#readStream();
+        this.#crowded ||= await this.#readStream();
+        if (this.#crowded) await this.#readSockets();
         failure = new Failure('The connection ended');
       } catch (error) {
         failure = error instanceof Failure ? error : new Failure('The connection was lost');
@@ -71,7 +86,8 @@ export class Stream {
       if (this.#closed) return;
       if (performance.now() - this.#liveMs > GOOD_MS) attempt = 0;
       const waitMs = Math.max(failure.waitMs, backOff(attempt, this.#retryMs));
-      this.on.state(navigator.onLine === false || attempt > 5 ? 'lost' : 'waiting', failure.message, waitMs);
+      const kind = navigator.onLine === false || attempt > 5 ? 'lost' : 'waiting';
+      this.on.state(kind, failure.message, waitMs, failure.advice);
       await new Promise((resolve) => {
         this.#wake = resolve;
         setTimeout(resolve, waitMs);
@@ -88,28 +104,46 @@ export class Stream {
   close() {
     this.#closed = true;
     this.#abort.abort();
+    this.#leave();
+  }
+
+  #leave() {
     if (this.#client === null) return;
-    const { client_id: id, token } = this.#client;
-    // The page is closing: `keepalive` lets this request finish.
-    fetch(`/clients/${id}`, { method: 'DELETE', keepalive: true, headers: { Authorization: `Bearer ${token}` } }).catch(() => {});
+    // The page may be closing: `keepalive` lets this request finish.
+    fetch(this.#path(), { method: 'DELETE', keepalive: true, headers: this.#token() }).catch(() => {});
+    this.#client = null;
   }
 
-  async #register() {
-    const response = await this.#fetch('/clients', { method: 'POST' });
-    if (!response.ok) throw await this.#refused(response);
-    return response.json();
-  }
-
-  async #readStream() {
-    // A path of this origin: after a redirect from another origin the subscriber would see the origin "null".
-    const response = await this.#fetch(`/clients/${this.#client.client_id}/stream`, {
-      credentials: 'include',
-      cache: 'no-store',
-      headers: this.#last ? { 'Last-Event-ID': this.#last } : {},
+  /** Be registered with `transport`. */
+  async #register(transport) {
+    if (this.#client?.transport === transport) return;
+    this.#leave();
+    const response = await this.#fetch('/clients', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ transport }),
     });
+    if (!response.ok) throw await this.#refused(response);
+    this.#client = await response.json();
+  }
+
+  /** Return a path of this client. It is of this page's origin: a redirect from another one would send Origin "null". */
+  #path(route = '') {
+    return `/clients/${this.#client.client_id}${route}`;
+  }
+
+  #token() {
+    return { Authorization: `Bearer ${this.#client.token}` };
+  }
+
+  /** Read server-sent events until the stream ends. Return true instead if the browser has no connection for it. */
+  async #readStream() {
+    await this.#register('sse');
+    const headers = this.#last ? { 'Last-Event-ID': this.#last } : {};
+    const response = await this.#fetch(this.#path('/stream'), { cache: 'no-store', headers }, WAITING_MS);
+    if (response === null) return true;
     if (response.status !== 200) throw await this.#refused(response);
-    this.#liveMs = performance.now();
-    this.on.state('live', 'Live', 0);
+    this.#nowLive();
     const parser = new SseParser();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let silenceTimer;
@@ -118,8 +152,8 @@ export class Stream {
         silenceTimer = setTimeout(() => this.#abort.abort(), SILENCE_MS);
         const { done, value } = await reader.read();
         clearTimeout(silenceTimer);
-        if (done) return;
-        for (const event of parser.feed(value)) this.#take(event);
+        if (done) return false;
+        for (const { id, type, data } of parser.feed(value)) this.#take(id, type, JSON.parse(data));
         this.#retryMs = parser.retryMs ?? this.#retryMs;
         // The server sends the start id before the first window, so that a loss before that window misses nothing.
         this.#last ||= parser.lastId;
@@ -129,22 +163,88 @@ export class Stream {
     }
   }
 
-  #take({ id, type, data }) {
-    if (type === 'reset') {
-      this.#last = id;
-      this.on.reset(JSON.parse(data));
-    } else if (type === 'window' && isNew(id, this.#last)) {
-      this.#last = id;
-      this.on.window(JSON.parse(data));
+  /** Read WebSockets, one after another, until one ends for another reason than silence. */
+  async #readSockets() {
+    await this.#register('websocket');
+    try {
+      while (await this.#readSocket());
+    } catch (failure) {
+      this.#crowded = this.#liveMs < Infinity;
+      throw failure;
     }
   }
 
-  async #fetch(path, options) {
+  /** Read one WebSocket to its end; return whether that was silence: the connection may be dead, or nobody reacts. */
+  async #readSocket() {
+    const after = this.#last ? `?after=${encodeURIComponent(this.#last)}` : '';
+    const response = await this.#fetch(this.#path(`/tickets${after}`), { method: 'POST', headers: this.#token() });
+    if (response.status !== 201) throw await this.#refused(response);
+    const socket = new WebSocket((await response.json()).url);
+    this.#abort.signal.addEventListener('abort', () => socket.close());
+    return new Promise((resolve, reject) => {
+      let timer;
+      const endAfter = (waitMs, end) => {
+        clearTimeout(timer);
+        timer = setTimeout(() => {
+          end();
+          socket.close();
+        }, waitMs);
+      };
+      endAfter(ANSWER_MS, () => reject(new Failure('No answer', 0, CROWDED)));
+      socket.onopen = () => {
+        endAfter(SILENCE_MS, () => resolve(true));
+        this.#nowLive();
+      };
+      socket.onmessage = (message) => {
+        endAfter(SILENCE_MS, () => resolve(true));
+        const { id, event, data } = JSON.parse(message.data);
+        this.#take(id, event, data);
+      };
+      socket.onclose = ({ code, reason }) => {
+        clearTimeout(timer);
+        // A refusal names the field first, here that of the id to resume from.
+        if (code === REFUSED && reason.startsWith('after ')) this.#startOver(reason);
+        const waitMs = code === TRY_LATER ? LATER_MS : 0;
+        reject(this.#liveMs < Infinity ? new Failure('The connection ended', waitMs) : new Failure('No answer', 0, CROWDED));
+      };
+    });
+  }
+
+  #nowLive() {
+    if (this.#liveMs < Infinity) return;
+    this.#liveMs = performance.now();
+    this.on.state('live', 'Live', 0);
+  }
+
+  #take(id, type, data) {
+    if (type === 'begin') {
+      this.#last ||= id;
+    } else if (type === 'reset') {
+      this.#last = id;
+      this.on.reset(data);
+    } else if (type === 'window' && isNew(id, this.#last)) {
+      this.#last = id;
+      this.on.window(data);
+    }
+  }
+
+  #startOver(reason) {
+    this.#last = '';
+    this.on.reset({ reason });
+  }
+
+  /** Return the answer to a request. Without one, return null after `waitingMs`, if given; otherwise raise Failure. */
+  async #fetch(path, options, waitingMs = 0) {
     this.#abort = new AbortController();
-    const timer = setTimeout(() => this.#abort.abort(), ANSWER_MS);
+    let waited = false;
+    const timer = setTimeout(() => {
+      waited = true;
+      this.#abort.abort();
+    }, waitingMs || ANSWER_MS);
     try {
       return await fetch(path, { ...options, signal: this.#abort.signal });
     } catch {
+      if (waited && waitingMs) return null;
       throw new Failure('No answer');
     } finally {
       clearTimeout(timer);
@@ -153,8 +253,11 @@ export class Stream {
 
   async #refused(response) {
     const retryAfter = Number(response.headers.get('Retry-After'));
-    await response.body?.cancel();
+    const problem = await response.json().catch(() => null);
     const waitMs = Number.isFinite(retryAfter) ? retryAfter * 1000 : 0;
+    if (response.status === 403 && this.#client === null) {
+      return new Failure('Not allowed here', waitMs, problem?.detail);
+    }
     if ([401, 403, 404].includes(response.status)) {
       // The registration has ended; a new one continues after the same window.
       this.#client = null;
@@ -163,8 +266,7 @@ export class Stream {
     if (response.status === 429) return new Failure('Too many registrations', waitMs);
     if (response.status === 503) return new Failure('The server is not available', waitMs);
     if (response.status >= 400 && response.status < 500) {
-      this.#last = '';
-      this.on.reset({ reason: `the server answered ${response.status}` });
+      this.#startOver(`the server answered ${response.status}`);
       return new Failure('Missed windows are no longer available');
     }
     return new Failure(`The server answered ${response.status}`, waitMs);

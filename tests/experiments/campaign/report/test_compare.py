@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -164,6 +166,14 @@ def test_the_page_is_whole_and_carries_its_data(tmp_path, shifted):
     assert list(pd.read_csv(tmp_path / "compare-a-b.csv").columns) == differences.COLUMNS
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_command_of_a_comparison_is_quoted(tmp_path):
+    """A shell gives back both directories."""
+    places = [campaign(tmp_path / name) for name in ("o'brien", "a (1)&b")]
+    text = html.unescape(compare.write(*places, tmp_path / "out.html").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"<code>(python.*?)</code>", text)
+    assert shlex.split(command) == ["python", "-m", "experiments", "compare", *map(str, places)]
 
 
 def test_reports_directory_is_made_if_it_does_not_exist(tmp_path, shifted, capsys):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -478,6 +480,24 @@ def test_markup_in_a_campaign_stays_text(tmp_path):
     for text in ("<script", "<img", "<b>cut"):
         assert text not in page
     assert "&lt;b&gt;cut" in page
+
+
+@pytest.mark.parametrize("name", ["o'brien", "a (1)&b", "-x", "$HOME"])
+def test_commands_of_a_page_are_quoted(tmp_path, name):
+    """Whatever the campaign and the file of its design are called, a shell gives back the words."""
+    about = campaign.write_synthetic(tmp_path, levels=LEVELS[:1])
+    about |= {"campaign": name, "design_path": f"{name}.yaml"}
+    (tmp_path / "campaign.json").write_text(json.dumps(about))
+    commands = html.unescape(re.findall(r"<pre>(.*?)</pre>", written_again(tmp_path), re.DOTALL)[-1])
+    report, sweep = (shlex.split(line) for line in commands.splitlines() if line and not line.startswith("#"))
+    assert report == ["python", "-m", "experiments", "report", f"reports/{name}"]
+    design = f"./{name}.yaml" if name.startswith("-") else f"{name}.yaml"
+    assert sweep == ["python", "-m", "experiments", "sweep", design, f"--campaign={name}"]
+
+
+def written_again(place: Path) -> str:
+    """Return the page of a campaign, written from its files."""
+    return campaign_page.write(place).read_text(encoding="utf-8")
 
 
 def test_trend_is_zero_without_one_and_needs_an_axis():

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.messages import Announcement, Window, encode
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web import views
@@ -36,8 +37,8 @@ class Chain:
         values = Settings()
         self.registrations = Registrations(self.bus, values, pytest.fail)
         self.observer = Observer(self.bus, values, pytest.fail, sample_s=0.01)
-        app = create_app(self.registrations, URL)
-        app.register_blueprint(create_pages(self.registrations, self.observer, values, URL))
+        app = create_app(self.registrations, URL, Origins("", "", 8080))
+        app.register_blueprint(create_pages(self.registrations, self.observer, values))
         self.http: FlaskClient = app.test_client()
 
     def get(self, path: str, host: str = "127.0.0.1:8080", **headers: str) -> TestResponse:
@@ -87,10 +88,11 @@ def test_every_route_has_its_type_and_security_headers(chain: Chain, path: str, 
     assert answer.status_code == 200
     assert kind in answer.mimetype
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Vary"] == "Origin"
     directives = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
     assert directives["default-src"] == "'none'"
     assert directives["script-src"] == directives["style-src"] == "'self'"
-    assert directives["connect-src"] == "'self' 127.0.0.1:*"
+    assert directives["connect-src"] == "'self' 127.0.0.1:* ws://127.0.0.1:* wss://127.0.0.1:*"
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
@@ -138,18 +140,32 @@ def test_unknown_file_returns_404_as_a_problem_document(chain: Chain, path: str)
     assert (answer.status_code, answer.mimetype) == (404, "application/problem+json")
 
 
-def test_page_redirects_from_localhost_to_the_registry_url(chain: Chain) -> None:
-    """To a browser localhost and 127.0.0.1 are two hosts; any other name, such as a proxy's, is kept."""
-    answer = chain.get("/", host="localhost:8080")
-    assert (answer.status_code, answer.headers["Location"]) == (302, f"{URL}/")
-    assert chain.get("/", host="live.example").status_code == 200
+def test_page_may_connect_to_subscribers_of_other_names(chain: Chain) -> None:
+    """The page is the same at every name of the machine; its policy has that name and those of the subscribers."""
+    chain.announce("a", 1)
+    chain.announce("b", 1)
+    for host in ("localhost", "127.0.0.1", "live.example"):
+        answer = chain.get("/", host=f"{host}:8080")
+        assert answer.status_code == 200
+        sources = " ".join(["'self'", *(f"{name}:* ws://{name}:* wss://{name}:*" for name in (host, "a", "b"))])
+        assert f"connect-src {sources};" in answer.headers["Content-Security-Policy"]
+
+
+def test_refused_page_is_loaded_and_learns_why(chain: Chain) -> None:
+    """Behind a tunnel the page has another port: its scripts load, and POST /clients names the setting."""
+    tunnel = {"host": "127.0.0.1:9999", "Origin": "http://127.0.0.1:9999"}
+    for path in ("/page/main.js", "/page/ops.js", "/page/settings.json"):
+        assert chain.get(path, **tunnel).status_code == 200
+    answer = chain.http.post("/clients", headers={"Host": tunnel["host"], "Origin": tunnel["Origin"]})
+    assert answer.status_code == 403
+    assert "add http://127.0.0.1:9999 to the setting origins" in answer.get_json()["detail"]
 
 
 def test_settings_have_urls_and_the_first_window_to_replay(chain: Chain) -> None:
     """Without windows there is nothing to replay; otherwise the last twenty windows are replayed."""
     document = chain.get("/page/settings.json").get_json()
     assert document["ingest_url"] == "http://127.0.0.1:8000"
-    assert (document["registry_url"], document["trigger_s"], document["group_size"]) == (URL, 6.0, 10)
+    assert (document["trigger_s"], document["group_size"]) == (6.0, 10)
     assert document["after"] is None
     assert abs(document["now_ms"] - time.time() * 1000) < 60_000
     chain.emit(33)
@@ -173,15 +189,15 @@ def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
 @pytest.mark.parametrize(
     ("given", "host", "url", "connect"),
     [
-        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:*"),
-        ("", "[::1]:8080", "http://[::1]:8000", "'self' http: https:"),
+        ("", "10.0.0.7:8080", "http://10.0.0.7:8000", "'self' 10.0.0.7:* ws://10.0.0.7:* wss://10.0.0.7:*"),
+        ("", "[::1]:8080", "http://[::1]:8000", "'self' http: https: ws: wss:"),
         (
             "https://in.example:444/x/",
             "live.example",
             "https://in.example:444/x",
-            "'self' live.example:* https://in.example:444",
+            "'self' live.example:* ws://live.example:* wss://live.example:* https://in.example:444",
         ),
-        ("", "", "http://127.0.0.1:8000", "'self' http: https:"),
+        ("", "", "http://127.0.0.1:8000", "'self' http: https: ws: wss:"),
     ],
 )
 def test_ingest_url_is_the_setting_or_the_pages_host(given: str, host: str, url: str, connect: str) -> None:
