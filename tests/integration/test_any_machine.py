@@ -18,7 +18,7 @@ from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
-SHORT = {"clients": 4, "warm_up_triggers": 1, "measured_triggers": 3}
+SHORT = {"clients": 4, "warm_up_triggers": 1, "measured_triggers": 1}
 
 
 def run(reports: Path, **parameters: object) -> list[str]:
