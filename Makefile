@@ -43,8 +43,9 @@ pictures: jars ## Take the pictures of the documents again, RUN=DIR that run's r
 	@$(BIN)/python docs/pictures.py $(RUN)
 
 .PHONY: test
-test: jars ## Run all tests, the notebooks included; on Debian as root this installs Chromium
+test: jars ## Run all tests, the notebooks included; on Debian as root this installs Chromium and curl
 	@.ci/browser
+	@.ci/clients
 	$(BIN)/pytest tests -n $(WORKERS) --durations=15
 
 .PHONY: experiment
@@ -75,5 +76,5 @@ lock: env ## Write requirements.txt again from pyproject.toml
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left behind; reports and the jar cache stay
-	rm -rf $(VENV) build dist docs/notebooks docs/reference .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) tests/harness/node/node_modules build dist docs/notebooks docs/reference .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

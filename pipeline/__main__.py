@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import lifecycle, logs, settings
+from pipeline import environment, lifecycle, logs, settings
 from pipeline.errors import EmoStreamError
 from pipeline.supervisor import reports
 
@@ -63,7 +63,9 @@ def _up(arguments: Sequence[str]) -> None:
     if values.log_level == "info":
         for name in QUIET_AT_INFO:
             logging.getLogger(name).setLevel(logging.WARNING)
-    # Not at the top: it takes a while, in which Ctrl-C must end in one line as well.
+    environment.log_ignored()
+    # Not at the top: it takes a while, in which Ctrl-C must end in one line as well. With PYTHONOPTIMIZE=2, before the
+    # restart at the end of this module, it fails.
     from pipeline.supervisor.supervisor import Supervisor
 
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
@@ -120,4 +122,5 @@ def _seconds(text: str) -> float:
 COMMANDS = {"up": _up, "scale": _scale}
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from typing import NamedTuple
-
-WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 
 
 class SubscriberId(NamedTuple):
@@ -23,16 +20,6 @@ class SubscriberId(NamedTuple):
     def stage(self) -> str:
         """Return its name as a stage, in hops, logs and metrics."""
         return f"subscriber-{self.cluster}-{self.subscriber}"
-
-
-def base_url(override: str, host: str, port: int) -> str:
-    """Return the URL of a stage for its clients: `override`, else http://host:port, without a trailing slash.
-
-    Clients cannot call a wildcard address, so this machine's name replaces it.
-    """
-    if override:
-        return override.rstrip("/")
-    return url_of(platform.node() if host in WILDCARDS else host, port)
 
 
 def websocket_url(url: str) -> str:

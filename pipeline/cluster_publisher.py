@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline import cluster_routes, environment, lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.forwarding import Forwarder
@@ -44,7 +44,7 @@ def run(values: settings.Settings) -> None:
     names = topics(values)
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
     main_bus = KafkaBus(values.kafka, values.kafka_wait_s)
-    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
     forwarder = Forwarder(
         stage=f"cluster-publisher-{values.cluster}",
         source=main_bus,
@@ -75,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -107,6 +107,11 @@ def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve
     wait and use its result. Raises JarsError with the coordinates, the cache and the remedy.
     """
     cache = default_cache_dir(os.environ) if cache_dir is None else cache_dir.absolute()
+    if os.pathsep in str(cache):
+        raise JarsError(
+            f"jar cache {cache} has a {os.pathsep!r} in its path, which separates the entries of Java's class path: "
+            "set EMOSTREAM_CACHE_DIR to another folder"
+        )
     folder = cache / jar_set.folder
     if (jars := intact_jars(folder)) is not None:
         return jars

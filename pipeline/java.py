@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import environment
 from pipeline.errors import EmoStreamError, JavaError
 
 MIN_MAJOR = 17
@@ -154,7 +155,15 @@ def _version_and_home(path: Path) -> tuple[int, Path]:
 def _run(path: Path, *arguments: str) -> str:
     command = [str(path), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command,
+            env=environment.own(os.environ),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JavaError(f"it cannot be run: {error}") from error
     if done.returncode != 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import signal
 import socket
@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+import psutil
+
+from pipeline import environment
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
 STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
@@ -62,13 +65,16 @@ def stop_event() -> threading.Event:
     """Return an event that SIGTERM, SIGINT or the parent's death sets. Call this from the main thread.
 
     A stage that still starts, waiting for Kafka for instance, looks at no event yet: the signal ends it at once, with
-    status 0.
+    status 0, and its children, such as a JVM that starts as well.
     """
     stop = StopEvent()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stop.set()
         if not stop.watched:
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.terminate()
             sys.exit(0)
 
     signal.signal(signal.SIGTERM, on_signal)
@@ -82,6 +88,7 @@ def run_main(prog: str, body: Callable[[], None]) -> None:
 
     Ctrl-C before the stage handles signals ends it with INTERRUPTED.
     """
+    environment.log_ignored()
     try:
         body()
     except EmoStreamError as error:
@@ -90,30 +97,46 @@ def run_main(prog: str, body: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
-def claim_port(host: str, port: int, setting: str) -> int:
-    """Return `port`, or a free port for 0.
+def listening(address: str, port: int, setting: str, backlog: int) -> socket.socket:
+    """Return a socket that listens on `port`, or on a free port for 0, of an address of this machine.
 
-    Raises PortInUseError, which names `setting`, if the port cannot be listened on, and SettingError for a port or a
-    host that does not exist.
+    Raises PortInUseError, which names `setting`, if the port is taken, and SettingError for one that cannot be used.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror as error:
-            raise SettingError(
-                f"host is {host!r} ({error.strerror}): give an address of this machine, such as 127.0.0.1"
-            ) from error
-        except OverflowError as error:
-            raise SettingError(f"{setting} is {port}: give 1 to 65535, or 0 for a free port") from error
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise SettingError(
-                    f"host is {host!r} ({error.strerror}): give an address of this machine, such as 127.0.0.1"
-                ) from error
-            raise PortInUseError(
-                f"{setting} is {port} and {host}:{port} cannot be listened on ({error.strerror}): "
-                f"stop the process that listens there, choose another port, or 0 for a free one"
-            ) from error
+    listener = _bound(address, port, setting)
+    listener.listen(backlog)
+    return listener
+
+
+def claim_port(address: str, port: int, setting: str) -> int:
+    """Return `port`, or a free port for 0, of an address of this machine.
+
+    Raises PortInUseError, which names `setting`, if the port is taken, and SettingError for one that cannot be used.
+    """
+    with _bound(address, port, setting) as probe:
         claimed: int = probe.getsockname()[1]
         return claimed
+
+
+def _bound(address: str, port: int, setting: str) -> socket.socket:
+    server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address == "::":
+            # This machine's addresses of IPv4 as well: asyncio would leave them out, Granian does not.
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind((address, port))
+    except OverflowError as error:
+        server.close()
+        raise SettingError(f"{setting} is {port}: give 1 to 65535, or 0 for a free port") from error
+    except PermissionError as error:
+        server.close()
+        raise SettingError(
+            f"{setting} is {port}, which this user may not use: choose a port from 1024, or 0 for a free one"
+        ) from error
+    except OSError as error:
+        server.close()
+        raise PortInUseError(
+            f"{setting} is {port} and {address}:{port} cannot be listened on ({error.strerror}): "
+            f"stop the process that listens there, choose another port, or 0 for a free one"
+        ) from error
+    return server

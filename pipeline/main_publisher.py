@@ -12,7 +12,7 @@ from contextlib import closing
 
 import msgspec
 
-from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline import cluster_routes, environment, lifecycle, logs, settings
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
@@ -149,4 +149,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -24,6 +24,9 @@ EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
 
+FEED_START = "earliest"
+"""The id before a feed's first window."""
+
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
     """What a client posts: the user, the emoji and the event time (with a zone)."""

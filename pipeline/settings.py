@@ -10,6 +10,7 @@ import argparse
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args, get_origin
@@ -17,14 +18,27 @@ from typing import Annotated, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from pipeline import environment
 from pipeline.errors import SettingError
+from pipeline.hosts import WILDCARDS, local_address
 from pipeline.origins import origin_of_url, parse_origins
 
 PREFIX = "EMOSTREAM_"
-# These are read before the settings: where the jars are, and whether to end with the supervisor.
-NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT"})
+# These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
+NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT", environment.IGNORED})
 
-SERVERS = r"^([^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*)?\Z"
+# A name, an IPv4 address, or an IPv6 address in brackets.
+HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+SERVERS = rf"^({HOST}:{PORT}(,{HOST}:{PORT})*)?\Z"
+URL = rf"^(https?://{HOST}(:{PORT})?(/[A-Za-z0-9._~%/-]*)?)?\Z"
+# hdfs://…, s3a://…, file:/…
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+A_URL = "http:// or https://, then a host, and at most a port and a path; or leave it empty"
+MASTER = r"^(local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://[^\s,/]+:[0-9]+)\Z"
+# Spark itself refuses a smaller heap.
+LEAST_MEMORY_MB = 512
+MB_PER_UNIT = {"m": 1, "g": 1024}
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -46,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ""
     kafka_wait_s: Annotated[
-        float, Meta(gt=0, description="how long a starting stage waits for Kafka to answer, seconds")
+        float, Meta(gt=0, le=3600, description="how long a starting stage waits for Kafka to answer, seconds")
     ] = 30.0
     topic_prefix: Annotated[
         str,
@@ -59,9 +73,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     partitions: Annotated[
         int, Meta(ge=1, le=100, description="partitions of the topic emoji-events when it is created")
     ] = 2
-    retention_ms: Annotated[int, Meta(ge=60_000, description="how long Kafka keeps records, milliseconds")] = 86_400_000
+    retention_ms: Annotated[
+        int, Meta(ge=60_000, le=10**15, description="how long Kafka keeps records, milliseconds")
+    ] = 86_400_000
 
-    host: Annotated[str, described("address on which the HTTP stages listen")] = "127.0.0.1"
+    host: Annotated[
+        str,
+        Meta(
+            pattern=r"^[\w.:-]{1,253}\Z",
+            description="address, or name, of this machine on which the HTTP stages listen",
+            extra={
+                "allowed": "an address of this machine without brackets or port, such as 127.0.0.1 or ::1, or its name"
+            },
+        ),
+    ] = "127.0.0.1"
     ingest_port: Annotated[Port, described("port of ingest; 0: a free port")] = 8000
     ingest_workers: Annotated[int, Meta(ge=1, le=64, description="worker processes of ingest")] = 2
     ingest_threads: Annotated[
@@ -91,12 +116,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         20_000
     )
     buffer_max: Annotated[
-        int, Meta(ge=1, description="reactions that one ingest worker buffers; answer 503 when the buffer is full")
+        int,
+        Meta(
+            ge=1, le=10**9, description="reactions that one ingest worker buffers; answer 503 when the buffer is full"
+        ),
     ] = 200_000
     kafka_out_s: Annotated[
-        float, Meta(gt=0, description="answer 503 after this many seconds without an acknowledgement from Kafka")
+        float,
+        Meta(gt=0, le=3600, description="answer 503 after this many seconds without an acknowledgement from Kafka"),
     ] = 10.0
-    body_max_bytes: Annotated[int, Meta(ge=64, description="largest request body that ingest accepts, bytes")] = 262_144
+    body_max_bytes: Annotated[
+        # One reaction takes up to 250 bytes.
+        int, Meta(ge=256, description="largest request body that ingest accepts, bytes")
+    ] = 262_144
     array_max: Annotated[int, Meta(ge=1, description="most reactions that ingest accepts in one request")] = 1_000
     rate_per_user_s: Annotated[
         int, Meta(ge=0, description="reactions per second that one ingest worker accepts from one user; 0: no limit")
@@ -105,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trigger_s: Annotated[
         float, Meta(gt=0, le=3600, description="Spark's trigger interval, which is the length of one window, seconds")
     ] = 6.0
-    group_size: Annotated[int, Meta(ge=1, description="reactions that one representative stands for")] = 10
+    group_size: Annotated[int, Meta(ge=1, le=10**9, description="reactions that one representative stands for")] = 10
     policy: Annotated[
         Literal["ceil", "floor", "carry", "stochastic"],
         described(
@@ -114,7 +146,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "ceil"
     checkpoint_dir: Annotated[str, described("directory of Spark's checkpoint; empty: <run_dir>/checkpoint")] = ""
-    spark_master: Annotated[str, described("Spark master to run on")] = "local[2]"
+    spark_master: Annotated[
+        str,
+        Meta(
+            pattern=MASTER,
+            description="Spark master to run on: local[N], or spark://host:port on this machine",
+            extra={"allowed": "local, local[N], local[*] or spark://host:port"},
+        ),
+    ] = "local[2]"
     spark_memory: Annotated[
         str,
         Meta(
@@ -156,7 +195,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0
     subscriber_port: Annotated[Port, described("port of this subscriber; 0: a free port")] = 0
     subscriber_url: Annotated[
-        str, described("URL at which clients reach this subscriber; empty: http://<host>:<port>")
+        str,
+        Meta(
+            pattern=URL,
+            description="URL at which clients reach this subscriber; empty: http://<host>:<port>",
+            extra={"allowed": A_URL},
+        ),
     ] = ""
     client_queue_max: Annotated[
         int, Meta(ge=1, description="windows queued for a slow client; disconnect the client when its queue is full")
@@ -164,12 +208,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     connections_max: Annotated[int, Meta(ge=1, description="streams per subscriber; answer 503 to any further one")] = (
         20_000
     )
-    heartbeat_s: Annotated[float, Meta(gt=0, description="interval between two heartbeats on a stream, seconds")] = 15.0
+    heartbeat_s: Annotated[
+        float, Meta(gt=0, le=3600, description="interval between two heartbeats on a stream, seconds")
+    ] = 15.0
     silent_s: Annotated[
-        float, Meta(gt=0, description="a subscriber is dead after this many seconds without an announcement")
+        # A subscriber announces itself once a second.
+        float,
+        Meta(ge=2, le=3600, description="a subscriber is dead after this many seconds without an announcement"),
     ] = 5.0
     registry_port: Annotated[Port, described("port of the registry; 0: a free port")] = 8080
-    registry_url: Annotated[str, described("URL at which clients reach the registry; empty: http://<host>:<port>")] = ""
+    registry_url: Annotated[
+        str,
+        Meta(
+            pattern=URL,
+            description="URL at which clients reach the registry; empty: http://<host>:<port>",
+            extra={"allowed": A_URL},
+        ),
+    ] = ""
     moves_per_s: Annotated[
         int,
         Meta(ge=0, le=10_000, description="clients moved per second to balance the load of the subscribers; 0: none"),
@@ -201,9 +256,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ingest_url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://[A-Za-z0-9._:\[\]/~%-]+)?\Z",
+            pattern=URL,
             description="URL at which the page reaches ingest; empty: ingest_port on the page's own host",
-            extra={"allowed": "a URL that begins with http:// or https://, or leave it empty"},
+            extra={"allowed": A_URL},
         ),
     ] = ""
     origins: Annotated[
@@ -214,7 +269,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ""
 
-    run_dir: Annotated[str, described("directory of Kafka's data, Spark's checkpoint and the logs")] = "run"
+    run_dir: Annotated[
+        str, Meta(min_length=1, description="directory of Kafka's data, Spark's checkpoint and the logs")
+    ] = "run"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         described("least severe level that is logged: debug, info, warning or error"),
@@ -229,6 +286,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def feed_kafka(self) -> str:
         """Bootstrap servers of the Kafka that holds the cluster's feed."""
         return self.feed_bootstrap_servers or self.kafka
+
+    @property
+    def feed_setting(self) -> str:
+        """Name of the setting that `feed_kafka` is from."""
+        return "feed_bootstrap_servers" if self.feed_bootstrap_servers else "bootstrap_servers"
 
     def replace(self, **changes: object) -> Settings:
         """Return a copy with `changes`, which are checked."""
@@ -260,7 +322,7 @@ def _allowed(name: str) -> str:
         above = meta.gt if above is None else above
         least = meta.ge if least is None else least
         most = meta.le if most is None else most
-    noun = {int: "a whole number", float: "a finite number"}.get(kind, "text")
+    noun = {int: "a whole number", float: "a finite number"}.get(kind, "text that is not empty")
     low = "" if above is None else f" above {above:g}"
     low = low if least is None else f" from {least}"
     high = "" if most is None else f" to {most}" if least is not None else f" and at most {most}"
@@ -279,32 +341,62 @@ def build(values: Mapping[str, object]) -> Settings:
         settings = msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as error:
         name = str(error).partition(" - at `$.")[2].rstrip("`")
-        raise SettingError(
-            f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
-            f"{_allowed(name)}. Meaning of the setting: {_description(name)}"
-        ) from error
+        raise refused(name, values.get(name), _allowed(name)) from error
     for name, value in msgspec.structs.asdict(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise SettingError(
-                f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {values.get(name)!r}: "
-                f"{_allowed(name)}. Meaning of the setting: {_description(name)}"
-            )
-    try:
-        parse_origins(settings.origins)
-    except ValueError as error:
-        raise SettingError(
-            f"setting origins ({PREFIX}ORIGINS, --origins) is {settings.origins!r}: {error}. "
-            f"Meaning of the setting: {_description('origins')}"
-        ) from error
-    try:
-        if settings.registry_url:
-            origin_of_url(settings.registry_url)
-    except ValueError as error:
-        raise SettingError(
-            f"setting registry_url ({PREFIX}REGISTRY_URL, --registry-url) is {settings.registry_url!r}: {error}. "
-            f"Meaning of the setting: {_description('registry_url')}"
-        ) from error
+            raise refused(name, value, _allowed(name))
+    check_together(settings)
     return settings
+
+
+def refused(name: str, value: object, remedy: str, with_others: str = "") -> SettingError:
+    """Return the error for a value of the setting `name`; `with_others` names the values that it contradicts."""
+    seen = re.sub(r"//[^/@]*@", "//***@", repr(value))
+    return SettingError(
+        f"setting {name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}) is {seen}{with_others}: "
+        f"{remedy}. Meaning of the setting: {_description(name)}"
+    )
+
+
+def check_together(settings: Settings) -> None:
+    """Raise SettingError for values that are allowed one by one and cannot work together."""
+    given = settings
+    if given.flush_phase == "aligned" and 0 < given.flush_ms < given.flush_lead_ms:
+        raise refused(
+            "flush_lead_ms",
+            given.flush_lead_ms,
+            "give at most flush_ms, or flush_phase=free",
+            f" and flush_ms is {given.flush_ms}",
+        )
+    if given.array_max > given.buffer_max:
+        raise refused(
+            "array_max",
+            given.array_max,
+            "give at most buffer_max: a larger array never fits",
+            f" and buffer_max is {given.buffer_max}",
+        )
+    if not math.isclose(given.trigger_s * 1000, round(given.trigger_s * 1000)) or given.trigger_s < 0.001:
+        raise refused("trigger_s", given.trigger_s, "give whole milliseconds, such as 0.5")
+    if given.retention_ms < 2 * given.trigger_s * 1000:
+        raise refused(
+            "retention_ms",
+            given.retention_ms,
+            "give at least two triggers, or Kafka removes reactions before they are counted",
+            f" and trigger_s is {given.trigger_s:g}",
+        )
+    if int(given.spark_memory[:-1]) * MB_PER_UNIT[given.spark_memory[-1]] < LEAST_MEMORY_MB:
+        raise refused("spark_memory", given.spark_memory, f"give at least {LEAST_MEMORY_MB}m, which Spark needs")
+    for name in ("subscriber_url", "registry_url", "ingest_url"):
+        url = getattr(given, name)
+        try:
+            if url and origin_of_url(url).host in WILDCARDS:
+                raise ValueError("give an address or a name that clients can call")
+        except ValueError as error:
+            raise refused(name, url, str(error)) from error
+    try:
+        parse_origins(given.origins)
+    except ValueError as error:
+        raise refused("origins", given.origins, str(error)) from error
 
 
 def from_env(env: Mapping[str, str]) -> dict[str, object]:
@@ -361,7 +453,8 @@ def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> t
     """Parse `argv` with the parser that `parser` made; return the settings and all parsed options."""
     options = line.parse_args(argv)
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
-    return build({**from_env(os.environ), **given}), options
+    settings = build({**from_env(os.environ), **given})
+    return settings.replace(host=local_address(settings.host)), options
 
 
 def main(prog: str, description: str, names: Sequence[str], argv: Sequence[str] | None = None) -> Settings:

@@ -7,6 +7,7 @@ the same offsets under the same `(epoch, window)`, so that later stages can drop
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyspark.sql.streaming import listener as events
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import jars, java, lifecycle, logs, settings
+from pipeline import environment, jars, java, lifecycle, logs, settings
 from pipeline.bus.base import Bus
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
@@ -78,6 +79,16 @@ class Progress(StreamingQueryListener):
         self._writer.close()
 
 
+def checkpoint_location(checkpoint_dir: str, run_dir: str) -> str:
+    """Return the URL of Spark's checkpoint: on this machine's file system, unless `checkpoint_dir` has a scheme.
+
+    Characters are not escaped: Hadoop does that itself.
+    """
+    if settings.SCHEME.match(checkpoint_dir):
+        return checkpoint_dir
+    return f"file://{Path(checkpoint_dir or Path(run_dir, 'checkpoint')).resolve()}"
+
+
 def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> StreamingQuery:
     """Start the streaming query and return it."""
     source = (
@@ -86,9 +97,10 @@ def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> S
         .option("subscribe", topics(values).events.name)
         .option("startingOffsets", "earliest")
         .option("kafka.fetch.max.wait.ms", str(FETCH_WAIT_MS))
+        # Once a second: a topic, or the leader of its partitions, may appear after the job has started.
+        .option("fetchOffset.numRetries", str(math.ceil(values.kafka_wait_s)))
         .load()
     )
-    checkpoint = values.checkpoint_dir or str(Path(values.run_dir, "checkpoint").resolve())
     records = parse(source)
     if values.spark_master.startswith("local"):
         # One task and no shuffle: on two cores a warm micro-batch of 200 reactions took 0.34 s, and 0.39 s to 0.44 s
@@ -96,7 +108,7 @@ def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> S
         records = records.coalesce(1)
     return (
         records.writeStream.queryName("emostream")
-        .option("checkpointLocation", checkpoint)
+        .option("checkpointLocation", checkpoint_location(values.checkpoint_dir, values.run_dir))
         .trigger(processingTime=f"{round(values.trigger_s * 1000)} milliseconds")
         .foreachBatch(emitter)
         .start()
@@ -154,4 +166,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline import environment
 from pipeline.broker.embedded import DEFAULT_HEAP_MB, EmbeddedKafka
 from pipeline.errors import EmoStreamError
 from pipeline.lifecycle import STOP_WITH_PARENT
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     # While the broker starts, a client's refused connections are expected.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    environment.log_ignored()
 
     def announce(line: str) -> None:
         if options.ready_file is not None:
@@ -94,4 +96,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     sys.exit(main())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline import environment
 from pipeline.errors import PortInUseError, SettingError
 
 HOST = "127.0.0.1"
@@ -51,6 +53,7 @@ def spawn(command: Sequence[str], folder: Path, log: Path) -> subprocess.Popen[b
         return subprocess.Popen(
             ["/bin/sh", "-c", WATCHED, "emostream-kafka", *command],
             cwd=folder,
+            env=environment.own(os.environ),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from pipeline import logs
+from pipeline.bus import peer
 from pipeline.bus.base import Record
 from pipeline.bus.connection import LIBRARY_LOG, client_config
 from pipeline.bus.kafka_reader import KafkaReader
@@ -23,66 +25,144 @@ from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError, SettingError
 from pipeline.settings import DEFAULTS
 
-LISTENER_POLL_S = 0.1
-TOPIC_POLL_S = 0.02
+log = logs.get(__name__)
+
+POLL_S = 0.05
+# A busy broker takes a moment to answer; a connection that hangs must not use up the whole wait.
+ASK_S = 2.0
 # librdkafka requires a group even for self-assigned partitions; nobody joins this one or commits to it.
 NO_GROUP = "emostream-no-group"
+# What a Kafka answers while it starts, elects leaders, or creates topics, and what the library reports meanwhile.
+PASSING = frozenset(
+    {
+        *(KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART),
+        *(KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE),
+        *(KafkaError.BROKER_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE, KafkaError.NOT_CONTROLLER),
+        *(KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.KAFKA_STORAGE_ERROR),
+        *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_ID),
+        # Before the first broker has registered, no replica can be placed.
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        *(KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN),
+        *(KafkaError._RESOLVE, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._WAIT_CACHE),
+    }
+)
+
+T = TypeVar("T")
 
 
 class KafkaBus:
-    """Connects on first use; `bootstrap_servers` is host:port[,host:port].
+    """Connects on first use; `bootstrap_servers` is host:port[,host:port], the value of `setting`.
 
-    Every call raises KafkaUnreachableError when no broker answers within `wait_s`.
+    Every call waits up to `wait_s` for Kafka to start, elect leaders and create topics, and then raises
+    KafkaUnreachableError. A `bootstrap_servers` that cannot be right raises SettingError at once.
     """
 
-    def __init__(self, bootstrap_servers: str, wait_s: float = DEFAULTS.kafka_wait_s, replication: int = 1) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        wait_s: float = DEFAULTS.kafka_wait_s,
+        replication: int = 1,
+        setting: str = "bootstrap_servers",
+    ) -> None:
         self._servers = bootstrap_servers
         self._wait_s = wait_s
         self._replication = replication
+        self._setting = setting
+        self._where = f"{setting}={bootstrap_servers!r}"
+        self._variable = f"EMOSTREAM_{setting.upper()}"
+        self._has_answered = False
         self._reference: Consumer | None = None
 
-    def _await_listener(self) -> None:
-        """Wait until one of the servers takes a connection.
-
-        The library waits as well, but reports a timeout for a wrong address and for a refused connection alike.
-        """
-        deadline_s = time.monotonic() + self._wait_s
-        while True:
-            for server in self._servers.split(","):
-                host, _, port = server.rpartition(":")
-                if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
-                    raise self._bad_address()
-                try:
-                    socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-                    return
-                except UnicodeError as error:
-                    raise self._bad_address() from error
-                except OSError as error:
-                    failure = error
-            if time.monotonic() > deadline_s:
-                raise self._unreachable(failure) from failure
-            time.sleep(LISTENER_POLL_S)
-
-    def _bad_address(self) -> SettingError:
-        return SettingError(
-            f"bootstrap_servers (EMOSTREAM_BOOTSTRAP_SERVERS) is {self._servers!r}: give host:port[,host:port]"
-        )
-
-    def _unreachable(self, error: Exception) -> KafkaUnreachableError:
-        return KafkaUnreachableError(
-            f"no Kafka answers at bootstrap_servers={self._servers!r} (waited {self._wait_s:g} s: {error}): "
-            f"start one (python -m pipeline.broker --port 9092) or set EMOSTREAM_BOOTSTRAP_SERVERS"
-        )
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def check(self) -> None:
+        """Wait until Kafka answers; raise the error of every other call if it does not. Logs what it waits for."""
         try:
-            yield
-        except KafkaException as error:
-            raise self._unreachable(error) from error
+            self._ask()
+        except OSError as error:
+            log.warning("waiting for Kafka", where=self._where, reason=str(error), at_most_s=self._wait_s)
+        self._patiently(
+            lambda timeout_s: AdminClient(client_config(self._servers), logger=LIBRARY_LOG).list_topics(
+                timeout=timeout_s
+            )
+        )
+
+    def _patiently(self, call: Callable[[float], T]) -> T:
+        """Return `call(timeout_s)`, called again until `wait_s` has passed in all, while Kafka is not ready for it."""
+        started_s = time.monotonic()
+        while True:
+            try:
+                if not self._has_answered:
+                    self._ask()
+                    self._has_answered = True
+                return call(max(started_s + self._wait_s - time.monotonic(), POLL_S))
+            except (OSError, _NotYetError) as error:
+                failure: Exception = error
+            except KafkaException as error:
+                if error.args[0].code() not in PASSING:
+                    raise KafkaUnreachableError(
+                        f"Kafka at {self._where} refused a request ({error.args[0].str()}): "
+                        "check that this client may use it, and the broker's log"
+                    ) from error
+                failure = error
+                self._has_answered = False
+            waited_s = time.monotonic() - started_s
+            if waited_s >= self._wait_s:
+                raise self._late(failure, waited_s) from failure
+            time.sleep(POLL_S)
+
+    def _ask(self) -> None:
+        """Return if one of the servers answers as a Kafka does.
+
+        The library waits as well, but reports a timeout for a wrong address and for a refused connection alike. Raises
+        OSError if another attempt may succeed, SettingError if not.
+        """
+        failures = {}
+        for server in self._servers.split(","):
+            try:
+                return peer.ask(*self._address(server), min(ASK_S, max(self._wait_s, POLL_S)))
+            except OSError as error:
+                failures[server] = error
+        if all(_is_final(error) for error in failures.values()):
+            reasons = "; ".join(f"{server}: {error.strerror or error}" for server, error in failures.items())
+            raise self._wrong(reasons)
+        raise next(error for error in failures.values() if not _is_final(error))
+
+    def _address(self, server: str) -> tuple[str, int]:
+        host, _, port = server.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        try:
+            host.encode("idna")
+            if host and port.isdecimal() and 0 < int(port) <= 65535:
+                return host, int(port)
+        except ValueError:
+            pass
+        raise self._wrong("not an address")
+
+    def _wrong(self, reason: str) -> SettingError:
+        return SettingError(
+            f"{self._setting} ({self._variable}) is {self._servers!r} ({reason}): give host:port[,host:port] of a Kafka"
+        )
+
+    def _late(self, error: Exception, waited_s: float) -> KafkaUnreachableError:
+        """Return the error for a call that did not succeed in time."""
+        if isinstance(error, _NotYetError):
+            return KafkaUnreachableError(
+                f"{error.problem} on the Kafka at {self._where} (waited {waited_s:.1f} s): {error.remedy}"
+            )
+        try:
+            if isinstance(error, OSError):
+                raise error
+            self._ask()
+        except OSError as silence:
+            return KafkaUnreachableError(
+                f"no Kafka answers at {self._where} (waited {waited_s:.1f} s: {silence}): "
+                f"start one (python -m pipeline.broker --port 9092) or set {self._variable}"
+            )
+        return KafkaUnreachableError(
+            f"Kafka at {self._where} answers, but its brokers do not (waited {waited_s:.1f} s: {error}): "
+            "check that this machine reaches the addresses in its advertised.listeners, and the broker's log"
+        )
 
     def _consumer(self) -> Consumer:
-        self._await_listener()
         return Consumer(
             {
                 **client_config(self._servers),
@@ -96,25 +176,32 @@ class KafkaBus:
         )
 
     def ensure(self, *specs: TopicSpec) -> None:
-        """Create the topics that do not exist; another process may create them at the same moment."""
-        self._await_listener()
-        admin = AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
-        with self._answering():
-            existing = admin.list_topics(timeout=self._wait_s).topics
-            missing = {spec.name: spec for spec in specs if spec.name not in existing}
-            self._create(admin, missing.values())
-            # Other brokers learn of new topics later; until then they answer that the topics do not exist.
-            deadline_s = time.monotonic() + self._wait_s
-            while unknown := missing.keys() - admin.list_topics(timeout=self._wait_s).topics.keys():
-                if time.monotonic() > deadline_s:
-                    raise self._unreachable(TimeoutError(f"topics {sorted(unknown)} are not known to every broker"))
-                time.sleep(TOPIC_POLL_S)
+        """Create the topics that do not exist; another process may create them at the same moment.
 
-    def _create(self, admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
+        Returns when each of them has leaders.
+        """
+        admin: AdminClient | None = None
+
+        def created(timeout_s: float) -> None:
+            nonlocal admin
+            admin = admin or AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
+            known = admin.list_topics(timeout=timeout_s).topics
+            missing = [spec for spec in specs if spec.name not in known]
+            if missing:
+                self._create(admin, missing, timeout_s)
+                # Other brokers learn of new topics later; until then they answer that the topics do not exist.
+                known = admin.list_topics(timeout=timeout_s).topics
+            leaders = {name: [each.leader for each in topic.partitions.values()] for name, topic in known.items()}
+            # A partition without a leader has -1.
+            waiting = [spec.name for spec in specs if min(leaders.get(spec.name, []), default=-1) < 0]
+            if waiting:
+                raise _NotYetError(f"topics {waiting} have no leader", "check the broker's log")
+
+        self._patiently(created)
+
+    def _create(self, admin: AdminClient, specs: Iterable[TopicSpec], timeout_s: float) -> None:
         new_topics = [NewTopic(spec.name, spec.partitions, self._replication, config=spec.config) for spec in specs]
-        if not new_topics:
-            return
-        for created in admin.create_topics(new_topics, request_timeout=self._wait_s).values():
+        for created in admin.create_topics(new_topics, request_timeout=timeout_s).values():
             try:
                 created.result()
             except KafkaException as error:
@@ -125,23 +212,21 @@ class KafkaBus:
         """Return a reader on a connection of its own."""
         consumer = self._consumer()
         try:
-            positions: dict[int, int] = {}
-            for number in self._partitions(consumer, topic):
-                # Retention may have removed the records that a restarted stage would read next.
-                first, _ = self._bounds(consumer, topic, number)
-                positions[number] = max((start or {}).get(number, 0), first)
-            return KafkaReader(consumer, topic, positions, self._servers)
+            # Retention may have removed the records that a restarted stage would read next.
+            positions = {
+                number: max((start or {}).get(number, 0), first)
+                for number, (first, _) in self._bounds(consumer, topic).items()
+            }
+            return KafkaReader(consumer, topic, positions, self._where)
         except BaseException:
             consumer.close()
             raise
 
     def writer(self) -> KafkaWriter:
         """Return an idempotent writer on a connection of its own."""
-        self._await_listener()
-        writer = KafkaWriter(self._servers)
+        writer = KafkaWriter(self._servers, self._where)
         try:
-            with self._answering():
-                writer.await_broker(self._wait_s)
+            self._patiently(writer.await_broker)
             return writer
         except BaseException:
             writer.close()
@@ -149,8 +234,9 @@ class KafkaBus:
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""
-        consumer = self._lookup()
-        return {number: self._bounds(consumer, topic, number)[1] for number in self._partitions(consumer, topic)}
+        if self._reference is None:
+            self._reference = self._consumer()
+        return {number: end for number, (_, end) in self._bounds(self._reference, topic).items()}
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""
@@ -166,34 +252,42 @@ class KafkaBus:
         finally:
             reader.close()
 
-    def _lookup(self) -> Consumer:
-        if self._reference is None:
-            self._reference = self._consumer()
-        return self._reference
+    def _bounds(self, consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+        """Return, for each partition of `topic`, the offset of its first record and the one after its last."""
 
-    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
-        with self._answering():
-            numbers = consumer.list_topics(topic, timeout=self._wait_s).topics[topic].partitions
-        if not numbers:
-            raise KafkaUnreachableError(
-                f"topic {topic!r} does not exist on {self._servers!r}: start the stage that writes it first, "
-                f"or check EMOSTREAM_TOPIC_PREFIX"
-            )
-        return sorted(numbers)
+        def asked(timeout_s: float) -> dict[int, tuple[int, int]]:
+            partitions = consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions
+            if not partitions:
+                raise _NotYetError(
+                    f"topic {topic!r} does not exist",
+                    "start the stage that writes it first, or check EMOSTREAM_TOPIC_PREFIX",
+                )
+            return {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_s)
+                for number in sorted(partitions)
+            }
 
-    def _bounds(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-        deadline_s = time.monotonic() + self._wait_s
-        while True:
-            try:
-                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._wait_s)
-            except KafkaException as error:
-                # A broker knows a new topic a moment before it leads the topic's partitions.
-                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline_s:
-                    raise self._unreachable(error) from error
-            time.sleep(TOPIC_POLL_S)
+        return self._patiently(asked)
 
     def close(self) -> None:
         """Close the connection used for look-ups; readers and writers are closed by their owners."""
+        self._has_answered = False
         if self._reference is not None:
             self._reference.close()
             self._reference = None
+
+
+class _NotYetError(Exception):
+    """Kafka answers, and has not yet what the call needs."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+def _is_final(error: OSError) -> bool:
+    """Return whether another attempt would fail in the same way: not a Kafka, or a name that does not exist."""
+    return isinstance(error, peer.NotKafkaError) or (
+        isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    )

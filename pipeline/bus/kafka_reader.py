@@ -14,13 +14,16 @@ POLL_MAX = 10_000
 
 
 class KafkaReader:
-    """Reads the assigned partitions of one topic; `positions` maps each to the offset of its next record."""
+    """Reads the assigned partitions of one topic; `positions` maps each to the offset of its next record.
 
-    def __init__(self, consumer: Consumer, topic: str, positions: dict[int, int], servers: str) -> None:
+    `where` names the Kafka in errors: the setting and its value.
+    """
+
+    def __init__(self, consumer: Consumer, topic: str, positions: dict[int, int], where: str) -> None:
         self._consumer = consumer
         self._topic = topic
         self._positions = positions
-        self._servers = servers
+        self._where = where
         self._refusal: KafkaError | None = None
         consumer.assign([TopicPartition(topic, number, offset) for number, offset in positions.items()])
 
@@ -34,7 +37,7 @@ class KafkaReader:
         if not records and self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise KafkaUnreachableError(
-                f"Kafka at bootstrap_servers={self._servers!r} refuses topic {self._topic!r} "
+                f"Kafka at {self._where} refuses topic {self._topic!r} "
                 f"({refusal.str()}): check that it exists and that this client may read it"
             )
         return records

@@ -20,10 +20,14 @@ FAILURES = (KafkaException, SystemError)
 
 
 class KafkaWriter:
-    """Appends records, and raises an error for those that Kafka refused at the next flush."""
+    """Appends records, and raises an error for those that Kafka refused at the next flush.
 
-    def __init__(self, servers: str) -> None:
+    `where` names the Kafka in errors: the setting and its value.
+    """
+
+    def __init__(self, servers: str, where: str) -> None:
         self._servers = servers
+        self._where = where
         self._refusals: list[KafkaError] = []
         self._producer = self._connect()
 
@@ -85,8 +89,7 @@ class KafkaWriter:
 
     def _refused(self, reason: str) -> KafkaUnreachableError:
         return KafkaUnreachableError(
-            f"Kafka at bootstrap_servers={self._servers!r} did not take a record ({reason}): "
-            f"check that the broker runs and accepts writes"
+            f"Kafka at {self._where} did not take a record ({reason}): check that the broker runs and accepts writes"
         )
 
     def _give_up(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import get_args
 
-from pipeline import lifecycle, logs
+from pipeline import environment, lifecycle, logs
 from pipeline.client.client import Client
 from pipeline.messages import Transport, encode
 
@@ -48,4 +48,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    environment.restart_without_others()
     main()

@@ -15,7 +15,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from pipeline import lifecycle, logs
-from pipeline.addresses import base_url
+from pipeline.hosts import base_url
 from pipeline.metrics.exposition import PATH, expose
 from pipeline.problems import CONTENT_TYPE, Refusal
 

@@ -1,6 +1,11 @@
 """`python -m pipeline.registry`."""
 
-from pipeline.registry.server import main
+from pipeline import environment
 
 if __name__ == "__main__":
+    # Before all other imports: some of them read the environment.
+    environment.restart_without_others()
+
+    from pipeline.registry.server import main
+
     main()

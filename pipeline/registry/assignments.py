@@ -210,6 +210,11 @@ class Assignments:
         """Return the last announcement of every known subscriber, live or silent, in the order of their ids."""
         return (self._subscribers[subscriber_id] for subscriber_id in sorted(self._subscribers))
 
+    def last_event_id(self, subscriber_id: SubscriberId) -> str | None:
+        """Return the id of the newest window that a subscriber announced; None if it has had none, or is unknown."""
+        announcement = self._subscribers.get(subscriber_id)
+        return None if announcement is None else announcement.last_event_id
+
     def registered(self, subscriber_id: SubscriberId) -> int:
         """Return the number of clients that are registered with a subscriber."""
         return len(self._seen_ns[subscriber_id])

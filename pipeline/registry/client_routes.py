@@ -8,7 +8,7 @@ import flask
 
 from pipeline import sse, tickets
 from pipeline.flask_answers import uncached_json
-from pipeline.messages import Registration
+from pipeline.messages import FEED_START, Registration
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.registry.assignments import Assignment, subscriber_of
@@ -31,7 +31,9 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
         check_rate(limit, sender(flask.request.remote_addr), registrations.clock_ns())
         registration, token = registrations.register(wanted.cluster, wanted.transport)
         document = client_view(registration, registry_url, live=True)
-        response = uncached_json({**document, "token": token}, 201)
+        with registrations.lock:
+            newest = registrations.assignments.last_event_id(subscriber_of(registration)) or FEED_START
+        response = uncached_json({**document, "token": token, "last_event_id": newest}, 201)
         response.headers["Location"] = f"{registry_url}/clients/{registration.client_id}"
         response.set_cookie(COOKIE, token, path=f"/clients/{registration.client_id}", httponly=True, samesite="Strict")
         return response

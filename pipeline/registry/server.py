@@ -14,9 +14,9 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from pipeline import lifecycle, logs, settings
-from pipeline.addresses import base_url
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
+from pipeline.hosts import base_url
 from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations

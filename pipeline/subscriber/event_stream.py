@@ -18,7 +18,11 @@ CONNECTED = comment("connected")
 async def serve_event_stream(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
     """Stream windows as server-sent events until the client leaves or its stream ends. Raises Refusal."""
     client_id = await admission.authenticate(request)
-    position, first = await admission.resume(request.headers.get(LAST_EVENT_ID, ""), LAST_EVENT_ID)
+    # An EventSource sends the header once it has received an id; its page can only set the query.
+    last = request.headers.get(LAST_EVENT_ID)
+    position, first = await (
+        admission.resume(last, LAST_EVENT_ID) if last else admission.resume(request.query.get("after", ""), "after")
+    )
     response = web.StreamResponse(
         headers={
             "Content-Type": MEDIA_TYPE,

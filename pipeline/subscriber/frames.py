@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline import sse
 from pipeline.errors import MessageError
-from pipeline.messages import encode
+from pipeline.messages import FEED_START, encode
 
 EVENT_ID_MAX = 300
 # RFC 6455, section 5.2: the last frame of a message; a ping without a payload.
@@ -15,13 +15,13 @@ _PING = b"\x89\x00"
 
 
 class EventId(NamedTuple):
-    """`<epoch>:<window>`, or `earliest`."""
+    """`<epoch>:<window>`, or FEED_START."""
 
     epoch: str
     window: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.window}" if self.epoch else "earliest"
+        return f"{self.epoch}:{self.window}" if self.epoch else FEED_START
 
 
 EARLIEST = EventId("", -1)
@@ -30,7 +30,7 @@ EARLIEST = EventId("", -1)
 
 def parse_event_id(text: str, field: str) -> EventId:
     """Return the id that a client sent as `field`. Raises MessageError for a malformed id."""
-    if text == str(EARLIEST):
+    if text == FEED_START:
         return EARLIEST
     epoch, _, window = text.rpartition(":")
     number = window.isascii() and window.isdigit() and len(window) < 19

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from aiohttp import web
 
 from pipeline import cluster_routes, lifecycle, logs, settings
-from pipeline.addresses import base_url
 from pipeline.bus.base import Bus, Record, Writer
 from pipeline.bus.follower import ALL, Deliver, Follower
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
+from pipeline.hosts import base_url
 from pipeline.messages import encode
 from pipeline.origins import Origins
 from pipeline.subscriber import state
@@ -90,7 +90,7 @@ async def _listening(app: web.Application, host: str, port: int) -> AsyncIterato
     )
     try:
         await runner.setup()
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        await web.SockSite(runner, lifecycle.listening(host, port, "subscriber_port", BACKLOG), backlog=BACKLOG).start()
         yield
     finally:
         await runner.cleanup()
@@ -180,7 +180,7 @@ def run(values: settings.Settings) -> None:
     port = lifecycle.claim_port(values.host, values.subscriber_port, "subscriber_port")
     names = topics(values)
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
-    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s)
+    feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
     try:
         bus.ensure(names.clients, names.subscribers)
         feed_bus.ensure(names.feed(values.cluster))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline import lifecycle
-from pipeline.addresses import SubscriberId, base_url
+from pipeline.addresses import SubscriberId
 from pipeline.errors import SettingError
+from pipeline.hosts import base_url
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH
 from pipeline.settings import Settings

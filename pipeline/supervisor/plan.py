@@ -63,6 +63,15 @@ def cluster_stages(cluster: str, subscribers: int) -> list[Stage]:
     ]
 
 
+def fixed_ports(settings: Settings) -> dict[str, int]:
+    """Return the ports that the settings fix, by what they are for: a setting, or a setting and a stage."""
+    ports = {name: getattr(settings, name) for name in ("ingest_port", "registry_port", "subscriber_port")}
+    metered = [stage.name for stage in stages(settings, None, "") if stage.metered]
+    if settings.metrics_port:
+        ports |= {f"metrics_port for {name}": settings.metrics_port + n for n, name in enumerate(metered)}
+    return {name: port for name, port in ports.items() if port}
+
+
 def scaled(plan: Sequence[Stage], cluster: str, subscribers: int) -> tuple[list[Stage], list[Stage]]:
     """Return the stages to start and the stages to stop, both in order, so that `cluster` has this many subscribers.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from http.client import HTTPException
 from typing import NamedTuple
 
-from pipeline import cluster_routes, logs
+from pipeline import cluster_routes, direct_http, logs
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Bus, Reader
 from pipeline.bus.records import keyed, readable
@@ -275,7 +274,7 @@ def _covers(event_id: str | None, window: Window | None) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with direct_http.get(url, timeout_s=2) as answer:
             return bool(answer.status == 200)
     except (OSError, HTTPException):
         return False

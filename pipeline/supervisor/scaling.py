@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from circus.client import CircusClient
 from circus.exc import CallError
 
-from pipeline import cluster_routes
+from pipeline import cluster_routes, direct_http
 from pipeline.addresses import SubscriberId
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
@@ -46,7 +45,7 @@ def scale(run_dir: Path, cluster: str, subscribers: int, timeout_s: float) -> di
                     writer.send(names.subscribers.name, None, SubscriberId(cluster, subscriber).key.encode())
                 writer.flush()
     expected = {str(number) for number in range(1, subscribers + 1)}
-    while missing := _missing(running["registry"], cluster, expected, removed):
+    while missing := _missing(running["local"]["registry"], cluster, expected, removed):
         if time.monotonic() > deadline_s:
             raise EmoStreamError(
                 f"cluster {cluster} does not have {subscribers} subscribers after {timeout_s:g} s, {missing}: "
@@ -76,7 +75,7 @@ def _ask(control: str, cluster: str, subscribers: int, timeout_s: float) -> dict
 def _missing(registry: str, cluster: str, expected: set[str], removed: set[str]) -> str:
     """Return how the registry differs from what was asked for; empty if it does not."""
     try:
-        with urllib.request.urlopen(f"{registry}/clusters", timeout=5) as response:
+        with direct_http.get(f"{registry}/clusters", timeout_s=5) as response:
             clusters = json.load(response)["clusters"]
     except (OSError, ValueError) as error:
         return f"the registry at {registry} does not answer ({error})"

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +19,14 @@ from urllib.parse import urlsplit
 from tornado.ioloop import PeriodicCallback
 
 from pipeline import jars, java, lifecycle, logs
-from pipeline.addresses import url_of
 from pipeline.broker.embedded import LOG_FILE, READY_TIMEOUT_S
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
+from pipeline.hosts import base_url, local_url
 from pipeline.messages import Announcement
 from pipeline.settings import Settings, to_env
-from pipeline.supervisor import exits, metrics_ports, reports
+from pipeline.socket_folder import socket_folder
+from pipeline.supervisor import exits, metrics_ports, preconditions, reports
 from pipeline.supervisor.arbiter import STOP_SIGNALS, ChainArbiter, StageWatcher, is_ignored
 from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
@@ -75,26 +74,30 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if not is_ignored(number):
                 signal.signal(number, signal.default_int_handler)
+        preconditions.check(self._given)
         run_dir = Path(self._given.run_dir).resolve()
-        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (run_dir / "logs").mkdir(exist_ok=True)
         with LockFile(run_dir) as lock_file:
             java.find_java()
             jars.kafka_classpath()
             jars.spark_connector_jars()
             settings, broker_port = self._with_addresses(run_dir)
-            sockets = Path(tempfile.mkdtemp(prefix="emostream-"))
+            folder = socket_folder("control")
+            sockets = Path(folder.name)
             try:
                 plan = stages(settings, broker_port, str(run_dir / "kafka"))
                 plan, metrics_urls = metrics_ports.with_ports(plan, self._given)
                 urls = {
-                    "ingest": url_of(settings.host, settings.ingest_port),
-                    "registry": settings.registry_url.rstrip("/") or url_of(settings.host, settings.registry_port),
+                    "ingest": base_url("", settings.host, settings.ingest_port),
+                    "registry": base_url(settings.registry_url, settings.host, settings.registry_port),
                     **metrics_urls,
                 }
                 arbiter = self._arbiter(plan, settings, sockets)
                 bus = KafkaBus(settings.kafka, settings.kafka_wait_s if broker_port is None else ATTEMPT_S)
                 feed_bus = (
-                    KafkaBus(settings.feed_kafka, settings.kafka_wait_s) if settings.feed_bootstrap_servers else bus
+                    KafkaBus(settings.feed_kafka, settings.kafka_wait_s, setting=settings.feed_setting)
+                    if settings.feed_bootstrap_servers
+                    else bus
                 )
                 self._readiness = Readiness(
                     settings, plan, _local_urls(settings, metrics_urls), bus, feed_bus, started_s
@@ -113,7 +116,7 @@ class Supervisor:
                 lifecycle.follow_parent(always=True, grace_s=3 * STOP_S)
                 arbiter.start()
             finally:
-                shutil.rmtree(sockets, ignore_errors=True)
+                folder.cleanup()
                 if self._ready_file is not None:
                     self._ready_file.unlink(missing_ok=True)
         log.info("stopped")
@@ -276,7 +279,7 @@ def _local_urls(settings: Settings, metrics_urls: Mapping[str, str]) -> dict[str
     """Return the URLs at which this machine reaches the stages with a server, whatever is in front of it."""
     ports = {name: urlsplit(url).port or 0 for name, url in metrics_urls.items()}
     ports |= {"ingest": settings.ingest_port, "registry": settings.registry_port}
-    return {name: url_of(settings.host, port) for name, port in ports.items()}
+    return {name: local_url(settings.host, port) for name, port in ports.items()}
 
 
 def _endpoints(
@@ -285,6 +288,8 @@ def _endpoints(
     return {
         "ingest": urls["ingest"],
         "registry": urls["registry"],
+        # For commands on this machine: the registry's URL may lead through a proxy that is not up yet.
+        "local": {"registry": local_url(settings.host, settings.registry_port)},
         "subscribers": [
             {"cluster": subscriber.cluster, "subscriber": subscriber.subscriber, "url": subscriber.url}
             for subscriber in announcements

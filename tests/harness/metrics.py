@@ -64,7 +64,7 @@ class Ingest:
     """One ingest worker without its flusher's thread: a test flushes by hand."""
 
     def __init__(self, **changes: Any) -> None:
-        values = Settings().replace(**changes)
+        values = msgspec.structs.replace(Settings(), **changes)
         self.buffer = Buffer(values.buffer_max, wake_at=values.flush_batch)
         self.flusher = Flusher(self.buffer, NoSink, flush_ms=60_000, lead_ms=0, aligned=True)
         self.http: FlaskClient = ingest_app(values, self.buffer, self.flusher).test_client()

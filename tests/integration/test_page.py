@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import time
@@ -19,7 +18,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -31,8 +29,9 @@ from pipeline.bus.topics import topics
 from pipeline.messages import Window, decode_window
 from tests.harness.builders import reaction
 from tests.harness.http import post_status
+from tests.harness.live import subscriber_process
+from tests.harness.paths import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(240),
@@ -100,18 +99,6 @@ def shows(page: Any, emoji: str) -> None:
         arg=emoji,
         timeout=WINDOW_MS,
     )
-
-
-def holder(endpoints: Endpoints, name: str) -> psutil.Process:
-    """The process of subscriber 1/`name`."""
-    words = ["pipeline.subscriber", "--cluster", "1", "--subscriber", name]
-    for process in psutil.process_iter():
-        try:
-            if process.cmdline()[-5:] == words and process.environ().get("EMOSTREAM_RUN_DIR") == endpoints.run_dir:
-                return process
-        except psutil.Error:
-            continue
-    raise AssertionError(f"subscriber 1/{name} is not running")
 
 
 def given_out(aggregates: Reader, total: int) -> list[Window]:
@@ -249,7 +236,7 @@ def test_a_killed_subscriber_costs_no_window_and_no_reload(
         page.goto(f"{two_subscribers.registry}/")
     live(page)
     page.evaluate("document.body.dataset.mark = 'same document'")
-    process = holder(two_subscribers, registered.value.json()["subscriber"])
+    process = subscriber_process(two_subscribers, registered.value.json()["subscriber"])
     os.kill(process.pid, signal.SIGKILL)
     killed_s = time.monotonic()
     page.wait_for_selector('#connection:not([data-kind="live"])', timeout=10_000)

@@ -14,12 +14,9 @@ import psutil
 import pytest
 
 from experiments.run import chain
-from experiments.run.chain import Endpoints, settings_of
-from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.topics import topics
-from pipeline.messages import decode_window
+from experiments.run.chain import Endpoints
 from pipeline.sse import SseParser
-from tests.harness.builders import reaction
+from tests.harness.live import emitted, react
 from tests.harness.processes import module
 from tests.harness.waiting import until_async
 
@@ -74,17 +71,6 @@ class Watcher:
                     (self.ids if event.event == "window" else self.others).append(event.id or "")
 
 
-async def react(http: aiohttp.ClientSession, ingest: str, stop: asyncio.Event) -> int:
-    """Have a window every second, until `stop`; return how many reactions that took."""
-    number = 0
-    while not stop.is_set():
-        number += 1
-        async with http.post(f"{ingest}/reactions", json=reaction(f"fan-{number}")) as answer:
-            assert answer.status == 202
-        await asyncio.sleep(0.3)
-    return number
-
-
 async def scale(run_dir: str, cluster: str, subscribers: int) -> dict[str, Any]:
     """Run the command; return what it prints."""
     process = await asyncio.create_subprocess_exec(
@@ -96,18 +82,6 @@ async def scale(run_dir: str, cluster: str, subscribers: int) -> dict[str, Any]:
     assert process.returncode == 0, err.decode()
     said: dict[str, Any] = json.loads(out)
     return said
-
-
-def aggregates(endpoints: Endpoints) -> dict[str, int]:
-    """Every window's id and how many reactions it counts, as Spark emitted them."""
-    values = settings_of(endpoints)
-    bus = KafkaBus(values.kafka)
-    try:
-        windows = [decode_window(record.value) for record in bus.read(topics(values).aggregates.name)]
-    finally:
-        bus.close()
-    # A repeated micro-batch is the same window.
-    return {window.event_id: window.total for window in windows}
 
 
 def test_subscribers_and_clusters_come_and_go_and_nobody_misses_a_window(small: Endpoints) -> None:
@@ -167,10 +141,10 @@ def test_subscribers_and_clusters_come_and_go_and_nobody_misses_a_window(small: 
                 reactions = await reacting
 
                 async def all_are_counted() -> bool:
-                    return sum((await asyncio.to_thread(aggregates, small)).values()) == reactions
+                    return sum((await asyncio.to_thread(emitted, small)).values()) == reactions
 
                 await until(all_are_counted, "the last reaction is in a window")
-                newest = list(await asyncio.to_thread(aggregates, small))[-1]
+                newest = list(await asyncio.to_thread(emitted, small))[-1]
 
                 async def all_have_it() -> bool:
                     return all(one.ids and one.ids[-1] == newest for one in watchers)
@@ -181,10 +155,10 @@ def test_subscribers_and_clusters_come_and_go_and_nobody_misses_a_window(small: 
             return watchers
 
     watchers = asyncio.run(scenario())
-    emitted = list(aggregates(small))
+    windows = list(emitted(small))
     for one in watchers:
         assert one.others == []
-        assert one.ids == emitted[emitted.index(one.ids[0]) :]
+        assert one.ids == windows[windows.index(one.ids[0]) :]
     assert sum(len(set(one.places)) > 1 for one in watchers) >= CLIENTS // 3
 
 

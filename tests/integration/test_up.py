@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,9 +17,11 @@ import psutil
 import pytest
 
 from pipeline.bus.kafka import KafkaBus
+from pipeline.client import Client
 from pipeline.messages import decode_window
 from tests.harness.builders import reaction
 from tests.harness.http import post_status
+from tests.harness.network import HAS_IPV6
 from tests.harness.processes import module, run_to_end, taken_port
 from tests.harness.waiting import until
 
@@ -55,9 +58,13 @@ def _processes(run_dir: Path) -> list[psutil.Process]:
 
 
 @contextmanager
-def _up(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _up(run_dir: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     run_dir.mkdir(exist_ok=True)
-    with (run_dir / "up.log").open("wb") as log, subprocess.Popen(_command(run_dir), stdout=log, stderr=log) as up:
+    env = {**os.environ, **environment}
+    with (
+        (run_dir / "up.log").open("wb") as log,
+        subprocess.Popen(_command(run_dir, *options), env=env, stdout=log, stderr=log) as up,
+    ):
         try:
             yield up
         finally:
@@ -90,16 +97,52 @@ def _total(ready: dict[str, Any], topic: str) -> int:
     return sum(window.total for window in windows)
 
 
+async def _first_window(ready: dict[str, Any]) -> int:
+    """The reactions in the first window that has any, as a client gets it."""
+    async with Client.register(ready["registry"]) as client:
+        async for window in client:
+            if window.total:
+                return window.total
+    raise AssertionError("the client ended")
+
+
+def _others_settings(folder: Path) -> dict[str, str]:
+    """What people set for other programs, and what would break a chain that read it."""
+    (folder / "conf").mkdir()
+    (folder / "conf" / "core-site.xml").write_text(
+        "<configuration><property><name>fs.defaultFS</name><value>hdfs://localhost:9</value></property></configuration>"
+    )
+    (folder / "python" / "pyspark").mkdir(parents=True)
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return {
+        **dict.fromkeys(proxies, "http://127.0.0.1:9"),
+        **dict.fromkeys(("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR", "CLASSPATH"), str(folder / "conf")),
+        **dict.fromkeys(("SPARK_HOME", "HADOOP_HOME", "PROMETHEUS_MULTIPROC_DIR", "TMPDIR"), "/nowhere"),
+        **dict.fromkeys(("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "KAFKA_OPTS"), "-Xmx1m"),
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONWARNINGS": "error",
+        "PYTHONINSPECT": "1",
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONPATH": str(folder / "python"),
+        "LC_ALL": "tr_TR.ISO-8859-9",
+        "TZ": "Mars/Phobos",
+    }
+
+
 def test_stages_that_die_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
     """After Spark, both publishers and a subscriber are killed, all reactions reach the feed once; SIGTERM ends all.
 
-    `up` reports every stage that is ready, every death with its signal, and every return.
+    On IPv6, in a folder with an unusual name, and with what people set for other programs. `up` reports every stage
+    that is ready, every death with its signal, and every return.
     """
-    run_dir = tmp_path / "chain"
-    with _up(run_dir) as up:
+    run_dir = tmp_path / "a chain, ü#%20"
+    options = ("--host", "::1" if HAS_IPV6 else "localhost")
+    with _up(run_dir, *options, **_others_settings(tmp_path)) as up:
         ready = _ready(run_dir)
+        assert "JAVA_TOOL_OPTIONS" in (run_dir / "up.log").read_text()
         for number in range(20):
             assert _post(ready, f"before-{number}") == 202
+        assert 1 <= asyncio.run(_first_window(ready)) <= 20
         victims = [
             process
             for process in _processes(run_dir)
@@ -129,10 +172,14 @@ def test_stages_that_die_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_sigkill_leaves_no_child_running(tmp_path: Path) -> None:
-    """When `up` is killed outright every process of the chain, the two Java ones included, is gone soon after."""
+    """When `up` is killed outright every process of the chain, the two Java ones included, is gone soon after.
+
+    It is ready although the address for its clients is not.
+    """
     run_dir = tmp_path / "chain"
-    with _up(run_dir) as up:
-        _ready(run_dir)
+    url = "https://not-yet-up.example.invalid"
+    with _up(run_dir, "--host", "0.0.0.0", "--registry-url", url) as up:
+        assert _ready(run_dir)["registry"] == url
         assert len([p for p in _processes(run_dir) if "java" in p.name()]) == 2
         up.send_signal(signal.SIGKILL)
         up.wait(5)

@@ -79,6 +79,12 @@ def test_unusable_cache_folder_is_named_with_setting(tmp_path: Path) -> None:
     assert str(occupied) in str(caught.value)
 
 
+def test_cache_that_cannot_be_a_class_path_is_named(tmp_path: Path) -> None:
+    """Java would look for two folders, and find neither."""
+    with pytest.raises(JarsError, match=r"jar cache .*/a:b has a ':' in its path.*set EMOSTREAM_CACHE_DIR"):
+        jars.cached_jars(SET, tmp_path / "a:b", two_jars)
+
+
 def test_only_one_process_resolves_at_a_time(tmp_path: Path) -> None:
     """Of two callers with an empty cache, one resolves and the other waits for its result."""
     entered, second, release = threading.Event(), threading.Event(), threading.Event()
@@ -129,6 +135,19 @@ def test_jars_of_pyspark_count_as_provided(artifact: str, provided: bool) -> Non
 def test_default_cache_dir_by_variable_and_platform(env: dict[str, str], platform: str, expected: Path) -> None:
     """EMOSTREAM_CACHE_DIR comes first, then XDG_CACHE_HOME if it is absolute, then the platform's folder."""
     assert jars.default_cache_dir(env, platform) == expected
+
+
+@pytest.mark.parametrize("env", [{}, {"EMOSTREAM_CACHE_DIR": "~/jars"}])
+def test_user_without_a_home_is_told_the_setting(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, a user may have neither HOME nor an entry in the list of users."""
+
+    def nobody(_: int) -> object:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(JarsError, match=r"this user has no home directory: set EMOSTREAM_CACHE_DIR"):
+        jars.default_cache_dir(env, "linux")
 
 
 def test_damaged_local_repository_is_replaced_by_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

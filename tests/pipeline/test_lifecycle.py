@@ -16,6 +16,9 @@ import pytest
 
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
+from tests.harness.network import needs_ipv6
+from tests.harness.processes import is_gone
+from tests.harness.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # No test here waits this long unless something is broken.
@@ -53,11 +56,23 @@ def test_port_0_returns_a_free_port() -> None:
     assert lifecycle.claim_port("127.0.0.1", port, "p") == port
 
 
-def test_address_of_another_machine_raises_setting_error() -> None:
-    """The error names the host, also one that does not resolve."""
-    for host in ("192.0.2.1", "a b"):
-        with pytest.raises(SettingError, match=rf"host is '{host}' .*give an address of this machine"):
-            lifecycle.claim_port(host, 8000, "ingest_port")
+def test_port_of_the_system_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to it, no process that listens there could be found and stopped."""
+
+    def refuse(_: object, __: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lifecycle.socket.socket, "bind", refuse)
+    with pytest.raises(SettingError, match="registry_port is 80, which this user may not use: choose a port from 1024"):
+        lifecycle.claim_port("127.0.0.1", 80, "registry_port")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("family", ["127.0.0.1", "::1"])
+def test_every_address_is_listened_on(family: str) -> None:
+    """Those of IPv4 too, which asyncio leaves out: clients get a name that may mean either."""
+    with lifecycle.listening("::", 0, "p", 1) as listener:
+        socket.create_connection((family, listener.getsockname()[1]), timeout=DEADLINE_S).close()
 
 
 def test_port_out_of_range_raises_setting_error() -> None:
@@ -101,13 +116,14 @@ def test_signal_sets_the_stop_event(signum: signal.Signals) -> None:
 
 
 STARTING = """
-import sys, time
+import subprocess, sys, time
 from pipeline import lifecycle
 
 def body():
     stop = lifecycle.stop_event() if sys.argv[1] == "handles signals" else None
+    child = subprocess.Popen(["sleep", "600" if stop else "0"], stdout=subprocess.DEVNULL)
     try:
-        print("starting", flush=True)
+        print(child.pid, flush=True)
         time.sleep(600)
     finally:
         print("closed", flush=True)
@@ -121,13 +137,14 @@ lifecycle.run_main("stage", body)
     [("handles signals", signal.SIGTERM, 0), ("handles signals", signal.SIGINT, 0), ("not yet", signal.SIGINT, 130)],
 )
 def test_stage_that_still_starts_ends_at_once(how: str, signum: signal.Signals, status: int) -> None:
-    """It may wait for Kafka for a long time; what it has opened is closed. No traceback."""
+    """It may wait for Kafka for a long time; what it has opened is closed, its children end. No traceback."""
     with python(STARTING, how) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "starting\n"
+        child = int(process.stdout.readline())
         process.send_signal(signum)
         assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
         assert process.returncode == status
+    until(lambda: is_gone(child), "its child has ended")
 
 
 WATCHERS = """

@@ -20,11 +20,11 @@ VALUES = st.fixed_dictionaries(
     optional={
         "partitions": st.integers(1, 100),
         "ingest_port": st.integers(0, 65535),
-        "kafka_wait_s": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-        "trigger_s": st.floats(min_value=0, max_value=3600, exclude_min=True),
+        "kafka_wait_s": st.floats(min_value=0, max_value=3600, exclude_min=True),
+        "trigger_s": st.integers(1, 3_600_000).map(lambda ms: ms / 1000),
         "ack": st.sampled_from(["async", "durable"]),
         "cluster": NAME,
-        "host": st.text(),
+        "host": st.sampled_from(["0.0.0.0", "::1", "localhost", "my-host.example"]),
     },
 )
 BAD = [
@@ -51,6 +51,44 @@ BAD = [
     ("origins", "localhost:3000"),
     ("origins", "https://a.example,*"),
     ("registry_url", "live.example"),
+    ("spark_memory", "511m"),
+    ("spark_master", "yarn"),
+    ("spark_master", "local[0]"),
+    ("silent_s", "1.5"),
+    ("body_max_bytes", "64"),
+    ("run_dir", ""),
+    *(("host", host) for host in ("", "[::1]", "fe80::1%eth0", "a b", "127.0.0.1/8", "user@host")),
+    *(
+        (f"{what}bootstrap_servers", servers)
+        for what in ("", "feed_")
+        for servers in ("k", "k:", ":1", "k:0", "k:65536", "http://k:1", "::1:1", "k:1,", "k:1;k:2", "k:1 ", "u@k:1")
+    ),
+    *(
+        (f"{stage}_url", url)
+        for stage in ("registry", "subscriber", "ingest")
+        for url in (
+            *("example.org", "//example.org", "ftp://example.org", "https://", "https://example.org:65536"),
+            *("https://example.org?x=1", "https://example.org#x", "https://a b", "http://0.0.0.0:80", "http://[::]"),
+            *("http://[::::]", "javascript:alert(1)"),
+        )
+    ),
+]
+GOOD = [
+    *(("bootstrap_servers", servers) for servers in ("k:1", "[::1]:9092", "10.0.0.1:65535,k-2.example:9092")),
+    *(("registry_url", url) for url in ("https://a.example", "http://[::1]:80", "https://a.example:8443/emo/~x")),
+    *(("spark_master", master) for master in ("local", "local[*]", "local[4,2]", "spark://127.0.0.1:7077")),
+    *(("spark_memory", memory) for memory in ("512m", "1g")),
+]
+TOGETHER = [
+    ({"trigger_s": 0.0004}, r"trigger_s .* is 0\.0004: give whole milliseconds"),
+    ({"trigger_s": 0.3333}, r"trigger_s .* is 0\.3333: give whole milliseconds"),
+    ({"flush_lead_ms": 501}, r"flush_lead_ms .* is 501 and flush_ms is 500: give at most flush_ms"),
+    ({"flush_ms": 20}, r"flush_lead_ms .* is 50 and flush_ms is 20: .*flush_phase=free"),
+    ({"array_max": 200, "buffer_max": 100}, r"array_max .* is 200 and buffer_max is 100: give at most buffer_max"),
+    (
+        {"trigger_s": 60, "retention_ms": 60_000},
+        r"retention_ms .* is 60000 and trigger_s is 60: give at least two trig",
+    ),
 ]
 
 
@@ -77,11 +115,11 @@ def test_value_and_its_text_give_the_same_setting(values: dict[str, object]) -> 
 
 def test_option_overrides_variable_overrides_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options and variables are both converted from text."""
-    monkeypatch.setenv("EMOSTREAM_FLUSH_MS", "20")
+    monkeypatch.setenv("EMOSTREAM_FLUSH_MS", "200")
     monkeypatch.setenv("EMOSTREAM_PARTITIONS", "7")
     line = settings.parser("p", "d", ("flush_ms", "partitions"))
-    values, _ = settings.parse(line, ["--flush-ms", "30"])
-    assert (values.flush_ms, values.partitions, values.array_max) == (30, 7, Settings().array_max)
+    values, _ = settings.parse(line, ["--flush-ms", "300"])
+    assert (values.flush_ms, values.partitions, values.array_max) == (300, 7, Settings().array_max)
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
@@ -94,6 +132,42 @@ def test_invalid_value_error_names_setting_variable_and_option(name: str, value:
     assert f"{PREFIX}{name.upper()}" in message
     assert f"--{name.replace('_', '-')}" in message
     assert f"is {value!r}" in message
+
+
+@pytest.mark.parametrize(("name", "value"), GOOD)
+def test_usual_value_is_taken_as_it_is(name: str, value: str) -> None:
+    """Servers, URLs, masters and sizes in their usual forms."""
+    assert getattr(build({name: value}), name) == value
+
+
+@pytest.mark.parametrize(("values", "error_text"), TOGETHER)
+def test_values_that_cannot_work_together_are_named(values: dict[str, object], error_text: str) -> None:
+    """Values of several settings, or of one setting and of Spark."""
+    with pytest.raises(SettingError, match=error_text):
+        build(values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"flush_lead_ms": 501, "flush_phase": "free"}, {"flush_ms": 0}, {"flush_lead_ms": 500}]
+)
+def test_lead_counts_only_for_aligned_flushes(values: dict[str, object]) -> None:
+    """A free flush, and one after every reaction, have no lead."""
+    assert build(values)
+
+
+def test_password_in_a_url_is_not_printed() -> None:
+    """The error would show it in logs."""
+    with pytest.raises(SettingError, match=r"registry_url .* is 'https://\*\*\*@example\.org'") as caught:
+        build({"registry_url": "https://ada:secret@example.org"})
+    assert "secret" not in str(caught.value)
+
+
+def test_host_of_a_command_line_is_resolved() -> None:
+    """Stages get an address, since not every server resolves names."""
+    line = settings.parser("p", "d", ("host",))
+    assert settings.parse(line, ["--host", "localhost"])[0].host == "127.0.0.1"
+    with pytest.raises(SettingError, match=r"host is 'no-such-host\.invalid'"):
+        settings.parse(line, ["--host", "no-such-host.invalid"])
 
 
 @given(name=st.from_regex(r"\A[A-Z_]{1,30}\Z"))

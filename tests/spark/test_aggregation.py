@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import pyspark
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,10 +35,44 @@ RECORDS = t.StructType(
 Record = tuple[int, int, bytes | None]
 
 
+OTHERS = {
+    "SPARK_HOME": "/opt/spark",
+    "SPARK_LOCAL_IP": "203.0.113.9",
+    "SPARK_REMOTE": "sc://nowhere",
+    "PYSPARK_PYTHON": "/opt/python",
+    "PYSPARK_SUBMIT_ARGS": "--master yarn pyspark-shell",
+    "HADOOP_TOKEN_FILE_LOCATION": "/nowhere",
+    "CONTAINER_ID": "17",
+    "JAVA_TOOL_OPTIONS": "-Xmx1m",
+    "_JAVA_OPTIONS": "--no-such-option",
+    "LC_ALL": "tr_TR.ISO-8859-9",
+}
+"""Variables that are set for other programs."""
+SETTINGS_OF_OTHERS = {
+    "core-site.xml": "<configuration><property><name>fs.defaultFS</name><value>hdfs://nowhere:9</value></property></configuration>",
+    "spark-defaults.conf": "spark.sql.session.timeZone Mars/Phobos\nspark.emostream.found yes\n",
+    "spark-env.sh": "exit 3\n",
+}
+
+
 @pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    """Yield a real session, like the job's but without Kafka's connector."""
-    running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """Yield a real session, like the job's but without Kafka's connector.
+
+    It is started among other programs' settings, by a user that the system does not know.
+    """
+    folder = tmp_path_factory.mktemp("conf")
+    for name, text in SETTINGS_OF_OTHERS.items():
+        (folder / name).write_text(text)
+
+    def unknown(_: int) -> object:
+        raise KeyError
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**OTHERS, "SPARK_CONF_DIR": str(folder), "HADOOP_CONF_DIR": str(folder)}.items():
+            patch.setenv(name, value)
+        patch.setattr("spark.session.pwd.getpwuid", unknown)
+        running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
     gateway = running.sparkContext._gateway
     yield running
     running.stop()
@@ -45,6 +81,22 @@ def spark() -> Iterator[SparkSession]:
     gateway.proc.stdin.close()
     gateway.proc.wait(DEADLINE_S)
     SparkContext._gateway = SparkContext._jvm = None
+
+
+def test_session_ignores_what_is_set_for_other_programs(spark: SparkSession) -> None:
+    """The installed pyspark runs on loopback, with local files and without configuration files."""
+    context = spark.sparkContext
+    assert (spark.version, context.master) == (pyspark.__version__, "local[1]")
+    assert context._jsc.hadoopConfiguration().get("fs.defaultFS") == "file:///"
+    assert context.getConf().get("spark.emostream.found") is None
+    assert context.getConf().get("spark.driver.host") == "127.0.0.1"
+    assert context._jvm.java.util.Locale.getDefault().toString() in ("", "en")
+    assert context._jvm.java.lang.System.getProperty("sun.jnu.encoding") == "UTF-8"
+
+
+def test_user_who_is_not_in_the_list_of_users_has_a_name(spark: SparkSession) -> None:
+    """Hadoop would refuse to work without one."""
+    assert spark.sparkContext.sparkUser() == f"user-{os.getuid()}"
 
 
 def event(emoji_type: object) -> bytes:

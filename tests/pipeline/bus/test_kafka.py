@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from pipeline.bus import kafka, peer
 from pipeline.bus.connection import client_config
-from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.kafka import PASSING, KafkaBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import EmoStreamError, KafkaUnreachableError, SettingError
 from tests.harness.bus import DEADLINE_S, append, take
@@ -44,9 +49,11 @@ def test_read_returns_exactly_the_records_at_call_time(broker: object) -> None:
 @pytest.mark.integration
 def test_missing_topic_is_named_with_remedy(broker: object) -> None:
     """The error names the topic, the server and the remedy."""
-    with closing(KafkaBus(broker.bootstrap_servers)) as kafka:  # type: ignore[attr-defined]
+    with closing(KafkaBus(broker.bootstrap_servers, wait_s=0.2)) as kafka:  # type: ignore[attr-defined]
         for use in (kafka.reader, kafka.ends, lambda topic: kafka.tail(topic, 1)):
-            with pytest.raises(EmoStreamError, match=r"topic 'no-such-topic' does not exist.*EMOSTREAM_TOPIC_PREFIX"):
+            with pytest.raises(
+                EmoStreamError, match=r"topic 'no-such-topic' does not exist.*waited.*EMOSTREAM_TOPIC_P"
+            ):
                 use("no-such-topic")
 
 
@@ -70,25 +77,97 @@ def test_start_removed_by_retention_falls_back_to_oldest_record(broker: object) 
         assert kafka.read("removed") == kafka.tail("removed", 3) == []
 
 
-class StartingLeader:
-    """A consumer of a broker that does not lead a new partition yet, `times` times."""
+class Broker:
+    """A broker that answers `times` times with `code`; its topic appears after `without_topic` questions."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, code: int, times: int, without_topic: int = 0) -> None:
+        self.code = code
         self.times = times
+        self.without_topic = without_topic
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        """Return the metadata of a topic of one partition."""
+        self.without_topic -= 1
+        partitions = {} if self.without_topic >= 0 else {0: None}
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions=partitions)})
 
     def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
         """Fail, or return the offsets of an empty partition."""
         self.times -= 1
         if self.times >= 0:
-            raise KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
+            raise KafkaException(KafkaError(self.code))
         return 0, 0
 
 
-def test_new_partition_without_leader_is_asked_again() -> None:
-    """Until `wait_s` is over; then the error is raised."""
-    assert KafkaBus("k:1", wait_s=20.0)._bounds(StartingLeader(3), "t", 0) == (0, 0)  # type: ignore[arg-type]
-    with pytest.raises(KafkaUnreachableError, match="NOT_LEADER"):
-        KafkaBus("k:1", wait_s=0.0)._bounds(StartingLeader(10**9), "t", 0)  # type: ignore[arg-type]
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every address has a Kafka."""
+    monkeypatch.setattr(peer, "ask", lambda *_: None)
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("code", PASSING)
+def test_kafka_that_is_not_ready_is_asked_again(code: int) -> None:
+    """While it starts, elects a leader, or has not heard of a new topic; the error says how long that was."""
+    assert KafkaBus("k:1", wait_s=20.0)._bounds(Broker(code, 2), "t") == {0: (0, 0)}  # type: ignore[arg-type]
+    with pytest.raises(
+        KafkaUnreachableError, match=r"answers, but its brokers do not \(waited 0\.[0-9] s: .*advertised"
+    ):
+        KafkaBus("k:1", wait_s=0.1)._bounds(Broker(code, 10**9), "t")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("answering")
+def test_refused_request_is_not_repeated() -> None:
+    """Waiting does not help a client that may not read the topic."""
+    broker = Broker(KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)
+    with pytest.raises(KafkaUnreachableError, match=r"Kafka at bootstrap_servers='k:1' refused a request \(.*authoriz"):
+        KafkaBus("k:1", wait_s=20.0)._bounds(broker, "t")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("answering")
+def test_topic_that_appears_late_is_waited_for() -> None:
+    """The stage that creates it may start later."""
+    assert KafkaBus("k:1", wait_s=20.0)._bounds(Broker(0, 0, 3), "t") == {0: (0, 0)}  # type: ignore[arg-type]
+
+
+class StartingKafka:
+    """An admin client of a Kafka that starts: its broker registers late, and new topics have no leader at first."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.brokers = -1
+        self.leaders: dict[str, int] = {}
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        """Return the topics; each has a leader the next time."""
+        self.leaders.pop("lost", None)
+        topics = {
+            name: SimpleNamespace(partitions={0: SimpleNamespace(leader=leader)})
+            for name, leader in self.leaders.items()
+        }
+        self.leaders = dict.fromkeys(self.leaders, 1)
+        return SimpleNamespace(topics=topics)
+
+    def create_topics(self, new: list[NewTopic], request_timeout: float) -> dict[str, Future[None]]:
+        """Refuse at first, then create topics without leaders."""
+        self.brokers += 1
+        created: Future[None] = Future()
+        if self.brokers:
+            self.leaders |= {topic.topic: -1 for topic in new}
+            created.set_result(None)
+        else:
+            created.set_exception(KafkaException(KafkaError(KafkaError.INVALID_REPLICATION_FACTOR)))
+        return dict.fromkeys((topic.topic for topic in new), created)
+
+
+@pytest.mark.usefixtures("answering")
+def test_topics_of_a_starting_kafka_are_waited_for_until_they_have_leaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next call would fail; the error names the topics that have none."""
+    admin = StartingKafka()
+    monkeypatch.setattr(kafka, "AdminClient", lambda *_, **__: admin)
+    KafkaBus("k:1", wait_s=20.0).ensure(TopicSpec("a"), TopicSpec("b"))
+    assert admin.leaders == {"a": 1, "b": 1}
+    with pytest.raises(KafkaUnreachableError, match=r"topics \['lost'\] have no leader .*\(waited 0\.[0-9] s\)"):
+        KafkaBus("k:1", wait_s=0.1).ensure(TopicSpec("a"), TopicSpec("lost"))
 
 
 @contextmanager
@@ -117,21 +196,25 @@ def test_unreachable_kafka_is_named_with_remedies(use: str) -> None:
             USES[use](bus)
         for words in (
             "bootstrap_servers='127.0.0.1:1'",
-            "waited 0.2 s",
             "pipeline.broker",
             "EMOSTREAM_BOOTSTRAP_SERVERS",
         ):
             assert words in str(caught.value)
+        waited = re.search(r"\(waited ([0-9.]+) s: ", str(caught.value))
+        assert waited is not None
+        assert 0.2 <= float(waited[1]) < 10
 
 
 # Runs in a separate process, so that output of the library on standard error is seen as well.
 GIVING_UP = """
 import logging, sys
+from pipeline.bus import peer
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import KafkaUnreachableError
 from pipeline.bus.topics import TopicSpec
 logging.disable()
-bus = KafkaBus(sys.argv[1], wait_s=0.5)
+peer.SILENT_S = 0.1
+bus = KafkaBus(sys.argv[1], wait_s=0.5, setting="feed_bootstrap_servers")
 for use in (lambda: bus.ensure(TopicSpec("t")), lambda: bus.reader("t"), bus.writer, lambda: bus.ends("t")):
     try:
         use()
@@ -146,7 +229,10 @@ def test_server_that_never_answers_is_unreachable() -> None:
         command = [sys.executable, "-c", GIVING_UP, address]
         ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.count(f"bootstrap_servers='{address}' (waited 0.5 s") == len(ended.stdout.splitlines()) == 4
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(f"no Kafka answers at feed_bootstrap_servers='{address}' (waited " in line for line in lines)
+    assert all(line.endswith("or set EMOSTREAM_FEED_BOOTSTRAP_SERVERS") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +246,25 @@ def test_malformed_address_is_a_setting_error(servers: str) -> None:
         with pytest.raises(SettingError, match=r"bootstrap_servers \(EMOSTREAM_BOOTSTRAP_SERVERS\) is ") as caught:
             bus.ends("t")
         assert repr(servers) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(socket.EAI_NONAME, "unknown"), peer.NotKafkaError("answers b'HTTP'")]
+)
+def test_address_that_cannot_be_right_is_not_waited_for(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that does not exist, and a port of something else: the setting is named at once."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(peer, "ask", fail)
+    with (
+        closing(KafkaBus("k:1", wait_s=3600.0, setting="feed_bootstrap_servers")) as bus,
+        pytest.raises(
+            SettingError, match=r"feed_bootstrap_servers \(EMOSTREAM_FEED_BOOTSTRAP_SERVERS\) is 'k:1' \(k:1: "
+        ),
+    ):
+        bus.check()
 
 
 @pytest.mark.integration

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
@@ -63,7 +64,7 @@ class Stage:
     """One worker: its client, its Kafka, and its parts."""
 
     def __init__(self, **changes: Any) -> None:
-        values = Settings().replace(**{"flush_ms": 60_000, **changes})
+        values = msgspec.structs.replace(Settings(), **{"flush_ms": 60_000, **changes})
         self.kafka = Kafka()
         self.buffer = Buffer(values.buffer_max, wake_at=values.flush_batch)
         self.flusher = Flusher(

@@ -186,10 +186,10 @@ def test_declared_charset_is_named(charset: str) -> None:
 @pytest.mark.parametrize(
     ("body", "coding", "status", "detail"),
     [
-        (gzip.compress(b"{}"), "gzip", 415, "Content-Encoding is 'gzip': send the body without compression"),
+        (gzip.compress(b"{}", mtime=0), "gzip", 415, "Content-Encoding is 'gzip': send the body without compression"),
         (zlib.compress(b"{}"), "deflate", 415, "Content-Encoding is 'deflate'"),
         (b"\x8b\x00\x80{}\x03", "br", 415, "Content-Encoding is 'br'"),
-        (gzip.compress(b"{}"), "", 400, "it begins like gzip: send it without compression"),
+        (gzip.compress(b"{}", mtime=0), "", 400, "it begins like gzip: send it without compression"),
         (zlib.compress(b"{}"), "identity", 400, "it begins like deflate"),
     ],
 )

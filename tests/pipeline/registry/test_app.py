@@ -42,10 +42,12 @@ class Chain:
         app = create_app(self.registrations, URL, rule, values.registrations_per_address_min, values.proxies)
         self.http: FlaskClient = app.test_client()
 
-    def announce(self, cluster: str, subscriber: str, clients: int = 0, held: tuple[str, ...] = ()) -> None:
+    def announce(
+        self, cluster: str, subscriber: str, clients: int = 0, held: tuple[str, ...] = (), last: str | None = "e:1"
+    ) -> None:
         """Announce a subscriber and wait until the registry has read it."""
         url = f"http://s{cluster}{subscriber}"
-        announcement = Announcement(subscriber, cluster, url, clients, self.clock(), "e:1", held)
+        announcement = Announcement(subscriber, cluster, url, clients, self.clock(), last, held)
         self.bus.writer().send(NAMES.subscribers.name, encode(announcement), f"{cluster}/{subscriber}".encode())
         until(lambda: announcement in list(self.registrations.assignments.subscribers()), "the registry has read it")
 
@@ -89,6 +91,13 @@ def test_registration_returns_201_and_stores_only_the_tokens_digest(chain: Chain
     stored = decode_registration(record.value)
     assert stored.token_sha256 == hashlib.sha256(client["token"].encode()).hexdigest()
     assert client["token"].encode() not in (record.value or b"")
+
+
+@pytest.mark.parametrize(("newest", "shown"), [("e:7", "e:7"), (None, "earliest")])
+def test_registration_names_the_event_to_resume_after(chain: Chain, newest: str | None, shown: str) -> None:
+    """Its subscriber's newest window, so that a client that is cut off before its first window misses none."""
+    chain.announce("1", "a", last=newest)
+    assert chain.register()["last_event_id"] == shown
 
 
 def test_cookie_is_http_only_and_limited_to_the_clients_path(chain: Chain) -> None:

@@ -82,10 +82,10 @@ class Live:
         await until_async(satisfied, "/healthz has what is awaited")
 
     @asynccontextmanager
-    async def watch(self, client_id: str, **headers: str) -> AsyncIterator[Watcher]:
+    async def watch(self, client_id: str, query: str = "", **headers: str) -> AsyncIterator[Watcher]:
         """Open a client's stream."""
         headers = {"Authorization": f"Bearer token-{client_id}", **headers}
-        async with self.http.get(f"{self.url}/clients/{client_id}/stream", headers=headers) as answer:
+        async with self.http.get(f"{self.url}/clients/{client_id}/stream{query}", headers=headers) as answer:
             yield Watcher(answer)
 
     async def refusal(self, client_id: str, query: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
@@ -210,6 +210,27 @@ def test_new_client_starts_now_and_resuming_client_gets_what_it_missed() -> None
             await live.until(lambda health: health["clients"] == 2)
             live.publish(5)
             assert await new.ids(1) == await old.ids(1) == ["e:5"]
+
+    run(scenario, bus)
+
+
+@pytest.mark.parametrize(
+    ("headers", "first"),
+    [({}, "e:2"), ({"Last-Event-ID": ""}, "e:2"), ({"Last-Event-ID": "e:3"}, "e:4")],
+    ids=["no header", "empty header", "header"],
+)
+def test_query_has_the_id_to_resume_after_until_the_header_has_one(headers: dict[str, str], first: str) -> None:
+    """A page's EventSource cannot set the header; when it comes back the header is newer than the query."""
+    bus = prepared()
+    for number in range(5):
+        bus.writer().send(FEED, window(number))
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        async with live.watch("x", "?after=e:1", **headers) as x:
+            assert await x.ids(1) == [first]
+        status, problem = await live.refusal("x", "?after=what", Authorization="Bearer token-x")
+        assert (status, problem["title"]) == (400, "Malformed after")
 
     run(scenario, bus)
 
@@ -349,7 +370,7 @@ def test_ticket_decides_before_header_and_cookie() -> None:
     async def scenario(live: Live) -> None:
         live.register("x")
         wrong = {"Authorization": "Bearer wrong", "Cookie": "emostream_token=wrong"}
-        query = f"?ticket=old&after=e:1&ticket={ticket('x')}"
+        query = f"?ticket=old&after=earliest&ticket={ticket('x')}"
         async with live.http.get(f"{live.url}/clients/x/stream{query}", headers=wrong) as answer:
             assert answer.status == 200
         assert (await live.refusal("x", "?ticket=old", Authorization="Bearer token-x"))[0] == 401

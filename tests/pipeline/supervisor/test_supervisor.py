@@ -42,6 +42,7 @@ def stages(settings, broker_port, data_dir):
 supervisor.stages = stages
 supervisor.java.find_java = supervisor.jars.kafka_classpath = supervisor.jars.spark_connector_jars = lambda: None
 supervisor.KafkaBus = lambda *_: MemoryBus()
+supervisor.preconditions.check_kafka = lambda _: None
 command.main(["up", "--bootstrap-servers", "kafka:1", "--ingest-port", "0", "--registry-port", "0", *options])
 """
 # Answers every request 200, as a stage does at /healthz; $0 is the port.
