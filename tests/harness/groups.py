@@ -12,6 +12,7 @@ GROUPS = {
     "measuring": (
         "tests/integration/test_sweep.py",
         "tests/integration/test_dag.py",
+        "tests/integration/test_any_machine.py",
         "tests/integration/test_chain.py",
         "tests/integration/test_closed_loop.py",
         "tests/integration/test_faults_live.py",
