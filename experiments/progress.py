@@ -21,7 +21,7 @@ ON_TERMINAL = "EXPERIMENTS_ON_TERMINAL"
 
 
 class Progress:
-    """What a command does, how far it is and how long it still takes, of `total_s` seconds that it should take.
+    """What a command does, how far it is and how long it still takes, of the `total_s` seconds that are planned.
 
     The part that is done grows with the time, but not beyond what was expected of the current activity.
     """
@@ -55,11 +55,11 @@ class Progress:
 
     def begin(self, words: str, expected_s: float) -> None:
         """Show a new activity that should take `expected_s`; what was expected of the one before it is done."""
-        self._set(words, self._upto_s, self._upto_s + expected_s)
+        self._set(words, self._upto_s, self._upto_s + expected_s, shown=True)
 
     def at(self, words: str, done_s: float) -> None:
         """Show an activity, and `done_s` of the total as done."""
-        self._set(words, done_s, done_s)
+        self._set(words, done_s, done_s, shown=words != self._words)
 
     def note(self, text: str) -> None:
         """Write a line that stays."""
@@ -68,11 +68,12 @@ class Progress:
         else:
             write(text)
 
-    def _set(self, words: str, done_s: float, upto_s: float) -> None:
+    def _set(self, words: str, done_s: float, upto_s: float, shown: bool) -> None:
         with self._lock:
-            changed = words != self._words
             self._words, self._since_s, self._done_s, self._upto_s = words, time.monotonic(), done_s, upto_s
-        if changed:
+            # More to do than was planned, such as a run that is repeated.
+            self._total_s = max(self._total_s, upto_s)
+        if shown:
             self._show()
             self._changed.set()
 
@@ -89,7 +90,7 @@ class Progress:
             words = self._words
             done_s = min(self._done_s + now_s - self._since_s, self._upto_s, self._total_s)
         if self._bar is not None:
-            self._bar.n = done_s
+            self._bar.n, self._bar.total = done_s, self._total_s
             self._bar.set_description_str(words)
         else:
             spent, left = _interval(now_s - self._begun_s), _interval(self._total_s - done_s)

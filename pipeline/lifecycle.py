@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -10,6 +11,8 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+
+import psutil
 
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
@@ -62,13 +65,16 @@ def stop_event() -> threading.Event:
     """Return an event that SIGTERM, SIGINT or the parent's death sets. Call this from the main thread.
 
     A stage that still starts, waiting for Kafka for instance, looks at no event yet: the signal ends it at once, with
-    status 0.
+    status 0, and its children, such as a JVM that starts as well.
     """
     stop = StopEvent()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stop.set()
         if not stop.watched:
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.terminate()
             sys.exit(0)
 
     signal.signal(signal.SIGTERM, on_signal)

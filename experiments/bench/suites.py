@@ -102,6 +102,7 @@ def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
             bootstrap_servers=kafka.bootstrap_servers,
             ingest_port=lifecycle.claim_port("127.0.0.1", 0, "ingest_port"),
             ingest_workers=1,
+            log_level="warning",
         )
         server = subprocess.Popen(
             [sys.executable, "-m", "experiments.bench.ingest_server"], env={**os.environ, **to_env(settings)}

@@ -15,6 +15,8 @@ from experiments.progress import Progress
 from experiments.run import machine_lock, measure, notebook
 from pipeline.errors import EmoStreamError
 
+# The start of a notebook's kernel.
+KERNEL_S = 8.0
 # A search ends after some ten probes; how many is known only at its end.
 SEARCH_RUNS = 10
 
@@ -53,7 +55,6 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
         campaign = Campaign.open(design_path, reports, name)
         if due := campaign.pending():
             runs = SEARCH_RUNS if campaign.state.design.search else 1
-            # Repeated runs are more than was planned.
             with Progress(sum(expected_s(run) for run in due) * runs) as progress:
                 while pending := campaign.pending():
                     _carry_out(campaign, pending[0], progress)
@@ -79,7 +80,7 @@ def outcome(campaign: Campaign) -> Outcome:
 
 def expected_s(run: Planned) -> float:
     """Return how long a run should take, in seconds."""
-    return measure.expected_s(checked(run.parameters))
+    return KERNEL_S + measure.expected_s(checked(run.parameters))
 
 
 def _carry_out(campaign: Campaign, run: Planned, progress: Progress) -> None:

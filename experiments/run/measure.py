@@ -23,7 +23,7 @@ from experiments.run.rehearsal import rehearse
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
-# Before the load a notebook's kernel and the chain start; after it the last window is awaited and the report written.
+# Before the load the chain and the sender start; after it the last window is awaited and the report written.
 START_S = 25.0
 END_S = 15.0
 

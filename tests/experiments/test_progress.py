@@ -46,12 +46,15 @@ def test_each_activity_is_a_line_with_what_is_done_and_left(capsys: pytest.Captu
         progress.at("waiting", 150)
         progress.begin("writing", 10)
         progress.note("a line of its own")
+        progress.begin("writing", 50)
     assert written(capsys) == [
         "starting: 0 %, 00:00 so far, about 03:20 left",
         "measuring: 25 %, 00:00 so far, about 02:30 left",
         "waiting: 75 %, 00:00 so far, about 00:50 left",
         "writing: 75 %, 00:00 so far, about 00:50 left",
         "a line of its own",
+        # More than was planned.
+        "writing: 76 %, 00:00 so far, about 00:50 left",
         "done after 00:00",
     ]
 

@@ -31,7 +31,7 @@ def state_of(reports: Path) -> dict[str, Any]:
 def assert_readable(log: str, first: str) -> None:
     """Check the progress in a log: lines with the time of day, and none besides; at most one for every few seconds."""
     lines = log.splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), log
+    assert all(re.match(r"\d\d:\d\d:\d\d +\S", line) for line in lines), log
     assert lines[0][9:].startswith(first)
     assert lines[-1][9:].startswith("done after ")
     assert "\r" not in log

@@ -16,6 +16,8 @@ import pytest
 
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
+from tests.harness.processes import is_gone
+from tests.harness.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # No test here waits this long unless something is broken.
@@ -101,13 +103,14 @@ def test_signal_sets_the_stop_event(signum: signal.Signals) -> None:
 
 
 STARTING = """
-import sys, time
+import subprocess, sys, time
 from pipeline import lifecycle
 
 def body():
     stop = lifecycle.stop_event() if sys.argv[1] == "handles signals" else None
+    child = subprocess.Popen(["sleep", "600" if stop else "0"], stdout=subprocess.DEVNULL)
     try:
-        print("starting", flush=True)
+        print(child.pid, flush=True)
         time.sleep(600)
     finally:
         print("closed", flush=True)
@@ -121,13 +124,14 @@ lifecycle.run_main("stage", body)
     [("handles signals", signal.SIGTERM, 0), ("handles signals", signal.SIGINT, 0), ("not yet", signal.SIGINT, 130)],
 )
 def test_stage_that_still_starts_ends_at_once(how: str, signum: signal.Signals, status: int) -> None:
-    """It may wait for Kafka for a long time; what it has opened is closed. No traceback."""
+    """It may wait for Kafka for a long time; what it has opened is closed, its children end. No traceback."""
     with python(STARTING, how) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "starting\n"
+        child = int(process.stdout.readline())
         process.send_signal(signum)
         assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
         assert process.returncode == status
+    until(lambda: is_gone(child), "its child has ended")
 
 
 WATCHERS = """

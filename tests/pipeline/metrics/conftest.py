@@ -10,6 +10,7 @@ from pipeline.addresses import SubscriberId
 from pipeline.bus.memory import MemoryBus
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH, collector_registry, expose
+from pipeline.origins import Origins
 from pipeline.registry.app import create_app as registry_app
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
@@ -31,6 +32,6 @@ def expositions() -> Iterator[dict[str, bytes]]:
         "spark": expose(collector_registry(batches), "")[0],
         "publisher": expose(collector_registry(forwarder.meters), "")[0],
         "subscriber": expose(collector_registry(subscriber.meters), "")[0],
-        "registry": registry_app(registrations, "http://r").test_client().get(PATH).data,
+        "registry": registry_app(registrations, "http://r", Origins("", "http://r", 0)).test_client().get(PATH).data,
     }
     registrations.close()

@@ -77,8 +77,9 @@ export class Stream {
       let failure;
       try {
         this.on.state('connecting', attempt ? 'Reconnecting' : 'Connecting', 0);
-        this.#crowded ||= await this.#readStream();
-        if (this.#crowded) await this.#readSockets();
+        const waited = !this.#crowded && (await this.#readStream());
+        this.#crowded ||= waited;
+        if (this.#crowded) await this.#readSockets(waited);
         failure = new Failure('The connection ended');
       } catch (error) {
         failure = error instanceof Failure ? error : new Failure('The connection was lost');
@@ -163,13 +164,17 @@ export class Stream {
     }
   }
 
-  /** Read WebSockets, one after another, until one ends for another reason than silence. */
-  async #readSockets() {
+  /**
+   * Read WebSockets, one after another, until one ends for another reason than silence. `waited` is whether a stream has
+   * just waited in vain: otherwise a WebSocket without an answer says nothing about other tabs.
+   */
+  async #readSockets(waited) {
     await this.#register('websocket');
     try {
       while (await this.#readSocket());
     } catch (failure) {
       this.#crowded = this.#liveMs < Infinity;
+      if (!waited) failure.advice = '';
       throw failure;
     }
   }
