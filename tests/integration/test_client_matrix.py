@@ -31,10 +31,11 @@ from aiohttp import web
 from playwright.async_api import Browser, Route, async_playwright
 
 from experiments.run.chain import Endpoints, settings_of
-from pipeline import lifecycle
+from pipeline import lifecycle, problems
 from pipeline.addresses import SubscriberId
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
+from pipeline.tickets import Fault, TicketRefusal
 from pipeline.tokens import COOKIE
 from tests.harness.builders import reaction
 from tests.harness.bus import append
@@ -105,6 +106,7 @@ def programs() -> list[Program]:
 
 
 PROGRAMS = programs()
+OUTSIDE_A_BROWSER = [program for program in PROGRAMS if not program.in_a_browser]
 
 
 def test_the_table_has_every_program() -> None:
@@ -121,6 +123,42 @@ def test_a_program_has_valid_syntax(program: Program, tmp_path: Path) -> None:
     check = {"python": ["-m", "py_compile"], "js": ["--check"], "bash": ["-n"]}[program.language]
     done = subprocess.run([interpreter, *check, file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("fault", ["expired", "used"])
+@pytest.mark.parametrize("program", OUTSIDE_A_BROWSER, ids=[program.name for program in OUTSIDE_A_BROWSER])
+def test_a_program_comes_back_after_an_old_ticket(program: Program, fault: Fault, tmp_path: Path) -> None:
+    """A program asks the registry again if its ticket is refused as too old or used, and stops at the next refusal."""
+    if missing := program.missing():
+        pytest.skip(missing)
+    row = ProcessRow(program.name, False, tmp_path)
+    refusals = [TicketRefusal(fault, "old"), TicketRefusal("client", "another's")]
+    asyncio.run(run_against(refusals, row, program))
+    assert refusals == []
+    assert not_refused(row, 403) == ""
+
+
+async def run_against(refusals: list[TicketRefusal], row: ProcessRow, program: Program) -> None:
+    """Run a program until it stops, with a registry whose redirects end at these refusals, one after the other."""
+
+    async def register(request: web.Request) -> web.Response:
+        scheme = "ws" if "websocket" in await request.text() else "http"
+        url = f"{scheme}://{request.host}/stream"
+        client = {"client_id": "c", "token": "t", "stream_url": url, "last_event_id": "earliest"}
+        return web.Response(status=201, text=json.dumps(client, separators=(",", ":")), content_type="application/json")
+
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "/direct?ticket=x"})
+
+    async def refuse(request: web.Request) -> web.Response:
+        refusal = refusals.pop(0)
+        return web.Response(status=refusal.status, body=refusal.body(), content_type=problems.CONTENT_TYPE)
+
+    app = web.Application()
+    app.add_routes([web.post("/clients", register), web.get("/stream", redirect), web.get("/direct", refuse)])
+    async with served(app) as registry, in_a_process(row, program, registry):
+        assert row.process is not None
+        await asyncio.wait_for(row.process.wait(), DEADLINE_S)
 
 
 # A program that runs.
@@ -284,6 +322,13 @@ async def serving(registrar: Registrar) -> AsyncIterator[str]:
     """Serve a registrar; yield its address."""
     app = web.Application()
     app.router.add_post("/{row}/clients", registrar.serve)
+    async with served(app) as address:
+        yield address
+
+
+@asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application; yield its address."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, 0)
@@ -584,8 +629,8 @@ async def scenario(endpoints: Endpoints, folder: Path, matrix: Matrix) -> None:
 
         await matrix.settle(FOREIGN, [row for row in rows if row.foreign], lambda row: not_refused(row, 403))
         await asyncio.gather(*(registrar.delete(row) for row in watching if row.client))
-        # An EventSource that resumes gets 204 instead of 404.
-        await matrix.settle(DELETED, watching, lambda row: not_refused(row, 404, 204))
+        # A WebSocket is closed with 1000, and an EventSource that resumes gets 204 instead of 404.
+        await matrix.settle(DELETED, watching, lambda row: not_refused(row, 404, 204, 1000))
 
 
 @pytest.mark.integration
