@@ -54,7 +54,7 @@ experiment: jars ## Run the first experiment and print its report's path last
 
 .PHONY: lab
 lab: jars ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	@$(BIN)/python -m experiments lab
 
 .PHONY: up
 up: jars ## Start the whole chain; Ctrl-C stops it

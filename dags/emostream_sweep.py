@@ -64,7 +64,7 @@ with DAG(
             type=["null", "string"],
             pattern=steps.CAMPAIGN,
             title="Campaign",
-            description="The folder in reports/ to write to; empty: the design's name. An existing campaign is "
+            description="The folder in the reports to write to; empty: the design's name. An existing campaign is "
             "resumed where it stopped.",
         ),
     },

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import io
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import environment as instrument
 from experiments import files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
-from experiments.run import notebook
-from pipeline import logs
+from experiments.run import lab, notebook
+from pipeline import environment, logs
 from pipeline.errors import EmoStreamError, SettingError
+from pipeline.jars import default_cache_dir
 
 SUITES = ("chain", "ingest", "load", "analysis", "delivery")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; errors are one line and exit status 1."""
-    options = _line().parse_args(argv)
+    line = _line()
+    options, others = line.parse_known_args(argv)
+    if others and options.command != "lab":
+        line.error(f"unrecognized arguments: {' '.join(others)}")
+    options.others = others
+    _print_any_character()
+    if ignored := os.environ.pop(environment.IGNORED, ""):
+        print(
+            f"experiments {options.command}: ignored environment variables that are set for other programs: {ignored}",
+            file=sys.stderr,
+        )
     try:
+        _find_home()
+        if "reports" in options:
+            _check_writable("--reports", options.reports.resolve())
         sys.exit(COMMANDS[options.command](options))
     except EmoStreamError as error:
         sys.exit(f"experiments {options.command}: {error}")
@@ -37,6 +56,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"experiments {options.command}: {files.unwritten(error.filename or 'a file', error)}")
     except KeyboardInterrupt:
         sys.exit(f"experiments {options.command}: interrupted; what was recorded so far is kept")
+
+
+def _find_home() -> None:
+    """Give a user without a home a temporary one, which libraries ask for.
+
+    Raises SettingError if the jars would be in that home, and so be lost.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        default_cache_dir(os.environ)
+        home = tempfile.TemporaryDirectory(prefix="emostream-home-")
+        atexit.register(home.cleanup)
+        os.environ["HOME"] = home.name
+
+
+def _print_any_character() -> None:
+    """Print a character that the terminal's encoding lacks as its escape: it must not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _line() -> argparse.ArgumentParser:
@@ -112,6 +152,12 @@ def _line() -> argparse.ArgumentParser:
         "--home", type=Path, default=airflow_standalone.HOME,
         help="directory for Airflow's state and logs; default: %(default)s",
     )  # fmt: skip
+    commands.add_parser(
+        "lab",
+        help="open the notebooks in JupyterLab",
+        description="Open the notebooks in JupyterLab, with this environment's interpreter as their kernel. Options of "
+        "JupyterLab may follow, such as --no-browser.",
+    )
     docs = commands.add_parser(
         "docs",
         help="write the generated parts of the Markdown documents",
@@ -120,7 +166,7 @@ def _line() -> argparse.ArgumentParser:
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
     docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
-    for command in (run, sweep, compare, bench):
+    for command in (run, sweep, compare, bench, airflow):
         command.add_argument(
             "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
         )
@@ -134,11 +180,18 @@ def _run(options: argparse.Namespace) -> int:
         names = [name for name, _ in options.parameters]
         twice = next(name for name in names if names.count(name) > 1)
         raise SettingError(f"parameter {twice} is given {names.count(twice)} times: keep one `-p {twice}`")
-    # A run that cannot be measured leaves no directory.
-    notebook.prepared(options.notebook, given)
-    run_dir = notebook.new_run(options.reports.resolve() / options.campaign)
-    print(notebook.execute(options.notebook, given, run_dir))
+    print(notebook.carry_out(options.notebook, given, options.reports.resolve() / options.campaign))
     return 0
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    """Raise SettingError if nothing can be written to `folder`, which may be missing; nothing is made for it."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        raise SettingError(
+            f"{option} is {str(folder)!r}, and {existing} cannot be written: give a folder that you can write with "
+            f"{option}"
+        )
 
 
 def _check_campaign(name: str) -> None:
@@ -175,8 +228,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
+    from experiments.run import machine_lock
 
-    suites.run(options.suite, options.reports.resolve() / "bench")
+    with machine_lock.alone(f"The benchmark {options.suite}"):
+        suites.run(options.suite, options.reports.resolve() / "bench")
     return 0
 
 
@@ -186,8 +241,14 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _airflow(options: argparse.Namespace) -> int:
-    airflow_standalone.main(options.home.resolve(), options.port)
+    home, reports = options.home.resolve(), options.reports.resolve()
+    _check_writable("--home", home)
+    airflow_standalone.main(home, options.port, reports)
     return 0
+
+
+def _lab(options: argparse.Namespace) -> int:
+    lab.main(options.others)
 
 
 def _docs(options: argparse.Namespace) -> int:
@@ -207,10 +268,12 @@ COMMANDS = {
     "bench": _bench,
     "trace": _trace,
     "airflow": _airflow,
+    "lab": _lab,
     "docs": _docs,
 }
 
 if __name__ == "__main__":
+    environment.restart_without_others(instrument.own)
     # Without this, warnings of the bus would be printed among the results.
     logs.configure("experiments", "warning")
     main()

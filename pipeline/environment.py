@@ -13,7 +13,7 @@ import os
 import re
 import string
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 IGNORED = "EMOSTREAM_IGNORED"
@@ -69,7 +69,7 @@ def is_spark_distribution(folder: Path) -> bool:
     return (folder / "pyspark").is_dir() and not any(folder.glob("pyspark-*.dist-info"))
 
 
-def restart_without_others() -> None:
+def restart_without_others(own: Callable[[Mapping[str, str]], dict[str, str]] = own) -> None:
     """Restart this process in its `own` environment, if that differs: many variables are read before any code runs.
 
     So is the locale: one without UTF-8 is replaced as well.

@@ -209,7 +209,7 @@ def _fill(jar_set: JarSet, folder: Path, resolve: Resolve) -> None:
 @contextmanager
 def _lock(cache: Path) -> Iterator[None]:
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("w") as handle:
+    with (cache / ".lock").open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from experiments import environment
 from pipeline.broker.embedded import EmbeddedKafka
 from tests.harness import groups
 
@@ -23,6 +24,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     folder: Path = tmp_path_factory.mktemp("kafka")
     with EmbeddedKafka(folder) as kafka:
         yield kafka
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests and what they start run as on a machine where nothing is set for other programs, and no proxy."""
+    own = environment.without_proxies(environment.own(os.environ))
+    for name in set(os.environ) - set(own):
+        del os.environ[name]
 
 
 # Tests side by side.

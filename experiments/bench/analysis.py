@@ -50,6 +50,7 @@ def _half(half: str, scratch: str, *options: str) -> str:
         [sys.executable, "-m", "experiments.bench.analysis", half, scratch, *options],
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode != 0:

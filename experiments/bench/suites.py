@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import pandas as pd
 import uvloop
 
+from experiments import files
 from experiments.analysis.latency import rank_quantile
 from experiments.analysis.verdict import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
@@ -32,8 +31,9 @@ from experiments.load.sender_processes import postponed, processes_for
 from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.run import manifest
+from experiments.run.chain import clean_environment
 from experiments.run.measure import measure
-from pipeline import lifecycle
+from pipeline import direct_http, lifecycle
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
@@ -66,7 +66,7 @@ def run(suite: str, out: Path) -> None:
     figures["machine"] = {name: about[name] for name in ("cpu", "cores", "kernel", "commit")}
     text = json.dumps(figures, indent=1)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{suite}.json").write_text(text + "\n")
+    files.write_text(out / f"{suite}.json", text + "\n")
     print(text)
 
 
@@ -105,7 +105,7 @@ def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
             log_level="warning",
         )
         server = subprocess.Popen(
-            [sys.executable, "-m", "experiments.bench.ingest_server"], env={**os.environ, **to_env(settings)}
+            [sys.executable, "-m", "experiments.bench.ingest_server"], env={**clean_environment(), **to_env(settings)}
         )
         try:
             _await_health(settings, server)
@@ -166,7 +166,7 @@ def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
     paths = scratch / "plan.parquet", scratch / "sent.parquet"
     plan.to_parquet(paths[0], index=False)
     stub = [sys.executable, "-m", "experiments.bench.stub_server"]
-    with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
@@ -220,9 +220,9 @@ def _await_health(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     deadline_s = time.monotonic() + SERVER_START_S
     while server.poll() is None and time.monotonic() < deadline_s:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with direct_http.get(url, timeout_s=2):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.1)
     raise EmoStreamError(f"ingest did not answer at {url} within {SERVER_START_S:g} s: see its log above")
 

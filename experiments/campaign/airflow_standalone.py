@@ -6,13 +6,13 @@ leaves them running. Here a run under way is interrupted, and stops its chain, b
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import Any
 
 import psutil
 
+from experiments import environment as instrument
 from experiments.campaign import steps
-from experiments.repository import ROOT
-from pipeline import lifecycle
+from experiments.repository import REPORTS, ROOT
+from pipeline import direct_http, jars, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 
 HOST = "127.0.0.1"
@@ -35,16 +36,22 @@ DAGS = ("emostream_sweep", "emostream_nightly")
 API = "api-server"
 OTHERS = ("scheduler", "dag-processor", "triggerer")
 START_TIMEOUT_S = 180.0
+CONFIGURATION = "emostream.cfg"
 # A chain stops, ingest flushing first, and the notebook is saved.
 RUN_END_S = 90.0
 END_S = 20.0
 POLL_S = 0.2
 
 
-def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str]:
-    """Return `base` with the settings of an Airflow that serves this machine only, with its state in `home`."""
+def environment(home: Path, port: int, base: Mapping[str, str], reports: Path = REPORTS) -> dict[str, str]:
+    """Return `base` with the settings of an Airflow that serves this machine only, with its state in `home`.
+
+    No other setting of Airflow applies, so that it never uses another one's database, folder or connections: variables
+    that begin with AIRFLOW are left out, and a configuration file that may be in `home` already is not read.
+    """
     settings = {
         "AIRFLOW_HOME": str(home),
+        "AIRFLOW_CONFIG": str(home / CONFIGURATION),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # Its default of 30 s is too short while a measurement uses the machine.
@@ -64,17 +71,29 @@ def environment(home: Path, port: int, base: Mapping[str, str]) -> dict[str, str
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        steps.REPORTS_VARIABLE: str(reports),
         # The notebook's kernel starts in ROOT and imports the packages there.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), base.get("PYTHONPATH", "")])),
     }
-    return {**base, **settings}
+    # Its tasks ask its API, and nothing else.
+    own = instrument.without_proxies(instrument.own(base))
+    return {**_identity(home), **own, **settings}
+
+
+def _identity(home: Path) -> dict[str, str]:
+    """Return a home and a user's name, which Airflow needs: a container's user may have neither."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user-{os.getuid()}"
+    return {"HOME": str(home), "USER": user}
 
 
 class Standalone:
     """Airflow's components, each in its own session: a Ctrl-C at the terminal reaches only this process."""
 
-    def __init__(self, home: Path, port: int) -> None:
-        self._env = environment(home, port, os.environ)
+    def __init__(self, home: Path, port: int, reports: Path) -> None:
+        self._env = environment(home, port, os.environ, reports)
         self._url = f"http://{HOST}:{port}"
         self._logs = home / "logs"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -108,6 +127,8 @@ class Standalone:
             cwd=ROOT,
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             # A Ctrl-C waits some seconds: a half-migrated database would be worse.
             start_new_session=True,
@@ -193,7 +214,7 @@ def unready(url: str) -> list[str]:
 
 
 def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=5.0) as answer:
+    with direct_http.get(url, timeout_s=5.0) as answer:
         body: dict[str, Any] = json.load(answer)
         return body
 
@@ -227,11 +248,14 @@ def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]
     return found
 
 
-def main(home: Path, port: int) -> None:
+def main(home: Path, port: int, reports: Path) -> None:
     """Run Airflow until SIGTERM or Ctrl-C. Raises SettingError for a `port` outside 1 to 65535, PortInUseError."""
     if not 1 <= port <= 65_535:
         raise SettingError(f"--port is {port}: give 1 to 65535")
     stop = lifecycle.stop_event()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     lifecycle.claim_port(HOST, port, "--port")
-    Standalone(home, port).run(stop)
+    # Through a proxy, if there is one: the runs have none.
+    jars.kafka_classpath()
+    jars.spark_connector_jars()
+    Standalone(home, port, reports).run(stop)

@@ -5,14 +5,15 @@ The heavy imports are inside the steps: a scheduler reads this module often, for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import run_files, text_files
-from experiments.repository import DESIGNS, REPORTS
+from experiments import repository, run_files, text_files
+from experiments.repository import DESIGNS
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.shell import command
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # The pool of one slot that keeps runs apart.
 POOL = "emostream"
+REPORTS_VARIABLE = "EMOSTREAM_REPORTS"
+"""Names, in Airflow's processes, the directory of the reports."""
+REPORTS = Path(os.environ.get(REPORTS_VARIABLE, repository.REPORTS))
 _LEVELS = re.compile(r"^levels\s*:", re.MULTILINE)
 # A campaign's name is a folder's, and leads nowhere else; an empty one stands for the design's.
 CAMPAIGN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,80})?$"
@@ -83,12 +87,14 @@ def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
 def carried_out(design: str, campaign: str, index: int) -> Iterator[Path]:
     """Yield the new directory of run `index`, for the notebook's execution; then record its result in the campaign.
 
-    The machine is locked meanwhile. A run with a verdict is finished even if an error came after it; one without is
-    abandoned, and the error is raised again. Raises EmoStreamError if the run is not due.
+    Papermill executes notebooks with this interpreter from then on, whatever kernels the user has. The machine is
+    locked meanwhile. A run with a verdict is finished even if an error came after it; one without is abandoned, and the
+    error is raised again. Raises EmoStreamError if the run is not due.
     """
     from experiments.campaign import design_file
     from experiments.run import notebook
 
+    notebook.papermill_with_own_kernel()
     with _opened(design, campaign) as opened:
         run = next((run for run in opened.pending() if run.index == index), None)
         if run is None:

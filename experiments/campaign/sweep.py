@@ -117,7 +117,7 @@ def execute(design: Design, run: Planned, run_dir: Path) -> Path:
     given = {name: str(value) for name, value in run.parameters.items()}
     path = run_dir / "run.log"
     try:
-        with path.open("w") as log:
+        with path.open("w", encoding="utf-8") as log:
             return notebook.execute(design_file.notebook_path(design), given, run_dir, log)
     except OSError as error:
         raise files.unwritten(error.filename or path, error) from error

@@ -8,7 +8,7 @@ from html import escape
 from experiments.explore import swarm
 from experiments.explore.seen_windows import Seen, quantile_s
 from experiments.explore.state import KEPT, State
-from experiments.report.svg import BLUE, DARK, GREY, LIGHT, MUTED, ORANGE, canvas, inline, render
+from experiments.report.svg import BLUE, DARK, GREY, LIGHT, MUTED, ORANGE, canvas, defaults, inline, render
 
 BARS = 8
 # A notebook's theme may differ from the system's.
@@ -58,6 +58,7 @@ def picture(state: State) -> str:
     return f'{_STYLE}<div class="emostream">{"".join(parts)}</div>'
 
 
+@defaults()
 def chart(state: State) -> str:
     """Draw the median and the slowest reaction of each kept window, each with its floor."""
     figure, (axes,) = canvas(2.5)

@@ -6,14 +6,17 @@ send, and is not comparable with the open loop's.
 
 from __future__ import annotations
 
+import os
+import site
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from experiments import environment
 from experiments.parameters import Parameters
 from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
@@ -33,11 +36,15 @@ def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[
     a whole number of triggers. `step(what, seconds of load done)` reports the progress. Raises EmoStreamError naming
     Locust's log if it fails.
     """
+    # Locust runs in it.
+    out_dir = out_dir.resolve()
     offset_s = float(np.random.default_rng(parameters.seed).uniform(0, parameters.trigger_s))
     log_path = out_dir / "locust.log"
     with log_path.open("wb") as log:
         locust = subprocess.Popen(
             command(parameters, ingest_url, out_dir, SPAWN_S + offset_s),
+            env=locust_environment(environment.own(os.environ), out_dir),
+            cwd=out_dir,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -66,6 +73,16 @@ def _follow(locust: subprocess.Popen[bytes], parameters: Parameters, step: Calla
         if done_s > parameters.load_s + OVERTIME_S:
             raise EmoStreamError(f"Locust did not end within {OVERTIME_S:g} s after the end of the load")
         time.sleep(0.5)
+
+
+def locust_environment(env: Mapping[str, str], out_dir: Path) -> dict[str, str]:
+    """Return `env` with `out_dir` as the home.
+
+    Besides its command line Locust reads `.locust.conf` in the home, and `locust.conf` and `pyproject.toml` in the
+    working directory; a run's directory has none of them.
+    """
+    # The packages of a user are below the home as well.
+    return {**env, "HOME": str(out_dir), "PYTHONUSERBASE": site.getuserbase()}
 
 
 def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_s: float) -> list[str]:

@@ -25,7 +25,7 @@ import pandas as pd
 import uvloop
 from numpy.typing import NDArray
 
-from experiments import files
+from experiments import environment, files
 from experiments.load.sender import CONNECTIONS_MAX, send
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
@@ -124,10 +124,10 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
-    environment = {**os.environ, lifecycle.STOP_WITH_PARENT: "1"}
+    env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
     for part, path in enumerate(parts_sent):
         command = [sys.executable, "-m", "experiments.load", str(plan), str(path), url, "--part", f"{part}/{parts}"]
-        workers.append(subprocess.Popen(command, env=environment))
+        workers.append(subprocess.Popen(command, env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
     statuses = [worker.wait() for worker in workers]

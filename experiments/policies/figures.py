@@ -18,6 +18,7 @@ from experiments.report.svg import (
     PAPER,
     PURPLE,
     canvas,
+    defaults,
     label_log,
     nothing,
     render,
@@ -29,6 +30,7 @@ _LOOKS = {"ceil": (BLUE, "o"), "floor": (ORANGE, "s"), "carry": (GREEN, "D"), "s
 _LEAST = 0.01
 
 
+@defaults()
 def error_figure(sweep: pd.DataFrame) -> Drawing:
     """Draw errors.sweep: error in single windows and in total against density, with the allowed bounds."""
     if not (sweep["counted"] > 0).any():
@@ -64,6 +66,7 @@ def error_figure(sweep: pd.DataFrame) -> Drawing:
     return render(figure, "policies", "Error of each representative policy from sparse to dense traffic"), sweep
 
 
+@defaults()
 def course_figure(course: pd.DataFrame, trigger_s: float) -> Drawing:
     """Draw errors.course: the size of the swarm so far against that of the crowd so far."""
     if course.empty:

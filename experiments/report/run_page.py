@@ -51,6 +51,7 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
     return path
 
 
+@svg.defaults()
 def draw(analysis: Analysis) -> dict[str, figures.Drawing]:
     """Return the figures of a run by name: (SVG text, data behind it)."""
     waits = analysis.conditions.waits

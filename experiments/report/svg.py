@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -67,7 +68,7 @@ def canvas(
     height_in: float, rows: int = 1, ratios: Sequence[float] = (1.0,), *, share_x: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure 7.2 inches wide and its axes, one above the other with heights in `ratios`."""
-    with mpl.rc_context(_RC):
+    with defaults(_RC):
         figure = Figure(figsize=(7.2, height_in), layout="constrained")
         grid = figure.subplots(rows, 1, squeeze=False, sharex=share_x, height_ratios=list(ratios))
         return figure, list(grid[:, 0])
@@ -80,7 +81,7 @@ def render(figure: Figure, name: str, alt: str) -> str:
     """
     buffer = io.StringIO()
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({**_RC, "svg.hashsalt": name}):
+    with defaults({**_RC, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -93,6 +94,15 @@ def render(figure: Figure, name: str, alt: str) -> str:
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(r"<svg ([^>]*)>", rf'<svg role="img" aria-label="{label}" \1>{_STYLE}', text, count=1)
+
+
+@contextmanager
+def defaults(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """Draw with matplotlib's own defaults and `settings`, whatever the user's matplotlibrc says; also a decorator."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings or {})
+        yield
 
 
 def nothing(name: str, why: str) -> str:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from experiments import environment
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.settings import Settings, build, to_env
 from pipeline.shell import command, path_word
@@ -53,7 +54,9 @@ def attached(ready_file: Path) -> Endpoints:
     """
     try:
         endpoints = msgspec.json.decode(ready_file.read_bytes(), type=Endpoints)
-        os.kill(endpoints.pid, 0)
+        # Another user's process may not be signalled, and runs.
+        with suppress(PermissionError):
+            os.kill(endpoints.pid, 0)
     except (OSError, msgspec.DecodeError) as error:
         raise SettingError(
             f"attach is {str(ready_file)!r}, which names no running chain ({error}): start one with "
@@ -75,7 +78,7 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "up", "--ready-file", str(ready_file)],
-            env={**environment(), **to_env(settings)},
+            env={**clean_environment(), **to_env(settings)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -100,7 +103,7 @@ def ended(process: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 def last_line(log_path: Path) -> str:
     """Return the last line of a process's log."""
-    lines = log_path.read_text(errors="replace").strip().splitlines()
+    lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "its log is empty"
 
 
@@ -109,11 +112,10 @@ def settings_of(endpoints: Endpoints) -> Settings:
     return build({"bootstrap_servers": endpoints.bootstrap_servers, "topic_prefix": endpoints.topic_prefix})
 
 
-def environment() -> dict[str, str]:
-    """Return this process's environment without the chain's settings: only a run's parameters decide."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("EMOSTREAM_")} | {
-        key: os.environ[key] for key in ("EMOSTREAM_CACHE_DIR",) if key in os.environ
-    }
+def clean_environment() -> dict[str, str]:
+    """Return the instrument's environment without the chain's settings: only a run's parameters decide."""
+    own = environment.own(os.environ)
+    return {name: own[name] for name in own if not name.startswith("EMOSTREAM_") or name == "EMOSTREAM_CACHE_DIR"}
 
 
 def _await_ready(process: subprocess.Popen[bytes], ready_file: Path, log_path: Path) -> Endpoints:
@@ -124,4 +126,4 @@ def _await_ready(process: subprocess.Popen[bytes], ready_file: Path, log_path: P
         if time.monotonic() > deadline_s:
             raise EmoStreamError(f"the chain was not ready within {START_TIMEOUT_S:g} s: see {log_path}")
         time.sleep(POLL_S)
-    return msgspec.convert(json.loads(ready_file.read_text()), Endpoints)
+    return msgspec.convert(json.loads(ready_file.read_text(encoding="utf-8")), Endpoints)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from experiments import files
+from experiments import environment, files
 from experiments.load import closed_loop
 from experiments.load.plan import plan_of
 from experiments.load.sender_processes import postponed
@@ -98,6 +98,8 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
+        env=environment.own(os.environ),
     )
 
 
@@ -110,7 +112,7 @@ def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: S
     sender = subprocess.Popen(
         [sys.executable, "-m", "experiments.load", *paths, endpoints.ingest],
         # A load that outlives its run would disturb the next one.
-        env={**os.environ, lifecycle.STOP_WITH_PARENT: "1"},
+        env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
     )
     due = plan["t_intended_ns"]
     first_ns, last_ns = int(due.iloc[0]), int(due.iloc[-1])

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.repository import ROOT
 from pipeline.jars import KAFKA_VERSION
 from pipeline.java import find_java
 
@@ -84,9 +85,14 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return git's answer, or None outside a checkout."""
+    """Return git's answer about this project's checkout, or None if it is not one. Nothing is written there."""
+    command = ["git", "--no-optional-locks", *arguments]
+    # GIT_DIR and the like name other repositories.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, encoding="utf-8", timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

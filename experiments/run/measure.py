@@ -17,7 +17,8 @@ from experiments.load.plan import replayed_from_ms
 from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
-from experiments.run import chain, machine_lock, manifest, read_back, usage
+from experiments.repository import REPORTS
+from experiments.run import chain, machine_lock, manifest, notebook, read_back, usage
 from experiments.run.drive import drive
 from experiments.run.rehearsal import rehearse
 from pipeline.bus.kafka import KafkaBus
@@ -38,26 +39,28 @@ class Result:
     ready_s: float
 
 
-def measure(parameters: Parameters, run_dir: Path) -> Result:
-    """Carry out one run and write everything about it into `run_dir`.
+def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
+    """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
 
-    Raises EmoStreamError when the chain, the load or the receivers fail; everything recorded until then stays in
-    `run_dir`.
+    Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
+    the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
     """
     # Refused before a chain starts, not after it. Without a root, a recording is sought from the current directory.
     rehearse(parameters, Path())
-    run_dir.mkdir(parents=True, exist_ok=True)
-    about = manifest.manifest(asdict(parameters)) | {
-        "run": run_dir.name,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "regenerate": parameters.command(),
-        **replayed_from_ms(parameters),
-        "generator_scheduling": sender_processes.scheduling(),
-    }
     with ExitStack() as whole:
         stack = whole.enter_context(ExitStack())
-        stack.enter_context(machine_lock.alone(f"The run {run_dir}"))
+        stack.enter_context(machine_lock.alone(f"The run {run_dir}" if run_dir else "A run in a notebook"))
         running = chain.attached(Path(parameters.attach)) if parameters.attach else None
+        run_dir = run_dir or notebook.new_run(REPORTS / "single")
+        with files.writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+        about = manifest.manifest(asdict(parameters)) | {
+            "run": run_dir.name,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "regenerate": parameters.command(),
+            **replayed_from_ms(parameters),
+            "generator_scheduling": sender_processes.scheduling(),
+        }
         if running is not None:
             # A chain that was up keeps its own settings, whatever the parameters are.
             parameters = replace(parameters, **running.settings)

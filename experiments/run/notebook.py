@@ -11,9 +11,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
-
-from jupyter_client.manager import AsyncKernelManager
 
 from experiments import files, parameters, progress, text_files
 from pipeline import errors
@@ -28,10 +27,26 @@ _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.AS
 SHOWN_MAX = 80
 
 
-class LocalKernel(AsyncKernelManager):
-    """A kernel reached by Unix sockets: one on TCP prints a warning about eavesdropping into every notebook."""
+def papermill_with_own_kernel() -> ModuleType:
+    """Return papermill, which from then on executes all notebooks of this process with this interpreter.
 
-    transport = "ipc"
+    It is not imported at the top: that takes seconds, and the kernels import this module too.
+    """
+    # Its store for Azure makes a folder in the user's home, or in the working directory of a user without a home.
+    sys.modules.setdefault("azure.datalake.store", None)  # type: ignore[arg-type]
+    import papermill
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    from experiments.run.kernel import LocalKernel
+
+    class OwnKernelEngine(NBClientEngine):  # type: ignore[misc]
+        @classmethod
+        def execute_managed_notebook(cls, *given: Any, **named: Any) -> Any:
+            return super().execute_managed_notebook(*given, **{**named, "kernel_manager_class": LocalKernel})
+
+    # The one that is used if none is named, as by Airflow's operator.
+    papermill_engines.register(None, OwnKernelEngine)
+    return papermill  # type: ignore[no-any-return]
 
 
 def new_run(campaign_dir: Path) -> Path:
@@ -164,6 +179,21 @@ def _short(text: str) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
+def carry_out(notebook: Path, given: Mapping[str, str], campaign_dir: Path) -> Path:
+    """Execute `notebook` in a new run directory below `campaign_dir`; return the path of the report it wrote.
+
+    Before anything is written or started, raises SettingError for parameters that cannot work, and EmoStreamError that
+    names the other measurement on this machine. Then raises as `execute` does.
+    """
+    # Not at the top, as papermill.
+    from experiments.run import chain, machine_lock
+
+    if attach := prepared(notebook, given).get("attach"):
+        chain.attached(_working_directory(notebook) / str(attach))
+    with machine_lock.alone(f"A run of {notebook.name} into {campaign_dir}"):
+        return execute(notebook, given, new_run(campaign_dir))
+
+
 def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: TextIO | None = None) -> Path:
     """Execute `notebook` with the parameters `given`; return the path of the report it wrote.
 
@@ -171,7 +201,7 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
     `executed.ipynb` even when a cell fails. Raises EmoStreamError with the failed cell's error, or naming the file that
     could not be written.
     """
-    import papermill
+    papermill = papermill_with_own_kernel()
     from papermill.exceptions import PapermillExecutionError
 
     values = prepared(notebook, given)
@@ -188,7 +218,6 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
                 progress_bar=False,
                 stderr_file=shown,
                 kernel_name="python3",
-                kernel_manager_class=LocalKernel,
             )
     except PapermillExecutionError as error:
         # The class of an error that is raised on purpose says nothing to a reader; its message says all.
@@ -204,6 +233,6 @@ def execute(notebook: Path, given: Mapping[str, str], run_dir: Path, stderr: Tex
 def note_source(notebook: Path, run_dir: Path) -> None:
     """Add the hash of the `notebook` that carried out a run to its manifest."""
     record = run_dir / "manifest.json"
-    about = json.loads(record.read_text())
+    about = json.loads(record.read_text(encoding="utf-8"))
     about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
     files.write_text(record, json.dumps(about, indent=1) + "\n")

@@ -42,7 +42,7 @@ class OutOfMemory:
 def _kills() -> int:
     """Return how many processes the kernel has killed; 0 on a system that does not count them."""
     try:
-        lines = VMSTAT.read_text().splitlines()
+        lines = VMSTAT.read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -24,7 +24,7 @@ class LockFile:
 
     def __enter__(self) -> Self:
         # Opened without truncating: another supervisor's line must stay.
-        self._handle: IO[str] = (self._run_dir / FILE).open("a+")
+        self._handle: IO[str] = (self._run_dir / FILE).open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -51,7 +51,7 @@ def find(run_dir: Path) -> dict[str, Any]:
     """
     start = f"`{command('pipeline', 'up', '--run-dir', path_word(run_dir))}` starts one"
     try:
-        handle = (run_dir / FILE).open()
+        handle = (run_dir / FILE).open(encoding="utf-8")
     except OSError as error:
         raise SettingError(f"run_dir {run_dir} has no running chain ({error.strerror}): {start}") from error
     with handle:

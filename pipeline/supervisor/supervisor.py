@@ -307,5 +307,5 @@ def _endpoints(
 
 def _write_atomically(path: Path, text: str) -> None:
     scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text + "\n")
+    scratch.write_text(text + "\n", encoding="utf-8")
     scratch.replace(path)

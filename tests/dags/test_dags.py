@@ -6,7 +6,6 @@ Airflow runs in a separate process, because of its configuration and warnings, a
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,10 +17,12 @@ import pytest
 
 from experiments.campaign import airflow_standalone, steps
 from experiments.repository import DESIGNS
+from tests.harness import airflow
 
 DAGS = Path(__file__).parents[2] / "dags"
 READ = """
 import json, pathlib, sys
+from airflow.configuration import conf
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import timezone
 from airflow.serialization.serialized_objects import DagSerialization
@@ -33,7 +34,16 @@ bag = DagBag(sys.argv[1], bundle_path=None)
 night = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags["emostream_nightly"]))
 bounds = TimeRestriction(night.start_date, night.end_date, night.catchup)
 first = night.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=bounds).run_after
+options = {
+    "database": ["sql_alchemy_conn"],
+    "core": ["executor", "dags_folder", "auth_manager"],
+    "api": ["base_url", "port"],
+    "logging": ["remote_logging", "base_log_folder", "logging_config_class"],
+    "scheduler": ["num_runs"],
+    "secrets": ["backend"],
+}
 print(json.dumps({
+    "settings": {f"{name}.{key}": conf.get(name, key) for name, keys in options.items() for key in keys},
     "first_night_in_s": (first - timezone.utcnow()).total_seconds(),
     "errors": bag.import_errors,
     "warnings": bag.captured_warnings,
@@ -54,15 +64,16 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (designs / "broken.yaml").write_text("name: [broken\n")
     done = subprocess.run(
         [sys.executable, "-c", READ, str(DAGS), str(designs)],
-        env=airflow_standalone.environment(home, 0, os.environ),
+        env=airflow.environment(home),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return printed
+    return {**printed, "home": str(home)}
 
 
 def task(read: dict[str, Any], dag: str, name: str) -> dict[str, Any]:
@@ -81,6 +92,24 @@ def test_dags_import_without_errors_or_warnings(read: dict[str, Any]) -> None:
     assert read["errors"] == {}
     assert read["warnings"] == {}
     assert sorted(read["dags"]) == sorted(airflow_standalone.DAGS)
+
+
+def test_no_setting_of_another_airflow_applies(read: dict[str, Any]) -> None:
+    """Its database, folders, executor and address are its own, whatever the environment and a file in its home say."""
+    home, settings = read["home"], read["settings"]
+    assert settings == {
+        "database.sql_alchemy_conn": f"sqlite:///{home}/airflow.db",
+        "core.executor": "LocalExecutor",
+        "core.dags_folder": str(DAGS),
+        "core.auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "api.base_url": "http://127.0.0.1:0",
+        "api.port": "0",
+        "logging.remote_logging": "False",
+        "logging.base_log_folder": f"{home}/logs",
+        "logging.logging_config_class": "",
+        "scheduler.num_runs": "-1",
+        "secrets.backend": "",
+    }
 
 
 def test_import_loads_no_heavy_packages(read: dict[str, Any]) -> None:

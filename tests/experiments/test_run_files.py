@@ -16,6 +16,7 @@ from experiments import run_files
 from experiments.campaign import campaign_file, reanalyse, steps
 from experiments.campaign import sweep as sweeping
 from experiments.campaign.report import capacity, page
+from experiments.run import machine_lock
 from experiments.synthetic.campaign import write_synthetic
 from pipeline.errors import EmoStreamError
 
@@ -121,7 +122,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reports(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `whole` to damage; the steps of a scheduler use it as well."""
     copy = shutil.copytree(whole, tmp_path / "reports")
-    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(machine_lock, "FOLDER", tmp_path)
     monkeypatch.setattr(steps, "DESIGNS", copy)
     monkeypatch.setattr(steps, "REPORTS", copy)
     monkeypatch.setattr(sweeping, "execute", lambda *_: pytest.fail("every run is finished: none must be carried out"))

@@ -41,18 +41,47 @@ dag = bag.dags["emostream_sweep"]
 """
 
 
+def another_airflow(place: Path) -> dict[str, str]:
+    """Return variables of another Airflow, whose database would be `place`/another.db; its files are in `place`."""
+    database = f"sqlite:///{place}/another.db"
+    for name in ("airflow.cfg", "another.cfg"):
+        (place / name).write_text(f"[database]\nsql_alchemy_conn = {database}\n", encoding="utf-8")
+    return {
+        "AIRFLOW_HOME": str(place / "another"),
+        "AIRFLOW_CONFIG": str(place / "another.cfg"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": f"echo {database}",
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": database,
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(place),
+        "AIRFLOW__CORE__AUTH_MANAGER": "another.Manager",
+        "AIRFLOW__CORE__FERNET_KEY": "another",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+        "AIRFLOW__API__BASE_URL": "https://airflow.example.invalid",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": "[]",
+        "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+        "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "another.LOGGING",
+        "AIRFLOW__SCHEDULER__NUM_RUNS": "1",
+        "AIRFLOW__SECRETS__BACKEND": "another.Backend",
+        "AIRFLOW_CONN_AIRFLOW_DB": database,
+        "AIRFLOW_VAR_REPORTS": "another",
+        "_AIRFLOW__AS_LIBRARY": "1",
+        "_AIRFLOW_DB_MIGRATE": "true",
+    }
+
+
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of an Airflow whose state is in `home`."""
-    return airflow_standalone.environment(home, 0, os.environ)
+    """Return the environment of an Airflow whose state is in `home`, where another one's settings are present."""
+    return airflow_standalone.environment(home, 0, {**os.environ, **another_airflow(home)})
 
 
 def run_script(script: str, env: dict[str, str], place: Path, timeout_s: float) -> tuple[object, str]:
     """Run `script` with designs and reports in `place`; return the JSON that it prints last, and its log."""
     designs = place / "designs"
     designs.mkdir()
-    (designs / "tiny.yaml").write_text(DESIGN)
+    (designs / "tiny.yaml").write_text(DESIGN, encoding="utf-8")
     # The form's default has to be among the designs.
-    (designs / "smoke.yaml").write_text(DESIGN)
+    (designs / "smoke.yaml").write_text(DESIGN, encoding="utf-8")
     words = [
         sys.executable,
         "-c",
@@ -61,6 +90,9 @@ def run_script(script: str, env: dict[str, str], place: Path, timeout_s: float) 
         str(place / "reports"),
         str(ROOT / "dags"),
     ]
-    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        words, env=env, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, check=False
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert not list(place.glob("another.db*")), "another Airflow's database was made"
     return json.loads(done.stdout.splitlines()[-1]), done.stdout[-8000:] + done.stderr[-8000:]

@@ -12,6 +12,7 @@ GROUPS = {
     "measuring": (
         "tests/integration/test_sweep.py",
         "tests/integration/test_dag.py",
+        "tests/integration/test_any_machine.py",
         "tests/integration/test_chain.py",
         "tests/integration/test_closed_loop.py",
         "tests/integration/test_faults_live.py",
@@ -27,11 +28,11 @@ GROUPS = {
         "tests/integration/test_scale.py",
         "tests/integration/test_up.py",
     ),
-    # The page, the programs of the documents, and the stream seen from outside, on one chain.
+    # The page, which is quiet at first, the stream seen from outside, and the programs of the documents, on one chain.
     "page": (
-        "tests/integration/test_client_matrix.py",
         "tests/integration/test_page.py",
         "tests/integration/test_sse_conformance.py",
+        "tests/integration/test_client_matrix.py",
     ),
     # Everything on one broker, Spark's job included.
     "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),

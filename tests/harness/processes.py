@@ -15,6 +15,20 @@ import psutil
 from tests.harness.paths import REPOSITORY
 from tests.harness.waiting import DEADLINE_S
 
+NBVAL = [
+    sys.executable,
+    "-m",
+    "pytest",
+    "--nbval",
+    "--nbval-current-env",
+    "-p",
+    "no:cacheprovider",
+    "-q",
+    "-c",
+    os.devnull,
+]
+"""The command that checks notebooks, whose paths follow, with this interpreter as their kernel."""
+
 
 def module(name: str, *options: str) -> list[str]:
     """The command line that runs a module: `python -m name options`."""

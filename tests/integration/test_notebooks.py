@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +10,9 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+
+from tests.harness import machines
+from tests.harness.processes import NBVAL, run_to_end
 
 pytestmark = pytest.mark.integration
 
@@ -25,15 +26,16 @@ CUT_MS = 2_499_477
 
 
 def checked_by_nbval(name: str, parameters: dict[str, object], folder: Path) -> None:
-    """Run a notebook with these parameters under nbval."""
+    """Run a notebook with these parameters under nbval, where a proxy is set that refuses everything."""
     short = folder / name
     given = {**parameters, "run_dir": str(folder / "run")}
     papermill.execute_notebook(
         NOTEBOOKS / name, short, given, prepare_only=True, progress_bar=False, kernel_name="python3"
     )
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", str(short)]
-    checked = subprocess.run([*command, "-c", "/dev/null"], capture_output=True, text=True, timeout=220, check=False)
+    with machines.refusing_proxy() as (proxy, asked):
+        checked = run_to_end([*NBVAL, str(short)], timeout_s=220, **proxy)
     assert checked.returncode == 0, checked.stdout
+    assert asked == []
 
 
 @pytest.mark.timeout(240)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -11,9 +9,11 @@ import papermill
 import pytest
 
 from experiments.run import notebook
+from experiments.run.kernel import LocalKernel
 from experiments.synthetic import campaign
 from pipeline.errors import SettingError
 from tests.harness.paths import REPOSITORY
+from tests.harness.processes import NBVAL, run_to_end
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +35,7 @@ def test_sweep_shows_the_interval_and_the_limit_of_a_capacity(tmp_path: Path) ->
         {"campaign": str(tmp_path / "capacity")},
         progress_bar=False,
         kernel_name="python3",
-        kernel_manager_class=notebook.LocalKernel,
+        kernel_manager_class=LocalKernel,
         cwd=str(NOTEBOOKS.parent),
     )
     cells = {cell.id: str(cell.get("outputs")) for cell in nbformat.read(executed, as_version=4).cells}
@@ -64,10 +64,7 @@ def test_a_parameter_of_the_wrong_type_is_named() -> None:
 @pytest.mark.timeout(240)
 def test_nbval_passes_on_the_policies() -> None:
     """representatives.ipynb needs no chain, and gives the very tables and findings that are committed with it."""
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-q", "-c", "/dev/null"]
-    checked = subprocess.run(
-        [*command, str(NOTEBOOKS / "representatives.ipynb")], capture_output=True, text=True, timeout=220, check=False
-    )
+    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "representatives.ipynb")], timeout_s=220)
     assert checked.returncode == 0, checked.stdout
 
 
@@ -85,7 +82,7 @@ def test_entries_that_are_not_one_emoji_are_left_out(tmp_path: Path) -> None:
         {"trace": str(trace), "run_dir": str(tmp_path)},
         progress_bar=False,
         kernel_name="python3",
-        kernel_manager_class=notebook.LocalKernel,
+        kernel_manager_class=LocalKernel,
         cwd=str(tmp_path),
     )
     said = executed.read_text(encoding="utf-8")

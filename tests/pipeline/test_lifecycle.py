@@ -142,8 +142,11 @@ def test_stage_that_still_starts_ends_at_once(how: str, signum: signal.Signals, 
         assert process.stdout is not None
         child = int(process.stdout.readline())
         process.send_signal(signum)
-        assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
-        assert process.returncode == status
+        try:
+            assert process.communicate(timeout=DEADLINE_S) == ("closed\n", "")
+        finally:
+            process.kill()
+    assert process.returncode == status
     until(lambda: is_gone(child), "its child has ended")
 
 

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +15,9 @@ from typing import Any, Self
 import msgspec
 import psutil
 
-from experiments.run.chain import ended, environment, last_line
+from experiments.run.chain import clean_environment, ended, last_line
 from experiments.units import NS_PER_S
-from pipeline import lifecycle
+from pipeline import direct_http, lifecycle
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.errors import EmoStreamError
 from pipeline.settings import Settings, to_env
@@ -99,7 +97,7 @@ class Stages:
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**environment(), **to_env(self.settings), lifecycle.STOP_WITH_PARENT: "1"},
+                env={**clean_environment(), **to_env(self.settings), lifecycle.STOP_WITH_PARENT: "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -113,9 +111,9 @@ class Stages:
     def _members(self) -> dict[str, dict[str, Any]]:
         """Return the registry's entry of each subscriber, by name; nothing while it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self.registry}/clusters", timeout=5) as answer:
+            with direct_http.get(f"{self.registry}/clusters", timeout_s=5) as answer:
                 clusters = msgspec.json.decode(answer.read())["clusters"]
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return {}
         return {
             f"{cluster['cluster']}/{member['subscriber']}": member

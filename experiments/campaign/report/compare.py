@@ -47,6 +47,7 @@ def main_text(a_dir: Path, b_dir: Path) -> str:
     return "\n".join(lines).replace(NBSP, " ")
 
 
+@svg.defaults()
 def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
     """Write the comparison as a page, its data as CSV beside it; return the page's path.
 

@@ -141,6 +141,7 @@ def save(campaign_dir: Path, summary: Summary) -> Path:
     return path
 
 
+@svg.defaults()
 def draw(
     campaign_dir: Path,
     state: State,

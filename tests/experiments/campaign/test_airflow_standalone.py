@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 
 from experiments import __main__ as command_line
 from experiments.campaign import airflow_standalone
+from tests.harness import airflow
 
 HEALTH = {part: {"status": "healthy"} for part in airflow_standalone.PARTS}
 KNOWN = {"dags": [{"dag_id": name} for name in airflow_standalone.DAGS]}
@@ -36,6 +39,29 @@ def test_its_dags_are_ours_and_import_our_packages() -> None:
     assert Path(env["AIRFLOW__CORE__DAGS_FOLDER"]) == root / "dags"
     assert env["PYTHONPATH"] == f"{root}:/mine"
     assert env["KEPT"] == "1"
+
+
+def test_it_has_no_setting_of_another_airflow_and_no_proxy(tmp_path: Path) -> None:
+    """Its components ask each other on loopback; a proxy could refuse that."""
+    proxies = dict.fromkeys(["http_proxy", "HTTPS_PROXY", "all_proxy", "NO_PROXY"], "socks5://proxy:1")
+    given = {**airflow.another_airflow(tmp_path), **proxies, "JUPYTER_PATH": "/elsewhere", "HOME": "/home/ada"}
+    env = airflow_standalone.environment(tmp_path, 8085, given)
+    assert {name for name in env if name in given} <= {*airflow_standalone.environment(tmp_path, 8085, {}), "HOME"}
+    assert [name for name, value in env.items() if value == given.get(name)] == ["HOME"]
+
+
+def test_user_without_a_name_or_home_gets_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow does not start without them; a container's user may have neither."""
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(user_id: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user_id}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    env = airflow_standalone.environment(tmp_path, 8085, {})
+    assert env["HOME"] == str(tmp_path)
+    assert env["USER"] == f"user-{os.getuid()}"
 
 
 def test_ready_is_when_all_parts_are_healthy_and_our_dags_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from experiments.campaign import steps
 from experiments.campaign.report import page
+from experiments.run import machine_lock
 from pipeline.errors import EmoStreamError, SettingError
 
 LEVELS = """\
@@ -37,7 +38,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (designs / "climb.yaml").write_text(SEARCH)
     monkeypatch.setattr(steps, "DESIGNS", designs)
     monkeypatch.setattr(steps, "REPORTS", tmp_path / "reports")
-    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(machine_lock, "FOLDER", tmp_path)
     monkeypatch.setattr(page, "write", lambda directory: directory / "index.html")
     return tmp_path / "reports"
 

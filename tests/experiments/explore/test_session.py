@@ -22,6 +22,7 @@ from experiments.explore.state import State
 from experiments.explore.view import View, status
 from experiments.load.schedule import BURST_FOCUS, timestamp_of
 from experiments.parameters import Parameters
+from experiments.run import machine_lock
 from experiments.units import NS_PER_S
 from pipeline.bus.base import Record
 from pipeline.errors import EmoStreamError, SettingError
@@ -243,7 +244,7 @@ def test_a_session_that_cannot_attach_raises_and_can_be_started_again(
 ) -> None:
     """The thread's error comes out of `watch`, with its remedy; afterwards nothing runs."""
     # A lock of its own: a measurement may run at the same time.
-    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine_lock, "FOLDER", tmp_path)
     given = {"users": 1, "rate_per_s": 1.0, "trigger_s": 2.0, "policy": "ceil", "attach": "/nowhere/ready.json"}
     session = Session(**given)
     for _ in range(2):
@@ -275,7 +276,7 @@ def test_follow_refuses_to_wait_for_no_window() -> None:
 
 def test_follow_raises_why_a_session_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The states before the failure are yielded first; afterwards nothing runs."""
-    monkeypatch.setenv("EMOSTREAM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine_lock, "FOLDER", tmp_path)
     session = Session(users=1, rate_per_s=1.0, trigger_s=2.0, policy="ceil", attach="/nowhere/ready.json")
     with pytest.raises(EmoStreamError, match="names no running chain"):
         list(session.follow(1))

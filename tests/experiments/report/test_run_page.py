@@ -8,6 +8,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import matplotlib as mpl
 import pytest
 
 from experiments.analysis import analyse
@@ -243,3 +244,18 @@ def test_an_answer_that_never_came_is_infinitely_late():
     sent.loc[:, ["t_answered_ns", "status"]] = 0
     frames = RUN.frames | {"sent": sent}
     assert analyse.analyse(frames, RUN.parameters, RUN.manifest).summary["answer_p99_ms"] == math.inf
+
+
+def test_figure_does_not_depend_on_the_users_matplotlibrc() -> None:
+    """What a user sets for other figures changes neither the parts made before nor those drawn after."""
+
+    @svg.defaults()
+    def figure() -> str:
+        drawn, (axes,) = svg.canvas(2.0)
+        axes.plot([1, 2], [3, 4], label="line")
+        axes.legend()
+        return svg.render(drawn, "figure", "A line")
+
+    plain = figure()
+    with mpl.rc_context({"axes.facecolor": "black", "lines.linewidth": 9.0, "text.usetex": True, "font.size": 30.0}):
+        assert figure() == plain

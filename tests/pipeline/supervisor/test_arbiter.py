@@ -10,9 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from circus.process import DEAD_OR_ZOMBIE
 
+from pipeline.supervisor.arbiter import StageWatcher
 from tests.harness.processes import kill_family
 from tests.harness.waiting import until
 
@@ -93,3 +96,14 @@ def test_request_to_stop_during_the_start_is_carried_out(tmp_path: Path) -> None
         until(arbiter.starts, "the first stage has started", poll_s=0.0005)
         assert arbiter.end() == ""
     assert len(set(arbiter.starts())) == len(arbiter.starts())
+
+
+def test_exit_code_of_a_process_that_died_between_two_looks_is_kept() -> None:
+    """Circus forgets such a process without calling any hook."""
+    reaped = []
+    watcher = StageWatcher("stage", "true", numprocesses=0)
+    watcher._status = "active"
+    watcher.processes = {7: SimpleNamespace(pid=7, status=DEAD_OR_ZOMBIE)}
+    watcher.reap_process = lambda pid: reaped.append(watcher.processes.pop(pid).pid)
+    watcher.manage_processes()
+    assert reaped == [7]

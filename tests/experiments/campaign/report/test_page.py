@@ -29,6 +29,7 @@ from experiments.campaign.report.levels import Layout, layout
 from experiments.campaign.report.spectra import merged
 from experiments.report.format import NBSP
 from experiments.run import notebook
+from experiments.run.kernel import LocalKernel
 from experiments.run_files import RunFileError
 from experiments.synthetic import campaign
 
@@ -535,7 +536,7 @@ def test_notebook_shows_findings_levels_and_figures(whole, tmp_path):
         cwd=str(source.parent.parent),
         progress_bar=False,
         kernel_name="python3",
-        kernel_manager_class=notebook.LocalKernel,
+        kernel_manager_class=LocalKernel,
     )
     shown = str([cell.get("outputs") for cell in nbformat.read(executed, as_version=4).cells])
     assert "one is invalid and left out of every figure" in shown
