@@ -48,10 +48,14 @@ class Progress:
         self._stop.set()
         self._changed.set()
         self._thread.join()
-        if self._bar is not None:
-            self._bar.close()
-        elif kind is None:
-            write(f"done after {_interval(time.monotonic() - self._begun_s)}")
+        if self._bar is None:
+            if kind is None:
+                write(f"done after {_interval(time.monotonic() - self._begun_s)}")
+            return
+        if kind is None:
+            self._bar.n = self._total_s
+            self._bar.set_description_str("done")
+        self._bar.close()
 
     def begin(self, words: str, expected_s: float) -> None:
         """Show a new activity that should take `expected_s`; what was expected of the one before it is done."""

@@ -27,6 +27,9 @@ USAGE = """usage: python -m pipeline up [--help]      start the whole chain and 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; an error is one line, with exit status 1 or 2."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
         unknown = f"\npipeline: command is {arguments[0]!r}: choose up or scale" if arguments else ""

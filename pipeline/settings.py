@@ -436,7 +436,11 @@ def to_env(settings: Settings) -> dict[str, str]:
 def parser(prog: str, description: str, names: Sequence[str]) -> argparse.ArgumentParser:
     """Return a command line parser with one option per setting in `names`."""
     result = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=prog,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        # Otherwise `up --cluster 3`, which is a setting of one stage, would be read as --clusters.
+        allow_abbrev=False,
     )
     for name in names:
         result.add_argument(

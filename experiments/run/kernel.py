@@ -16,6 +16,8 @@ from pipeline.socket_folder import socket_folder
 
 # Jupyter makes the sockets kernel-ipc-1 to kernel-ipc-5.
 LONGEST_SOCKET = "kernel-ipc-5"
+# At its end Jupyter interrupts it, about which it would complain on standard error. A notebook's errors are not logged.
+QUIET = "--log-level=CRITICAL"
 
 
 class OwnKernels(KernelSpecManager):
@@ -52,7 +54,9 @@ class LocalKernel(AsyncKernelManager):
 
     async def start_kernel(self, **given: Any) -> None:  # type: ignore[override]
         """Start it in an environment without other programs' settings; `given` as Jupyter's."""
-        await super().start_kernel(**{**given, "env": environment.of_kernel(os.environ, self._folder)})
+        options = [*given.get("extra_arguments", ()), QUIET]
+        own = {"env": environment.of_kernel(os.environ, self._folder), "extra_arguments": options}
+        await super().start_kernel(**{**given, **own})
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
         """Remove its files; the notebook's client calls this at its end."""

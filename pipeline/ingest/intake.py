@@ -109,11 +109,18 @@ def close_record(record: bytes, flushed_ns: int) -> bytes:
 
 
 def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> None:
-    """Raise Refusal 429 if one of the users is over the limit."""
+    """Raise Refusal 429 if one of the users is over the limit, 413 if the request alone would always be over it."""
     # A Counter is for arrays: for a single reaction it costs more than all the rest of this function.
     single = len(reactions) == 1
     costs = {reactions[0].user_id: 1} if single else Counter(reaction.user_id for reaction in reactions)
     for user_id, cost in costs.items():
+        if 0 < limit.most < cost:
+            raise Refusal(
+                413,
+                "Too many reactions of one user",
+                f"the array has {cost} reactions of user_id {user_id!a}, at most {limit.most} per second "
+                "(rate_per_user_s) are allowed: split it",
+            )
         if not limit.hit(user_id, cost, now_ns):
             raise Refusal(
                 429,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pipeline.problems import Refusal
 
 RETRY_AFTER = {"Retry-After": "2"}
 FULL_RETRY_AFTER = {"Retry-After": "60"}
 
 
-def no_live_subscriber(cluster: str | None = None) -> Refusal:
-    """Return the refusal of a request that needs a live subscriber, of `cluster` if given."""
+def no_live_subscriber(cluster: str | None = None, live: Collection[str] = ()) -> Refusal:
+    """Return the refusal of a request that needs a live subscriber, of `cluster` if given; `live` clusters have one."""
     where = "" if cluster is None else f" in cluster {cluster!r}"
+    others = f"; clusters with a live subscriber: {', '.join(sorted(live))}" if live else ""
     return Refusal(
         503,
         "No live subscriber",
         f"no subscriber{where} has announced itself recently: start one (python -m pipeline.subscriber), "
-        "check GET /clusters, or try again",
+        f"check GET /clusters, or try again{others}",
         headers=RETRY_AFTER,
     )
 

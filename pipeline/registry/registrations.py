@@ -83,9 +83,10 @@ class Registrations:
             with self.lock:
                 if len(self.assignments) >= self._clients_max:
                     raise registry_full(self._clients_max, self._idle_s)
-                registration = self.assignments.register(client_id, token, self.clock_ns(), cluster, transport)
+                now_ns = self.clock_ns()
+                registration = self.assignments.register(client_id, token, now_ns, cluster, transport)
                 if registration is None:
-                    raise no_live_subscriber(cluster)
+                    raise no_live_subscriber(cluster, {live.cluster for live in self.assignments.live(now_ns)})
                 acknowledged = self._writer.post(client_id.encode(), encode(registration))
             self._writer.wait(acknowledged)
         except (KafkaUnreachableError, BufferFullError):

@@ -14,6 +14,10 @@ from pipeline.tokens import COOKIE, bearer
 
 PAGE_MAX = 10_000
 BODY_HELP = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, both optional, or no body'
+FIELDS = {
+    "cluster": "it is not the name of a cluster: text of 1 to 50 letters, digits, '_' or '-'",
+    "transport": "it is not the name of a transport",
+}
 
 
 class NewClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,21 +38,25 @@ def new_client(request: flask.Request) -> NewClient:
     if not body:
         return NewClient()
     if request.mimetype != "application/json":
-        raise Refusal(415, "Not JSON", f"Content-Type is {request.mimetype[:80]!a}: send application/json, or no body")
+        raise Refusal(
+            415, "Not application/json", f"Content-Type is {request.mimetype[:80]!a}: send application/json, or no body"
+        )
     try:
         return _decode_new_client(body)
     except msgspec.ValidationError as error:
         reason, _, field = str(error).partition(" - at `$.")
-        where = f"field {field.rstrip('`')}: " if field else ""
-        raise Refusal(422, "Unusable registration", f"{where}{_in_words(reason)}: {BODY_HELP}") from error
+        field = field.rstrip("`")
+        where = f"field {field}: " if field else ""
+        raise Refusal(422, "Unusable registration", f"{where}{_in_words(field, reason)}: {BODY_HELP}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, "Malformed JSON", f"the body is not JSON ({error}): {BODY_HELP}") from error
 
 
-def _in_words(reason: str) -> str:
-    """Return a reason of msgspec; a pattern is described."""
-    name = "a cluster's name has 1 to 50 letters, digits, '_' or '-'"
-    return name if "matching regex" in reason else f"{reason[:1].lower()}{reason[1:200]}"
+def _in_words(field: str, reason: str) -> str:
+    """Return what is wrong with a field, or with the body; msgspec's reason may speak of types or of a pattern."""
+    if field:
+        return FIELDS[field]
+    return f"{reason[:1].lower()}{reason[1:200]}" if "unknown field" in reason else "the body is not an object"
 
 
 def page_of(request: flask.Request) -> tuple[str, int]:
@@ -66,10 +74,11 @@ def token_of(request: flask.Request, or_cookie: bool = False) -> str:
     if or_cookie and not authorization:
         token = request.cookies.get(COOKIE)
     if not token:
+        form = "Authorization is not of the form 'Bearer <token>': " if authorization else ""
         raise Refusal(
             401,
             "Token missing",
-            "send the token of POST /clients as 'Authorization: Bearer <token>'",
+            f"{form}send the token of POST /clients as 'Authorization: Bearer <token>'",
             headers={"WWW-Authenticate": "Bearer"},
         )
     return token

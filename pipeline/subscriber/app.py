@@ -52,11 +52,16 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
     """Return aiohttp's refusal (unknown path, wrong method, no upgrade) as a Refusal."""
+    served = (
+        "is not served here: use GET /clients/{id}/stream, /clients/{id}/socket (WebSocket), /clients/{id}/windows or "
+        "/healthz; clients register at the registry"
+    )
+    if isinstance(error, web.HTTPUpgradeRequired):
+        served = "takes the handshake of a WebSocket only: open it with a WebSocket client"
     return Refusal(
         error.status,
         error.reason,
-        f"{request.method} {request.path[:200]!a} is not served here: use GET /clients/{{id}}/stream, "
-        "/clients/{id}/socket (WebSocket), /clients/{id}/windows or /healthz",
+        f"{request.method} {request.path[:200]!a} {served}",
         headers={name: error.headers[name] for name in (hdrs.ALLOW, hdrs.UPGRADE) if name in error.headers},
     )
 

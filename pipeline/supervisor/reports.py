@@ -44,6 +44,8 @@ def _words(event: EventDict) -> str | None:
             return "removed"
         case {"event": "stopping" | "stopping already" as event_name, "why": why}:
             return f"{event_name}: {why}"
+        case {"event": "looking for Kafka" as event_name, "address": address}:
+            return f"{event_name} at {address}"
         case {"event": "all stages are ready" | "stopped" as event_name}:
             return str(event_name)
     return None

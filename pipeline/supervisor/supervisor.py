@@ -74,6 +74,8 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if not is_ignored(number):
                 signal.signal(number, signal.default_int_handler)
+        if self._given.bootstrap_servers:
+            log.info("looking for Kafka", address=self._given.kafka)
         preconditions.check(self._given)
         run_dir = Path(self._given.run_dir).resolve()
         (run_dir / "logs").mkdir(exist_ok=True)

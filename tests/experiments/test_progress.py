@@ -115,7 +115,7 @@ def on_a_terminal() -> str:
 
 
 def test_terminal_shows_a_bar() -> None:
-    """One line that is written again and again; a note stays above it."""
+    """One line that is written again and again, up to the whole; a note stays above it."""
     shown = on_a_terminal()
     assert "measuring" in shown
     assert "50 %" in shown
@@ -123,6 +123,7 @@ def test_terminal_shows_a_bar() -> None:
     assert "a line that stays\r\n" in shown
     last = shown.rpartition("a line that stays\r\n")[2]
     assert last.count("\n") == 1
+    assert "100 %" in last
     assert "█" in last
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -109,3 +110,10 @@ def by_unknown_user(command: list[str]) -> list[str]:
     reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     user = [f"--reuid={UNKNOWN_USER}", f"--regid={UNKNOWN_USER}", "--clear-groups"]
     return ["setpriv", *user, *reading, "--bounding-set=-all,+dac_read_search", *command]
+
+
+def may_become_unknown() -> bool:
+    """Return whether a command of `by_unknown_user` can be run here."""
+    if os.getuid() != 0 or not shutil.which("setpriv"):
+        return False
+    return subprocess.run(by_unknown_user(["true"]), capture_output=True, check=False).returncode == 0

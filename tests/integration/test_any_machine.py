@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing(ready_fil
     assert not (tmp_path / "others").exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can become an unknown user")
+@pytest.mark.skipif(not machines.may_become_unknown(), reason="only root, with setpriv, can become an unknown user")
 @pytest.mark.timeout(240)
 def test_run_of_a_user_without_a_name_or_home_who_cannot_write_the_checkout(ready_file: Path, tmp_path: Path) -> None:
     """As in a container that is started for an arbitrary user id, with the checkout mounted read-only."""

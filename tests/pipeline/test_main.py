@@ -31,6 +31,21 @@ def test_error_is_one_line(
     assert error_text.format(tmp_path) in str(caught.value.code)
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard output, and without an error."""
+    command.main([option])
+    assert capsys.readouterr().out.startswith("usage: python -m pipeline up")
+
+
+def test_shortened_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of one stage's cluster is not the number of clusters."""
+    with pytest.raises(SystemExit) as caught:
+        command.main(["up", "--cluster", "3"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --cluster 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["-1", "101", "two", "½"])
 def test_invalid_number_of_subscribers_exits_with_2(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The error has the valid range."""

@@ -232,6 +232,15 @@ def test_user_over_the_rate_returns_429(start: Callable[..., Stage]) -> None:
     assert stage.buffer.accepted == 4
 
 
+def test_array_over_the_rate_of_one_user_returns_413(start: Callable[..., Stage]) -> None:
+    """It would be over the limit in any second, so that waiting does not help; the user may go on."""
+    stage = start(rate_per_user_s=3)
+    answer = stage.post([GOOD] * 4)
+    assert_problem(answer, 413, "4 reactions of user_id 'fan', at most 3 per second", "split it")
+    assert "Retry-After" not in answer.headers
+    assert stage.post([GOOD] * 3).status_code == 202
+
+
 def test_full_buffer_returns_503(start: Callable[..., Stage]) -> None:
     """Beyond `buffer_max` nothing is accepted until Kafka acknowledges; accepted reactions are kept."""
     stage = start(buffer_max=3, flush_batch=3)

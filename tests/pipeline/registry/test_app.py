@@ -116,29 +116,32 @@ def test_cluster_without_a_live_subscriber_returns_503(chain: Chain) -> None:
     answer = chain.http.post("/clients", json={"cluster": "3"})
     assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
     assert int(answer.headers["Retry-After"]) > 0
-    assert "'3'" in answer.get_json()["detail"]
+    detail = answer.get_json()["detail"]
+    assert "'3'" in detail
+    assert detail.endswith("clusters with a live subscriber: 1, 2")
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "status"),
+    ("body", "kind", "status", "detail"),
     [
-        (b"{", "application/json", 400),
-        (b"\xff", "application/json", 400),
-        (b"[" * 4000, "application/json", 422),
-        (b"[]", "application/json", 422),
-        (b'{"cluster": 1}', "application/json", 422),
-        (b'{"cluster": "a/b"}', "application/json", 422),
-        (b'{"transport": "telegraph"}', "application/json", 422),
-        (b'{"client_id": "me", "transport": "sse"}', "application/json", 422),
-        (b"{}", "text/plain", 415),
-        (b'"' + b"x" * 5000 + b'"', "application/json", 413),
+        (b"{", "application/json", 400, "not JSON"),
+        (b"\xff", "application/json", 400, "not JSON"),
+        (b"[" * 4000, "application/json", 422, "the body is not an object: send"),
+        (b"[]", "application/json", 422, "the body is not an object: send"),
+        (b'{"cluster": 1}', "application/json", 422, "field cluster: it is not the name of a cluster"),
+        (b'{"cluster": "a/b"}', "application/json", 422, "text of 1 to 50 letters, digits, '_' or '-'"),
+        (b'{"transport": "telegraph"}', "application/json", 422, "field transport: it is not the name of a transport"),
+        (b'{"client_id": "me", "transport": "sse"}', "application/json", 422, "object contains unknown field"),
+        (b"{}", "text/plain", 415, "Content-Type is 'text/plain'"),
+        (b'"' + b"x" * 5000 + b'"', "application/json", 413, ""),
     ],
 )
-def test_bad_body_returns_a_problem_document(chain: Chain, body: bytes, kind: str, status: int) -> None:
+def test_bad_body_returns_a_problem_document(chain: Chain, body: bytes, kind: str, status: int, detail: str) -> None:
     """Each kind of bad body has its status, and no client is registered."""
     answer = chain.http.post("/clients", data=body, content_type=kind)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert answer.get_json()["status"] == status
+    assert detail in answer.get_json()["detail"]
     assert len(chain.registrations.assignments) == 0
 
 

@@ -635,15 +635,17 @@ def test_another_page_opens_no_stream(origins: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "headers", "status"),
+    ("path", "headers", "status", "detail"),
     [
-        ("stream", {}, 401),
-        ("socket", {"Authorization": "Bearer token-x"}, 426),
-        ("windows?after=e", {"Authorization": "Bearer token-x"}, 400),
-        ("nothing", {}, 404),
+        ("stream", {}, 401, "stream_url"),
+        ("socket", {"Authorization": "Bearer token-x"}, 426, "takes the handshake of a WebSocket only"),
+        ("windows?after=e", {"Authorization": "Bearer token-x"}, 400, "after"),
+        ("nothing", {}, 404, "clients register at the registry"),
     ],
 )
-def test_refusals_are_problem_documents_with_cors_headers(path: str, headers: dict[str, str], status: int) -> None:
+def test_refusals_are_problem_documents_with_cors_headers(
+    path: str, headers: dict[str, str], status: int, detail: str
+) -> None:
     """The page can read why it was refused, whichever layer refuses."""
 
     async def scenario(live: Live) -> None:
@@ -652,7 +654,9 @@ def test_refusals_are_problem_documents_with_cors_headers(path: str, headers: di
         async with live.http.get(f"{live.url}/clients/x/{path}", headers=headers) as answer:
             assert (answer.status, answer.content_type) == (status, "application/problem+json")
             assert answer.headers["Access-Control-Allow-Origin"] == "http://127.0.0.1:8080"
-            assert (await answer.json(content_type=None))["status"] == status
+            problem = await answer.json(content_type=None)
+            assert problem["status"] == status
+            assert detail in problem["detail"]
 
     run(scenario)
 

@@ -36,6 +36,10 @@ DIED = {"event": "died", "name": "spark", "exit": "SIGKILL", "deaths": 1, "resta
         ({"event": "removed", "name": "subscriber-1-2"}, "subscriber-1-2       removed"),
         ({"event": "stopping", "why": "SIGINT"}, "chain                stopping: SIGINT"),
         ({"event": "stopped"}, "chain                stopped"),
+        (
+            {"event": "looking for Kafka", "address": "kafka:9092"},
+            "chain                looking for Kafka at kafka:9092",
+        ),
     ],
 )
 def test_terminal_shows_one_line_per_event(event: dict[str, Any], line: str) -> None:

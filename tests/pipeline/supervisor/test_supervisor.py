@@ -59,6 +59,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 STAY = "exec sleep 600"
 TRACEBACK = f"""{sys.executable} -c 'raise OSError(28, "No space left on device")'; exit 1"""
 Stages = dict[str, str]
+EVENTS = ["looking for Kafka", "stopping", "stopped"]
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -194,7 +195,7 @@ def test_chain_that_is_not_ready_names_the_stages_and_their_reasons(tmp_path: Pa
     ended = run_to_end(command(tmp_path, stages, "--ready-timeout-s", "3"))
     assert ended.returncode == 1
     *events, error_text = ended.stderr.splitlines()
-    assert {json.loads(line)["event"] for line in events} == {"ready", "stopping", "stopped"}
+    assert [json.loads(line)["event"] for line in events] == EVENTS[:1] + 2 * ["ready"] + EVENTS[1:]
     assert error_text.startswith("pipeline up: the chain is not ready after 3 s: ingest does not answer at http://")
     logs = f"{tmp_path}/logs"
     for words in (
@@ -221,7 +222,7 @@ def test_signal_during_the_start_ends_everything_in_order(tmp_path: Path) -> Non
         for chain in chains.values():
             assert chain.end(signal.SIGINT) == ""
             events = [line["event"] for line in chain.events() if line["event"] != "ready"]
-            assert events in (["stopping", "stopping already", "stopped"], ["stopping", "stopped"])
+            assert [event for event in events if event != "stopping already"] == EVENTS
 
 
 def test_interrupt_before_the_first_stage_ends_in_one_line(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_interrupt_before_the_first_stage_ends_in_one_line(tmp_path: Path) -> No
             assert process.stdout is not None
             assert process.stdout.readline() == "1\n"
             process.send_signal(number)
-            assert process.communicate(timeout=30)[1] == "pipeline up: interrupted\n"
+            assert process.communicate(timeout=30)[1].splitlines()[1:] == ["pipeline up: interrupted"]
             assert process.returncode == 130
 
 
