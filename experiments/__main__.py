@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         sys.exit(f"experiments {options.command}: {files.unwritten(error.filename or 'a file', error)}")
     except KeyboardInterrupt:
+        # The tasks of papermill that were cut off would be logged at exit, with all their variables.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         sys.exit(f"experiments {options.command}: interrupted; what was recorded so far is kept")
 
 

@@ -88,14 +88,18 @@ class KafkaBus:
     def _patiently(self, call: Callable[[float], T]) -> T:
         """Return `call(timeout_s)`, called again until `wait_s` has passed in all, while Kafka is not ready for it."""
         started_s = time.monotonic()
+        failure: Exception | None = None
         while True:
             try:
                 if not self._has_answered:
                     self._ask()
                     self._has_answered = True
-                return call(max(started_s + self._wait_s - time.monotonic(), POLL_S))
+                result = call(max(started_s + self._wait_s - time.monotonic(), POLL_S))
+                # Its traceback refers to this call: the client would live until some later collection of garbage.
+                failure = None
+                return result
             except (OSError, _NotYetError) as error:
-                failure: Exception = error
+                failure = error
             except KafkaException as error:
                 if error.args[0].code() not in PASSING:
                     raise KafkaUnreachableError(

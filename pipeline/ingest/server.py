@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing.util
 from collections.abc import Callable
 from functools import partial
@@ -90,6 +91,10 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(topics(values).events)
     bus.close()
+    # The workers are forks. A client of Kafka that one of them found among its garbage would crash it: the threads of
+    # the client exist in this process only.
+    gc.collect()
+    gc.freeze()
     lifecycle.follow_parent()
     log.info("serving", url=f"http://{values.host}:{port}", workers=values.ingest_workers, ack=values.ack)
     server = Granian(

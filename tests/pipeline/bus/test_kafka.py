@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -168,6 +170,26 @@ def test_topics_of_a_starting_kafka_are_waited_for_until_they_have_leaders(monke
     assert admin.leaders == {"a": 1, "b": 1}
     with pytest.raises(KafkaUnreachableError, match=r"topics \['lost'\] have no leader .*\(waited 0\.[0-9] s\)"):
         KafkaBus("k:1", wait_s=0.1).ensure(TopicSpec("a"), TopicSpec("lost"))
+
+
+@pytest.mark.usefixtures("answering")
+def test_client_is_released_as_soon_as_the_topics_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after failures. A process that is forked later must not find it among its garbage and close it."""
+    clients: list[weakref.ref[StartingKafka]] = []
+
+    class Leaderless(StartingKafka):
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__()
+            self.brokers = 0
+            clients.append(weakref.ref(self))
+
+    monkeypatch.setattr(kafka, "AdminClient", Leaderless)
+    gc.disable()
+    try:
+        KafkaBus("k:1", wait_s=20.0).ensure(TopicSpec("a"))
+    finally:
+        gc.enable()
+    assert [client() for client in clients] == [None]
 
 
 @contextmanager
