@@ -88,25 +88,23 @@ class KafkaBus:
     def _patiently(self, call: Callable[[float], T]) -> T:
         """Return `call(timeout_s)`, called again until `wait_s` has passed in all, while Kafka is not ready for it."""
         started_s = time.monotonic()
-        failure: Exception | None = None
         while True:
             try:
                 if not self._has_answered:
                     self._ask()
                     self._has_answered = True
-                result = call(max(started_s + self._wait_s - time.monotonic(), POLL_S))
-                # Its traceback refers to this call: the client would live until some later collection of garbage.
-                failure = None
-                return result
+                return call(max(started_s + self._wait_s - time.monotonic(), POLL_S))
             except (OSError, _NotYetError) as error:
-                failure = error
+                # A traceback would hold this frame, and with it `call`'s client, until the garbage collector comes by.
+                # In a thread of the library that would end the process: a client must not be freed there.
+                failure: Exception = error.with_traceback(None)
             except KafkaException as error:
                 if error.args[0].code() not in PASSING:
                     raise KafkaUnreachableError(
                         f"Kafka at {self._where} refused a request ({error.args[0].str()}): "
                         "check that this client may use it, and the broker's log"
                     ) from error
-                failure = error
+                failure = error.with_traceback(None)
                 self._has_answered = False
             waited_s = time.monotonic() - started_s
             if waited_s >= self._wait_s:
@@ -206,11 +204,10 @@ class KafkaBus:
     def _create(self, admin: AdminClient, specs: Iterable[TopicSpec], timeout_s: float) -> None:
         new_topics = [NewTopic(spec.name, spec.partitions, self._replication, config=spec.config) for spec in specs]
         for created in admin.create_topics(new_topics, request_timeout=timeout_s).values():
-            try:
-                created.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise
+            # Not raised and caught here: its traceback would hold this frame, and so `admin` (see `_patiently`).
+            error = created.exception()
+            if error is not None and error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise error
 
     def reader(self, topic: str, start: Mapping[int, int] | None = None) -> KafkaReader:
         """Return a reader on a connection of its own."""
