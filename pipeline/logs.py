@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -25,6 +27,9 @@ def configure(stage: str, level: str = "info", readable: Processor = READABLE) -
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if sys.stderr is None:
+        # The process was started with standard error closed: the chain runs all the same.
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     handler = logging.StreamHandler(sys.stderr)
     rendered: list[Processor] = (
         [readable]
