@@ -71,7 +71,7 @@ bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, a
 .PHONY: lock
 lock: env ## Write requirements.txt and pipeline/jars.json again, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
-	    --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
+	    --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 	@.ci/env
 	@$(BIN)/python -m pipeline.jars --lock
 

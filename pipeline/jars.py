@@ -24,9 +24,9 @@ from pipeline.errors import EmoStreamError, JarsError
 from pipeline.jar_lock import LockedJar, LockedSet, damaged, read_lock, sha256_of, write_lock
 from pipeline.maven import MavenRepository
 
-KAFKA_VERSION = "4.2.2"
+KAFKA_VERSION = "4.4.0"
 SCALA_VERSION = "2.13"
-# The binding for the slf4j-api that Kafka 4.2 ships, which does not find a 2.x binding.
+# The binding for the slf4j-api that Kafka 4.4 ships, which does not find a 2.x binding.
 SLF4J_SIMPLE_VERSION = "1.7.36"
 LOCK = Path(__file__).with_name("jars.json")
 

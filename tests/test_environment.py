@@ -21,7 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DIRECT = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
 LOCK = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
-PINS = [Requirement(line) for line in LOCK.splitlines() if line and not line.startswith("#")]
+# A requirement, and then the hashes of its files, on lines of their own.
+LINES = [line for line in LOCK.replace("\\\n", "").splitlines() if line and not line.startswith("#")]
+PINS = [Requirement(line.partition(" --hash=")[0]) for line in LINES]
 CONDA = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
 
 
@@ -59,6 +61,12 @@ def test_every_line_of_the_lock_is_exact() -> None:
     assert not re.search(r"://|--(extra-)?index|--find-links|file:|(^|\s)[./~]+/", LOCK, re.MULTILINE)
 
 
+def test_every_line_of_the_lock_has_hashes() -> None:
+    """An installer then refuses a file that is not the locked one, and a package that is not locked."""
+    for line in LINES:
+        assert re.search(r"( +--hash=sha256:[0-9a-f]{64})+$", line), line
+
+
 def test_the_lock_has_one_version_for_each_python() -> None:
     """For the Python of environment.yml no package is pinned twice."""
     env = {"python_version": conda_version("python"), "python_full_version": f"{conda_version('python')}.0"}
@@ -73,11 +81,12 @@ def test_conda_gives_the_same_python_and_java() -> None:
 
 
 def test_conda_installs_the_lock_and_nothing_else() -> None:
-    """Python's packages come from requirements.txt and this project, so that their versions cannot differ."""
+    """Python's packages come from requirements.txt alone: pip refuses a folder beside requirements with hashes."""
     (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["--requirement requirements.txt", "--editable ."]
+    assert pip == ["--requirement requirements.txt"]
     conda_packages = {entry.split("=")[0] for entry in CONDA["dependencies"] if isinstance(entry, str)}
-    assert not conda_packages & {canonicalize_name(pin.name) for pin in PINS}
+    # conda's pip installs the lock, which holds a pip for pip-audit; the others must come from one place.
+    assert conda_packages & {canonicalize_name(pin.name) for pin in PINS} <= {"pip"}
 
 
 def test_make_help_lists_every_target() -> None:

@@ -259,7 +259,7 @@ def test_real_repository_without_network_raises_jars_error(tmp_path: Path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(JarsError, match=r"org\.apache\.kafka:kafka_2\.13:4\.2\.2"):
+    with pytest.raises(JarsError, match=r"org\.apache\.kafka:kafka_2\.13:4\.4\.0"):
         jars.cached_jars(jars.kafka_jar_set(), tmp_path / "cache")
 
 
