@@ -72,6 +72,8 @@ bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, a
 lock: env ## Write requirements.txt and pipeline/jars.json again, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
 	    --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
+	    --constraint requirements.txt --custom-compile-command 'make lock' --output-file deploy/requirements.txt pyproject.toml
 	@.ci/env
 	@$(BIN)/python -m pipeline.jars --lock
 
