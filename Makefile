@@ -34,6 +34,17 @@ check: env ## Check lint, formatting, types and import contracts, and build the 
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory docs
 
+.PHONY: audit
+audit: env ## Lint the image and its services, check licences, and look for known vulnerabilities
+	$(BIN)/hadolint deploy/Containerfile
+	$(BIN)/docker-compose --file deploy/compose.yaml config --quiet
+	$(BIN)/python -m deploy.sbom --check
+	$(BIN)/python -m deploy.audit
+
+.PHONY: sbom
+sbom: env ## Write the bill of materials (CycloneDX) into build/
+	@$(BIN)/python -m deploy.sbom
+
 .PHONY: docs
 docs: env ## Build the site into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -E -W --keep-going -n -q docs build/docs
@@ -69,13 +80,14 @@ bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, a
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock
-lock: env ## Write requirements.txt and pipeline/jars.json again, with the newest versions allowed
+lock: env ## Write both requirements.txt, the lists of jars and docs/licences.md, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
 	    --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
 	    --constraint requirements.txt --custom-compile-command 'make lock' --output-file deploy/requirements.txt pyproject.toml
 	@.ci/env
 	@$(BIN)/python -m pipeline.jars --lock
+	@$(BIN)/python -m deploy.sbom --licences
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left behind; reports and the jar cache stay

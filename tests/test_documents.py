@@ -19,7 +19,7 @@ from pipeline import settings
 from pipeline.supervisor.plan import stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("pipeline", "spark", "experiments")
+PACKAGES = ("pipeline", "spark", "experiments", "deploy")
 DOCS = REPOSITORY / "docs"
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
