@@ -69,7 +69,7 @@ def test_services_are_the_stages_of_up() -> None:
 def test_variables_and_options_are_those_of_the_stage(name: str) -> None:
     """Every option is one of the stage's, and every value one that its setting takes."""
     module, options = options_of(OURS[name])
-    if importlib.util.find_spec(module).submodule_search_locations is not None:  # type: ignore[union-attr]
+    if importlib.util.find_spec(module).submodule_search_locations is not None:
         module += ".server"
     known = importlib.import_module(module).OPTIONS
     assert set(options) <= set(known)
@@ -100,6 +100,16 @@ def test_published_ports_are_what_clients_are_sent_to() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert len(published) == len(set(published))
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_image_is_built_once_and_never_pulled() -> None:
+    """A registry's image of this name would be somebody else's."""
+    assert [name for name, service in OURS.items() if "build" in service] == ["ingest"]
+    policies = {name: service["pull_policy"] for name, service in OURS.items()}
+    assert policies == {name: "build" if name == "ingest" else "never" for name in OURS}
+    build = OURS["ingest"]["build"]
+    assert (FOLDER / build["context"]).resolve() == REPOSITORY
+    assert (FOLDER / build["context"] / build["dockerfile"]).is_file()
 
 
 def test_every_stage_has_no_more_rights_than_it_needs() -> None:

@@ -56,7 +56,7 @@ def test_each_service_starts_and_its_health_check_passes(chain_up: Endpoints, tm
                 running(own(service["command"], old, port), env={**os.environ, **variables}, stderr=log)
             )
         for name, check in checks.items():
-            until(lambda check=check: run_to_end(check).returncode == 0, f"{name} is healthy", 90, 0.5)  # type: ignore[misc]
+            until(lambda check=check: run_to_end(check).returncode == 0, f"{name} is healthy", 90, 0.5)
         for process in processes.values():
             process.terminate()
         assert {name: process.wait(30) for name, process in processes.items()} == dict.fromkeys(KINDS, 0)
