@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -36,10 +37,17 @@ def wheel(built: Path) -> zipfile.ZipFile:
 
 
 def shipped() -> set[str]:
-    """Return the path of every file in the packages that are shipped."""
-    packages = ["pipeline", "spark", "experiments"]
-    found = [path for package in packages for path in (REPOSITORY / package).rglob("*") if path.is_file()]
-    return {path.relative_to(REPOSITORY).as_posix() for path in found if "__pycache__" not in path.parts}
+    """Return every path that belongs into the wheel: the packages' files, and folders that are put elsewhere."""
+    target = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    places = {name: name for name in target["wheel"]["packages"]} | target["wheel"].get("force-include", {})
+    return {
+        f"{place}/{path.relative_to(REPOSITORY / source).as_posix()}"
+        for source, place in places.items()
+        for path in (REPOSITORY / source).rglob("*")
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)
+    }
 
 
 def test_wheel_has_every_module_and_every_data_file(wheel: zipfile.ZipFile) -> None:
