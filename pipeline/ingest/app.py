@@ -1,4 +1,4 @@
-"""Ingest's WSGI application: `POST /reactions`, `GET /healthz` and `GET /metrics`."""
+"""Ingest's WSGI application: `POST /reactions`, its health and metrics, and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, request
 
 from pipeline.errors import BufferFullError
-from pipeline.flask_answers import add_error_handlers, admit_origins
+from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins
 from pipeline.ingest import intake
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.metrics.exposition import bare_registry
 from pipeline.metrics.flask_route import add_route
+from pipeline.openapi import ingest as openapi
+from pipeline.openapi.page import Served
 from pipeline.origins import Origins
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
@@ -87,6 +89,7 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
 
     add_error_handlers(app, refused)
     admit_origins(app, Origins(values.origins, values.registry_url, values.registry_port), refused)
+    add_documents(app, Served(lambda: openapi.document(values)))
     # No CPU and memory: each scrape would show those of another worker.
     add_route(app, bare_registry(flusher.meters))
     return app

@@ -1,15 +1,15 @@
-"""The registry's WSGI application: the routes of clients, of clusters and of health."""
+"""The registry's WSGI application: the routes of clients, of clusters and of health, and the OpenAPI document."""
 
 from __future__ import annotations
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import WebsocketMismatch
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.flask_answers import add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.openapi import delivery as openapi
+from pipeline.openapi.page import Served
 from pipeline.origins import Origins
-from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.registry.client_routes import client_routes
 from pipeline.registry.refusals import kafka_unreachable
@@ -52,12 +52,8 @@ def create_app(
     def on_kafka_error(error: Exception) -> flask.Response:
         return problem_response(kafka_unreachable(error))
 
-    @app.errorhandler(WebsocketMismatch)
-    def on_websocket_mismatch(_error: Exception) -> flask.Response:
-        reason = "no WebSocket is served at this path: register with transport websocket, and open its stream_url"
-        return problem_response(Refusal(400, "Bad Request", f"{flask.request.path[:200]!a}: {reason}"))
-
     add_error_handlers(app)
+    add_documents(app, Served(openapi.document))
     registrations.meters.attach(app)
     admit_origins(app, origins, registrations.meters.refused, files="/page/")
     return app
