@@ -100,7 +100,7 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
     app.url_map.merge_slashes = False
 
     @app.errorhandler(WebsocketMismatch)
-    def on_handshake(_error: WebsocketMismatch) -> flask.Response:
+    def on_handshake(_error: HTTPException) -> flask.Response:
         return on_refusal(
             Refusal(
                 400,
@@ -113,7 +113,10 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
     @app.errorhandler(HTTPException)
     def on_http_error(error: HTTPException) -> flask.Response:
         request = flask.request
-        allow = dict(error.get_headers()).get("Allow")
+        if error.code == 405 and request.environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            # werkzeug finds no route for it if the path has several methods.
+            return on_handshake(error)
+        kept = {name: value for name, value in error.get_headers() if name in ("Allow", "Content-Range")}
         reason = error.description or error.name
         if error.code == 405:
             reason = f"this route does not take {request.method}: {_advice(app.url_map, request.method, request.path)}"
@@ -124,7 +127,7 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
                 error.code or 500,
                 error.name,
                 f"{request.method} {request.path[:200]!a}: {reason}",
-                headers={} if allow is None else {"Allow": allow},
+                headers=kept,
                 problem_type=BLANK,
             )
         )

@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from flask import Flask, Response, request
 
 from pipeline.errors import BufferFullError
-from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins
+from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, uncached_json
+from pipeline.http_messages import IngestHealth
 from pipeline.ingest import intake
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
@@ -27,7 +28,7 @@ from pipeline.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-STAGE = "ingest"
+STAGE: Literal["ingest"] = "ingest"
 JSON = "application/json"
 BUFFER_RETRY_AFTER = {"Retry-After": "1"}
 KAFKA_RETRY_AFTER = {"Retry-After": "5"}
@@ -72,17 +73,18 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
         return Response(b'{"accepted":%d}' % len(reactions), 202, content_type=JSON)
 
     @app.get("/healthz")
-    def healthz() -> tuple[dict[str, Any], int]:
+    def healthz() -> Response:
         silent_s = flusher.silent_s()
         healthy = silent_s <= values.kafka_out_s
-        return {
-            "stage": STAGE,
-            "status": "ok" if healthy else "Kafka is out of reach",
-            "pid": os.getpid(),
-            "accepted": buffer.accepted,
-            "waiting": len(buffer),
-            "kafka_silent_s": round(silent_s, 3),
-        }, 200 if healthy else 503
+        health = IngestHealth(
+            stage=STAGE,
+            status="ok" if healthy else "Kafka is out of reach",
+            pid=os.getpid(),
+            accepted=buffer.accepted,
+            waiting=len(buffer),
+            kafka_silent_s=round(silent_s, 3),
+        )
+        return uncached_json(health, 200 if healthy else 503)
 
     def refused(refusal: Refusal) -> None:
         flusher.meters.refused(refusal.title)

@@ -33,6 +33,7 @@ from pipeline.openapi.parts import (
     ref,
     schemas,
 )
+from pipeline.problems import CONTENT_TYPE
 from pipeline.tokens import COOKIE
 
 REGISTRY, SUBSCRIBER = "registry", "subscriber"
@@ -67,13 +68,14 @@ _TYPES = (
 )
 
 _PAGE_HEADERS = ("Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy")
-_FILE_HEADERS = ("ETag", "Last-Modified", "Accept-Ranges", "Cache-Control", *_PAGE_HEADERS)
+_CACHE_HEADERS = ("ETag", "Cache-Control", *_PAGE_HEADERS)
+_COPY_HEADERS = ("Accept-Ranges", "Content-Disposition", *_CACHE_HEADERS)
+_FILE_HEADERS = ("Last-Modified", *_COPY_HEADERS)
 _ASSIGN_KINDS = (
     kinds.TOKEN_MISSING,
     kinds.WRONG_TOKEN,
     kinds.NO_SUCH_CLIENT,
     kinds.NO_LIVE_SUBSCRIBER,
-    kinds.KAFKA_OUT,
 )
 """What the registry may refuse when it looks for a client's subscriber."""
 _STREAM_KINDS = (
@@ -203,6 +205,7 @@ def _headers() -> Part:
         "Referrer-Policy": header("The page's address is not sent on.", "no-referrer", enum=["no-referrer"]),
         "ETag": header("The version of the file.", '"1795474530.9-4501-2134"'),
         "Last-Modified": header("When the file was changed.", "Mon, 23 Nov 2026 21:00:00 GMT"),
+        "Content-Disposition": header("The name of the file.", "inline; filename=index.html"),
         "Accept-Ranges": header("Parts of the file can be requested.", "bytes"),
         "Content-Range": header("Which part this is.", "bytes 0-99/4501"),
     }
@@ -238,6 +241,11 @@ def _parameters() -> Part:
         "Sec-WebSocket-Key": _parameter("Sec-WebSocket-Key", "header", "Of the handshake.", "dGhlIHNhbXBsZSBub25jZQ=="),
         "Sec-WebSocket-Version": _parameter("Sec-WebSocket-Version", "header", "Of the handshake.", "13"),
     }
+
+
+def _problem() -> Part:
+    """Return the content of a problem of type `about:blank`."""
+    return content(CONTENT_TYPE, ref("schemas", messages.Problem.__name__))
 
 
 def _at(stage: str, found: Sequence[Kind]) -> list[tuple[Kind, str]]:
@@ -505,6 +513,7 @@ def _operating_paths() -> Part:
                     200: answer(
                         "The targets.",
                         content(JSON, {"type": "array", "items": ref("schemas", messages.Targets.__name__)}),
+                        ["Cache-Control"],
                     )
                 },
                 **common,
@@ -515,7 +524,7 @@ def _operating_paths() -> Part:
                 "getHealth",
                 "Health",
                 "The registry answers with its clients and its live subscribers, a subscriber with its streams.",
-                answers={200: answer("Healthy.", content(JSON, health))},
+                answers={200: answer("Healthy.", content(JSON, health), ["Cache-Control"])},
                 **{**common, "stages": BOTH},
             )
         },
@@ -529,7 +538,7 @@ def _operating_paths() -> Part:
 def _page_paths() -> Part:
     common: dict[str, Any] = {"tag": "page", "stages": _REGISTRY, "handshakes": _REGISTRY}
 
-    def document_of(name: str, summary: str, text: str, kind: type) -> Part:
+    def document_of(name: str, summary: str, text: str, kind: type, **fields: Any) -> Part:
         return {
             "get": operation(
                 name,
@@ -537,6 +546,7 @@ def _page_paths() -> Part:
                 text,
                 answers={200: answer(f"{summary}.", json_of(kind), ["Cache-Control", *_PAGE_HEADERS])},
                 **common,
+                **fields,
             )
         }
 
@@ -544,19 +554,20 @@ def _page_paths() -> Part:
 
     def file(name: str, summary: str, text: str, media_types: Sequence[str], **fields: Any) -> Part:
         body = {media_type: {"schema": {"type": "string"}} for media_type in media_types}
-        parameters = [*fields.pop("parameters", []), *conditions]
+        parameters = fields.pop("parameters", [])
         return {
             "get": operation(
                 name,
                 summary,
                 text,
-                parameters=parameters,
+                parameters=[*parameters, *conditions],
                 answers={
                     200: answer("The file.", body, _FILE_HEADERS),
                     206: answer("The part of the file that `Range` names.", body, ["Content-Range", *_FILE_HEADERS]),
-                    304: answer("The browser's copy is current.", headers=["ETag", *_PAGE_HEADERS]),
-                    412: answer("The file has not the `ETag` in `If-Match`.", headers=["ETag", *_PAGE_HEADERS]),
-                    **fields.pop("answers", {}),
+                    304: answer("The browser's copy is current.", headers=_COPY_HEADERS),
+                    412: answer("The file has not the `ETag` in `If-Match`.", _problem(), _PAGE_HEADERS),
+                    416: answer("The file has no such part.", _problem(), ["Content-Range", *_PAGE_HEADERS]),
+                    **({404: answer("There is no such file.", _problem(), _PAGE_HEADERS)} if parameters else {}),
                 },
                 **{**common, **fields},
             )
@@ -587,6 +598,7 @@ def _page_paths() -> Part:
             "The page's settings",
             "The address of ingest, the trigger, the group size, the id to replay from, the time.",
             messages.PageSettings,
+            any_origin=True,
         ),
         "/page/emoji.json": {
             "get": operation(
@@ -598,11 +610,12 @@ def _page_paths() -> Part:
                     200: answer(
                         "The emoji.",
                         content(JSON, {"type": "array", "items": ref("schemas", messages.Choice.__name__)}),
-                        ["ETag", "Cache-Control", *_PAGE_HEADERS],
+                        _CACHE_HEADERS,
                     ),
-                    304: answer("The browser's copy is current.", headers=["ETag", "Cache-Control", *_PAGE_HEADERS]),
-                    412: answer("The list has not the `ETag` in `If-Match`.", headers=["ETag", *_PAGE_HEADERS]),
+                    304: answer("The browser's copy is current.", headers=_CACHE_HEADERS),
+                    412: answer("The list has not the `ETag` in `If-Match`.", _problem(), _PAGE_HEADERS),
                 },
+                any_origin=True,
                 **common,
             )
         },

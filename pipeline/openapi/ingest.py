@@ -155,7 +155,7 @@ def _healthz() -> Part:
         stages=_STAGES,
         handshakes=_STAGES,
         answers={
-            200: answer("Kafka acknowledges.", json_of(IngestHealth)),
-            503: answer("Kafka is out of reach.", json_of(IngestHealth)),
+            200: answer("Kafka acknowledges.", json_of(IngestHealth), ["Cache-Control"]),
+            503: answer("Kafka is out of reach.", json_of(IngestHealth), ["Cache-Control"]),
         },
     )

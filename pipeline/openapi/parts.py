@@ -80,13 +80,6 @@ PARAMETERS: dict[str, Part] = {
         "one 403.",
         "schema": {"type": "string"},
     },
-    "Accept": {
-        "name": "Accept",
-        "in": "header",
-        "description": "Which format of Prometheus' metrics is wanted; by default its text format.",
-        "schema": {"type": "string"},
-        "example": "application/openmetrics-text; version=1.0.0",
-    },
 }
 """The parameters that both documents have."""
 
@@ -101,9 +94,15 @@ def json_of(kind: type) -> Part:
     return content(JSON, ref("schemas", kind.__name__))
 
 
-def answer(description: str, body: Part | None = None, headers: Sequence[str] = (), stages: Sequence[str] = ()) -> Part:
-    """Return an answer that is no problem; `headers` are names of components."""
-    made: Part = {"description": description, "headers": {name: ref("headers", name) for name in (*headers, *CORS)}}
+def answer(
+    description: str,
+    body: Part | None = None,
+    headers: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    cors: Sequence[str] = CORS,
+) -> Part:
+    """Return an answer; `headers` and `cors` are names of components, `stages` those that give it, if not all."""
+    made: Part = {"description": description, "headers": {name: ref("headers", name) for name in (*headers, *cors)}}
     if body is not None:
         made["content"] = body
     if stages:
@@ -134,17 +133,19 @@ def _refusal(status: int, found: Mapping[Kind, Sequence[str]], everyone: Sequenc
     }
     examples = {}
     for kind, stages in found.items():
-        where = "" if len(stages) == len(everyone) else f" At the {' and the '.join(stages)}."
         document = {"type": kind.type, "title": kind.title, "status": status, "detail": kind.text}
-        examples[kind.slug] = {"summary": kind.title, "description": f"{kind.text}{where}", "value": document}
-    made = answer(
-        "; ".join(kind.title for kind in found) + ".",
-        {problems.CONTENT_TYPE: {"schema": schema, "examples": examples}},
-        list(names),
-    )
-    if len(everyone) > 1:
-        made[STAGES] = sorted({stage for stages in found.values() for stage in stages})
-    return made
+        examples[kind.slug] = {"summary": kind.title, "value": document} | _stages(stages, everyone)
+    description = "; ".join(kind.title for kind in found) + "."
+    content = {problems.CONTENT_TYPE: {"schema": schema, "examples": examples}}
+    # A page that is not allowed gets no headers that let it read the answer.
+    cors = CORS[:1] if set(found) == {ORIGIN_NOT_ALLOWED} else CORS
+    made = answer(description, content, list(names), cors=cors)
+    return made | _stages(sorted({stage for stages in found.values() for stage in stages}), everyone)
+
+
+def _stages(stages: Sequence[str], everyone: Sequence[str]) -> Part:
+    """Return the field that lists `stages`, if that is not `everyone` of the operation."""
+    return {} if len(stages) == len(everyone) else {STAGES: list(stages)}
 
 
 def operation(
@@ -231,9 +232,10 @@ def metrics(stages: Sequence[str], handshakes: Sequence[str]) -> Part:
             tag="operating",
             stages=stages,
             handshakes=handshakes,
-            parameters=[ref("parameters", "Accept")],
             answers={
-                200: answer("The metrics.", {kind: {"schema": {"type": "string"}} for kind in _SCRAPE}),
+                200: answer(
+                    "The metrics.", {kind: {"schema": {"type": "string"}} for kind in _SCRAPE}, ["Cache-Control"]
+                ),
             },
         )
     }

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
 import flask
-import msgspec
 from prometheus_client import Counter, Metric
 
 from pipeline.addresses import SubscriberId
+from pipeline.flask_answers import uncached_json
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH, Refusals, collector_registry, gauge
 from pipeline.metrics.flask_route import add_route
@@ -48,7 +48,7 @@ class RegistryMeters:
             now_ns = self._clock_ns()
             with self._lock:
                 live = self._assignments.live(now_ns)
-            return flask.Response(msgspec.json.encode(scrape_targets(live)), content_type="application/json")
+            return uncached_json(scrape_targets(live))
 
         @app.after_request
         def count_refusal(response: flask.Response) -> flask.Response:

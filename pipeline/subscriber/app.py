@@ -101,7 +101,7 @@ def create_app(
         return serve
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response(health())
+        return web.json_response(health(), headers={hdrs.CACHE_CONTROL: "no-store"})
 
     documents = Served(openapi.document)
 

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import flask
 
 from pipeline.addresses import url_of
-from pipeline.flask_answers import uncached_json
+from pipeline.flask_answers import problem_response, uncached_json
 from pipeline.messages import Announcement
 from pipeline.origins import hostname
+from pipeline.problems import BLANK, Refusal
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web import picker
 from pipeline.registry.web.alerts import Member
@@ -82,6 +83,17 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def guard(response: flask.Response) -> flask.Response:
         with registrations.lock:
             urls = [announcement.url for announcement in registrations.assignments.subscribers()]
+        if response.status_code == 412:
+            # werkzeug leaves the whole file in it.
+            response.close()
+            response = problem_response(
+                Refusal(
+                    412,
+                    "Precondition Failed",
+                    "If-Match does not name the current version: send the ETag of a new answer, or no If-Match",
+                    problem_type=BLANK,
+                )
+            )
         response.headers["Content-Security-Policy"] = policy(values, flask.request.host, urls)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
