@@ -44,7 +44,7 @@ NOT_A_WEBSOCKET_ROUTE = Kind(
 # Ingest
 
 NOT_JSON = Kind(400, "Not JSON", "The body is not JSON in UTF-8; a lone surrogate is not valid either. Fix it.")
-BODY_TOO_LARGE = Kind(413, "Body too large", "The body has more bytes than the stage takes. At ingest, split it.")
+BODY_TOO_LARGE = Kind(413, "Body too large", "The body has more bytes than this stage takes. Send fewer.")
 ARRAY_TOO_LONG = Kind(413, "Array too long", "The array has more items than `array_max`. Split it.")
 TOO_MANY_OF_ONE_USER = Kind(
     413,
