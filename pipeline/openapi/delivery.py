@@ -46,7 +46,9 @@ _STREAM = [*_TOKEN_OR_COOKIE, {"ticket": []}]
 
 _CLIENT_ID = "0d02ecaab61d496b8ad6f37d4137f2eb"
 _EVENT_ID = "7046ddb0-6818-419e-a958-e353c4b56b23:7"
-_TICKET = f"{_CLIENT_ID}.1/1.1795474530941.5a0f3f0c5f9d2b11.<mac>"
+_TICKET = f"{_CLIENT_ID}.1/1.1795474530941.5a0f3f0c5f9d2b11.{'0' * 64}"
+_TOKEN_TEXT = "IlnWmnD-L-4tyE0q7dtEue13BPmzKiwdFAdaE9UtAKU"
+_ETAG = '"1795474530.9-4501-2134"'
 _SUBSCRIBER_URL = "http://127.0.0.1:8081"
 
 _TYPES = (
@@ -177,7 +179,7 @@ _EXAMPLES: dict[str, object] = {
     "ClientView": _CLIENT,
     "RegisteredClient": {
         **_CLIENT,
-        "token": "IlnWmnD-L-4tyE0q7dtEue13BPmzKiwdFAdaE9UtAKU",
+        "token": _TOKEN_TEXT,
         "last_event_id": _EVENT_ID,
     },
     "TicketView": {
@@ -194,16 +196,16 @@ def _headers() -> Part:
         "Location": header("Where the client, or its stream, is.", f"{_SUBSCRIBER_URL}/clients/{_CLIENT_ID}/stream"),
         "Set-Cookie": header(
             "The client's token, HttpOnly and SameSite=Strict, for the client's path; or its removal.",
-            f"{COOKIE}=…; HttpOnly; Path=/clients/{_CLIENT_ID}; SameSite=Strict",
+            f"{COOKIE}={_TOKEN_TEXT}; HttpOnly; Path=/clients/{_CLIENT_ID}; SameSite=Strict",
         ),
+        "WWW-Authenticate": header("How to authenticate.", "Bearer", enum=["Bearer"]),
         "Upgrade": header("The protocol that this path speaks.", "websocket", enum=["websocket"]),
         "Connection": header("With `Upgrade`.", "Upgrade"),
         "Sec-WebSocket-Accept": header("The proof of the handshake (RFC 6455).", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
         "X-Accel-Buffering": header("Asks proxies not to hold events back.", "no", enum=["no"]),
-        "Content-Security-Policy": header("What the page may load.", "default-src 'none'"),
         "X-Content-Type-Options": header("The media type is right.", "nosniff", enum=["nosniff"]),
         "Referrer-Policy": header("The page's address is not sent on.", "no-referrer", enum=["no-referrer"]),
-        "ETag": header("The version of the file.", '"1795474530.9-4501-2134"'),
+        "ETag": header("The version of the file.", _ETAG),
         "Last-Modified": header("When the file was changed.", "Mon, 23 Nov 2026 21:00:00 GMT"),
         "Content-Disposition": header("The name of the file.", "inline; filename=index.html"),
         "Accept-Ranges": header("Parts of the file can be requested.", "bytes"),
@@ -230,8 +232,8 @@ def _parameters() -> Part:
         "Last-Event-ID": _parameter(
             sse.LAST_EVENT_ID, "header", f"{resume} It counts before `after`; an EventSource sends it.", _EVENT_ID
         ),
-        "If-None-Match": _parameter("If-None-Match", "header", "Answer 304 if the file has this `ETag`.", '"…"'),
-        "If-Match": _parameter("If-Match", "header", "Answer 412 unless the file has this `ETag`.", '"…"'),
+        "If-None-Match": _parameter("If-None-Match", "header", "Answer 304 if the file has this `ETag`.", _ETAG),
+        "If-Match": _parameter("If-Match", "header", "Answer 412 unless the file has this `ETag`.", _ETAG),
         "If-Modified-Since": _parameter(
             "If-Modified-Since", "header", "Answer 304 if the file is older.", "Mon, 23 Nov 2026 21:00:00 GMT"
         ),

@@ -16,6 +16,7 @@ from pipeline.openapi.parts import (
     Part,
     answer,
     every_path,
+    header,
     json_of,
     metrics,
     operation,
@@ -85,7 +86,8 @@ def document(values: Settings) -> Part:
         },
         "components": {
             "schemas": _schemas(),
-            "headers": HEADERS,
+            "headers": HEADERS
+            | {"Accept-Encoding": header("Which encodings of a body are accepted.", "identity", enum=["identity"])},
             "parameters": PARAMETERS,
         },
         "x-every-path": every_path("Without `Origin` it is 200 with `Allow`."),
@@ -100,6 +102,8 @@ def _schemas() -> Part:
     for name, text in _FIELDS.items():
         reaction["properties"][name]["description"] = text
         reaction["properties"][name]["examples"] = [_REACTION[name]]
+    # Of no standard: a generator of test data may have one for it.
+    reaction["properties"]["emoji_type"]["format"] = "emoji"
     return made
 
 

@@ -61,14 +61,9 @@ HEADERS: dict[str, Part] = {
     "Access-Control-Expose-Headers": header(
         "With the header before: which headers the page may read.", origins.EXPOSED, enum=[origins.EXPOSED]
     ),
-    "Access-Control-Allow-Methods": header("Of a preflight.", origins.PREFLIGHT["Access-Control-Allow-Methods"]),
-    "Access-Control-Allow-Headers": header("Of a preflight.", origins.PREFLIGHT["Access-Control-Allow-Headers"]),
-    "Access-Control-Max-Age": header("Of a preflight, seconds.", origins.PREFLIGHT["Access-Control-Max-Age"]),
     "Cache-Control": header("Whether a cache may keep the answer.", "no-store"),
+    "Content-Security-Policy": header("What the page may load.", "default-src 'none'"),
     "Retry-After": header("Seconds to wait before the next request.", "2", pattern="^[0-9]+$"),
-    "WWW-Authenticate": header("How to authenticate.", "Bearer", enum=["Bearer"]),
-    "Accept-Encoding": header("Which encodings of a body are accepted.", "identity", enum=["identity"]),
-    "Allow": header("The methods that the path takes.", "GET, HEAD, OPTIONS"),
 }
 """The headers of answers that both documents have."""
 
@@ -243,11 +238,12 @@ def metrics(stages: Sequence[str], handshakes: Sequence[str]) -> Part:
 
 def every_path(options: str) -> Part:
     """Return what every path answers beside its operations; `options` says what OPTIONS gets without `Origin`."""
+    preflight = ", ".join(f"`{name}: {value}`" for name, value in origins.PREFLIGHT.items())
     return {
         "description": "What every path answers, beside what is listed for it.",
         "HEAD": "As GET, without a body, where GET is listed; a subscriber's streams take no HEAD (405).",
-        "OPTIONS": f"With the `Origin` of an allowed page it is a preflight: 204 with `Access-Control-Allow-Methods`, "
-        f"`Access-Control-Allow-Headers` and `Access-Control-Max-Age`; with another one 403. {options}",
+        "OPTIONS": f"With the `Origin` of an allowed page it is a preflight: 204 with {preflight}; with that of "
+        f"another page 403. {options}",
         "404": "An unknown path: a problem of type `about:blank`, whose detail names the nearest route.",
         "405": "A method that the path does not take: a problem of type `about:blank`, with `Allow`, whose detail "
         "names the nearest route.",

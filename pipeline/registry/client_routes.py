@@ -58,7 +58,8 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
 
     @routes.delete("/clients/<client_id>")
     def remove(client_id: str) -> flask.Response:
-        check_token(registration_of(client_id), token_of(flask.request))
+        token = token_of(flask.request)
+        check_token(registration_of(client_id), token)
         registrations.remove(client_id)
         response = flask.Response(status=204)
         response.delete_cookie(COOKIE, path=f"/clients/{client_id}", httponly=True, samesite="Strict")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -12,12 +13,13 @@ import flask
 import openapi_spec_validator
 import pytest
 
+from pipeline import tickets
 from pipeline.bus.memory import MemoryBus
 from pipeline.ingest.app import create_app as create_ingest
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.openapi import delivery, ingest
-from pipeline.openapi.page import METHODS
+from pipeline.openapi.page import METHODS, resolved
 from pipeline.openapi.parts import STAGES
 from pipeline.origins import Origins
 from pipeline.registry.app import create_app as create_registry
@@ -28,6 +30,8 @@ from pipeline.settings import Settings
 from pipeline.subscriber.app import create_app as create_subscriber
 from pipeline.subscriber.state import Subscriber
 from tests.harness.doubles import MemorySink
+from tests.harness.openapi import Contract
+from tests.harness.paths import REPOSITORY
 
 DOCUMENTS = {"ingest": ingest.document(Settings()), "delivery": delivery.document()}
 Route = tuple[str, str]
@@ -62,6 +66,49 @@ def test_document_is_valid_openapi(name: str) -> None:
     document = json.loads(json.dumps(DOCUMENTS[name]))
     assert document["openapi"].startswith("3.1")
     openapi_spec_validator.validate(document)
+
+
+def references(part: object) -> Iterator[str]:
+    """Every reference below a part of a document."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_reference_leads_to_a_component_and_every_component_is_used(name: str) -> None:
+    """The validator does not follow all of them, and tools stumble over one that leads nowhere."""
+    document = DOCUMENTS[name]
+    components = {
+        f"#/components/{kind}/{each}"
+        for kind, parts in document["components"].items()
+        for each in parts
+        if kind != "securitySchemes"
+    }
+    assert set(references(document)) == components
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_examples_are_as_their_schemas_say(name: str) -> None:
+    """Tools send and show them."""
+    contract = Contract(DOCUMENTS[name], name)
+    for schema in DOCUMENTS[name]["components"]["schemas"].values():
+        for example in schema.get("examples", ()):
+            contract.check(schema, example, schema["title"])
+    for operation in operations(name):
+        parameters = [resolved(DOCUMENTS[name], each) for each in operation["parameters"]]
+        for parameter in parameters:
+            if parameter["in"] == "header" and "example" in parameter:
+                parameter["example"].encode("latin-1")
+        contents = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for content in (each.get("content", {}) for each in contents):
+            for media in content.values():
+                for example in media.get("examples", {}).values():
+                    contract.check(media["schema"], example["value"], operation["operationId"])
 
 
 def test_ingest_serves_the_documented_routes() -> None:
@@ -120,3 +167,28 @@ def test_operations_have_names_of_their_own(name: str) -> None:
     """Generators of clients take them as names of functions."""
     names = [each["operationId"] for each in operations(name)]
     assert len(set(names)) == len(names)
+
+
+def refusals() -> Iterator[tuple[int, str]]:
+    """The status and the title of every refusal that a module of the chain can raise."""
+    yield from tickets._ANSWERS.values()
+    for path in (REPOSITORY / "pipeline").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Refusal":
+                status, title, *_ = call.args
+                typed = any(each.arg == "problem_type" for each in call.keywords)
+                if isinstance(status, ast.Constant) and not typed:
+                    assert isinstance(title, ast.Constant), f"{path}:{call.lineno}: the title is the same everywhere"
+                    yield status.value, title.value
+
+
+def test_every_refusal_in_the_code_is_documented_and_every_documented_one_is_in_the_code() -> None:
+    """A refusal that no test raises counts too; one below 400 has no document."""
+    documented = {
+        (int(status), example["summary"])
+        for name in DOCUMENTS
+        for operation in operations(name)
+        for status, answer in operation["responses"].items()
+        for example in answer.get("content", {}).get("application/problem+json", {}).get("examples", {}).values()
+    }
+    assert {(status, title) for status, title in refusals() if status >= 400} == documented
