@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.http_messages import RegistryHealth
 from pipeline.openapi import delivery as openapi
 from pipeline.openapi.page import Served
 from pipeline.origins import Origins
@@ -38,14 +39,14 @@ def create_app(
     @app.get("/clusters")
     def clusters() -> flask.Response:
         with registrations.lock:
-            return uncached_json({"clusters": clusters_view(registrations.assignments, registrations.clock_ns())})
+            return uncached_json(clusters_view(registrations.assignments, registrations.clock_ns()))
 
     @app.get("/healthz")
     def healthz() -> flask.Response:
         with registrations.lock:
             live = len(registrations.assignments.live(registrations.clock_ns()))
             count = len(registrations.assignments)
-        return uncached_json({"status": "ok", "stage": "registry", "clients": count, "subscribers_live": live})
+        return uncached_json(RegistryHealth(status="ok", stage="registry", clients=count, subscribers_live=live))
 
     @app.errorhandler(KafkaUnreachableError)
     @app.errorhandler(BufferFullError)

@@ -9,6 +9,7 @@ import flask
 
 from pipeline.addresses import url_of
 from pipeline.flask_answers import problem_response, uncached_json
+from pipeline.http_messages import PageSettings, Watching
 from pipeline.messages import Announcement
 from pipeline.origins import hostname
 from pipeline.problems import BLANK, Refusal
@@ -46,13 +47,13 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def settings() -> flask.Response:
         newest = observer.newest_event_id()
         return uncached_json(
-            {
-                "ingest_url": ingest_url(values, flask.request.scheme, flask.request.host),
-                "trigger_s": values.trigger_s,
-                "group_size": values.group_size,
-                "after": None if newest is None else earlier(newest, REPLAYED),
-                "now_ms": registrations.clock_ns() // 1_000_000,
-            }
+            PageSettings(
+                ingest_url=ingest_url(values, flask.request.scheme, flask.request.host),
+                trigger_s=values.trigger_s,
+                group_size=values.group_size,
+                after=None if newest is None else earlier(newest, REPLAYED),
+                now_ms=registrations.clock_ns() // 1_000_000,
+            )
         )
 
     @pages.get("/page/emoji.json")
@@ -137,7 +138,7 @@ def earlier(event_id: str, windows: int) -> str:
     return f"{epoch}:{max(0, int(number) - windows)}"
 
 
-def watching_document(live: list[Announcement]) -> dict[str, int]:
+def watching_document(live: list[Announcement]) -> Watching:
     """Return the document of `GET /watching`: the number of viewers, and the time until the next request."""
     count = sum(announcement.clients for announcement in live)
-    return {"watching": count, "again_s": max(WATCHING_S, count // WATCHING_PER_S)}
+    return Watching(count, max(WATCHING_S, count // WATCHING_PER_S))
