@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
@@ -72,6 +71,9 @@ class _Operation(NamedTuple):
 
 def render(document: Part) -> str:
     """Return the page of a document that `pipeline.openapi` made."""
+    # Not above: a subscriber that nobody asks for its page does without the 3 MB.
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.openapi", ""),
         autoescape=True,
