@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,3 +193,19 @@ def test_every_refusal_in_the_code_is_documented_and_every_documented_one_is_in_
         for example in answer.get("content", {}).get("application/problem+json", {}).get("examples", {}).values()
     }
     assert {(status, title) for status, title in refusals() if status >= 400} == documented
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_has_the_version_of_the_project(name: str) -> None:
+    """Generated clients carry it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert DOCUMENTS[name]["info"]["version"] == project["version"]
+
+
+def test_close_codes_are_those_of_the_guide() -> None:
+    """The table of close codes in docs/http-api.md has the same ones."""
+    guide = (REPOSITORY / "docs" / "http-api.md").read_text(encoding="utf-8")
+    table = guide[guide.index("| close code |") : guide.index("### Long polling")]
+    rows = re.findall(r"^\| (\d{4}(?:, \d{4})*) \|", table, re.MULTILINE)
+    socket = DOCUMENTS["delivery"]["paths"]["/clients/{client_id}/socket"]["get"]["x-websocket"]
+    assert sorted(code for row in rows for code in row.split(", ")) == sorted(socket["closeCodes"])
