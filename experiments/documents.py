@@ -1,8 +1,9 @@
 """The generated parts of the Markdown documents: `python -m experiments docs` writes them, with --check it compares.
 
 A generated part is between `<!-- NAME -->` and `<!-- /NAME -->`, in any Markdown file of the repository; NAME is one of
-BLOCKS. The figures of a run come from the directory in the marker, as in `<!-- figures reports/single/runs/ID -->`, or
-from the command line. Without either they stay as they are, since a checkout has no runs but the reference.
+BLOCKS. The marker of `answers` names a route, as in `<!-- answers GET /healthz ingest -->`. The figures of a run come
+from the directory in the marker, as in `<!-- figures reports/single/runs/ID -->`, or from the command line. Without
+either they stay as they are, since a checkout has no runs but the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from experiments import files, run_files
+from experiments import files, http_tables, run_files
 from experiments.campaign import campaign_file, design_file
 from experiments.campaign.design import Design, order
 from experiments.campaign.report import capacity, read
@@ -48,10 +49,11 @@ POLICY_FIGURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Where a generated part is: its document, and the run that its figures come from, if one is named."""
+    """Where a generated part is: its document, what its marker names, and the run that its figures come from."""
 
     document: Path
     run_dir: Path | None = None
+    named: str = ""
 
 
 def update(
@@ -90,7 +92,7 @@ def generated(text: str, document: Path, run_dir: Path | None = None) -> str:
         def replaced(match: re.Match[str], block: Callable[[Part], str | None] = block) -> str:
             named = match.group(2).strip()
             run = ROOT / named if named and not named.startswith(":") else run_dir
-            body = block(Part(document, run))
+            body = block(Part(document, run, named))
             return match.group(1) + (match.group(3) if body is None else body) + match.group(4)
 
         text = pattern.sub(replaced, text)
@@ -127,6 +129,19 @@ def _extent(design: Design) -> str:
     if design.search is not None:
         return f"a search over `{design.search.factor}` | as many as it needs"
     return f"{len(design.levels)} of {', '.join(f'`{name}`' for name in design.factors)} | {len(order(design))}"
+
+
+def routes_table(part: Part) -> str:
+    """Return the table of every HTTP route."""
+    return _lines(http_tables.routes())
+
+
+def answers_table(part: Part) -> str:
+    """Return the table of a route's answers. Raises SettingError for a route that no OpenAPI document has."""
+    try:
+        return _lines(http_tables.answers(part.named))
+    except ValueError as error:
+        raise SettingError(f"{part.document}: <!-- answers {part.named} -->: {error}") from error
 
 
 def run_figures(part: Part) -> str | None:
@@ -272,6 +287,8 @@ def _lines(rows: Sequence[str]) -> str:
 BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "settings": settings_table,
     "designs": designs_table,
+    "routes": routes_table,
+    "answers": answers_table,
     "figures": run_figures,
     "reference": reference,
     "delivery": delivery,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map
+from werkzeug.routing import Map, WebsocketMismatch
 
+from pipeline.openapi.page import Served
+from pipeline.openapi.parts import DOCS_PATH, HTML, OPENAPI_PATH
 from pipeline.origins import PREFLIGHT, Origins, headers_for
-from pipeline.problems import CONTENT_TYPE, Refusal
+from pipeline.problems import BLANK, CONTENT_TYPE, Refusal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -34,6 +36,19 @@ def uncached_json(document: object, status: int = 200) -> flask.Response:
 def problem_response(refusal: Refusal) -> flask.Response:
     """Return the answer to a refused request."""
     return flask.Response(refusal.body(), refusal.status, refusal.headers, content_type=CONTENT_TYPE)
+
+
+def add_documents(app: flask.Flask, documents: Served) -> None:
+    """Add the routes of the OpenAPI document: as JSON, and as a page."""
+
+    @app.get(OPENAPI_PATH)
+    def openapi() -> flask.Response:
+        return flask.Response(documents.json, headers={"Cache-Control": "no-store"}, content_type="application/json")
+
+    @app.get(DOCS_PATH)
+    def docs() -> flask.Response:
+        headers = {"Cache-Control": "no-store", "Content-Security-Policy": documents.policy}
+        return flask.Response(documents.page, headers=headers, content_type=HTML)
 
 
 def admit_origins(
@@ -81,10 +96,27 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
         refused(refusal)
         return problem_response(refusal)
 
+    # A path with two slashes is unknown: a redirect to the path with one would be an answer of every route.
+    app.url_map.merge_slashes = False
+
+    @app.errorhandler(WebsocketMismatch)
+    def on_handshake(_error: HTTPException) -> flask.Response:
+        return on_refusal(
+            Refusal(
+                400,
+                "Not a WebSocket route",
+                f"{flask.request.path[:200]!a}: no WebSocket is served at this path: register with transport "
+                "websocket, and open its stream_url",
+            )
+        )
+
     @app.errorhandler(HTTPException)
     def on_http_error(error: HTTPException) -> flask.Response:
         request = flask.request
-        allow = dict(error.get_headers()).get("Allow")
+        if error.code == 405 and request.environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            # werkzeug finds no route for it if the path has several methods.
+            return on_handshake(error)
+        kept = {name: value for name, value in error.get_headers() if name in ("Allow", "Content-Range")}
         reason = error.description or error.name
         if error.code == 405:
             reason = f"this route does not take {request.method}: {_advice(app.url_map, request.method, request.path)}"
@@ -95,7 +127,8 @@ def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = 
                 error.code or 500,
                 error.name,
                 f"{request.method} {request.path[:200]!a}: {reason}",
-                headers={} if allow is None else {"Allow": allow},
+                headers=kept,
+                problem_type=BLANK,
             )
         )
 

@@ -22,6 +22,9 @@ PREFLIGHT = {
 }
 """The further headers of the answer to a preflight of an allowed origin."""
 
+EXPOSED = "Location, Retry-After"
+"""The headers of answers that a page of an allowed origin may read, beside those that every page may."""
+
 _ORIGIN = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _FORM = "http://host[:port] or https://host[:port]"
 
@@ -167,5 +170,5 @@ def headers_for(origin: str) -> dict[str, str]:
         "Vary": "Origin",
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "Location, Retry-After",
+        "Access-Control-Expose-Headers": EXPOSED,
     }

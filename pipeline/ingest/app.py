@@ -1,4 +1,4 @@
-"""Ingest's WSGI application: `POST /reactions`, `GET /healthz` and `GET /metrics`."""
+"""Ingest's WSGI application: `POST /reactions`, its health and metrics, and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from flask import Flask, Response, request
 
 from pipeline.errors import BufferFullError
-from pipeline.flask_answers import add_error_handlers, admit_origins
+from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, uncached_json
+from pipeline.http_messages import IngestHealth
 from pipeline.ingest import intake
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.metrics.exposition import bare_registry
 from pipeline.metrics.flask_route import add_route
+from pipeline.openapi import ingest as openapi
+from pipeline.openapi.page import Served
 from pipeline.origins import Origins
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
@@ -25,7 +28,7 @@ from pipeline.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-STAGE = "ingest"
+STAGE: Literal["ingest"] = "ingest"
 JSON = "application/json"
 BUFFER_RETRY_AFTER = {"Retry-After": "1"}
 KAFKA_RETRY_AFTER = {"Retry-After": "5"}
@@ -70,23 +73,25 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
         return Response(b'{"accepted":%d}' % len(reactions), 202, content_type=JSON)
 
     @app.get("/healthz")
-    def healthz() -> tuple[dict[str, Any], int]:
+    def healthz() -> Response:
         silent_s = flusher.silent_s()
         healthy = silent_s <= values.kafka_out_s
-        return {
-            "stage": STAGE,
-            "status": "ok" if healthy else "Kafka is out of reach",
-            "pid": os.getpid(),
-            "accepted": buffer.accepted,
-            "waiting": len(buffer),
-            "kafka_silent_s": round(silent_s, 3),
-        }, 200 if healthy else 503
+        health = IngestHealth(
+            stage=STAGE,
+            status="ok" if healthy else "Kafka is out of reach",
+            pid=os.getpid(),
+            accepted=buffer.accepted,
+            waiting=len(buffer),
+            kafka_silent_s=round(silent_s, 3),
+        )
+        return uncached_json(health, 200 if healthy else 503)
 
     def refused(refusal: Refusal) -> None:
         flusher.meters.refused(refusal.title)
 
     add_error_handlers(app, refused)
     admit_origins(app, Origins(values.origins, values.registry_url, values.registry_port), refused)
+    add_documents(app, Served(lambda: openapi.document(values)))
     # No CPU and memory: each scrape would show those of another worker.
     add_route(app, bare_registry(flusher.meters))
     return app

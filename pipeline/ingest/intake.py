@@ -118,7 +118,7 @@ def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> 
         if 0 < limit.most < cost:
             raise Refusal(
                 413,
-                "Too many reactions",
+                "Too many reactions of one user",
                 f"the array has {cost} reactions of user_id {user_id!a}, at most {limit.most} per second "
                 "(rate_per_user_s) are allowed: split it",
             )

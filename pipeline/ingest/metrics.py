@@ -13,14 +13,19 @@ from typing import Protocol
 from prometheus_client import Counter, Gauge, Histogram, Metric
 
 from pipeline.metrics import workers
+from pipeline.openapi.ingest import KINDS
 
 FLUSH_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 FLUSH_BUCKETS_REACTIONS = (1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
-# The titles of ingest's own refusals; Flask's own errors count under the name of their HTTP status.
-REASONS = (
-    *("not_application_json", "not_json", "not_a_reaction", "body_too_large", "array_too_long"),
-    *("origin_not_allowed", "too_many_reactions", "buffer_full", "kafka_is_out_of_reach", "kafka_did_not_acknowledge"),
-)
+
+
+def reason_of(title: str) -> str:
+    """Return the label of the refusals with this title."""
+    return title.lower().replace("/", "_").replace(" ", "_")
+
+
+# Ingest's own refusals; Flask's own errors count under the name of their HTTP status.
+REASONS = tuple(reason_of(kind.title) for kind in KINDS)
 
 
 class BufferFigures(Protocol):
@@ -99,7 +104,7 @@ class Meters:
 
     def refused(self, title: str) -> None:
         """Count a request that was refused, by the title of its problem document."""
-        self._refused.labels(title.lower().replace("/", "_").replace(" ", "_")).inc()
+        self._refused.labels(reason_of(title)).inc()
 
     def flushed(self, reactions: int, took_s: float) -> None:
         """Count a flush that Kafka has acknowledged."""

@@ -14,4 +14,4 @@ def add_route(app: flask.Flask, registry: CollectorRegistry) -> None:
     @app.get(PATH)
     def metrics() -> flask.Response:
         body, content_type = expose(registry, flask.request.headers.get("Accept", ""))
-        return flask.Response(body, content_type=content_type)
+        return flask.Response(body, headers={"Cache-Control": "no-store"}, content_type=content_type)

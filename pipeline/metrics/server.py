@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from pipeline import lifecycle, logs
 from pipeline.hosts import base_url
 from pipeline.metrics.exposition import PATH, expose
-from pipeline.problems import CONTENT_TYPE, Refusal
+from pipeline.problems import BLANK, CONTENT_TYPE, Refusal
 
 log = logs.get(__name__)
 
@@ -60,7 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a problem document (http.server calls this for a request that it cannot handle)."""
         seen = ascii(self.requestline[:200])
         refusal = Refusal(
-            code, HTTPStatus(code).phrase, f"{seen} is not served by this stage: use GET {PATH} or GET /healthz"
+            code,
+            HTTPStatus(code).phrase,
+            f"{seen} is not served by this stage: use GET {PATH} or GET /healthz",
+            problem_type=BLANK,
         )
         self._answer(code, refusal.body(), CONTENT_TYPE)
 

@@ -1,15 +1,16 @@
-"""The registry's WSGI application: the routes of clients, of clusters and of health."""
+"""The registry's WSGI application: the routes of clients, of clusters and of health, and the OpenAPI document."""
 
 from __future__ import annotations
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import WebsocketMismatch
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.flask_answers import add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, problem_response, uncached_json
+from pipeline.http_messages import RegistryHealth
+from pipeline.openapi import delivery as openapi
+from pipeline.openapi.page import Served
 from pipeline.origins import Origins
-from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.registry.client_routes import client_routes
 from pipeline.registry.refusals import kafka_unreachable
@@ -38,26 +39,22 @@ def create_app(
     @app.get("/clusters")
     def clusters() -> flask.Response:
         with registrations.lock:
-            return uncached_json({"clusters": clusters_view(registrations.assignments, registrations.clock_ns())})
+            return uncached_json(clusters_view(registrations.assignments, registrations.clock_ns()))
 
     @app.get("/healthz")
     def healthz() -> flask.Response:
         with registrations.lock:
             live = len(registrations.assignments.live(registrations.clock_ns()))
             count = len(registrations.assignments)
-        return uncached_json({"status": "ok", "stage": "registry", "clients": count, "subscribers_live": live})
+        return uncached_json(RegistryHealth(status="ok", stage="registry", clients=count, subscribers_live=live))
 
     @app.errorhandler(KafkaUnreachableError)
     @app.errorhandler(BufferFullError)
     def on_kafka_error(error: Exception) -> flask.Response:
         return problem_response(kafka_unreachable(error))
 
-    @app.errorhandler(WebsocketMismatch)
-    def on_websocket_mismatch(_error: Exception) -> flask.Response:
-        reason = "no WebSocket is served at this path: register with transport websocket, and open its stream_url"
-        return problem_response(Refusal(400, "Bad Request", f"{flask.request.path[:200]!a}: {reason}"))
-
     add_error_handlers(app)
+    add_documents(app, Served(openapi.document))
     registrations.meters.attach(app)
     admit_origins(app, origins, registrations.meters.refused, files="/page/")
     return app

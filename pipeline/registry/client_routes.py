@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 
 import flask
+import msgspec
 
 from pipeline import sse, tickets
 from pipeline.flask_answers import uncached_json
+from pipeline.http_messages import ClientList, RegisteredClient, TicketView
 from pipeline.messages import FEED_START, Registration
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
@@ -30,10 +32,11 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
         wanted = new_client(flask.request)
         check_rate(limit, sender(flask.request.remote_addr), registrations.clock_ns())
         registration, token = registrations.register(wanted.cluster, wanted.transport)
-        document = client_view(registration, registry_url, live=True)
+        view = client_view(registration, registry_url, live=True)
         with registrations.lock:
             newest = registrations.assignments.last_event_id(subscriber_of(registration)) or FEED_START
-        response = uncached_json({**document, "token": token, "last_event_id": newest}, 201)
+        document = RegisteredClient(**msgspec.structs.asdict(view), token=token, last_event_id=newest)
+        response = uncached_json(document, 201)
         response.headers["Location"] = f"{registry_url}/clients/{registration.client_id}"
         response.set_cookie(COOKIE, token, path=f"/clients/{registration.client_id}", httponly=True, samesite="Strict")
         return response
@@ -47,7 +50,7 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
                 client_view(client, registry_url, assignments.has_live_subscriber(client.client_id, now_ns))
                 for client in assignments.clients(after, page_limit)
             ]
-            return uncached_json({"count": len(assignments), "clients": clients})
+            return uncached_json(ClientList(len(assignments), clients))
 
     @routes.get("/clients/<client_id>")
     def show(client_id: str) -> flask.Response:
@@ -58,7 +61,8 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
 
     @routes.delete("/clients/<client_id>")
     def remove(client_id: str) -> flask.Response:
-        check_token(registration_of(client_id), token_of(flask.request))
+        token = token_of(flask.request)
+        check_token(registration_of(client_id), token)
         registrations.remove(client_id)
         response = flask.Response(status=204)
         response.delete_cookie(COOKIE, path=f"/clients/{client_id}", httponly=True, samesite="Strict")
@@ -70,7 +74,7 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
         transport = assignment.registration.transport
         url = of_transport(direct_url(assignment, PATHS[transport]), transport)
         subscriber = assignment.registration.subscriber
-        return uncached_json({"url": url, "subscriber": subscriber, "expires_s": tickets.LIFE_S}, 201)
+        return uncached_json(TicketView(url, subscriber, tickets.LIFE_S), 201)
 
     @routes.get(f"/clients/<client_id>/<any({','.join(PATHS.values())}):path>")
     def redirect(client_id: str, path: str) -> flask.Response:

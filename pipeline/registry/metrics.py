@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
 import flask
-import msgspec
 from prometheus_client import Counter, Metric
 
 from pipeline.addresses import SubscriberId
+from pipeline.flask_answers import uncached_json
+from pipeline.http_messages import Targets
 from pipeline.messages import Announcement
 from pipeline.metrics.exposition import PATH, Refusals, collector_registry, gauge
 from pipeline.metrics.flask_route import add_route
@@ -48,7 +49,7 @@ class RegistryMeters:
             now_ns = self._clock_ns()
             with self._lock:
                 live = self._assignments.live(now_ns)
-            return flask.Response(msgspec.json.encode(scrape_targets(live)), content_type="application/json")
+            return uncached_json(scrape_targets(live))
 
         @app.after_request
         def count_refusal(response: flask.Response) -> flask.Response:
@@ -94,15 +95,15 @@ class RegistryMeters:
         )
 
 
-def scrape_targets(live: Iterable[Announcement]) -> list[dict[str, object]]:
+def scrape_targets(live: Iterable[Announcement]) -> list[Targets]:
     """Return subscribers in the format of Prometheus' HTTP service discovery, each with its name as label `stage`.
 
     Source: https://prometheus.io/docs/prometheus/latest/http_sd/
     """
-    targets: list[dict[str, object]] = []
+    targets = []
     for member in live:
         url = urlsplit(member.url)
         labels = {"__scheme__": url.scheme, "__metrics_path__": url.path + PATH}
         name = SubscriberId(member.cluster, member.subscriber).stage
-        targets.append({"targets": [url.netloc], "labels": {**labels, "stage": name}})
+        targets.append(Targets([url.netloc], {**labels, "stage": name}))
     return targets

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
 
 import flask
 import msgspec
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from pipeline.messages import Transport
+from pipeline.http_messages import PAGE_MAX, NewClient
 from pipeline.problems import Refusal
 from pipeline.tokens import COOKIE, bearer
 
-PAGE_MAX = 10_000
 BODY_HELP = 'send {"cluster": "<name>", "transport": "sse" | "websocket" | "poll"}, both optional, or no body'
 FIELDS = {
     "cluster": "it is not the name of a cluster: text of 1 to 50 letters, digits, '_' or '-'",
     "transport": "it is not the name of a transport",
 }
-
-
-class NewClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /clients`."""
-
-    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$")] | None = None
-    transport: Transport = "sse"
-
-
 _decode_new_client = msgspec.json.Decoder(NewClient).decode
 
 
@@ -34,7 +24,12 @@ def new_client(request: flask.Request) -> NewClient:
     """Return the body of `POST /clients`; no body means the defaults."""
     if request.args:
         raise Refusal(422, "Unusable registration", f"query field {next(iter(request.args))[:80]!a}: {BODY_HELP}")
-    body = request.get_data()
+    try:
+        body = request.get_data()
+    except RequestEntityTooLarge as error:
+        raise Refusal(
+            413, "Body too large", f"the body is larger than {request.max_content_length} bytes: {BODY_HELP}"
+        ) from error
     if not body:
         return NewClient()
     if request.mimetype != "application/json":

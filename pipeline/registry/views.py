@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Literal
-
-import msgspec
 
 from pipeline.addresses import SubscriberId, websocket_url
+from pipeline.http_messages import ClientView, ClusterList, ClusterView, SubscriberView
 from pipeline.messages import Announcement, Registration, Transport
 from pipeline.registry.assignments import Assignments
 from pipeline.units import NS_PER_S
@@ -19,13 +17,20 @@ PATHS: dict[Transport, str] = {"sse": "stream", "websocket": "socket", "poll": "
 LATE_S = 3.0
 
 
-def client_view(registration: Registration, registry_url: str, live: bool) -> dict[str, object]:
+def client_view(registration: Registration, registry_url: str, live: bool) -> ClientView:
     """Return the public document of a client: everything but its token's digest."""
-    document = msgspec.structs.asdict(registration)
-    del document["token_sha256"], document["asked"]
     client_url = f"{registry_url}/clients/{registration.client_id}"
     stream_url = of_transport(f"{client_url}/{PATHS[registration.transport]}", registration.transport)
-    return {**document, "stream_url": stream_url, "tickets_url": f"{client_url}/tickets", "live": live}
+    return ClientView(
+        client_id=registration.client_id,
+        cluster=registration.cluster,
+        subscriber=registration.subscriber,
+        registered_ns=registration.registered_ns,
+        transport=registration.transport,
+        stream_url=stream_url,
+        tickets_url=f"{client_url}/tickets",
+        live=live,
+    )
 
 
 def of_transport(url: str, transport: Transport) -> str:
@@ -42,34 +47,32 @@ def handshake_location(url: str, registry_url: str) -> str:
     return rest if registry_url.startswith(f"{scheme}:") else websocket_url(url)
 
 
-def clusters_view(assignments: Assignments, now_ns: int) -> list[dict[str, object]]:
+def clusters_view(assignments: Assignments, now_ns: int) -> ClusterList:
     """Return the document of `GET /clusters`: every known subscriber, its load and its health."""
-    return [
-        {"cluster": cluster, **_cluster_view(assignments, list(members), now_ns)}
-        for cluster, members in groupby(assignments.subscribers(), key=lambda member: member.cluster)
-    ]
+    clusters = groupby(assignments.subscribers(), key=lambda member: member.cluster)
+    return ClusterList([_cluster_view(assignments, cluster, list(members), now_ns) for cluster, members in clusters])
 
 
-def _cluster_view(assignments: Assignments, members: list[Announcement], now_ns: int) -> dict[str, object]:
+def _cluster_view(assignments: Assignments, cluster: str, members: list[Announcement], now_ns: int) -> ClusterView:
     live = [member for member in members if assignments.is_live(member, now_ns)]
-    return {
-        "clients": sum(member.clients for member in live),
-        "live": len(live),
-        "subscribers": [_subscriber_view(assignments, member, now_ns) for member in members],
-    }
+    return ClusterView(
+        cluster=cluster,
+        clients=sum(member.clients for member in live),
+        live=len(live),
+        subscribers=[_subscriber_view(assignments, member, now_ns) for member in members],
+    )
 
 
-def _subscriber_view(assignments: Assignments, member: Announcement, now_ns: int) -> dict[str, object]:
+def _subscriber_view(assignments: Assignments, member: Announcement, now_ns: int) -> SubscriberView:
     age_s = (now_ns - member.announced_ns) / NS_PER_S
     live = assignments.is_live(member, now_ns)
-    health: Literal["ok", "late", "silent"] = "silent" if not live else "late" if age_s > LATE_S else "ok"
-    return {
-        "subscriber": member.subscriber,
-        "url": member.url,
-        "clients": member.clients,
-        "registered": assignments.registered(SubscriberId(member.cluster, member.subscriber)),
-        "live": live,
-        "health": health,
-        "age_s": round(age_s, 3),
-        "last_event_id": member.last_event_id,
-    }
+    return SubscriberView(
+        subscriber=member.subscriber,
+        url=member.url,
+        clients=member.clients,
+        registered=assignments.registered(SubscriberId(member.cluster, member.subscriber)),
+        live=live,
+        health="silent" if not live else "late" if age_s > LATE_S else "ok",
+        age_s=round(age_s, 3),
+        last_event_id=member.last_event_id,
+    )

@@ -129,12 +129,12 @@ class Admission:
         try:
             event_id = parse_event_id(last, field)
         except MessageError as error:
-            raise Refusal(400, f"Malformed {field}", str(error)) from error
+            raise Refusal(400, "Malformed event id", str(error)) from error
         position = await self._fanout.resolve(event_id, self._patience_s)
         if isinstance(position, int):
             return position, None
         if not position.final:
-            raise Refusal(409, f"Unknown {field}", _unknown(event_id, position, field, self._fanout.last_event_id))
+            raise Refusal(409, "Unknown event id", _unknown(event_id, position, field, self._fanout.last_event_id))
         self._fanout.resets += 1
         return self._fanout.head, reset_event(event_id, position.reason, self._newest())
 

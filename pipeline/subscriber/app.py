@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from pipeline.openapi import delivery as openapi
+from pipeline.openapi.page import Served
+from pipeline.openapi.parts import DOCS_PATH, HTML, OPENAPI_PATH
 from pipeline.origins import PREFLIGHT, Origins
-from pipeline.problems import CONTENT_TYPE, Refusal
+from pipeline.problems import BLANK, CONTENT_TYPE, Refusal
 from pipeline.subscriber import frames
 from pipeline.subscriber.admission import ORIGINS, Admission, check_origin, cors_headers
 from pipeline.subscriber.connection import STUCK_S
@@ -51,18 +54,17 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _not_served(request: web.Request, error: web.HTTPException) -> Refusal:
-    """Return aiohttp's refusal (unknown path, wrong method, no upgrade) as a Refusal."""
+    """Return aiohttp's refusal (unknown path, wrong method) as a Refusal."""
     served = (
-        "is not served here: use GET /clients/{id}/stream, /clients/{id}/socket (WebSocket), /clients/{id}/windows or "
-        "/healthz; clients register at the registry"
+        "is not served here: use GET /clients/{id}/stream, /clients/{id}/socket (WebSocket), /clients/{id}/windows, "
+        "/healthz or /docs; clients register at the registry"
     )
-    if isinstance(error, web.HTTPUpgradeRequired):
-        served = "takes the handshake of a WebSocket only: open it with a WebSocket client"
     return Refusal(
         error.status,
         error.reason,
         f"{request.method} {request.path[:200]!a} {served}",
-        headers={name: error.headers[name] for name in (hdrs.ALLOW, hdrs.UPGRADE) if name in error.headers},
+        headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {},
+        problem_type=BLANK,
     )
 
 
@@ -99,7 +101,22 @@ def create_app(
         return serve
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response(health())
+        return web.json_response(health(), headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    documents = Served(openapi.document)
+
+    async def openapi_json(_request: web.Request) -> web.Response:
+        return web.Response(
+            body=documents.json, headers={hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYPE: "application/json"}
+        )
+
+    async def docs(_request: web.Request) -> web.Response:
+        headers = {
+            hdrs.CACHE_CONTROL: "no-store",
+            hdrs.CONTENT_TYPE: HTML,
+            "Content-Security-Policy": documents.policy,
+        }
+        return web.Response(body=documents.page, headers=headers)
 
     async def admit_page(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(cors_headers(request))
@@ -139,6 +156,8 @@ def create_app(
     for path, transport in (("stream", serve_event_stream), ("socket", serve_websocket), ("windows", serve_poll)):
         app.router.add_get(f"/clients/{{client_id}}/{path}", handler_of(transport), allow_head=False)
     app.router.add_get("/healthz", healthz)
+    app.router.add_get(OPENAPI_PATH, openapi_json)
+    app.router.add_get(DOCS_PATH, docs)
     app.cleanup_ctx.append(background_tasks)
     app.on_shutdown.append(end_streams)
     return app

@@ -59,7 +59,7 @@ class StreamMeters:
 
         async def metrics(request: web.Request) -> web.Response:
             body, content_type = expose(collectors, request.headers.get("Accept", ""))
-            return web.Response(body=body, headers={"Content-Type": content_type})
+            return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
         async def count_refusal(_request: web.Request, response: web.StreamResponse) -> None:
             self._refusals.count(response.status)

@@ -35,7 +35,13 @@ async def serve_websocket(request: web.Request, fanout: Fanout, admission: Admis
     """Send windows over a WebSocket until the client leaves or its stream ends. Raises Refusal before the upgrade."""
     ws = _response()
     if not ws.can_prepare(request).ok:
-        raise web.HTTPUpgradeRequired()
+        raise Refusal(
+            426,
+            "WebSocket only",
+            f"{request.method} {request.path[:200]!a} takes the handshake of a WebSocket only: open it with a "
+            "WebSocket client",
+            headers={hdrs.UPGRADE: "websocket"},
+        )
     client_id = await admission.authenticate(request)
     position, first = await admission.resume(request.query.get("after", ""), "after")
     await ws.prepare(request)

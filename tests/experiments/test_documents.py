@@ -77,3 +77,9 @@ def test_marker_without_its_end_is_named(tmp_path: Path) -> None:
     """Nothing is guessed: the document and the missing marker are named."""
     with pytest.raises(SettingError, match=r"page\.md has <!-- settings --> without its end: add <!-- /settings -->"):
         documents.generated("<!-- settings -->\nrest\n", tmp_path / "page.md")
+
+
+def test_answers_of_an_unknown_route_are_an_error() -> None:
+    """The error names the document, the route and the form."""
+    with pytest.raises(SettingError, match="'GET /nothing ingest' is not a documented route: give a method, a path"):
+        documents.generated("<!-- answers GET /nothing ingest -->\n<!-- /answers -->\n", documents.ROOT / "README.md")

@@ -86,6 +86,22 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     assert wrong == []
 
 
+@pytest.mark.parametrize("stage", ["ingest", "registry"])
+def test_openapi_page_loads_nothing_else_and_follows_the_systems_colours(
+    two_subscribers: Endpoints, visit: Callable[..., Any], stage: str
+) -> None:
+    """Its own policy admits its style; on a phone it is as wide as the screen."""
+    url = f"{getattr(two_subscribers, stage)}/docs"
+    papers = []
+    for colours in ("light", "dark"):
+        page = visit(url, PHONE, color_scheme=colours)
+        assert page.locator("h1").inner_text().startswith("EmoStream: ")
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        assert page.evaluate("performance.getEntriesByType('resource').length") == 0
+        papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert papers == ["rgb(255, 255, 255)", "rgb(22, 24, 29)"]
+
+
 def live(page: Any) -> Any:
     """Wait until a page says that it is connected; return it."""
     page.wait_for_selector('#connection[data-kind="live"]', timeout=20_000)

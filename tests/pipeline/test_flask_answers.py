@@ -51,7 +51,7 @@ def test_refusal_is_answered_with_its_headers_and_errors(client: flask.testing.F
     assert (answer.status_code, answer.content_type) == (429, "application/problem+json")
     assert answer.headers["Retry-After"] == "7"
     assert answer.get_json(force=True) == {
-        "title": "Too many", "status": 429, "detail": "wait", "errors": [{"index": 3}],
+        "type": "/docs#too-many", "title": "Too many", "status": 429, "detail": "wait", "errors": [{"index": 3}],
     }  # fmt: skip
     assert titles == ["Too many"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pipeline import logs, settings
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import Follower
 from pipeline.bus.records import readable
 from pipeline.bus.topics import topics
+from pipeline.http_messages import OpsData
 from pipeline.messages import decode_window
 from pipeline.registry.web.alerts import Member
 from pipeline.registry.web.status import BATCHES, WINDOWS, ChainStatus
@@ -55,7 +55,7 @@ class Observer:
         self._progress.start(self._add_progress)
         self._sampling.start()
 
-    def document(self, members: Sequence[Member]) -> dict[str, Any]:
+    def document(self, members: Sequence[Member]) -> OpsData:
         """Return the document of `GET /ops/data`, see `ChainStatus.document`."""
         with self._lock:
             return self._status.document(members, self._clock_ns())

@@ -12,25 +12,13 @@ from typing import Any
 import emoji
 import msgspec
 
+from pipeline.http_messages import Choice
+
 TONES = tuple(map(chr, range(0x1F3FB, 0x1F400)))
 _BARE = {ord(tone): None for tone in TONES} | {0xFE0F: None}
 _FACES = range(0x1F600, 0x1F650)
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 _PICTURES = range(0x1F300, 0x20000)
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """One emoji of the picker.
-
-    `words` are further names for the search. `version` is the Emoji version that added it: an older font cannot show
-    it. `tones` holds its five forms from light to dark, or is empty.
-    """
-
-    emoji: str
-    name: str
-    words: str
-    version: float
-    tones: tuple[str, ...]
 
 
 @functools.cache

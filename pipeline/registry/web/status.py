@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from pipeline.http_messages import AlertRow, BatchRow, BatchTimes, MemberRow, OpsData, SampleRow, WindowRow
 from pipeline.messages import Window
 from pipeline.registry.web.alerts import Facts, Member, alerts
 from pipeline.streaming_progress import StreamingProgress, lag
@@ -83,7 +84,7 @@ class ChainStatus:
         """The id of the newest window."""
         return self._windows[-1].event_id if self._windows else None
 
-    def document(self, members: Iterable[Member], now_ns: int) -> dict[str, Any]:
+    def document(self, members: Iterable[Member], now_ns: int) -> OpsData:
         """Return the document of `GET /ops/data`; rates are per second, unknown values are null."""
         listed = list(members)
         newest = self._samples[-1] if self._samples else None
@@ -101,37 +102,37 @@ class ChainStatus:
             newest=self._windows[-1] if self._windows else None,
             members=listed,
         )
-        return {
-            "now_ms": now_ns // 1_000_000,
-            "trigger_s": self._trigger_s,
-            "arriving_per_s": arriving_per_s,
-            "counted_per_s": self._counted(now_ns),
-            "lag": facts.lag,
-            "batch": {
-                "newest_s": facts.batch_s,
-                "p50_s": quantile(batches_s, 0.5),
-                "p95_s": p95_s,
-                "headroom": None if p95_s is None else round(p95_s / self._trigger_s, 4),
-            },
-            "watching": sum(member.announcement.clients for member in listed if member.live),
-            "malformed": sum(window.malformed for window in self._windows),
-            "windows": [window_row(window) for window in self._windows],
-            "batches": [
-                {
-                    "batch": batch.batch_id,
-                    "trigger_ms": round(batch.timestamp.timestamp() * 1000),
-                    "batch_s": batch_s,
-                    "rows": batch.num_input_rows,
-                }
+        return OpsData(
+            now_ms=now_ns // 1_000_000,
+            trigger_s=self._trigger_s,
+            arriving_per_s=arriving_per_s,
+            counted_per_s=self._counted(now_ns),
+            lag=facts.lag,
+            batch=BatchTimes(
+                newest_s=facts.batch_s,
+                p50_s=quantile(batches_s, 0.5),
+                p95_s=p95_s,
+                headroom=None if p95_s is None else round(p95_s / self._trigger_s, 4),
+            ),
+            watching=sum(member.announcement.clients for member in listed if member.live),
+            malformed=sum(window.malformed for window in self._windows),
+            windows=[window_row(window) for window in self._windows],
+            batches=[
+                BatchRow(
+                    batch=batch.batch_id,
+                    trigger_ms=round(batch.timestamp.timestamp() * 1000),
+                    batch_s=batch_s,
+                    rows=batch.num_input_rows,
+                )
                 for batch, batch_s in zip(self._batches, batches_s, strict=True)
             ],
-            "samples": [
-                {"at_ms": sample.at_ns // 1_000_000, "arriving_per_s": self._arriving(index), "lag": sample.lag}
+            samples=[
+                SampleRow(sample.at_ns // 1_000_000, self._arriving(index), sample.lag)
                 for index, sample in enumerate(self._samples)
             ],
-            "subscribers": [subscriber_row(member, now_ns) for member in listed],
-            "alerts": [alert._asdict() for alert in alerts(facts)],
-        }
+            subscribers=[subscriber_row(member, now_ns) for member in listed],
+            alerts=[AlertRow(*alert) for alert in alerts(facts)],
+        )
 
     def _arriving(self, index: int) -> float | None:
         """Return the records appended per second in the `RATE_SAMPLES` before a sample."""
@@ -151,25 +152,25 @@ def quantile(values: Sequence[float], q: float) -> float | None:
     return sorted(values)[max(0, math.ceil(q * len(values)) - 1)] if values else None
 
 
-def window_row(window: Window) -> dict[str, Any]:
+def window_row(window: Window) -> WindowRow:
     """Return the row of a window; `published_s` is the time from its trigger until its counts were ready."""
-    return {
-        "id": window.event_id,
-        "trigger_ms": window.trigger_ns // 1_000_000,
-        "published_s": round((window.emitted_ns - window.trigger_ns) / NS_PER_S, 3),
-        "total": window.total,
-        "malformed": window.malformed,
-    }
+    return WindowRow(
+        id=window.event_id,
+        trigger_ms=window.trigger_ns // 1_000_000,
+        published_s=round((window.emitted_ns - window.trigger_ns) / NS_PER_S, 3),
+        total=window.total,
+        malformed=window.malformed,
+    )
 
 
-def subscriber_row(member: Member, now_ns: int) -> dict[str, Any]:
+def subscriber_row(member: Member, now_ns: int) -> MemberRow:
     """Return the row of a subscriber."""
     announcement = member.announcement
-    return {
-        "cluster": announcement.cluster,
-        "subscriber": announcement.subscriber,
-        "clients": announcement.clients,
-        "live": member.live,
-        "age_s": round((now_ns - announcement.announced_ns) / NS_PER_S, 1),
-        "last_event_id": announcement.last_event_id,
-    }
+    return MemberRow(
+        cluster=announcement.cluster,
+        subscriber=announcement.subscriber,
+        clients=announcement.clients,
+        live=member.live,
+        age_s=round((now_ns - announcement.announced_ns) / NS_PER_S, 1),
+        last_event_id=announcement.last_event_id,
+    )

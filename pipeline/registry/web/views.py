@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 import flask
 
 from pipeline.addresses import url_of
-from pipeline.flask_answers import uncached_json
+from pipeline.flask_answers import problem_response, uncached_json
+from pipeline.http_messages import PageSettings, Watching
 from pipeline.messages import Announcement
 from pipeline.origins import hostname
+from pipeline.problems import BLANK, Refusal
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web import picker
 from pipeline.registry.web.alerts import Member
@@ -45,13 +47,13 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def settings() -> flask.Response:
         newest = observer.newest_event_id()
         return uncached_json(
-            {
-                "ingest_url": ingest_url(values, flask.request.scheme, flask.request.host),
-                "trigger_s": values.trigger_s,
-                "group_size": values.group_size,
-                "after": None if newest is None else earlier(newest, REPLAYED),
-                "now_ms": registrations.clock_ns() // 1_000_000,
-            }
+            PageSettings(
+                ingest_url=ingest_url(values, flask.request.scheme, flask.request.host),
+                trigger_s=values.trigger_s,
+                group_size=values.group_size,
+                after=None if newest is None else earlier(newest, REPLAYED),
+                now_ms=registrations.clock_ns() // 1_000_000,
+            )
         )
 
     @pages.get("/page/emoji.json")
@@ -82,6 +84,17 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def guard(response: flask.Response) -> flask.Response:
         with registrations.lock:
             urls = [announcement.url for announcement in registrations.assignments.subscribers()]
+        if response.status_code == 412:
+            # werkzeug leaves the whole file in it.
+            response.close()
+            response = problem_response(
+                Refusal(
+                    412,
+                    "Precondition Failed",
+                    "If-Match does not name the current version: send the ETag of a new answer, or no If-Match",
+                    problem_type=BLANK,
+                )
+            )
         response.headers["Content-Security-Policy"] = policy(values, flask.request.host, urls)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -125,7 +138,7 @@ def earlier(event_id: str, windows: int) -> str:
     return f"{epoch}:{max(0, int(number) - windows)}"
 
 
-def watching_document(live: list[Announcement]) -> dict[str, int]:
+def watching_document(live: list[Announcement]) -> Watching:
     """Return the document of `GET /watching`: the number of viewers, and the time until the next request."""
     count = sum(announcement.clients for announcement in live)
-    return {"watching": count, "again_s": max(WATCHING_S, count // WATCHING_PER_S)}
+    return Watching(count, max(WATCHING_S, count // WATCHING_PER_S))

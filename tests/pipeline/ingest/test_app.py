@@ -341,7 +341,7 @@ def test_reaction_of_another_page_is_refused_and_not_counted(start: Callable[...
     ("method", "path", "status", "advice"),
     [
         ("GET", "/reactions", 405, "use POST /reactions"),
-        ("POST", "/", 404, "use one of POST /reactions, GET /healthz, GET /metrics"),
+        ("POST", "/", 404, "use one of POST /reactions, GET /healthz, GET /openapi.json, GET /docs, GET /metrics"),
         ("POST", "/healthz", 405, "use GET /healthz"),
         ("POST", "/reactions/", 404, "use POST /reactions"),
         ("POST", "/reaction", 404, "use POST /reactions"),

@@ -38,7 +38,7 @@ def test_accepted_and_waiting_reactions_are_counted() -> None:
         ("not_a_reaction", {"json": {}}),
         ("body_too_large", {"json": [GOOD] * 20}),
         ("array_too_long", {"json": [GOOD] * 6}),
-        ("too_many_reactions", {"json": [GOOD] * 5}),
+        ("too_many_reactions_of_one_user", {"json": [GOOD] * 5}),
         ("buffer_full", {"json": [{**GOOD, "user_id": str(n)} for n in range(5)]}),
     ],
 )

@@ -15,8 +15,8 @@ def test_stream_url_has_the_path_of_the_transport(transport: Transport, path: st
     for secure in ("", "s"):
         view = client_view(registration, f"http{secure}://r/base", live=True)
         scheme = "ws" if transport == "websocket" else "http"
-        assert view["stream_url"] == f"{scheme}{secure}://r/base/clients/x/{path}"
-        assert view["tickets_url"] == f"http{secure}://r/base/clients/x/tickets"
+        assert view.stream_url == f"{scheme}{secure}://r/base/clients/x/{path}"
+        assert view.tickets_url == f"http{secure}://r/base/clients/x/tickets"
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_client_view_does_not_show_the_tokens_digest() -> None:
     """The public document of a client has no secret."""
     view = client_view(Registration("x", "digest", "1", "a", 0), "http://r", live=True)
     assert "digest" not in str(view)
-    assert view["stream_url"] == "http://r/clients/x/stream"
+    assert view.stream_url == "http://r/clients/x/stream"

@@ -230,7 +230,7 @@ def test_query_has_the_id_to_resume_after_until_the_header_has_one(headers: dict
         async with live.watch("x", "?after=e:1", **headers) as x:
             assert await x.ids(1) == [first]
         status, problem = await live.refusal("x", "?after=what", Authorization="Bearer token-x")
-        assert (status, problem["title"]) == (400, "Malformed after")
+        assert (status, problem["title"]) == (400, "Malformed event id")
 
     run(scenario, bus)
 

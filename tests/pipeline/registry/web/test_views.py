@@ -183,7 +183,7 @@ def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
     chain.announce("a", 3)
     chain.announce("b", 4)
     assert chain.get("/watching").get_json() == {"watching": 7, "again_s": 5}
-    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)])["again_s"] == 50
+    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)]).again_s == 50
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The OpenAPI 3.1 documents: `ingest.document` for ingest, `delivery.document` for the registry and the subscribers."""
