@@ -445,7 +445,7 @@ def test_two_thousand_sprites_fly_and_the_frame_rate_is_told(
     page = live(visit(f"{two_subscribers.registry}/"))
     measured = page.evaluate(
         """async () => {
-          const { Swarm, SPRITES_MAX } = await import('/page/swarm.js');
+          const { Swarm, SPRITES_MAX } = await import('/page/live/swarm.js');
           const canvas = document.querySelector('#swarm');
           const swarm = new Swarm(canvas);
           const kinds = ['😂', '❤️', '👏', '🎉', '🔥', '😮', '😢', '👍'];
@@ -495,7 +495,7 @@ def test_the_pages_parser_follows_the_standard(
     page = visit(f"{two_subscribers.registry}/ops")
     parsed = page.evaluate(
         """async (chunks) => {
-          const { SseParser } = await import('/page/sse.js');
+          const { SseParser } = await import('/page/live/sse.js');
           const parser = new SseParser();
           return chunks.flatMap((chunk) => parser.feed(chunk)).map(({ id, type, data }) => [id, type, data]);
         }""",

@@ -2,10 +2,10 @@
 
 import { byId, element, stored, whole } from './dom.js';
 import { Picker } from './picker.js';
-import { Reactions } from './reactions.js';
-import { Stream } from './stream.js';
+import { Reactions } from './live/reactions.js';
+import { Stream } from './live/stream.js';
 import { Summary } from './summary.js';
-import { Swarm } from './swarm.js';
+import { Swarm } from './live/swarm.js';
 import { Bars, showRanking, showTally } from './windows.js';
 
 const RECENT_MAX = 3;

@@ -1,6 +1,6 @@
 // Sending reactions to ingest: one request at a time; reactions tapped during a request go with the next one.
 
-import { stored } from './dom.js';
+import { stored } from '../dom.js';
 
 // More waiting reactions than this are refused: they would be too old when they are sent.
 const WAITING_MAX = 50;
