@@ -66,7 +66,8 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def watching() -> flask.Response:
         with registrations.lock:
             live = registrations.assignments.live(registrations.clock_ns())
-        return uncached_json(watching_document(live))
+            registered = len(registrations.assignments)
+        return uncached_json(watching_document(live, registered))
 
     @pages.get("/ops/data")
     def data() -> flask.Response:
@@ -125,7 +126,7 @@ def earlier(event_id: str, windows: int) -> str:
     return f"{epoch}:{max(0, int(number) - windows)}"
 
 
-def watching_document(live: list[Announcement]) -> dict[str, int]:
-    """Return the document of `GET /watching`: the number of viewers, and the time until the next request."""
+def watching_document(live: list[Announcement], registered: int) -> dict[str, int]:
+    """Return the document of `GET /watching`: open streams, registered clients, and the time until the next request."""
     count = sum(announcement.clients for announcement in live)
-    return {"watching": count, "again_s": max(WATCHING_S, count // WATCHING_PER_S)}
+    return {"watching": count, "registered": registered, "again_s": max(WATCHING_S, count // WATCHING_PER_S)}

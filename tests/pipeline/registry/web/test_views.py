@@ -181,11 +181,12 @@ def test_earlier_stops_at_the_first_window() -> None:
 
 def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
     """All pages together ask at most a hundred times per second."""
-    assert chain.get("/watching").get_json() == {"watching": 0, "again_s": 5}
+    assert chain.get("/watching").get_json() == {"watching": 0, "registered": 0, "again_s": 5}
     chain.announce("a", 3)
     chain.announce("b", 4)
-    assert chain.get("/watching").get_json() == {"watching": 7, "again_s": 5}
-    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)])["again_s"] == 50
+    chain.http.post("/clients")
+    assert chain.get("/watching").get_json() == {"watching": 7, "registered": 1, "again_s": 5}
+    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)], 0)["again_s"] == 50
 
 
 @pytest.mark.parametrize(
