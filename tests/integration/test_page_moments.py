@@ -1,17 +1,20 @@
-"""What people enjoy on the page, in a real Chromium on a real chain: own taps, many tabs and the last hour."""
+"""What people enjoy on the page, in a real Chromium on a real chain: own taps, many tabs, the last hour, an embed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from experiments.run.chain import Endpoints
 from tests.harness.builders import reaction
 from tests.harness.http import post_status
-from tests.harness.page import PHONE, live, needs_chromium, shows
+from tests.harness.page import DESK, PHONE, WINDOW_MS, live, needs_chromium, shows
+from tests.harness.paths import REPOSITORY
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240), needs_chromium]
@@ -208,3 +211,47 @@ def test_last_hour_is_a_strip_to_scrub_through_by_keyboard(
     assert page.locator("#age").inner_text().endswith("ago")
     page.click("#replay-close")
     assert page.evaluate("document.activeElement.id") == "replay-open"
+
+
+def policy_of_the_documents(endpoints: Endpoints) -> str:
+    """Return the Content-Security-Policy that docs/embed.md gives, with the addresses of a chain."""
+    text = (REPOSITORY / "docs" / "embed.md").read_text(encoding="utf-8")
+    policy = text.partition("Content-Security-Policy: ")[2].partition("\n```")[0]
+    assert "http://127.0.0.1:8080" in policy
+    return policy.replace("\n", " ").replace("http://127.0.0.1:8080", endpoints.registry)
+
+
+def test_embed_on_a_listed_page_shows_the_swarm_and_reacts(
+    two_subscribers: Endpoints, visit: Callable[..., Any], other_page: str, pictures: Path
+) -> None:
+    """Also where the page's own Content-Security-Policy allows only what the documents say."""
+    query = {"registry": two_subscribers.registry, "policy": policy_of_the_documents(two_subscribers)}
+    page = visit(f"{other_page}/?{urlencode(query)}", script=FRAMES, color_scheme="dark")
+    page.wait_for_selector("emo-stream >> text=Live", timeout=20_000)
+    watcher = live(visit(f"{two_subscribers.registry}/"))
+    page.click("emo-stream >> button:has-text('🎉')")
+    page.wait_for_selector("emo-stream >> text=Sent")
+    shows(watcher, "🎉")
+    page.wait_for_selector("emo-stream >> li:has-text('🎉 1')", timeout=WINDOW_MS)
+    assert page.evaluate(MOST_AT_ONCE, "🎉") == 1
+    page.screenshot(path=pictures / "embed-dark.png")
+
+
+def test_embed_on_an_unlisted_page_fails_closed_and_says_what_to_set(
+    two_subscribers: Endpoints, browser: Any, other_page: str, pictures: Path
+) -> None:
+    """It registers nothing, its buttons do nothing, and the element and the console name the origin and the setting."""
+    origin = other_page.replace("127.0.0.1", "localhost")
+    posts, errors = [], []
+    with closing(browser.new_context(viewport=DESK)) as context:
+        page = context.new_page()
+        page.on("request", lambda request: request.method != "GET" and posts.append(request.url))
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.goto(f"{origin}/?{urlencode({'registry': two_subscribers.registry})}")
+        page.wait_for_selector("emo-stream >> [role=alert]")
+        said = page.locator("emo-stream >> [role=alert]").inner_text()
+        page.screenshot(path=pictures / "embed-refused.png")
+        assert page.locator("emo-stream >> button:enabled").count() == 0
+    assert f"add {origin} to the setting origins" in said
+    assert [error for error in errors if said in error] == [f"<emo-stream>: {said}"]
+    assert posts == []

@@ -163,6 +163,17 @@ def test_refused_page_is_loaded_and_learns_why(chain: Chain) -> None:
     assert "add http://127.0.0.1:9999 to the setting origins" in answer.get_json()["detail"]
 
 
+def test_every_page_may_run_the_scripts_and_only_those(chain: Chain) -> None:
+    """An embed on a page that is not listed loads, to say what to set; it can read no data."""
+    evil = {"Origin": "http://evil.example"}
+    for path in (f"/page/{path.relative_to(STATIC)}" for path in FILES if path.suffix == ".js"):
+        assert chain.get(path, **evil).headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    for path in ("/page/settings.json", "/page/emoji.json", "/page/index.html"):
+        assert "Access-Control-Allow-Origin" not in chain.get(path, **evil).headers
+    own = chain.get("/page/embed.js", Origin="http://127.0.0.1:8080")
+    assert own.headers.get_all("Access-Control-Allow-Origin") == ["http://127.0.0.1:8080"]
+
+
 def test_settings_have_urls_and_the_first_window_to_replay(chain: Chain) -> None:
     """Without windows there is nothing to replay; otherwise the last twenty windows are replayed."""
     document = chain.get("/page/settings.json").get_json()
