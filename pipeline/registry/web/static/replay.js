@@ -123,14 +123,12 @@ export class Replay {
     clearInterval(this.#timer);
     this.#timer = 0;
     byId('replay-play').textContent = 'Play';
-    byId('replay-play').setAttribute('aria-pressed', 'false');
   }
 
   #play() {
     // From the newest window there is nothing to play: begin at the oldest.
     if (this.window === null) this.#slider.value = 0;
     byId('replay-play').textContent = 'Pause';
-    byId('replay-play').setAttribute('aria-pressed', 'true');
     this.#timer = setInterval(() => this.#step(), STEP_S * 1000);
     this.#show();
   }
