@@ -1,4 +1,4 @@
-"""The pictures of the documents: the page with a crowd, light and dark, and the report of a run.
+"""The pictures of the documents: the page with a crowd, light and dark, an embed, and the report of a run.
 
 `make pictures` starts a small chain, sends it a seeded crowd, opens the page in Chromium, and writes `docs/images/`.
 `make pictures RUN=reports/single/runs/<moment>` also takes the report of that run, and its latency by percentile.
@@ -25,6 +25,7 @@ IMAGES = Path(__file__).resolve().parent / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 1, "ingest_workers": 1}
 PAGE = {"width": 960, "height": 700}
+EMBED = {"width": 720, "height": 520}
 REPORT = {"width": 1000, "height": 900}
 WINDOWS = 20
 CROWD = {"😂": 9, "❤️": 7, "🎉": 6, "🔥": 5, "👏": 5, "😮": 3, "🥳": 2, "😢": 1, "🙌": 1, "💪": 1}
@@ -53,7 +54,7 @@ def save(png: bytes, name: str) -> None:
 
 
 def page_pictures(browser: Browser, directory: Path) -> None:
-    """Write `page-light.png` and `page-dark.png`: the registry's page while a crowd reacts."""
+    """Write `page-light.png` and `page-dark.png`, the registry's page while a crowd reacts, and `embed.png`."""
     lots = random.Random(1)
     trigger_s = float(str(SETTINGS["trigger_s"]))
     with chain.started(SETTINGS, directory) as endpoints:
@@ -62,14 +63,17 @@ def page_pictures(browser: Browser, directory: Path) -> None:
             page = browser.new_context(viewport=PAGE, color_scheme=scheme).new_page()
             page.goto(f"{endpoints.registry}/")
             page.wait_for_selector('#connection[data-kind="live"]', timeout=20_000)
-            pages[scheme] = page
+            pages[f"page-{scheme}"] = page
+        pages["embed"] = browser.new_context(viewport=EMBED, color_scheme="light").new_page()
+        pages["embed"].goto(f"{endpoints.registry}/page/embed.html")
+        pages["embed"].wait_for_selector("emo-stream >> text=Live", timeout=20_000)
         for step in range(2 * WINDOWS):
             time.sleep(trigger_s / 2 - time.time() % (trigger_s / 2))
             # A goal near the end: the crowd grows fourfold for a few windows.
             send(endpoints.ingest, lots, 320 if step in range(2 * WINDOWS - 7, 2 * WINDOWS - 2) else 60 + 2 * step)
         time.sleep(SETTLE_S)
-        for scheme, page in pages.items():
-            save(page.screenshot(), f"page-{scheme}")
+        for name, page in pages.items():
+            save(page.screenshot(), name)
 
 
 def report_pictures(browser: Browser, run_dir: Path) -> None:

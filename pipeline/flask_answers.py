@@ -58,7 +58,8 @@ def admit_origins(
 
     `refused` is called with each refusal before it is answered. A request without `Origin` costs one look-up. Paths
     that begin with `files` are open to all: a browser names the origin of its own page when it loads scripts, and a
-    page that is refused can only say so if it is loaded.
+    page that is refused can only say so if it is loaded. For the same reason every page may run the scripts there,
+    which hold no data.
     """
     answer = app.wsgi_app
 
@@ -70,7 +71,8 @@ def admit_origins(
             origins.check(origin, environ.get("HTTP_HOST", ""))
         except Refusal as refusal:
             if files is not None and environ["PATH_INFO"].startswith(files):
-                return answer(environ, start_response)
+                script = environ["PATH_INFO"].endswith(".js")
+                return answer(environ, _readable_by_all(start_response) if script else start_response)
             refused(refusal)
             return problem_response(refusal)(environ, start_response)
         headers = headers_for(origin)
@@ -83,6 +85,13 @@ def admit_origins(
         return answer(environ, start)
 
     app.wsgi_app = guarded  # type: ignore[method-assign]
+
+
+def _readable_by_all(start_response: StartResponse) -> StartResponse:
+    def start(status: str, given: list[tuple[str, str]], *exc_info: Any) -> Any:
+        return start_response(status, [*given, ("Access-Control-Allow-Origin", "*")], *exc_info)
+
+    return start
 
 
 def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = lambda refusal: None) -> None:

@@ -184,9 +184,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Watching(msgspec.Struct, frozen=True):
-    """How many watch, and when to ask again."""
+    """How many watch, of how many registered clients, and when to ask again."""
 
     watching: int
+    registered: int
     again_s: int
 
 

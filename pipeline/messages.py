@@ -27,6 +27,9 @@ Transport = Literal["sse", "websocket", "poll"]
 FEED_START = "earliest"
 """The id before a feed's first window."""
 
+KEPT = "kept"
+"""The id before the oldest window that a subscriber keeps."""
+
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
     """What a client posts: the user, the emoji and the event time (with a zone)."""

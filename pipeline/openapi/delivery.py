@@ -187,7 +187,7 @@ _EXAMPLES: dict[str, object] = {
         "subscriber": "1",
         "expires_s": tickets.LIFE_S,
     },
-    "Watching": {"watching": 100, "again_s": 5},
+    "Watching": {"watching": 100, "registered": 120, "again_s": 5},
 }
 
 

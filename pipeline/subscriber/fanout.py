@@ -200,6 +200,8 @@ class Fanout:
 
         Another subscriber may already have sent a window that is newer than the ring's newest: then `final` is False.
         """
+        if last == frames.OLDEST:
+            return self._oldest
         if last == frames.EARLIEST:
             missed = self._oldest > 0 or not self.has_earliest
             return Missed("the first windows are not kept", final=True) if missed else 0

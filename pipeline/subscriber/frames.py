@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline import sse
 from pipeline.errors import MessageError
-from pipeline.messages import FEED_START, encode
+from pipeline.messages import FEED_START, KEPT, encode
 
 EVENT_ID_MAX = 300
 # RFC 6455, section 5.2: the last frame of a message; a ping without a payload.
@@ -15,30 +15,35 @@ _PING = b"\x89\x00"
 
 
 class EventId(NamedTuple):
-    """`<epoch>:<window>`, or FEED_START."""
+    """`<epoch>:<window>`, FEED_START or KEPT."""
 
     epoch: str
     window: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.window}" if self.epoch else FEED_START
+        return f"{self.epoch}:{self.window}" if self.epoch else KEPT if self == OLDEST else FEED_START
 
 
 EARLIEST = EventId("", -1)
 """The id before a feed's first window: a client that has it resumes from the feed's beginning."""
+
+OLDEST = EventId("", -2)
+"""The id before the oldest window that is kept: a client that has it gets all that can be replayed."""
 
 
 def parse_event_id(text: str, field: str) -> EventId:
     """Return the id that a client sent as `field`. Raises MessageError for a malformed id."""
     if text == FEED_START:
         return EARLIEST
+    if text == KEPT:
+        return OLDEST
     epoch, _, window = text.rpartition(":")
     number = window.isascii() and window.isdigit() and len(window) < 19
     # Bytes that are not UTF-8 arrive as surrogates, which an answer cannot contain.
     foreign = any("\ud800" <= character <= "\udfff" for character in epoch)
     if not (epoch and number) or foreign or len(text) > EVENT_ID_MAX:
         raise MessageError(
-            f"{field} is {text[:80]!a}: send the last event's id (<epoch>:<window> or earliest), or omit it"
+            f"{field} is {text[:80]!a}: send the last event's id (<epoch>:<window>, earliest or kept), or omit it"
         )
     return EventId(epoch, int(window))
 

@@ -31,6 +31,7 @@ GROUPS = {
     # The page, which is quiet at first, the stream seen from outside, and the programs of the documents, on one chain.
     "page": (
         "tests/integration/test_page.py",
+        "tests/integration/test_page_moments.py",
         "tests/integration/test_sse_conformance.py",
         "tests/integration/test_client_matrix.py",
         "tests/integration/test_openapi.py",

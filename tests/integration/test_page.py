@@ -13,13 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from experiments.run import chain
 from experiments.run.chain import Endpoints
@@ -30,60 +29,9 @@ from pipeline.messages import Window, decode_window
 from tests.harness.builders import reaction
 from tests.harness.http import post_status
 from tests.harness.live import subscriber_process
-from tests.harness.paths import CHROMIUM
+from tests.harness.page import PHONE, WINDOW_MS, live, needs_chromium, shows
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium (Debian: apt-get install chromium)"
-    ),
-]
-
-WINDOW_MS = 30_000
-PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go."""
-    return tmp_path_factory.mktemp("pictures")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, without a window."""
-    with sync_playwright() as driver:
-        # As root, as in CI, Chromium has no sandbox to offer.
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Return a function that opens an address as a new visitor; errors of a page fail the test."""
-    contexts: list[Any] = []
-    wrong: list[str] = []
-
-    def hear(message: Any) -> None:
-        # The browser itself logs each connection that a killed subscriber refuses, and each answer of 4xx or 5xx.
-        if message.type == "error" and not message.text.startswith("Failed to load resource"):
-            wrong.append(message.text)
-
-    def open_page(url: str, size: dict[str, int] = DESK, **options: Any) -> Any:
-        contexts.append(browser.new_context(viewport=size, **options))
-        page = contexts[-1].new_page()
-        page.on("console", hear)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240), needs_chromium]
 
 
 @pytest.mark.parametrize("stage", ["ingest", "registry"])
@@ -100,21 +48,6 @@ def test_openapi_page_loads_nothing_else_and_follows_the_systems_colours(
         assert page.evaluate("performance.getEntriesByType('resource').length") == 0
         papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert papers == ["rgb(255, 255, 255)", "rgb(22, 24, 29)"]
-
-
-def live(page: Any) -> Any:
-    """Wait until a page says that it is connected; return it."""
-    page.wait_for_selector('#connection[data-kind="live"]', timeout=20_000)
-    return page
-
-
-def shows(page: Any, emoji: str) -> None:
-    """Wait until the newest window's ranking has `emoji`."""
-    page.wait_for_function(
-        "emoji => [...document.querySelectorAll('#now .emoji')].some(it => it.textContent === emoji)",
-        arg=emoji,
-        timeout=WINDOW_MS,
-    )
 
 
 def given_out(aggregates: Reader, total: int) -> list[Window]:
@@ -382,6 +315,8 @@ def test_page_is_live_when_the_browser_has_no_connection_left(
     page.goto(f"{two_subscribers.registry}/")
     live(page).click('#quick [data-emoji="😢"]')
     shows(page, "😢")
+    # Otherwise the next tab would share its stream.
+    page.close()
 
     page = other.context.new_page()
     page.add_init_script(NO_WEBSOCKETS)
@@ -461,7 +396,7 @@ def test_two_thousand_sprites_fly_and_the_frame_rate_is_told(
     page = live(visit(f"{two_subscribers.registry}/"))
     measured = page.evaluate(
         """async () => {
-          const { Swarm, SPRITES_MAX } = await import('/page/swarm.js');
+          const { Swarm, SPRITES_MAX } = await import('/page/live/swarm.js');
           const canvas = document.querySelector('#swarm');
           const swarm = new Swarm(canvas);
           const kinds = ['😂', '❤️', '👏', '🎉', '🔥', '😮', '😢', '👍'];
@@ -511,7 +446,7 @@ def test_the_pages_parser_follows_the_standard(
     page = visit(f"{two_subscribers.registry}/ops")
     parsed = page.evaluate(
         """async (chunks) => {
-          const { SseParser } = await import('/page/sse.js');
+          const { SseParser } = await import('/page/live/sse.js');
           const parser = new SseParser();
           return chunks.flatMap((chunk) => parser.feed(chunk)).map(({ id, type, data }) => [id, type, data]);
         }""",

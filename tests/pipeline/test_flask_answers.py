@@ -188,8 +188,8 @@ def guarded(done: list[str], titles: list[str]) -> flask.testing.FlaskClient:
     def broken() -> flask.Response:
         raise RuntimeError("secret")
 
-    @app.get("/files/script.js")
-    def script() -> str:
+    @app.get("/files/<name>")
+    def script(name: str) -> str:
         return "1"
 
     return app.test_client()
@@ -247,9 +247,17 @@ def test_preflight_of_an_allowed_page_names_methods_and_headers(guarded: flask.t
 
 
 def test_files_of_the_page_are_open_and_readable_for_allowed_pages(guarded: flask.testing.FlaskClient) -> None:
-    """A browser sends Origin for the page's own scripts, also where the page itself is refused and must say so."""
-    for origin, allowed in ((EVIL, None), (LISTED, LISTED)):
-        answer = guarded.get("/files/script.js", headers={"Host": HOST, "Origin": origin})
+    """A browser sends Origin for the page's own scripts, also where the page itself is refused and must say so.
+
+    A page of another site may run the scripts for the same reason, and read no other file.
+    """
+    for origin, name, allowed in (
+        (EVIL, "script.js", "*"),
+        (EVIL, "data.json", None),
+        (LISTED, "script.js", LISTED),
+        (LISTED, "data.json", LISTED),
+    ):
+        answer = guarded.get(f"/files/{name}", headers={"Host": HOST, "Origin": origin})
         assert (answer.status_code, answer.text) == (200, "1")
         assert answer.headers.get("Access-Control-Allow-Origin") == allowed
 

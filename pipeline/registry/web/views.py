@@ -68,7 +68,8 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
     def watching() -> flask.Response:
         with registrations.lock:
             live = registrations.assignments.live(registrations.clock_ns())
-        return uncached_json(watching_document(live))
+            registered = len(registrations.assignments)
+        return uncached_json(watching_document(live, registered))
 
     @pages.get("/ops/data")
     def data() -> flask.Response:
@@ -138,7 +139,7 @@ def earlier(event_id: str, windows: int) -> str:
     return f"{epoch}:{max(0, int(number) - windows)}"
 
 
-def watching_document(live: list[Announcement]) -> Watching:
-    """Return the document of `GET /watching`: the number of viewers, and the time until the next request."""
+def watching_document(live: list[Announcement], registered: int) -> Watching:
+    """Return the document of `GET /watching`: open streams, registered clients, and the time until the next request."""
     count = sum(announcement.clients for announcement in live)
-    return Watching(count, max(WATCHING_S, count // WATCHING_PER_S))
+    return Watching(count, registered, max(WATCHING_S, count // WATCHING_PER_S))

@@ -12,7 +12,7 @@ from pipeline.errors import MessageError
 from pipeline.messages import Window
 from pipeline.sse import SseParser
 from pipeline.subscriber.fanout import Fanout, Stream
-from pipeline.subscriber.frames import EARLIEST, EventId, Missed, Wire, parse_event_id, reset_event
+from pipeline.subscriber.frames import EARLIEST, OLDEST, EventId, Missed, Wire, parse_event_id, reset_event
 from tests.harness.doubles import MemoryStreamSink as Sink
 
 
@@ -176,6 +176,18 @@ def test_earliest_replays_from_the_first_window_while_it_is_kept() -> None:
         assert gone.final
 
 
+def test_kept_replays_all_that_the_ring_has_and_never_misses() -> None:
+    """A client that wants the past need not know where it begins, however little of it is left."""
+    fanout = Fanout(3, 1)
+    fanout.has_earliest = False
+    assert fanout.position_after(OLDEST) == 0
+    publish(fanout, 5, 6, 7, 8, epoch="old")
+    publish(fanout, 0, epoch="new")
+    position = fanout.position_after(OLDEST)
+    assert isinstance(position, int)
+    assert joined(fanout, "a", position)[1].windows() == [7, 8, 0]
+
+
 def test_resuming_crosses_from_one_epoch_to_the_next() -> None:
     """A new query's windows follow the last one of the old query."""
     fanout = Fanout(10, 1)
@@ -235,3 +247,5 @@ def test_earliest_round_trips_and_differs_from_every_window() -> None:
     assert parse_event_id("earliest", "after") == EARLIEST
     assert str(EARLIEST) == "earliest"
     assert parse_event_id("earliest:0", "after") == EventId("earliest", 0) != EARLIEST
+    assert parse_event_id("kept", "after") == OLDEST != EARLIEST
+    assert str(OLDEST) == "kept"

@@ -1,11 +1,13 @@
 // The page: it connects the parts.
 
 import { byId, element, stored, whole } from './dom.js';
+import { OwnTaps } from './live/own_taps.js';
+import { Reactions } from './live/reactions.js';
+import { SharedStream } from './live/shared_stream.js';
+import { Swarm } from './live/swarm.js';
 import { Picker } from './picker.js';
-import { Reactions } from './reactions.js';
-import { Stream } from './stream.js';
+import { Replay, timeOf } from './replay.js';
 import { Summary } from './summary.js';
-import { Swarm } from './swarm.js';
 import { Bars, showRanking, showTally } from './windows.js';
 
 const RECENT_MAX = 3;
@@ -15,9 +17,10 @@ const POLL_S = 10;
 const swarm = new Swarm(byId('swarm'));
 const bars = new Bars();
 const summary = new Summary();
+const replay = new Replay({ window: showPast, live: showLive });
 const picker = new Picker((emoji, plain) => {
   remember(plain);
-  react(emoji);
+  react(emoji, byId('more'));
 });
 const reducedMotion = matchMedia('(prefers-reduced-motion: reduce)');
 
@@ -25,45 +28,81 @@ let settings = { trigger_s: 6, group_size: 10, after: null };
 let reactions = null;
 let stream = null;
 let newest = null;
+let own = new OwnTaps(settings.trigger_s);
 // The server's clock minus this clock, ms.
 let clockMs = 0;
 // The number of viewers; null while the registry does not answer.
 let watchers = null;
+let viewers = null;
 let advised = '';
+// Whether a person who hears the page was told that the connection was lost.
+let wasLost = false;
 
 // windows
 
 function showWindow(window) {
   newest = window;
-  const ageMs = Date.now() + clockMs - window.trigger_ns / 1e6;
-  const fresh = ageMs < 2_000 * settings.trigger_s;
+  const others = own.others(window);
+  const fresh = nowMs() - window.trigger_ns / 1e6 < 2_000 * settings.trigger_s;
   bars.add(window, picker.nameOf);
+  replay.add(window);
+  if (fresh) summary.add(window, picker.nameOf);
+  if (replay.window !== null) return;
+  present(window);
+  if (fresh && !isCalm()) legend(swarm.show(others, settings.trigger_s * 0.95));
+}
+
+/** Show a window's figures: the newest's, or those of a past one. */
+function present(window) {
+  byId('now-title').textContent = replay.window === null ? 'Most frequent now' : `Most frequent at ${timeOf(window)}`;
   showRanking(window, picker.nameOf);
-  showTally(window, picker.nameOf);
+  showOwnAndTally(window);
   byId('total').textContent = whole(window.total);
   byId('total-words').textContent = window.total === 1 ? 'reaction' : 'reactions';
   showAge();
-  if (!fresh) return;
-  summary.add(window, picker.nameOf);
-  if (!isCalm()) legend(swarm.show(window.reactions, settings.trigger_s * 0.95));
+}
+
+function showOwnAndTally(window) {
+  showTally(window, picker.nameOf, replay.window === null ? own.waiting : []);
+}
+
+/** Show a window of the last hour: in motion while it is played, otherwise as a still picture. */
+function showPast(window, seconds) {
+  present(window);
+  if (isCalm()) return;
+  if (seconds) legend(swarm.show(window.reactions, seconds));
+  else legend(swarm.still(window.reactions, window.window));
+}
+
+function showLive() {
+  swarm.clear();
+  if (newest !== null) present(newest);
+}
+
+/** Return the server's time, ms. */
+function nowMs() {
+  return Date.now() + clockMs;
 }
 
 function showAge() {
   let ageS = Infinity;
   if (newest !== null) {
-    ageS = Math.max(0, (Date.now() + clockMs - newest.trigger_ns / 1e6) / 1000);
+    ageS = Math.max(0, (nowMs() - newest.trigger_ns / 1e6) / 1000);
     const age = ageS < 90 ? `${Math.round(ageS)} s` : `${Math.round(ageS / 60)} min`;
     byId('age').textContent = `window ${newest.window}, ${age} ago`;
   }
+  if (replay.window !== null) byId('age').textContent = `window ${replay.window.window}, replay of ${timeOf(replay.window)}`;
   // No window is sent while there are no reactions, so a long time without a window means that nobody reacts.
   // Without a connection this is not known.
-  byId('quiet').hidden = !isLive() || ageS < 3 * settings.trigger_s;
+  const quiet = isLive() && ageS >= 3 * settings.trigger_s && own.waiting.length === 0 && replay.window === null;
+  byId('quiet').hidden = !quiet;
 }
 
 function missed({ reason }) {
   // Windows from before this page opened do not count as missed.
   if (newest === null) return;
   bars.gap();
+  replay.reload();
   notice(`Some windows were missed: ${reason}.`);
 }
 
@@ -80,8 +119,13 @@ function showConnection(kind, text, waitMs, advice = '') {
   const seconds = Math.ceil(waitMs / 1000);
   byId('connection-words').textContent = waitMs ? `${text}, retrying in ${seconds} s` : text;
   const lost = kind === 'waiting' || kind === 'lost';
-  if (lost && before === 'live') summary.say('The connection was lost. Reconnecting.');
-  if (kind === 'live' && newest !== null) summary.say('Reconnected.');
+  if (lost && before === 'live') {
+    wasLost = true;
+    summary.say('The connection was lost. Reconnecting.');
+  } else if (kind === 'live' && wasLost) {
+    wasLost = false;
+    summary.say('Reconnected.');
+  }
   if (advice) advise(advice);
   else if (kind === 'live') advise('');
   showAge();
@@ -100,30 +144,49 @@ function advise(advice) {
 
 function showWatching() {
   // Subscribers announce their clients once per second: this page counts itself from the start.
-  byId('watching').textContent = watchers === null ? '–' : whole(Math.max(isLive() ? 1 : 0, watchers));
+  const count = watchers === null ? null : Math.max(isLive() ? 1 : 0, watchers);
+  byId('watching').textContent = count === null ? '–' : whole(count);
+  // A viewer whose tab is hidden has no stream, and is registered for another hour.
+  const away = count !== null && viewers > count;
+  byId('viewers').textContent = away ? `of ${whole(viewers)} viewers` : count === 1 ? 'viewer' : 'viewers';
 }
 
 async function pollWatching() {
   let pollS = POLL_S;
-  if (!document.hidden) {
-    try {
-      const response = await fetch('/watching', { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
-      const answer = await response.json();
-      watchers = answer.watching;
-      pollS = answer.again_s;
-    } catch {
-      watchers = null;
-    }
-    showWatching();
+  try {
+    const response = await fetch('/watching', { cache: 'no-store', signal: AbortSignal.timeout(5_000) });
+    const answer = await response.json();
+    watchers = answer.watching;
+    viewers = answer.registered;
+    pollS = answer.again_s;
+  } catch {
+    watchers = null;
   }
-  setTimeout(pollWatching, pollS * (750 + Math.random() * 500));
+  showWatching();
+  nextPollMs = performance.now() + pollS * (750 + Math.random() * 500);
+  schedulePoll();
+}
+
+let nextPollMs = 0;
+let pollTimer = 0;
+function schedulePoll() {
+  clearTimeout(pollTimer);
+  if (!document.hidden) pollTimer = setTimeout(pollWatching, Math.max(0, nextPollMs - performance.now()));
 }
 
 // reacting
 
-function react(emoji) {
-  if (reactions === null) return refused('The page is still loading: try again in a moment.');
-  return reactions.react(emoji);
+/** Send a reaction and show it at once; `button` is where it flies from. */
+function react(emoji, button) {
+  if (reactions === null) return refused('The page is still loading: try again in a moment.', []);
+  if (!reactions.react(emoji)) return;
+  // In a replay it is not shown: it will be in its window.
+  if (replay.window !== null) return;
+  own.add(emoji, nowMs());
+  showAge();
+  if (isCalm()) return showOwnAndTally(newest ?? { reactions: [] });
+  const { left, width } = button.getBoundingClientRect();
+  swarm.fly(emoji, left + width / 2);
 }
 
 function sent(emoji) {
@@ -132,7 +195,8 @@ function sent(emoji) {
   byId('sent').textContent = `Sent: ${names}. It will be in the next window.`;
 }
 
-function refused(text) {
+function refused(text, emoji) {
+  own.cancel(emoji);
   byId('sent').className = 'refused';
   byId('sent').textContent = text;
 }
@@ -194,14 +258,48 @@ function legend(share) {
   byId('legend').textContent = group > 1 ? `${unit} stands for up to ${whole(group)} reactions` : `${unit} is one reaction`;
 }
 
+// visibility
+
+let ageTimer = 0;
+
+/** A hidden page draws nothing and has no timer and no connection. */
+function applyVisibility() {
+  clearInterval(ageTimer);
+  clearTimeout(pollTimer);
+  if (document.hidden) {
+    stream?.hide();
+    replay.pause();
+    swarm.clear();
+    if (noticeTimer) hideNotice();
+  } else if (stream !== null) {
+    stream.show();
+    showAge();
+    ageTimer = setInterval(showAge, 1_000);
+    schedulePoll();
+  }
+}
+
+function visible() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener('visibilitychange', resolve, { once: true });
+  });
+}
+
 let noticeTimer = 0;
+function hideNotice() {
+  clearTimeout(noticeTimer);
+  noticeTimer = 0;
+  byId('notice').hidden = true;
+}
+
 /** Show a sentence for a time, or until another one if `forMs` is 0. */
 function notice(text, forMs = NOTICE_MS) {
   const box = byId('notice');
   if (box.textContent !== text) box.textContent = text;
   box.hidden = false;
   clearTimeout(noticeTimer);
-  if (forMs) noticeTimer = setTimeout(() => (box.hidden = true), forMs);
+  noticeTimer = forMs ? setTimeout(hideNotice, forMs) : 0;
 }
 
 // events
@@ -210,7 +308,7 @@ byId('quick').addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (button?.id === 'more') picker.open();
   else if (button) {
-    react(picker.inTone(button.dataset.emoji));
+    react(picker.inTone(button.dataset.emoji), button);
     button.classList.add('tapped');
     setTimeout(() => button.classList.remove('tapped'), 120);
   }
@@ -226,7 +324,7 @@ byId('aloud').addEventListener('click', () => {
 });
 reducedMotion.addEventListener('change', applyCalm);
 document.addEventListener('tone', showTones);
-document.addEventListener('visibilitychange', () => !document.hidden && stream?.retryNow());
+document.addEventListener('visibilitychange', applyVisibility);
 addEventListener('online', () => stream?.retryNow());
 addEventListener('pagehide', () => stream?.close());
 // A page from the back-forward cache has deleted its registration when it was hidden: load it again.
@@ -236,6 +334,7 @@ async function start() {
   summary.enabled = stored.get('aloud') !== 'no';
   byId('aloud').setAttribute('aria-pressed', String(summary.enabled));
   for (let wait = 1_000; ; wait = Math.min(10_000, wait * 1.5)) {
+    await visible();
     try {
       const sentMs = Date.now();
       const response = await fetch('/page/settings.json', { cache: 'no-store', signal: AbortSignal.timeout(10_000) });
@@ -248,11 +347,10 @@ async function start() {
     }
   }
   applyCalm();
+  own = new OwnTaps(settings.trigger_s);
   reactions = new Reactions(settings.ingest_url, { sent, refused });
-  stream = new Stream(settings.after, { window: showWindow, reset: missed, state: showConnection });
-  stream.run();
-  setInterval(showAge, 1_000);
-  pollWatching();
+  stream = new SharedStream(settings.after, { window: showWindow, reset: missed, state: showConnection });
+  applyVisibility();
   picker.load().then(showTones, () => {});
 }
 

@@ -32,7 +32,7 @@ export class Bars {
     bar.setAttribute('aria-hidden', 'true');
     emoji.setAttribute('aria-hidden', 'true');
     item.append(element('span', 'unseen', `${whole(window.total)} reactions${most}${gap}`), bar, emoji);
-    item.title = `${whole(window.total)} reactions`;
+    item.title = `window ${window.window}: ${whole(window.total)} reactions`;
     this.#gap = false;
     this.#totals.push(window.total);
     this.#list.append(item);
@@ -71,8 +71,11 @@ export function showRanking(window, nameOf) {
   );
 }
 
-/** Show the number of representatives per emoji in the newest window: the swarm without motion. */
-export function showTally(window, nameOf) {
+/**
+ * Show the number of representatives per emoji in a window: the swarm without motion. The own taps `own`, which are in a
+ * coming window, stand first.
+ */
+export function showTally(window, nameOf, own = []) {
   const represented = ranked(window).filter((reaction) => reaction.representatives);
   const items = represented.slice(0, TALLIED).map(({ emoji_type: emoji, representatives }) => {
     const item = element('li');
@@ -83,5 +86,13 @@ export function showTally(window, nameOf) {
     return item;
   });
   if (represented.length > TALLIED) items.push(element('li', '', `and ${whole(represented.length - TALLIED)} more emoji`));
-  byId('tally').replaceChildren(...items);
+  const taps = [...new Set(own)].map((emoji) => {
+    const item = element('li', 'own');
+    const picture = element('span', 'emoji', emoji);
+    picture.setAttribute('role', 'img');
+    picture.setAttribute('aria-label', nameOf(emoji));
+    item.append(picture, element('span', '', `× ${own.filter((each) => each === emoji).length} from you`));
+    return item;
+  });
+  byId('tally').replaceChildren(...taps, ...items);
 }

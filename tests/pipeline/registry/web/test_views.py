@@ -26,7 +26,8 @@ from tests.harness.waiting import until
 
 NAMES = topics(Settings())
 URL = "http://127.0.0.1:8080"
-FILES = sorted(Path(str(views.__file__)).parent.joinpath("static").iterdir())
+STATIC = Path(str(views.__file__)).parent / "static"
+FILES = sorted(path for path in STATIC.rglob("*") if path.is_file())
 
 
 class Chain:
@@ -118,7 +119,8 @@ def test_html_has_nothing_inline_and_its_links_exist(chain: Chain, path: Path) -
 def test_scripts_use_only_existing_files_and_ids(path: Path) -> None:
     """Every import has its file, and every id that a script looks up is in a page."""
     text = path.read_text(encoding="utf-8")
-    assert [name for name in re.findall(r"from '\./([^']+)'", text) if not path.with_name(name).exists()] == []
+    imported = re.findall(r"from '(\.[^']+)'", text)
+    assert [name for name in imported if not (path.parent / name).is_file()] == []
     pages = "".join(file.read_text(encoding="utf-8") for file in FILES if file.suffix == ".html")
     assert [name for name in re.findall(r"byId\('([^']+)'\)", text) if f'id="{name}"' not in pages] == []
 
@@ -161,6 +163,17 @@ def test_refused_page_is_loaded_and_learns_why(chain: Chain) -> None:
     assert "add http://127.0.0.1:9999 to the setting origins" in answer.get_json()["detail"]
 
 
+def test_every_page_may_run_the_scripts_and_only_those(chain: Chain) -> None:
+    """An embed on a page that is not listed loads, to say what to set; it can read no data."""
+    evil = {"Origin": "http://evil.example"}
+    for path in (f"/page/{path.relative_to(STATIC)}" for path in FILES if path.suffix == ".js"):
+        assert chain.get(path, **evil).headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    for path in ("/page/settings.json", "/page/emoji.json", "/page/index.html"):
+        assert "Access-Control-Allow-Origin" not in chain.get(path, **evil).headers
+    own = chain.get("/page/embed.js", Origin="http://127.0.0.1:8080")
+    assert own.headers.get_all("Access-Control-Allow-Origin") == ["http://127.0.0.1:8080"]
+
+
 def test_settings_have_urls_and_the_first_window_to_replay(chain: Chain) -> None:
     """Without windows there is nothing to replay; otherwise the last twenty windows are replayed."""
     document = chain.get("/page/settings.json").get_json()
@@ -179,11 +192,12 @@ def test_earlier_stops_at_the_first_window() -> None:
 
 def test_watching_limits_the_rate_of_requests(chain: Chain) -> None:
     """All pages together ask at most a hundred times per second."""
-    assert chain.get("/watching").get_json() == {"watching": 0, "again_s": 5}
+    assert chain.get("/watching").get_json() == {"watching": 0, "registered": 0, "again_s": 5}
     chain.announce("a", 3)
     chain.announce("b", 4)
-    assert chain.get("/watching").get_json() == {"watching": 7, "again_s": 5}
-    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)]).again_s == 50
+    chain.http.post("/clients")
+    assert chain.get("/watching").get_json() == {"watching": 7, "registered": 1, "again_s": 5}
+    assert watching_document([Announcement("a", "1", "http://a", 5_000, 0)], 0).again_s == 50
 
 
 @pytest.mark.parametrize(

@@ -52,27 +52,33 @@ class Failure extends Error {
 }
 
 export class Stream {
+  /** The id of the last event, or the one to resume after; empty: begin with the next window. */
+  last;
   #client = null;
-  #last;
+  #base;
   #retryMs = RETRY_MS;
   #liveMs = Infinity;
   #abort = new AbortController();
   #wake = () => {};
-  #closed = false;
+  #stopped = false;
   // Whether the browser has no connection left for a stream.
   #crowded = false;
 
   /**
-   * The stream begins after event id `after`, or with the next window if it is null. `on` has the callbacks window(data),
-   * reset(data), and state(kind, text, waitMs, advice) with kind "connecting", "live", "waiting" or "lost".
+   * The stream begins after event id `after`, or with the next window if it is null. `on` has the callbacks
+   * window(data, id), reset(data, id), and state(kind, text, waitMs, advice) with kind "connecting", "live", "waiting" or
+   * "lost". `base` is the registry's address in a page of another origin.
    */
-  constructor(after, on) {
-    this.#last = after ?? '';
+  constructor(after, on, base = '') {
+    this.last = after ?? '';
     this.on = on;
+    this.#base = base;
   }
 
+  /** Read windows until `stop`. */
   async run() {
-    for (let attempt = 0; !this.#closed; attempt += 1) {
+    this.#stopped = false;
+    for (let attempt = 0; !this.#stopped; attempt += 1) {
       this.#liveMs = Infinity;
       let failure;
       try {
@@ -84,14 +90,17 @@ export class Stream {
       } catch (error) {
         failure = error instanceof Failure ? error : new Failure('The connection was lost');
       }
-      if (this.#closed) return;
+      if (this.#stopped) return;
       if (performance.now() - this.#liveMs > GOOD_MS) attempt = 0;
       const waitMs = Math.max(failure.waitMs, backOff(attempt, this.#retryMs));
       const kind = navigator.onLine === false || attempt > 5 ? 'lost' : 'waiting';
       this.on.state(kind, failure.message, waitMs, failure.advice);
       await new Promise((resolve) => {
-        this.#wake = resolve;
-        setTimeout(resolve, waitMs);
+        const timer = setTimeout(resolve, waitMs);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
     }
   }
@@ -101,17 +110,23 @@ export class Stream {
     this.#wake();
   }
 
+  /** End the connection; `run` returns, and may be called again to continue after the last event. */
+  stop() {
+    this.#stopped = true;
+    this.#abort.abort();
+    this.#wake();
+  }
+
   /** End the stream and delete the registration. */
   close() {
-    this.#closed = true;
-    this.#abort.abort();
+    this.stop();
     this.#leave();
   }
 
   #leave() {
     if (this.#client === null) return;
     // The page may be closing: `keepalive` lets this request finish.
-    fetch(this.#path(), { method: 'DELETE', keepalive: true, headers: this.#token() }).catch(() => {});
+    fetch(`${this.#base}${this.#path()}`, { method: 'DELETE', keepalive: true, headers: this.#token() }).catch(() => {});
     this.#client = null;
   }
 
@@ -128,7 +143,10 @@ export class Stream {
     this.#client = await response.json();
   }
 
-  /** Return a path of this client. It is of this page's origin: a redirect from another one would send Origin "null". */
+  /**
+   * Return a path of this client. In the chain's own page it is of that page's origin: a redirect from another one would
+   * send Origin "null".
+   */
   #path(route = '') {
     return `/clients/${this.#client.client_id}${route}`;
   }
@@ -140,7 +158,9 @@ export class Stream {
   /** Read server-sent events until the stream ends. Return true instead if the browser has no connection for it. */
   async #readStream() {
     await this.#register('sse');
-    const headers = this.#last ? { 'Last-Event-ID': this.#last } : {};
+    const headers = this.last ? { 'Last-Event-ID': this.last } : {};
+    // The chain's own page has the token in a cookie; a page of another origin must send it.
+    if (this.#base) Object.assign(headers, this.#token());
     const response = await this.#fetch(this.#path('/stream'), { cache: 'no-store', headers }, WAITING_MS);
     if (response === null) return true;
     if (response.status !== 200) throw await this.#refused(response);
@@ -154,10 +174,10 @@ export class Stream {
         const { done, value } = await reader.read();
         clearTimeout(silenceTimer);
         if (done) return false;
-        for (const { id, type, data } of parser.feed(value)) this.#take(id, type, JSON.parse(data));
+        for (const { id, type, data } of parser.feed(value)) this.take(id, type, JSON.parse(data));
         this.#retryMs = parser.retryMs ?? this.#retryMs;
         // The server sends the start id before the first window, so that a loss before that window misses nothing.
-        this.#last ||= parser.lastId;
+        this.last ||= parser.lastId;
       }
     } finally {
       clearTimeout(silenceTimer);
@@ -181,10 +201,12 @@ export class Stream {
 
   /** Read one WebSocket to its end; return whether that was silence: the connection may be dead, or nobody reacts. */
   async #readSocket() {
-    const after = this.#last ? `?after=${encodeURIComponent(this.#last)}` : '';
+    const after = this.last ? `?after=${encodeURIComponent(this.last)}` : '';
     const response = await this.#fetch(this.#path(`/tickets${after}`), { method: 'POST', headers: this.#token() });
     if (response.status !== 201) throw await this.#refused(response);
-    const socket = new WebSocket((await response.json()).url);
+    const { url } = await response.json();
+    if (this.#stopped) throw new Failure('Stopped');
+    const socket = new WebSocket(url);
     this.#abort.signal.addEventListener('abort', () => socket.close());
     return new Promise((resolve, reject) => {
       let timer;
@@ -203,7 +225,7 @@ export class Stream {
       socket.onmessage = (message) => {
         endAfter(SILENCE_MS, () => resolve(true));
         const { id, event, data } = JSON.parse(message.data);
-        this.#take(id, event, data);
+        this.take(id, event, data);
       };
       socket.onclose = ({ code, reason }) => {
         clearTimeout(timer);
@@ -221,25 +243,27 @@ export class Stream {
     this.on.state('live', 'Live', 0);
   }
 
-  #take(id, type, data) {
+  /** Take one event: of the own connection, or of another tab's. */
+  take(id, type, data) {
     if (type === 'begin') {
-      this.#last ||= id;
+      this.last ||= id;
     } else if (type === 'reset') {
-      this.#last = id;
-      this.on.reset(data);
-    } else if (type === 'window' && isNew(id, this.#last)) {
-      this.#last = id;
-      this.on.window(data);
+      this.last = id;
+      this.on.reset(data, id);
+    } else if (type === 'window' && isNew(id, this.last)) {
+      this.last = id;
+      this.on.window(data, id);
     }
   }
 
   #startOver(reason) {
-    this.#last = '';
-    this.on.reset({ reason });
+    this.last = '';
+    this.on.reset({ reason }, '');
   }
 
   /** Return the answer to a request. Without one, return null after `waitingMs`, if given; otherwise raise Failure. */
   async #fetch(path, options, waitingMs = 0) {
+    if (this.#stopped) throw new Failure('Stopped');
     this.#abort = new AbortController();
     let waited = false;
     const timer = setTimeout(() => {
@@ -247,7 +271,7 @@ export class Stream {
       this.#abort.abort();
     }, waitingMs || ANSWER_MS);
     try {
-      return await fetch(path, { ...options, signal: this.#abort.signal });
+      return await fetch(`${this.#base}${path}`, { ...options, signal: this.#abort.signal });
     } catch {
       if (waited && waitingMs) return null;
       throw new Failure('No answer');

@@ -1,6 +1,6 @@
 // Sending reactions to ingest: one request at a time; reactions tapped during a request go with the next one.
 
-import { stored } from './dom.js';
+import { stored } from '../dom.js';
 
 // More waiting reactions than this are refused: they would be too old when they are sent.
 const WAITING_MAX = 50;
@@ -30,19 +30,21 @@ export class Reactions {
   #waiting = [];
   #busy = false;
 
-  /** `on.sent(emoji)` is called with a list of accepted emoji, `on.refused(text)` with the reason of a refusal. */
+  /** `on.sent(emoji)` is called with a list of accepted emoji, `on.refused(text, emoji)` with a refusal's reason. */
   constructor(ingestUrl, on) {
     this.#url = `${ingestUrl}/reactions`;
     this.on = on;
   }
 
+  /** Send a reaction; return whether it was taken. */
   react(emoji) {
     if (this.#waiting.length >= WAITING_MAX) {
-      this.on.refused('Too many reactions at once: wait until the earlier ones are sent.');
-      return;
+      this.on.refused('Too many reactions at once: wait until the earlier ones are sent.', []);
+      return false;
     }
     this.#waiting.push({ user_id: this.#user, emoji_type: emoji, timestamp: new Date().toISOString() });
     if (!this.#busy) this.#send();
+    return true;
   }
 
   async #send() {
@@ -51,8 +53,9 @@ export class Reactions {
       const reactions = this.#waiting.splice(0);
       const refusedText = await this.#post(reactions);
       // No retry: only the answer may be lost, and after ten seconds a reaction is too old.
-      if (refusedText) this.on.refused(refusedText);
-      else this.on.sent(reactions.map((reaction) => reaction.emoji_type));
+      const emoji = reactions.map((reaction) => reaction.emoji_type);
+      if (refusedText) this.on.refused(refusedText, emoji);
+      else this.on.sent(emoji);
     }
     this.#busy = false;
   }

@@ -1,4 +1,5 @@
-// The swarm: one sprite per representative, started evenly over the time until the next window.
+// The swarm: one sprite per representative, started evenly over the time until the next window, and one per own tap,
+// started at once.
 //
 // There is one animation loop, motion depends on time and not on frames, typed arrays replace objects, and glyphs are
 // drawn once into bitmaps: a frame allocates nothing. The loop stops when no sprite is left.
@@ -6,6 +7,9 @@
 export const SPRITES_MAX = 2_000;
 const GLYPHS_MAX = 512;
 const LIFE_S = 8;
+const OWN_LIFE_S = 5;
+// In an area lower than this, CSS pixels, an own tap is smaller.
+const [LOW, OWN_SIZE_LOW] = [300, 40];
 // After a hidden tab is shown again, sprites do not jump.
 const STEP_MAX_S = 0.1;
 const SWAY_MAX = 24;
@@ -76,11 +80,36 @@ export class Swarm {
     this.#spreadStartS = this.#nowS;
     this.#spreadS = spreadS;
     this.#size = sizeFor((count * LIFE_S) / spreadS, this.#width, this.#height);
-    if (!this.#frame && count) {
-      this.#lastMs = performance.now();
-      this.#frame = requestAnimationFrame(this.step);
-    }
+    if (count) this.#animate();
     return count ? all / count : 1;
+  }
+
+  /** Start one sprite at once, large and in full view, above the place `clientX`, CSS pixels in the window. */
+  fly(emoji, clientX) {
+    if (this.#count >= SPRITES_MAX) this.#removeSprite(0);
+    const glyph = this.#glyphOf(emoji, this.#height < LOW ? OWN_SIZE_LOW : SIZES.at(-1));
+    if (glyph < 0) return;
+    const { width, height } = this.#bitmaps[glyph];
+    const [margin, canvas] = [SWAY_MAX * this.#scale, this.#canvas];
+    const x = (clientX - canvas.getBoundingClientRect().left) * this.#scale - width / 2 - margin;
+    const left = Math.min(1, Math.max(0, x / Math.max(1, canvas.width - width - 2 * margin)));
+    this.#add(glyph, left, OWN_LIFE_S, 0.25, 0, height / (canvas.height + height));
+    this.#animate();
+  }
+
+  /**
+   * Show a window's representatives without motion, instead of all sprites; return as `show` does.
+   * One seed gives one picture.
+   */
+  still(reactions, seed) {
+    this.clear();
+    const random = seeded(seed);
+    const all = reactions.reduce((sum, reaction) => sum + reaction.representatives, 0);
+    const emoji = pick(reactions, all, Math.min(all, SPRITES_MAX), random);
+    this.#size = sizeFor(emoji.length, this.#width, this.#height);
+    for (const each of emoji) this.#startSprite(each, random, 0.1 + random() * 0.7);
+    this.#draw();
+    return emoji.length ? all / emoji.length : 1;
   }
 
   /** Remove all sprites and stop. */
@@ -102,6 +131,12 @@ export class Swarm {
     this.#draw();
     const idle = this.#count === 0 && this.#started >= this.#waiting.length;
     this.#frame = idle ? 0 : requestAnimationFrame(this.step);
+  }
+
+  #animate() {
+    if (this.#frame) return;
+    this.#lastMs = performance.now();
+    this.#frame = requestAnimationFrame(this.step);
   }
 
   #draw() {
@@ -128,20 +163,26 @@ export class Swarm {
     context.globalAlpha = 1;
   }
 
-  #startSprite(emoji) {
+  #startSprite(emoji, random = Math.random, age = 0) {
     if (this.#count >= SPRITES_MAX) return;
-    const near = Math.random() < 0.6;
+    const near = random() < 0.6;
     const glyph = this.#glyphOf(emoji, near ? this.#size : Math.round(this.#size * 0.75));
     if (glyph < 0) return;
+    // Small sprites look further away, so they move more slowly.
+    const lifeS = LIFE_S * (near ? 0.75 + random() * 0.35 : 1 + random() * 0.3);
+    this.#add(glyph, random(), lifeS, 0.25 + random() * 0.75, random() * 6.283, age);
+  }
+
+  /** Add a sprite; `left`, `sway` and `age` are shares from 0 to 1, of the width, of the most, and of its life. */
+  #add(glyph, left, lifeS, sway, phase, age) {
     const i = this.#count++;
     this.#users[glyph] += 1;
     this.#glyph[i] = glyph;
-    this.#left[i] = Math.random();
-    this.#born[i] = this.#nowS;
-    // Small sprites look further away, so they move more slowly.
-    this.#life[i] = LIFE_S * (near ? 0.75 + Math.random() * 0.35 : 1 + Math.random() * 0.3);
-    this.#sway[i] = SWAY_MAX * (0.25 + Math.random() * 0.75);
-    this.#phase[i] = Math.random() * 6.283;
+    this.#left[i] = left;
+    this.#born[i] = this.#nowS - age * lifeS;
+    this.#life[i] = lifeS;
+    this.#sway[i] = SWAY_MAX * sway;
+    this.#phase[i] = phase;
   }
 
   #removeSprite(i) {
@@ -184,6 +225,8 @@ export class Swarm {
     this.#height = Math.max(1, box.height);
     this.#canvas.width = Math.round(this.#width * scale);
     this.#canvas.height = Math.round(this.#height * scale);
+    // A new size clears the canvas.
+    if (!this.#frame && this.#count) this.#draw();
   }
 }
 
@@ -201,6 +244,12 @@ export function pick(reactions, all, count, random = Math.random) {
     [every[i], every[j]] = [every[j], every[i]];
   }
   return every;
+}
+
+/** Return a generator of numbers from 0 to 1 that is the same for the same seed: a linear congruential one. */
+function seeded(seed) {
+  let state = seed >>> 0;
+  return () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32;
 }
 
 function glyphBitmap(emoji, px) {
