@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.repository import ROOT
+from experiments.repository import CHECKOUT, ROOT
 from pipeline.jars import KAFKA_VERSION
 from pipeline.java import find_java
 
@@ -86,6 +86,9 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """Return git's answer about this project's checkout, or None if it is not one. Nothing is written there."""
+    if not CHECKOUT:
+        # The working directory may be the checkout of another project.
+        return None
     command = ["git", "--no-optional-locks", *arguments]
     # GIT_DIR and the like name other repositories.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
