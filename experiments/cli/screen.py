@@ -24,7 +24,11 @@ WIDE = 60
 LIST_WIDTH = 30
 LIST_ROWS_NARROW = 8
 SWARM_ROWS_MIN = 4
+ROOMY = 8
+"""From this many rows there is a row at the foot, and an empty one at its top and below the first."""
 EMOJI_WIDTH = 2
+PLACE_WIDTH = EMOJI_WIDTH + 1
+PLACES_PER_EMOJI = 4
 RISE_S = 4.0
 """How long an emoji takes from the foot of the screen to its top."""
 SPREAD_MIN_S, SPREAD_MAX_S = 0.5, 10.0
@@ -99,23 +103,48 @@ def frame(state: State, now_s: float, width: int, height: int) -> list[list[Piec
     rows: list[list[Piece]] = [[] for _ in range(height)]
     if height < 1:
         return rows
+    plan = _plan(width, height)
     rows[0] = _head(state, width)
-    body = range(2, height - 2) if height >= 8 else range(1, height)
-    if height >= 8:
+    if plan.foot:
         rows[height - 1] = _foot(state, now_s, width)
-    ranked = _ranked(state.window)
-    if width >= WIDE:
-        _put_list(rows, body, 1, LIST_WIDTH, ranked)
-        _put_swarm(rows, body, LIST_WIDTH + 4, width, state.sprites, now_s)
-    else:
-        listed = len(body)
-        if listed >= LIST_ROWS_NARROW + SWARM_ROWS_MIN or listed > len(ranked) + SWARM_ROWS_MIN:
-            listed = min(LIST_ROWS_NARROW, max(1, len(ranked)))
-            _put_swarm(rows, body[listed:], 0, width, state.sprites, now_s)
-        _put_list(rows, body[:listed], 0, width, ranked)
-    if state.window is None and body:
-        _put_waiting(rows, body, width, state)
+    if state.window is None:
+        _put_waiting(rows, plan.listed, width, state)
+        return rows
+    ranked = sorted(state.window.reactions, key=lambda each: (-each.count, each.emoji_type))
+    _put_list(rows, plan.listed, *plan.list_columns, ranked)
+    for row, place, emoji_type in _risen(state.sprites, now_s, plan):
+        rows[plan.swarm[row]].append(Piece(plan.swarm_left + place * PLACE_WIDTH, emoji_type))
     return rows
+
+
+def swarm_room(width: int, height: int) -> int:
+    """Return how many emoji the swarm shows at most: a part of its places, so that it does not become a wall."""
+    plan = _plan(width, height)
+    return max(1, plan.places * len(plan.swarm) // PLACES_PER_EMOJI)
+
+
+class _Plan(NamedTuple):
+    """Where everything is: the rows and columns (from, width) of the list, the rows and places of the swarm."""
+
+    listed: range
+    list_columns: tuple[int, int]
+    swarm: range
+    swarm_left: int
+    places: int
+    foot: bool
+
+
+def _plan(width: int, height: int) -> _Plan:
+    """Put the swarm beside the list where there is room, else below it, else leave it out."""
+    foot = height >= ROOMY
+    body = range(2, height - 2) if foot else range(1, height)
+    if width >= WIDE:
+        left = LIST_WIDTH + 4
+        return _Plan(body, (1, LIST_WIDTH), body, left, (width - left) // PLACE_WIDTH, foot)
+    if len(body) < LIST_ROWS_NARROW + SWARM_ROWS_MIN:
+        return _Plan(body, (0, width), body[:0], 0, 0, foot)
+    cut = LIST_ROWS_NARROW + 1
+    return _Plan(body[: cut - 1], (0, width), body[cut:], 0, width // PLACE_WIDTH, foot)
 
 
 def _head(state: State, width: int) -> list[Piece]:
@@ -154,13 +183,7 @@ def _history(totals: Sequence[int]) -> str:
     return "".join(STEPS[min(len(STEPS) - 1, total * len(STEPS) // (most + 1))] for total in totals)
 
 
-def _ranked(window: Window | None) -> list[TypeCount]:
-    if window is None:
-        return []
-    return sorted(window.reactions, key=lambda each: (-each.count, each.emoji_type))
-
-
-def _put_list(rows: list[list[Piece]], body: Sequence[int], left: int, width: int, ranked: list[TypeCount]) -> None:
+def _put_list(rows: list[list[Piece]], body: range, left: int, width: int, ranked: Sequence[TypeCount]) -> None:
     """Write the most frequent emoji: the count, the emoji, and a bar that shows its share of the first."""
     if not ranked:
         return
@@ -183,23 +206,18 @@ def _bar(share: float, width: int) -> str:
     return "█" * whole + (BARS[part] if part else "")
 
 
-def _put_swarm(
-    rows: list[list[Piece]], body: Sequence[int], left: int, right: int, sprites: Sequence[Sprite], now_s: float
-) -> None:
-    """Place each emoji that rises; of two at one place the later one is shown."""
-    places = (right - left) // (EMOJI_WIDTH + 1)
-    if places < 1 or not body:
-        return
+def _risen(sprites: Sequence[Sprite], now_s: float, plan: _Plan) -> list[tuple[int, int, str]]:
+    """Return the row, the place and the emoji of each that rises now; of two at one place the later one is shown."""
     taken: dict[tuple[int, int], str] = {}
     for sprite in sprites:
         age = (now_s - sprite.start_s) / RISE_S
-        if 0 <= age < 1:
-            taken[body[len(body) - 1 - int(age * len(body))], int(sprite.across * places)] = sprite.emoji_type
-    for (row, place), emoji_type in sorted(taken.items()):
-        rows[row].append(Piece(left + place * (EMOJI_WIDTH + 1), emoji_type))
+        if 0 <= age < 1 and plan.places and plan.swarm:
+            row = len(plan.swarm) - 1 - int(age * len(plan.swarm))
+            taken[row, int(sprite.across * plan.places)] = sprite.emoji_type
+    return [(row, place, emoji_type) for (row, place), emoji_type in sorted(taken.items())]
 
 
-def _put_waiting(rows: list[list[Piece]], body: Sequence[int], width: int, state: State) -> None:
+def _put_waiting(rows: list[list[Piece]], body: range, width: int, state: State) -> None:
     lines = ["Waiting for a window.", "React: emostream send 😂"] if state.connected else ["Waiting for the chain."]
     for row, text in zip(body[len(body) // 2 :], lines, strict=False):
         shown = _cut(text, width)

@@ -19,8 +19,8 @@ from pipeline.messages import Window, encode
 from pipeline.units import NS_PER_S
 
 FRAMES_PER_S = 10
-SWARM_MOST = 150
 LISTED = 8
+NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"
 USUAL_SIZE = (80, 24)
 """The columns and rows of a terminal that does not say."""
 
@@ -54,7 +54,12 @@ def view(as_json: bool) -> Iterator[View]:
         yield PlainLines()
     else:
         with console.screen():
-            yield Terminal(console)
+            # A terminal that draws an emoji wider than two columns must not begin a new row with the rest of it.
+            console.file.write(NO_WRAP)
+            try:
+                yield Terminal(console)
+            finally:
+                console.file.write(WRAP)
 
 
 class PlainLines:
@@ -127,7 +132,7 @@ class Terminal:
 
     def show(self, window: Window) -> None:
         """Take note."""
-        self._state.take(window, time.monotonic(), SWARM_MOST)
+        self._state.take(window, time.monotonic(), screen.swarm_room(*_size(self._console)))
 
     async def keep_drawing(self) -> None:
         """Draw frames until cancelled."""
