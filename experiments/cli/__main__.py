@@ -96,13 +96,14 @@ def _restart(argv: Sequence[str] | None, own: Callable[[Mapping[str, str]], dict
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+    """Return the parser of all commands; what it parses has it as `joint`."""
     line = argparse.ArgumentParser(
         prog=PROG,
         description="Count the emoji of a live audience, watch them, and measure how long that takes.",
         epilog=f"`{PROG} COMMAND --help` lists a command's options.",
         allow_abbrev=False,
     )
+    line.set_defaults(joint=line)
     line.add_argument("--version", action=_Version, help="print the versions of EmoStream and its parts")
     parsers = line.add_subparsers(dest="command", metavar="COMMAND", required=True)
 

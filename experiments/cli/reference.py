@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Never
 from unittest import mock
 
 from experiments.cli.__main__ import OF_CHAIN, OF_INSTRUMENT, parser
+from experiments.cli.completion import commands
 from experiments.repository import ROOT
 from pipeline import settings
 from pipeline.errors import EmoStreamError
@@ -39,15 +39,6 @@ def reference() -> str:
     parts.append("### With `python -m`\n\n" + _aliases())
     parts += [_section(parser_of(module), "####") for module in modules() if module not in JOINT]
     return "\n\n".join(parts) + "\n"
-
-
-def commands(line: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parser of each command, a command's own commands included."""
-    for action in line._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each in dict.fromkeys(action.choices.values()):
-                yield each
-                yield from commands(each)
 
 
 def parser_of(module: str) -> argparse.ArgumentParser:
