@@ -16,7 +16,8 @@ from pipeline import settings
 from pipeline.errors import EmoStreamError
 
 PACKAGES = ("pipeline", "spark", "experiments")
-STARTED_AS_MODULE = 'if __name__ == "__main__":'
+# In two parts, or this module would have it too.
+STARTED_AS_MODULE = "if __name__ == " + '"__main__":'
 # Their commands are those of `emostream`; experiments.cli is `emostream` itself.
 JOINT = ("pipeline", "experiments", "experiments.cli")
 ALIASES = {"experiment": "run"}
@@ -28,7 +29,7 @@ def modules() -> list[str]:
     names = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            if STARTED_AS_MODULE in path.read_text(encoding="utf-8") and path != Path(__file__):
+            if STARTED_AS_MODULE in path.read_text(encoding="utf-8"):
                 names.append(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"))
     return names
 
