@@ -267,7 +267,8 @@ def delivery(part: Part) -> str:
 
 
 def _commit(manifest: dict[str, Any]) -> str:
-    return str(manifest.get("commit"))[:7] + (" with changes" if manifest.get("dirty") else "")
+    changed = {False: "", True: " with changes", None: ", with changes or not"}[manifest.get("dirty")]
+    return str(manifest.get("commit"))[:7] + changed
 
 
 def _lines(rows: Sequence[str]) -> str:

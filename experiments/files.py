@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,12 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame`, less its index, atomically. Raises EmoStreamError naming the path if it cannot be written."""
     with _whole(path) as beside:
         frame.to_csv(beside, index=False)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unwritten(path: Path | str, error: OSError) -> EmoStreamError:

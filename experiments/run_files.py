@@ -31,12 +31,20 @@ class RunFileError(EmoStreamError):
     """A file of a run or a campaign is missing, cut off, damaged or incomplete."""
 
 
+class FrameFile(msgspec.Struct, frozen=True):
+    """One frame's file as the run left it."""
+
+    rows: int
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What manifest.json must hold: the parameters of the run. What it holds besides is optional to a reader."""
 
     parameters: dict[str, Any]
     commit: str | None = None
-    dirty: bool = False
+    dirty: bool | None = None
+    frames: dict[str, FrameFile] = {}
     cpu: str | None = None
     cores: int | None = None
     kernel: str | None = None

@@ -45,11 +45,6 @@ class Java:
     major: int
     home: Path
 
-    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Return `env` with JAVA_HOME and PATH set to this Java, so that Spark uses it."""
-        path = os.pathsep.join(part for part in (str(self.path.parent), env.get("PATH", "")) if part)
-        return {**env, "JAVA_HOME": str(self.home), "PATH": path}
-
 
 def parse_major(text: str) -> int:
     """Return the major version in `1.8.0_392`, `17.0.15`, `22-ea` or the output of `java -version`.

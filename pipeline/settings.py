@@ -33,7 +33,9 @@ PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 SERVERS = rf"^({HOST}:{PORT}(,{HOST}:{PORT})*)?\Z"
 URL = rf"^(https?://{HOST}(:{PORT})?(/[A-Za-z0-9._~%/-]*)?)?\Z"
 # hdfs://…, s3a://…, file:/…
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+# The file systems in pyspark's own jars on which a checkpoint can be written. No other jar is added for them.
+FILE_SYSTEMS = ("file", "hdfs", "webhdfs", "swebhdfs", "viewfs")
 A_URL = "http:// or https://, then a host, and at most a port and a path; or leave it empty"
 MASTER = r"^(local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://[^\s,/]+:[0-9]+)\Z"
 # Spark itself refuses a smaller heap.
@@ -386,6 +388,14 @@ def check_together(settings: Settings) -> None:
         )
     if int(given.spark_memory[:-1]) * MB_PER_UNIT[given.spark_memory[-1]] < LEAST_MEMORY_MB:
         raise refused("spark_memory", given.spark_memory, f"give at least {LEAST_MEMORY_MB}m, which Spark needs")
+    scheme = SCHEME.match(given.checkpoint_dir)
+    if scheme is not None and scheme[1].lower() not in FILE_SYSTEMS:
+        raise refused(
+            "checkpoint_dir",
+            given.checkpoint_dir,
+            f"give a path or a URL of {', '.join(FILE_SYSTEMS[:-1])} or {FILE_SYSTEMS[-1]}: Spark's own jars have no "
+            f"file system for {scheme[1]}",
+        )
     for name in ("subscriber_url", "registry_url", "ingest_url"):
         url = getattr(given, name)
         try:

@@ -28,6 +28,8 @@ _ZONE = (
 )
 _WRITTEN = re.compile(rf"{_DATE}[Tt ]{_TIME}{_ZONE}", re.ASCII)
 _WITHOUT_ZONE = re.compile(rf"{_DATE}(?:[Tt ]{_TIME})?(?P<rest>.*)", re.ASCII | re.DOTALL)
+# As MySQL prints a moment as a number.
+_DIGITS = re.compile(r"(?:19|20)\d\d(?:0\d|1[0-2])(?:[0-2]\d|3[01])(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 _NUMBER = re.compile(r"\d{9,19}(?:\.\d*)?", re.ASCII)
 # Seconds until the year 5138, ms from 1973 on, and so forth: the magnitude gives the unit of a plausible moment.
 _UNITS = ((1e11, 1, "seconds"), (1e14, 1e3, "milliseconds"), (1e17, 1e6, "microseconds"), (1e20, 1e9, "nanoseconds"))
@@ -66,6 +68,8 @@ def why_not(value: Any) -> str:
 
 def _fault(value: Any) -> str:
     text = str(value).strip()[:_LENGTH_MAX] if isinstance(value, str | int | float) else ""
+    if _DIGITS.fullmatch(text):
+        return "it has neither a T between date and time nor a zone"
     if _NUMBER.fullmatch(text):
         number = float(text)
         per_s, unit = next((per_s, unit) for most, per_s, unit in _UNITS if number < most)

@@ -34,6 +34,8 @@ def use_own_environment(java_home: str | None) -> None:
         "SPARK_CONF_DIR": os.devnull,
         "SPARK_LOCAL_IP": LOOPBACK,
         "PYSPARK_PYTHON": sys.executable,
+        # pyspark starts its JVM with a bash script. Last, so that a PATH that is complete finds what it found before.
+        "PATH": os.pathsep.join(filter(None, (os.environ.get("PATH"), os.defpath))),
     }
     if java_home:
         own["JAVA_HOME"] = java_home

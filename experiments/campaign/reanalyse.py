@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from experiments import ledger, run_files
+from experiments import files, ledger, run_files
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.campaign import campaign_file, state
 from experiments.campaign.report import page
@@ -58,7 +58,16 @@ def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:
         raise run_files.RunFileError(f"there is no directory {run_dir}: give that of a run or of a campaign")
     manifest = run_files.manifest(run_dir)
     frames = {name: frame(run_dir, name) for name in ledger.COLUMNS}
+    _check_unchanged(run_dir)
     return analyse(frames, manifest["parameters"], manifest), manifest
+
+
+def _check_unchanged(run_dir: Path) -> None:
+    """Compare each frame's file with its hash in the manifest. Raises RunFileError naming the first that differs."""
+    for name, file in run_files.decoded(run_dir / "manifest.json", run_files.Manifest, run_files.REMEDY).frames.items():
+        path = run_dir / f"{name}.parquet"
+        if files.sha256(path) != file.sha256:
+            raise run_files.damaged(path, "is not the file that the run left: its SHA-256 differs from manifest.json")
 
 
 def frame(run_dir: Path, name: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ A check makes nothing that stays, and starts nothing but `java -version`.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import resource
 import shutil
 import sys
@@ -132,10 +133,11 @@ def java_runtime(machine: Machine) -> Check:
 
 
 def bash(machine: Machine) -> Check:
-    """Check bash, which runs the scripts that start Spark."""
-    found = shutil.which("bash", path=machine.env.get("PATH", ""))
+    """Check bash, which runs the scripts that start Spark: in PATH, or where the system has it."""
+    path = os.pathsep.join(filter(None, (machine.env.get("PATH"), os.defpath)))
+    found = shutil.which("bash", path=path)
     if found is None:
-        return Check("bash", "no bash in PATH", "install bash: Spark's start scripts need it")
+        return Check("bash", f"no bash in {path}", "install bash: Spark's start scripts need it")
     return Check("bash", found)
 
 

@@ -128,9 +128,12 @@ def _records(path: Path, reader: Any, above: int, width: int) -> Iterator[tuple[
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise SettingError(
-                f"trace {path} line {begins}, a quotation mark has no partner: add or remove one"
-            ) from error
+            what = (
+                f"a field has more than {csv.field_size_limit():,} characters: shorten it"
+                if "field larger" in str(error)
+                else "a quotation mark has no partner: add or remove one"
+            )
+            raise SettingError(f"trace {path} line {begins}, {what}") from error
         if record is None:
             return
         line = above + reader.line_num

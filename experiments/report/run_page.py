@@ -88,7 +88,7 @@ def render(
     by_subscriber = analysis.audit.groupby(["cluster", "subscriber"], as_index=False).agg(
         clients=("client_id", "size"), **{name: (name, "sum") for name in ("due", "received", *FAULTS)}
     )
-    hidden = {"clock_samples", "parameters", "other_run", "regenerate", "run", "started"}
+    hidden = {"clock_samples", "packages", "parameters", "other_run", "regenerate", "run", "started"}
     return pages.render(
         "report.html",
         a=analysis,

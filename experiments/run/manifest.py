@@ -1,18 +1,21 @@
-"""The manifest of a run: commit, versions, machine and parameters; and a watch on the clock during the run."""
+"""The manifest of a run: the code, the libraries, the machine, the parameters, and the files that it left."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-import subprocess
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pyarrow.parquet as pq
+
+from experiments import files
 from experiments.repository import CHECKOUT, ROOT
+from experiments.run import code_state, machine
+from experiments.run.usage import stage_of
 from pipeline.jars import KAFKA_VERSION
 from pipeline.java import find_java
 
@@ -26,84 +29,44 @@ PACKAGES = (
     "pandas",
     "papermill",
 )
-CLOCK_SAMPLE_S = 1.0
-
-
-class ClockWatch:
-    """Samples (time_ns, monotonic_ns) pairs while it is entered; `samples` shows whether the clock stepped."""
-
-    def __init__(self) -> None:
-        self.samples: list[tuple[int, int]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
-
-    def __enter__(self) -> ClockWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.samples.append(_pair())
-            if self._stop.wait(CLOCK_SAMPLE_S):
-                self.samples.append(_pair())
-                return
-
-
-def _pair() -> tuple[int, int]:
-    """Read both clocks at once: the closest of a few tries, so that a preemption between the reads is not a step."""
-    tries = []
-    for _ in range(5):
-        before_ns = time.monotonic_ns()
-        wall_ns = time.time_ns()
-        after_ns = time.monotonic_ns()
-        tries.append((after_ns - before_ns, wall_ns, (before_ns + after_ns) // 2))
-    _, wall_ns, monotonic_ns = min(tries)
-    return wall_ns, monotonic_ns
+LOCK = ROOT / "requirements.txt"
 
 
 def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's code, libraries, machine and parameters; all values are JSON."""
+    """Return a run's code, libraries, machine and parameters; all values are JSON, and null is unknown."""
+    versions = {each.name: each.version for each in importlib.metadata.distributions()}
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        **code_state.code_state(ROOT if CHECKOUT else None),
+        "lock_sha256": files.sha256(LOCK) if LOCK.exists() else None,
         "versions": {
             "python": platform.python_version(),
             "java": find_java().major,
             "kafka": KAFKA_VERSION,
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "packages": dict(sorted(versions.items())),
+        **machine.machine(),
         "seed": parameters.get("seed"),
         "parameters": dict(parameters),
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Return git's answer about this project's checkout, or None if it is not one. Nothing is written there."""
-    if not CHECKOUT:
-        # The working directory may be the checkout of another project.
-        return None
-    command = ["git", "--no-optional-locks", *arguments]
-    # GIT_DIR and the like name other repositories.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        answer = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, encoding="utf-8", timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+def jvm_flags(root: int) -> dict[str, list[str]]:
+    """Return the options of each JVM below the process `root`, by its stage: those before the main class."""
+    flags = {}
+    for process in psutil.Process(root).children(recursive=True):
+        try:
+            name, *words = process.cmdline() or [""]
+            if Path(name).name == "java":
+                stage = next((found for above in process.parents() if (found := stage_of(above.cmdline()))), "java")
+                flags[stage] = list(takewhile(lambda word: word.startswith(("-", "@")) or "/" in word, words))
+        except psutil.Error:
+            # It ended after it was listed.
+            continue
+    return {stage: [word for word in words if word.startswith(("-X", "-D"))] for stage, words in flags.items()}
 
 
-def _cpu() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def frames(run_dir: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return of each frame in `run_dir` its number of rows and the SHA-256 of its file."""
+    paths = [run_dir / f"{name}.parquet" for name in sorted(names)]
+    return {path.stem: {"rows": pq.read_metadata(path).num_rows, "sha256": files.sha256(path)} for path in paths}

@@ -18,7 +18,8 @@ from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.repository import REPORTS
-from experiments.run import chain, machine_lock, manifest, notebook, read_back, usage
+from experiments.run import chain, machine, machine_lock, manifest, notebook, read_back, usage
+from experiments.run.clock_watch import ClockWatch
 from experiments.run.drive import drive
 from experiments.run.rehearsal import rehearse
 from pipeline.bus.kafka import KafkaBus
@@ -69,6 +70,7 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
         endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
         about["parameters"] = asdict(parameters)
         about["ready_s"] = endpoints.ready_s
+        about["jvm_flags"] = manifest.jvm_flags(endpoints.pid)
         bus = KafkaBus(endpoints.bootstrap_servers)
         stack.callback(bus.close)
         names = topics(chain.settings_of(endpoints))
@@ -78,16 +80,19 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
         def step(activity: str, done_s: float) -> None:
             progress.at(activity, START_S + done_s)
 
-        with manifest.ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
+        steal_s = machine.steal_s()
+        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
+        about["steal_s"] = round(machine.steal_s() - steal_s, 3)
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         progress.begin("reading Kafka back", END_S / 3)
         frames = _collect(bus, names, since, run_dir)
         progress.begin("stopping the chain", END_S / 3)
         stack.close()
         progress.begin("writing the report", END_S / 3)
+        about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)
         files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
         analysis = analyse(frames, asdict(parameters), about)
         files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")

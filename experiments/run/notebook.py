@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import math
 import re
@@ -236,5 +235,5 @@ def note_source(notebook: Path, run_dir: Path) -> None:
     """Add the hash of the `notebook` that carried out a run to its manifest."""
     record = run_dir / "manifest.json"
     about = json.loads(record.read_text(encoding="utf-8"))
-    about["notebook_sha256"] = hashlib.sha256(notebook.read_bytes()).hexdigest()
+    about["notebook_sha256"] = files.sha256(notebook)
     files.write_text(record, json.dumps(about, indent=1) + "\n")

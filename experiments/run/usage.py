@@ -81,7 +81,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
         for process in processes:
             try:
                 with process.oneshot():
-                    stage = _stage(process.cmdline()) or seen.get(process.ppid())
+                    stage = stage_of(process.cmdline()) or seen.get(process.ppid())
                     if process.pid in seen:
                         continue
                     seen[process.pid] = stage
@@ -98,7 +98,7 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
     return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
 
 
-def _stage(command: Sequence[str]) -> str | None:
+def stage_of(command: Sequence[str]) -> str | None:
     """Return the stage that a command line such as `python -m spark.job` starts, None for any other.
 
     Some rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `up` to `emostream`.

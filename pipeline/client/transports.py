@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
+from aiohttp import WSCloseCode
 
 from pipeline.client.http import CONNECT_S, SILENT_S, retry_after_s, unexpected
 from pipeline.errors import ClientError, MessageError
@@ -65,6 +66,16 @@ class _PollAnswer(msgspec.Struct):
 
 _decode_message = msgspec.json.Decoder(_EventMessage).decode
 _decode_poll_answer = msgspec.json.Decoder(_PollAnswer).decode
+
+
+def _status_of(close_code: int | None, reason: str) -> int | None:
+    """Return the HTTP status with the meaning of a WebSocket's end; None if the client is to come back.
+
+    A second program with the same token replaces the first one's socket. If the first came back, neither would stay.
+    """
+    if close_code == WSCloseCode.OK:
+        return 204 if reason == "deleted" else 403
+    return 403 if close_code == WSCloseCode.POLICY_VIOLATION else None
 
 
 def _event(message: _EventMessage, retry_ms: int | None) -> SseEvent:
@@ -154,7 +165,11 @@ class WebSocketConnection:
         received_ns = time.time_ns()
         if message.type is not aiohttp.WSMsgType.TEXT:
             reason = str(message.extra or message.data or "no reason given")
-            raise ClientError(f"{self._url} closed the socket with {self._ws.close_code}: {reason}", detail=reason)
+            raise ClientError(
+                f"{self._url} closed the socket with {self._ws.close_code}: {reason}",
+                status=_status_of(self._ws.close_code, reason),
+                detail=reason,
+            )
         try:
             event = _event(_decode_message(message.data), self.retry_ms)
         except msgspec.DecodeError as error:

@@ -44,6 +44,7 @@ class Fault(NamedTuple):
 
     field: str
     value: Any
+    also_missing: tuple[str, ...] = ()
 
 
 MISSING = object()
@@ -192,7 +193,10 @@ def _fault(item: msgspec.Raw, reason: str) -> Fault:
     except msgspec.ValidationError:
         # A number that fits no type.
         return Fault(field, item)
-    return Fault(field, value.get(field, MISSING) if field else value)
+    if not field:
+        return Fault("", value)
+    also = tuple(name for name in EXPECTED if name != field and name not in value)
+    return Fault(field, value.get(field, MISSING), also)
 
 
 def _all_accepted(found: Sequence[Reaction | Fault], *, single: bool) -> list[Reaction]:
@@ -216,7 +220,10 @@ def _all_accepted(found: Sequence[Reaction | Fault], *, single: bool) -> list[Re
 
 
 def _detail(fault: Fault, *, explained: bool) -> str:
-    field, value = fault
+    field, value, also = fault
+    if also:
+        first = _detail(Fault(field, value), explained=explained)
+        return f"{first}; also missing: {', '.join(also)}"
     if value is MISSING:
         return f"it is missing: send {EXPECTED.get(field, field)}"
     if field == "user_id":

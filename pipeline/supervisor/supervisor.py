@@ -266,8 +266,6 @@ class Supervisor:
         """Write the addresses into the lock file and the ready file, and print them."""
         line = json.dumps(endpoints)
         lock_file.publish(line)
-        if self._ready_file is not None:
-            _write_atomically(self._ready_file, line)
         log.info("all stages are ready", after_s=endpoints["ready_s"])
         try:
             print(line, flush=True)
@@ -275,6 +273,9 @@ class Supervisor:
             raise EmoStreamError(
                 f"the addresses could not be printed ({error.strerror}): keep standard output open until `up` ends"
             ) from error
+        # Last: a program that waits for this file may then close what it reads.
+        if self._ready_file is not None:
+            _write_atomically(self._ready_file, line)
 
 
 def _local_urls(settings: Settings, metrics_urls: Mapping[str, str]) -> dict[str, str]:

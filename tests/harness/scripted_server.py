@@ -32,12 +32,16 @@ def reset(reason: str, last: str, after: str = "") -> Event:
 
 @dataclass
 class Send:
-    """Send events, then hold the connection, end it properly, or cut it. A poll's answer holds all of them."""
+    """Send events, then hold the connection, end it properly, or cut it. A poll's answer holds all of them.
+
+    `close` is the code and reason with which a WebSocket ends properly.
+    """
 
     events: list[Event]
     then: Literal["hold", "end", "cut"] = "hold"
     retry_ms: int | None = None
     content_type: str = "text/event-stream"
+    close: tuple[int, str] = (WSCloseCode.GOING_AWAY, "")
 
 
 @dataclass
@@ -175,7 +179,8 @@ class Scripted:
         if act.then == "hold":
             await ws.receive()
         elif act.then == "end":
-            await ws.close(code=WSCloseCode.GOING_AWAY)
+            code, reason = act.close
+            await ws.close(code=code, message=reason.encode())
         else:
             await self._then(request, act)
         return ws

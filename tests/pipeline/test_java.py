@@ -130,13 +130,6 @@ def test_missing_java_is_reported(tmp_path: Path) -> None:
         java.find_java({"PATH": str(tmp_path)}, ())
 
 
-def test_environment_of_children_names_the_java(tmp_path: Path) -> None:
-    """Spark reads JAVA_HOME; other variables are kept."""
-    runtime = java.Java(Path("/jdk/bin/java"), 17, Path("/jdk"))
-    env = runtime.environment({"JAVA_HOME": "/old", "PATH": "/usr/bin", "LANG": "C"})
-    assert env == {"JAVA_HOME": "/jdk", "PATH": "/jdk/bin:/usr/bin", "LANG": "C"}
-
-
 @pytest.mark.parametrize(
     ("release", "user_id", "allowed"),
     [(DEBIAN, 0, True), (MINT, 0, True), (DEBIAN, 1000, False), (FEDORA, 0, False), ("", 0, False)],

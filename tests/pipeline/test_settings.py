@@ -57,6 +57,7 @@ BAD = [
     ("silent_s", "1.5"),
     ("body_max_bytes", "64"),
     ("run_dir", ""),
+    *(("checkpoint_dir", url) for url in ("s3a://bucket/chain", "GS://bucket", "abfss://a/c", "http://host/x")),
     *(("host", host) for host in ("", "[::1]", "fe80::1%eth0", "a b", "127.0.0.1/8", "user@host")),
     *(
         (f"{what}bootstrap_servers", servers)
@@ -78,6 +79,7 @@ GOOD = [
     *(("registry_url", url) for url in ("https://a.example", "http://[::1]:80", "https://a.example:8443/emo/~x")),
     *(("spark_master", master) for master in ("local", "local[*]", "local[4,2]", "spark://127.0.0.1:7077")),
     *(("spark_memory", memory) for memory in ("512m", "1g")),
+    *(("checkpoint_dir", folder) for folder in ("", "a:b", "/a:b", "file:/x", "hdfs://name:9000/x", "viewfs://x/y")),
 ]
 TOGETHER = [
     ({"trigger_s": 0.0004}, r"trigger_s .* is 0\.0004: give whole milliseconds"),

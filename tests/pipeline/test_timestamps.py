@@ -72,6 +72,8 @@ def test_form_that_is_unambiguous_is_read(text: str, moment: datetime) -> None:
         ("1736251200000000", "(in microseconds since 1970 it is 2025-01-07T12:00:00.000Z)"),
         (1736251200000000000, "(in nanoseconds since 1970 it is 2025-01-07T12:00:00.000Z)"),
         (99_999_999_999, "in seconds since 1970 it is 5138-"),
+        ("20250107120000", "it has neither a T between date and time nor a zone"),
+        (20250107120000, "it has neither a T between date and time nor a zone"),
         (-5, "it is not text"),
         (5, "it is not text"),
         (True, "it is not text"),

@@ -46,6 +46,8 @@ OTHERS = {
     "JAVA_TOOL_OPTIONS": "-Xmx1m",
     "_JAVA_OPTIONS": "--no-such-option",
     "LC_ALL": "tr_TR.ISO-8859-9",
+    # Without bash, which starts Spark's JVM.
+    "PATH": "/nowhere",
 }
 """Variables that are set for other programs."""
 SETTINGS_OF_OTHERS = {
@@ -62,6 +64,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     It is started among other programs' settings, by a user that the system does not know.
     """
     folder = tmp_path_factory.mktemp("conf")
+    java_home = str(find_java().home)
     for name, text in SETTINGS_OF_OTHERS.items():
         (folder / name).write_text(text)
 
@@ -72,7 +75,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         for name, value in {**OTHERS, "SPARK_CONF_DIR": str(folder), "HADOOP_CONF_DIR": str(folder)}.items():
             patch.setenv(name, value)
         patch.setattr("spark.session.pwd.getpwuid", unknown)
-        running = session("tests", "local[1]", "512m", java_home=str(find_java().home))
+        running = session("tests", "local[1]", "512m", java_home=java_home)
     gateway = running.sparkContext._gateway
     yield running
     running.stop()

@@ -17,7 +17,7 @@ from spark.job import checkpoint_location
         ("/data/own", "/data/run", "file:///data/own"),
         ("/data/a:b", "/data/run", "file:///data/a:b"),
         ("hdfs://namenode:9000/emostream", "/data/run", "hdfs://namenode:9000/emostream"),
-        ("s3a://bucket/emostream", "/data/run", "s3a://bucket/emostream"),
+        ("webhdfs://namenode:9870/emostream", "/data/run", "webhdfs://namenode:9870/emostream"),
         ("file:/data/own", "/data/run", "file:/data/own"),
     ],
 )

@@ -15,13 +15,14 @@ from experiments.analysis.verdict import SLOS
 
 @dataclass(frozen=True)
 class Facts:
-    """Commits and machines of the finished runs, each with its number of runs; `dirty` is a number of runs too.
-    `versions` and `cores` are those of the last run that names them.
+    """Commits and machines of the finished runs, each with its number of runs; `dirty` is a number of runs too, and so
+    is `unknown`, of which git said nothing. `versions` and `cores` are those of the last run that names them.
     """
 
     runs: int
     commits: dict[str, int]
     dirty: int
+    unknown: int
     machines: dict[str, int]
     versions: dict[str, str]
     cores: int | None
@@ -39,6 +40,8 @@ class Facts:
             sentences.append(
                 f"{self.dirty} of {self.runs} runs were made with uncommitted changes: their code is not in git."
             )
+        if self.unknown:
+            sentences.append(f"Of {self.unknown} of {self.runs} runs it is not known whether their code is in git.")
         if len(self.machines) > 1:
             parts = "; ".join(f"{machine} ({n} runs)" for machine, n in self.machines.items())
             sentences.append(f"The runs are of different machines: {parts}.")
@@ -49,18 +52,19 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
     """Return the facts of the campaign's finished runs. Raises RunFileError for a missing or damaged manifest.json."""
     commits: Counter[str] = Counter()
     machines: Counter[str] = Counter()
-    dirty = 0
+    dirty = unknown = 0
     versions: dict[str, str] = {}
     cores: int | None = None
     for run in runs["run"]:
         manifest = run_files.manifest(campaign_dir / "runs" / run)
         commits[manifest.get("commit") or "no commit known"] += 1
         dirty += bool(manifest.get("dirty"))
+        unknown += manifest.get("dirty") is None
         parts = (manifest.get("cpu"), manifest.get("cores") and f"{manifest['cores']} cores", manifest.get("kernel"))
         machines[", ".join(str(part) for part in parts if part) or "a machine not named"] += 1
         versions = {name: str(version) for name, version in manifest.get("versions", {}).items()} or versions
         cores = manifest.get("cores") or cores
-    return Facts(len(runs), dict(commits), dirty, dict(machines), versions, cores)
+    return Facts(len(runs), dict(commits), dirty, unknown, dict(machines), versions, cores)
 
 
 def objectives(campaign_dir: Path, runs: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from experiments.bench import analysis as bench
 from experiments.campaign import reanalyse
 from experiments.campaign.state import Campaign
 from experiments.report.run_page import write_report
+from experiments.run import manifest
 from experiments.run_files import RunFileError
 from experiments.synthetic.run import make_run
 from pipeline.errors import EmoStreamError
@@ -118,6 +119,20 @@ def test_damaged_run_is_named_and_not_changed(run_dir, name, keep, fault):
         path.write_bytes(whole[: int(len(whole) * keep)])
     before = state(run_dir)
     with pytest.raises(EmoStreamError, match=f"{name} {fault}.*measure again"):
+        reanalyse.run(run_dir)
+    assert state(run_dir) == before
+
+
+def test_frame_that_is_not_the_one_of_the_run_is_named(run_dir):
+    """It can be read, has every column, and differs: nothing is published from it."""
+    about = json.loads((run_dir / "manifest.json").read_text())
+    about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)
+    (run_dir / "manifest.json").write_text(json.dumps(about))
+    reanalyse.run(run_dir)
+    path = run_dir / "deliveries.parquet"
+    files.to_parquet(pd.read_parquet(path).iloc[1:], path)
+    before = state(run_dir)
+    with pytest.raises(EmoStreamError, match=r"deliveries\.parquet is not the file that the run left: its SHA-256"):
         reanalyse.run(run_dir)
     assert state(run_dir) == before
 

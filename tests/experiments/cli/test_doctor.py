@@ -159,8 +159,10 @@ def test_machine_without_java_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in check.remedy
 
 
-def test_bash_that_is_missing_is_found(tmp_path: Path) -> None:
-    """Spark cannot start without it."""
+def test_bash_that_is_missing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark cannot start without it. It is looked for where the system has its commands, too."""
+    assert checks.bash(machine({"PATH": str(tmp_path)})).ok
+    monkeypatch.setattr(checks.os, "defpath", str(tmp_path))
     assert "install bash" in checks.bash(machine({"PATH": str(tmp_path)})).remedy
 
 

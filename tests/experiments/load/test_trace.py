@@ -112,6 +112,10 @@ def test_user_ids_are_text(tmp_path: Path) -> None:
         (HEADER + "0,ada,😂,more\n", r"line 2, it has 4 fields, and the line with the names has 3: put a field"),
         (HEADER + "0,ada,😂\n250,5,ada,😂\n", r"line 3, it has 4 fields"),
         (HEADER + '0,ada,😂\n1,"ada,😂\n2,ada,😂\n', r"line 3, a quotation mark has no partner: add or remove one"),
+        (
+            HEADER + "0,ada,😂\n1," + "a" * 131_073 + ",😂\n",
+            r"line 3, a field has more than 131,072 characters: shorten it",
+        ),
         (HEADER + '0,"ada"x,😂\n', r"line 2, a quotation mark has no partner"),
         (
             HEADER.replace(",", ";") + "0;ada;😂\n1,5;ada;😂\n",

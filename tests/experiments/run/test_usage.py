@@ -30,7 +30,7 @@ from tests.harness.waiting import until
 )
 def test_a_stage_is_known_by_its_command(command: str, stage: str | None) -> None:
     """By the module that -m names, and nothing else."""
-    assert usage._stage(command.split()) == stage
+    assert usage.stage_of(command.split()) == stage
 
 
 def test_a_real_process_is_sampled_with_its_children() -> None:

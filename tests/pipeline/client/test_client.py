@@ -349,6 +349,32 @@ def test_permanent_refusal_raises_the_servers_detail(status: int, transport: Any
     run(scenario)
 
 
+@pytest.mark.parametrize("close", [(1000, "replaced"), (1008, "a client sends no message")])
+def test_socket_that_is_closed_as_final_raises_the_reason(close: tuple[int, str]) -> None:
+    """Two programs with one token would otherwise end each other's socket without limit."""
+
+    async def scenario() -> None:
+        async with Scripted(Send([window(1)], "end", close=close)) as server:
+            client = Client.register(server.url, transport="websocket")
+            with pytest.raises(ClientError, match=f"closed the socket with {close[0]}: {close[1]}"):
+                await take(client, 2)
+            assert len(server.requests) == 1
+
+    run(scenario)
+
+
+def test_socket_of_a_deleted_client_ends_the_iteration() -> None:
+    """As the answer 204 does on the other transports: no request follows."""
+
+    async def scenario() -> None:
+        async with Scripted(Send([window(1)], "end", close=(1000, "deleted"))) as server:
+            client = Client.register(server.url, transport="websocket")
+            assert [got.event_id async for got in client] == ["e:1"]
+            assert (len(server.requests), len(server.registered)) == (1, 1)
+
+    run(scenario)
+
+
 def test_permanent_websocket_refusal_raises() -> None:
     """A failed handshake gives only the status."""
 

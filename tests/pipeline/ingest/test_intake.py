@@ -147,6 +147,11 @@ def test_missing_field_is_named() -> None:
     for field in GOOD:
         refusal = refusal_of(encode({name: value for name, value in GOOD.items() if name != field}))
         assert f"in field {field}: it is missing: send {intake.EXPECTED[field]}" in refusal.detail
+        assert "also missing" not in refusal.detail
+    assert "in field user_id: it is missing: " in refusal_of(b"{}").detail
+    assert "; also missing: emoji_type, timestamp. A reaction is" in refusal_of(b"{}").detail
+    assert "in field user_id: 5 is not a user: " in refusal_of(b'{"user_id": 5, "timestamp": "x"}').detail
+    assert "; also missing: emoji_type. " in refusal_of(b'{"user_id": 5, "timestamp": "x"}').detail
 
 
 @pytest.mark.parametrize(

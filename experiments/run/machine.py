@@ -1,0 +1,73 @@
+"""The machine of a run: its processor, memory, limits and boot."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PROC = Path("/proc")
+CGROUP = Path("/sys/fs/cgroup")
+MIB = 2**20
+
+
+def machine(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
+    """Return the facts of this machine; null is unknown or, for a limit, none.
+
+    `cores` the system has, `usable_cores` this process may run on, `cpu_quota_cores` its control group may use at a
+    time, `memory_mb` in all and `memory_limit_mb` of the control group (MiB). `boot_id` differs after every boot.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": _cpu(proc),
+        "cores": os.cpu_count(),
+        "usable_cores": len(affinity(0)) if affinity else None,
+        "cpu_quota_cores": _cpu_quota(cgroup),
+        "memory_mb": psutil.virtual_memory().total // MIB,
+        "memory_limit_mb": _memory_limit(cgroup),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "boot_id": _line(proc / "sys" / "kernel" / "random" / "boot_id"),
+    }
+
+
+def steal_s() -> float:
+    """Return the CPU time, in seconds since the boot, in which the host ran something else; 0 where it does not say."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+
+
+def _cpu(proc: Path) -> str:
+    lines = _text(proc / "cpuinfo").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _cpu_quota(cgroup: Path) -> float | None:
+    """Return the quota of version 2 of control groups (`max 100000`, or microseconds per period), or of version 1."""
+    quota, _, period = _text(cgroup / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = (_text(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    try:
+        cores = int(quota) / int(period)
+    except ValueError:
+        return None
+    return round(cores, 3) if cores > 0 else None
+
+
+def _memory_limit(cgroup: Path) -> int | None:
+    limit = _text(cgroup / "memory.max") or _text(cgroup / "memory" / "memory.limit_in_bytes")
+    # Version 1 writes "no limit" as a number near 2^63.
+    return int(limit) // MIB if limit.strip().isdigit() and int(limit) < 2**60 else None
+
+
+def _line(path: Path) -> str | None:
+    return _text(path).strip() or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
