@@ -15,7 +15,8 @@ UNKNOWN: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
 def code_state(checkout: Path | None) -> dict[str, Any]:
     """Return `commit`, `dirty` and `diff_sha256` of a checkout.
 
-    All are None without a checkout, as for a wheel, and where git does not answer: then nothing is known, and that is not the same as "no changes".
+    All are None without a checkout, as for a wheel, and where git does not answer: then nothing is known, and that is
+    not the same as "no changes".
     `diff_sha256` is None without changes. It covers the changes against the commit and every file that git neither
     tracks nor ignores, so that equal hashes mean equal code.
     """

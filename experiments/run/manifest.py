@@ -37,7 +37,7 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
     versions = {each.name: each.version for each in importlib.metadata.distributions()}
     return {
         **code_state.code_state(ROOT if CHECKOUT else None),
-        "lock_sha256": files.sha256(LOCK) if LOCK.exists() else None,
+        "lock_sha256": files.sha256(LOCK) if CHECKOUT and LOCK.exists() else None,
         "versions": {
             "python": platform.python_version(),
             "java": find_java().major,
