@@ -23,7 +23,7 @@ from tests.test_commands import bin_folder, way
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-WATCH_S = 8
+WATCH_S = 5
 """How long a command that ends at Ctrl-C runs; a window comes every two seconds."""
 SCALED_BACK = "emostream scale --cluster 1 --subscribers 2"
 ON_PAGE = [(shown.page, shown.command) for shown in commands() if way(shown.command) == "chain"]

@@ -129,9 +129,14 @@ def test_terminal_is_restored_at_an_error() -> None:
 def test_error_while_drawing_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """A screen that stands still would look like a quiet chain."""
 
+    lost: list[str] = []
+
     class BrokenView:
         def opened(self) -> None:
             pass
+
+        def lost(self, reason: str) -> None:
+            lost.append(reason)
 
         async def keep_drawing(self) -> None:
             raise ZeroDivisionError
@@ -142,6 +147,8 @@ def test_error_while_drawing_ends_the_command(monkeypatch: pytest.MonkeyPatch) -
                 await watch._watch(Client.register(server.url), BrokenView(), None)  # type: ignore[arg-type]
 
     run(scenario)
+    # It did not wait until the silent connection was given up.
+    assert lost == []
 
 
 def test_terminal_follows_its_size() -> None:
