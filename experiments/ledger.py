@@ -6,7 +6,9 @@ partition and an offset, and a window names the offsets it covers.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -29,13 +31,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "clients": ("client_id", "cluster", "subscriber", "joined_ns", "left_ns"),
     "deliveries": (
         *("client_id", "epoch", "window", "event_id", "received_ns"),
-        *("main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "total"),
+        *("main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "total", "shown_hash"),
     ),
     "progress": (
         *("batch_id", "trigger_start_ns", "trigger_execution_ms", "num_input_rows"),
         *("latest_offset_ms", "add_batch_ms", "wal_commit_ms", "commit_ms"),
     ),
     "usage": ("t_ns", "stage", "cpu_s", "rss_bytes"),
+    "receivers_timer": ("t_ns", "late_ns"),
 }
 """The frames of a run and the columns each must have."""
 
@@ -93,6 +96,12 @@ def require(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 def _holds_numbers(values: pd.Series) -> bool:
     numeric = pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype)
     return numeric or pd.api.types.infer_dtype(values, skipna=True) not in _NOT_NUMBERS
+
+
+def shown_hash(cells: Iterable[tuple[str, int, int]]) -> int:
+    """Return a hash, as int64, of what a client was shown: (emoji_type, count, representatives), in this order."""
+    text = "".join(f"{kind} {count} {representatives}\n" for kind, count, representatives in cells)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def unique_windows(windows: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,11 @@ PATHS = ("trace", "attach")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a run varies. The chain's own settings apply only to a chain that the run starts."""
+    """What a run varies. The chain's own settings apply only to a chain that the run starts.
+
+    `machine="shared"` is for a check that everything works, beside other work, as in CI: what other processes took is
+    recorded and not judged, and the report says that its times may not be quoted.
+    """
 
     users: Annotated[int, Meta(ge=1)] = 100
     rate_per_s: Annotated[float, Meta(gt=0)] = 100.0
@@ -43,6 +47,7 @@ class Parameters:
     seed: Annotated[int, Meta(ge=0)] = 1
     slos: str = ""
     attach: str = ""
+    machine: Literal["own", "shared"] = "own"
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

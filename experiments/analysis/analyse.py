@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import ledger
-from experiments.analysis import accuracy, batches, hops, lag, latency, usage, verdict
+from experiments.analysis import accuracy, batches, causality, hops, lag, latency, usage, validity, verdict
 from experiments.analysis import deliveries as audit
 from experiments.analysis.batches import Drift
 from experiments.analysis.floor import Waits, spectrum
@@ -124,7 +124,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
     shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
     wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
-    audited = audit.audit(windows, due, deliveries, clients, late_s=conditions.late_s)
+    audited = audit.audit(
+        windows, due, deliveries, clients, late_s=conditions.late_s, top_n=int(manifest.get("top_n") or 0)
+    )
     percentiles = percentile_table(whole.histogram, conditions.waits)
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
@@ -155,6 +157,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "oracle_equal": checked.equal,
         "oracle_share": checked.equal / checked.cells if checked.cells else None,
         "offset_breaks": len(breaks),
+        "conflicting": int((balance.problems["problem"] == "conflicting").sum()),
         "representation_error": shown.error,
         "representation_bound": shown.bound,
         "representation_over_bound": len(shown.over_bound),
@@ -163,11 +166,24 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         **{f"deliveries_{name}": value for name, value in audit.totals(audited).items()},
         "subscribers_at_fault": audit.at_fault(audited),
     }
-    reasons = verdict.reasons_against(
-        plan, sent, manifest.get("clock_samples", ()), other_run=bool(manifest.get("other_run", False))
-    )
+    span_ns, shared = load_span_ns(plan), parameters.get("machine") == "shared"
+    findings = [
+        validity.generator(plan, sent),
+        validity.receivers(frames["receivers_timer"], span_ns, shared=shared),
+        validity.machine(usage.shares(frames["usage"], *span_ns), manifest, span_ns, shared=shared),
+        validity.frames(
+            clients, deliveries, frames["usage"], windows, frames["progress"], parameters.get("clients"), span_ns
+        ),
+        causality.clock(manifest.get("clock_samples", ())),
+        causality.broker(reactions),
+        causality.causes(reactions, due),
+        causality.triggers(windows, frames["progress"], conditions.waits.trigger_s),
+    ]
     if summary["loop"] == "closed":
-        reasons += verdict.reasons_against_crowd(summary.get("cpu_share_load", math.nan))
+        findings.append(validity.crowd(summary.get("cpu_share_load", math.nan)))
+    for finding in findings:
+        summary |= finding.figures
+    reasons = [reason for finding in findings for reason in finding.reasons]
     judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
     summary = {
         **summary,
@@ -195,6 +211,12 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         summary=summary,
         verdict=judged,
     )
+
+
+def load_span_ns(plan: pd.DataFrame) -> tuple[int, int]:
+    """Return the moments of the first and the last reaction due, warm-up included; (0, 0) without any."""
+    due = plan["t_intended_ns"]
+    return (int(due.min()), int(due.max())) if len(due) else (0, 0)
 
 
 def percentile_table(histogram: latency.Histogram, waits: Waits) -> pd.DataFrame:

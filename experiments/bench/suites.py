@@ -21,7 +21,7 @@ import uvloop
 
 from experiments import files
 from experiments.analysis.latency import rank_quantile
-from experiments.analysis.verdict import SEND_DELAY_P99_MS
+from experiments.analysis.validity import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer

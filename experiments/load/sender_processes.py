@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from experiments import environment, files
 from experiments.load.sender import CONNECTIONS_MAX, send
+from experiments.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
@@ -39,8 +40,6 @@ START_S = 6.0
 PER_REACTION_S = 0.00001
 # File descriptors that are not connections.
 OTHER_FILES = 64
-# The lowest real-time priority: even it comes before every ordinary process.
-REALTIME_PRIORITY = 1
 
 
 def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
@@ -61,29 +60,6 @@ def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
     starts = 1 if processes_for(due_ns, os.cpu_count() or 1) == 1 else 2
     lead_ns = time.time_ns() - asked_ns + (starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S
     return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
-
-
-def go_first() -> str:
-    """Schedule this thread before every ordinary one if the system allows it; return the policy it has now.
-
-    Real users do not slow down when the machine that serves them is busy. An ordinary process on the same cores would:
-    the kernel makes it wait behind the chain that it loads.
-    """
-    if not hasattr(os, "sched_setscheduler"):
-        return "ordinary"
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
-    except OSError:
-        return "ordinary"
-    return "real-time"
-
-
-def scheduling() -> str:
-    """Return the scheduling policy that a sender started now would have: "real-time" or "ordinary"."""
-    policy = go_first()
-    if policy == "real-time":
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    return policy
 
 
 def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:

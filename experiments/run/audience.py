@@ -2,7 +2,7 @@
 
 `python -m experiments.run.audience REGISTRY_URL CLIENTS OUT_DIR` prints `ready` once every client has its stream.
 After a line `until <event id> <seconds>` on standard input it ends when every client has that window or the time is
-over, and writes `clients.parquet` and `deliveries.parquet`.
+over, and writes `clients.parquet`, `deliveries.parquet` and `receivers_timer.parquet`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import pandas as pd
 import uvloop
 
 from experiments import files
+from experiments.ledger import shown_hash
+from experiments.run.loop_timer import LoopTimer
+from experiments.scheduling import go_first
 from pipeline.client.client import Client
 from pipeline.client.http import open_session
 from pipeline.client.registration import Credentials
@@ -31,7 +34,7 @@ CONNECT_S = 30.0
 CLIENT_COLUMNS = ["client_id", "cluster", "subscriber", "joined_ns", "left_ns"]
 DELIVERY_COLUMNS = [
     *("client_id", "epoch", "window", "event_id", "received_ns"),
-    *("main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "total"),
+    *("main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "total", "shown_hash"),
 ]
 
 
@@ -162,21 +165,23 @@ def _has(screen: Screen, event_id: str) -> bool:
 def frames(screens: Sequence[Screen]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the frames `clients` and `deliveries` of the ledger."""
     # Every client of a subscriber gets the same bytes: each distinct window is decoded once.
-    decoded: dict[str, Window] = {}
+    decoded: dict[str, tuple[Window, int]] = {}
     joined, rows = [], []
     for screen in screens:
         own = screen.credentials
         assert own is not None
         joined.append((own.client_id, own.cluster, own.subscriber, screen.joined_ns, screen.left_ns))
         for received_ns, event_id, data in screen.received:
-            window = decoded.get(data)
-            if window is None:
-                window = decoded[data] = decode_window(data.encode())
+            if data not in decoded:
+                window = decode_window(data.encode())
+                shown = shown_hash((cell.emoji_type, cell.count, cell.representatives) for cell in window.reactions)
+                decoded[data] = window, shown
+            window, shown = decoded[data]
             main, cluster, subscriber = (hop.sent_ns for hop in window.hops)
             rows.append(
                 (
                     *(own.client_id, window.epoch, window.window, event_id, received_ns),
-                    *(main, cluster, subscriber, window.total),
+                    *(main, cluster, subscriber, window.total, shown),
                 )
             )
     return pd.DataFrame(joined, columns=CLIENT_COLUMNS), pd.DataFrame(rows, columns=DELIVERY_COLUMNS)
@@ -191,8 +196,19 @@ def main() -> None:
     line.add_argument("clients", type=int, help="how many clients")
     line.add_argument("out", type=Path, help="directory for clients.parquet and deliveries.parquet")
     options = line.parse_args()
+    timer = LoopTimer()
+
+    async def timed() -> Sequence[Screen]:
+        timing = asyncio.create_task(timer.run())
+        try:
+            return await audience(options.registry, options.clients)
+        finally:
+            timing.cancel()
+
+    go_first()
     try:
-        joined, deliveries = frames(uvloop.run(audience(options.registry, options.clients)))
+        joined, deliveries = frames(uvloop.run(timed()))
+        files.to_parquet(timer.frame(), options.out / "receivers_timer.parquet")
         files.to_parquet(joined, options.out / "clients.parquet")
         files.to_parquet(deliveries, options.out / "deliveries.parquet")
     except EmoStreamError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import psutil
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 2**20
+# Some 10 ms each.
+WORK_ROUNDS = 20_000
+WORK_TIMES = 15
 
 
 def machine(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
@@ -36,6 +41,17 @@ def machine(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
 def steal_s() -> float:
     """Return the CPU time, in seconds since the boot, in which the host ran something else; 0 where it does not say."""
     return float(getattr(psutil.cpu_times(), "steal", 0.0))
+
+
+def work_s() -> float:
+    """Return how long a fixed piece of work takes on one core now, in seconds: the least of WORK_TIMES."""
+    times = []
+    for _ in range(WORK_TIMES):
+        started_s = time.perf_counter()
+        # In one call, so that nothing of Python is timed.
+        hashlib.pbkdf2_hmac("sha256", b"emostream", b"work", WORK_ROUNDS)
+        times.append(time.perf_counter() - started_s)
+    return round(min(times), 6)
 
 
 def _cpu(proc: Path) -> str:

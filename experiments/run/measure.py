@@ -12,9 +12,8 @@ import pandas as pd
 
 from experiments import files, ledger
 from experiments.analysis.analyse import Analysis, analyse
-from experiments.load import sender_processes
 from experiments.load.plan import replayed_from_ms
-from experiments.parameters import Parameters
+from experiments.parameters import PARAMETERS, Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.repository import REPORTS
@@ -22,6 +21,7 @@ from experiments.run import chain, machine, machine_lock, manifest, notebook, re
 from experiments.run.clock_watch import ClockWatch
 from experiments.run.drive import drive
 from experiments.run.rehearsal import rehearse
+from experiments.scheduling import scheduling
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
@@ -60,16 +60,18 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "regenerate": parameters.command(),
             **replayed_from_ms(parameters),
-            "generator_scheduling": sender_processes.scheduling(),
+            "scheduling_of_load_and_receivers": scheduling(),
         }
         if running is not None:
             # A chain that was up keeps its own settings, whatever the parameters are.
-            parameters = replace(parameters, **running.settings)
+            given = {name: value for name, value in running.settings.items() if name in PARAMETERS}
+            parameters = replace(parameters, **given)
         progress = whole.enter_context(Progress(expected_s(parameters)))
         progress.begin("starting the chain" if running is None else "connecting to the chain", START_S)
         endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
         about["parameters"] = asdict(parameters)
         about["ready_s"] = endpoints.ready_s
+        about["top_n"] = endpoints.settings.get("top_n", 0)
         about["jvm_flags"] = manifest.jvm_flags(endpoints.pid)
         bus = KafkaBus(endpoints.bootstrap_servers)
         stack.callback(bus.close)
@@ -80,11 +82,12 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
         def step(activity: str, done_s: float) -> None:
             progress.at(activity, START_S + done_s)
 
-        steal_s = machine.steal_s()
+        steal_s, work_s = machine.steal_s(), machine.work_s()
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
+        about["work_s"] = [work_s, machine.work_s()]
         about["steal_s"] = round(machine.steal_s() - steal_s, 3)
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         progress.begin("reading Kafka back", END_S / 3)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.ledger import COLUMNS
+from experiments.analysis.deliveries import expected_hashes
+from experiments.ledger import COLUMNS, WINDOW_KEY
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from spark.policies import represent
@@ -87,7 +88,9 @@ def make_run(
     latency_ns = first.reindex(window).to_numpy(dtype=np.int64) - intended
     truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns)
     topic = topic.drop(columns="window")
-    frames = dict(zip(COLUMNS, (plan, sent, topic, windows, people, deliveries, progress, usage), strict=True))
+    timer = _timer(rng, int(intended.min()), int(windows["emitted_ns"].max()))
+    whole = (plan, sent, topic, windows, people, deliveries, progress, usage, timer)
+    frames = dict(zip(COLUMNS, whole, strict=True))
     parameters = {
         "users": users,
         "clients": clients,
@@ -184,8 +187,8 @@ def _windows(
             {
                 "epoch": EPOCH,
                 "window": number,
-                "trigger_ns": int(triggers[number]) + NS_PER_MS,
-                "emitted_ns": int(emitted[number]) + NS_PER_MS,
+                "trigger_ns": int(triggers[number]),
+                "emitted_ns": int(emitted[number]),
                 "total": int(of_type.sum()),
                 "malformed": int(malformed.get(number, 0)),
                 "offsets": json.dumps(offsets),
@@ -210,7 +213,8 @@ def _deliveries(
             "left_ns": int(windows["emitted_ns"].max()) + NS_PER_S // 10,
         }
     )
-    rows = people[["client_id", "cluster"]].merge(windows, how="cross")
+    shown = expected_hashes(windows, 0).rename(columns={"expected_hash": "shown_hash"})
+    rows = people[["client_id", "cluster"]].merge(windows.merge(shown, on=WINDOW_KEY), how="cross")
     # A stage stamps a window once for all clients behind it; only the last two hops differ by client.
     per_window = pd.DataFrame({"window": windows["window"], "main_ns": 2_000_000 + _jitter(rng, len(windows), 2)})
     per_cluster = rows[["window", "cluster"]].drop_duplicates()
@@ -230,6 +234,7 @@ def _deliveries(
             "cluster_sent_ns": cluster,
             "subscriber_sent_ns": subscriber,
             "total": rows["total"],
+            "shown_hash": rows["shown_hash"],
         }
     )
 
@@ -254,12 +259,17 @@ def _progress(rng: np.random.Generator, windows: pd.DataFrame, batch_ns: NDArray
 
 
 def _usage(start_ns: int, end_ns: int) -> pd.DataFrame:
-    """Return two samples per stage: Spark at 0.3 cores, ingest at 0.1, and other programs at 0.4."""
-    seconds = (end_ns - start_ns) / NS_PER_S
-    cores = {"spark": 0.3, "ingest": 0.1, "machine": 0.8}
+    """Return a sample every two seconds: Spark at 0.3 cores, ingest at 0.1, and other programs at 0.02."""
+    cores = {"spark": 0.3, "ingest": 0.1, "machine": 0.42}
     rows = [
-        (moment_ns, stage, 5.0 + share * seconds * (moment_ns == end_ns), 100 << 20)
-        for moment_ns in (start_ns, end_ns)
+        (moment_ns, stage, 5.0 + share * (moment_ns - start_ns) / NS_PER_S, 100 << 20)
+        for moment_ns in range(start_ns, end_ns + 2 * NS_PER_S, 2 * NS_PER_S)
         for stage, share in cores.items()
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS["usage"]))
+
+
+def _timer(rng: np.random.Generator, start_ns: int, end_ns: int) -> pd.DataFrame:
+    """Return the wake-ups of receivers that are a fraction of a millisecond late."""
+    moments = np.arange(start_ns, end_ns, 20 * NS_PER_MS, dtype=np.int64)
+    return pd.DataFrame({"t_ns": moments, "late_ns": _jitter(rng, len(moments), 0.2)})

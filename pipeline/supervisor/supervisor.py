@@ -47,7 +47,7 @@ ATTEMPT_S = 5.0
 INTO_LOG = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
 # The settings that a measurement of this chain depends on.
 REPORTED_SETTINGS = (
-    *("clusters", "subscribers", "trigger_s", "group_size", "policy", "ingest_workers"),
+    *("clusters", "subscribers", "trigger_s", "group_size", "policy", "ingest_workers", "top_n"),
     *("flush_ms", "flush_phase", "flush_lead_ms", "ack"),
 )
 

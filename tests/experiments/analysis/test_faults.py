@@ -12,11 +12,12 @@ import time
 import pandas as pd
 import pytest
 
-from experiments.analysis import verdict
+from experiments.analysis import causality
 from experiments.analysis.analyse import analyse
+from experiments.analysis.deliveries import expected_hashes
 from experiments.load.schedule import timestamp_of
 from experiments.report.sentences import findings
-from experiments.run import manifest
+from experiments.run import clock_watch
 from experiments.synthetic import run
 from experiments.units import NS_PER_MS
 
@@ -84,20 +85,20 @@ def test_a_stepped_clock():
 @pytest.mark.parametrize("by_s", [3600, -0.02])
 def test_the_watch_sees_the_clock_step(monkeypatch, by_s):
     """A wall clock that jumps, forward or back, while the watch looks on is in its samples, and a reason."""
-    monkeypatch.setattr(manifest, "CLOCK_SAMPLE_S", 0.001)
+    monkeypatch.setattr(clock_watch, "CLOCK_SAMPLE_S", 0.001)
     truth, step_ns = time.time_ns, 0
-    monkeypatch.setattr(manifest.time, "time_ns", lambda: truth() + step_ns)
+    monkeypatch.setattr(clock_watch.time, "time_ns", lambda: truth() + step_ns)
 
     def watch_on(watch, samples):
         goal = len(watch.samples) + samples
         while len(watch.samples) < goal:
             time.sleep(0.001)
 
-    with manifest.ClockWatch() as watch:
+    with clock_watch.ClockWatch() as watch:
         watch_on(watch, 5)
         step_ns = round(by_s * 1e9)
         watch_on(watch, 5)
-    found = verdict.reasons_against(PLAN, RUN.frames["sent"], watch.samples, other_run=False)
+    found = causality.clock(watch.samples).reasons
     assert len(found) == 1
     assert found[0].startswith(f"The clock stepped by {'+' if by_s > 0 else '-'}")
 
@@ -132,7 +133,10 @@ def test_a_doubled_record():
         windows.loc[last, "total"] + 1,
     ]
     deliveries = RUN.frames["deliveries"].copy()
-    deliveries.loc[deliveries["window"] == windows.loc[last, "window"], "total"] += 1
+    counted = deliveries["window"] == windows.loc[last, "window"]
+    deliveries.loc[counted, "total"] += 1
+    hashes = expected_hashes(windows, 0).set_index("window")["expected_hash"]
+    deliveries.loc[counted, "shown_hash"] = hashes[windows.loc[last, "window"]]
     result, words = examined({"topic": topic, "windows": windows, "deliveries": deliveries})
     assert named(result) == [("duplicated", VICTIM)]
     assert missed(result) == {"duplicated"}
@@ -165,3 +169,111 @@ def test_a_slow_subscriber():
     assert "deliveries_late" in missed(result)
     assert result.summary["subscribers_at_fault"] == "2/1"
     assert f"{len(its_own) * len(WINDOWS)} late (at subscriber 2/1)" in words
+
+
+def test_delivered_counts_that_are_altered_with_their_total_kept():
+    """What one client was shown differs from what was emitted, and every sum is right."""
+    deliveries = RUN.frames["deliveries"].copy()
+    deliveries.loc[deliveries.index[5], "shown_hash"] += 1
+    result, words = examined({"deliveries": deliveries})
+    assert missed(result) == {"deliveries_altered"}
+    assert "1 altered" in words
+
+
+def test_window_that_was_delivered_and_never_emitted():
+    """Every client has it, Kafka does not."""
+    gone = WINDOWS.index[4]
+    result, words = examined({"windows": WINDOWS.drop(index=gone)})
+    assert {"deliveries_unknown", "lost", "offset_breaks"} <= missed(result)
+    assert "of unknown windows" in words
+    assert any("that no window shows: 4" in reason for reason in result.verdict.reasons)
+
+
+def test_phantom_reactions():
+    """Three hundred more in a count than there are records: no record explains them."""
+    windows = WINDOWS.copy()
+    cells = json.loads(windows.loc[3, "reactions"])
+    cells[0]["count"] += 300
+    cells[0]["representatives"] = -(-cells[0]["count"] // 10)
+    windows.loc[3, "reactions"] = json.dumps(cells)
+    windows.loc[3, "total"] += 300
+    result, _ = examined({"windows": windows})
+    assert {"unexplained", "oracle_share"} <= missed(result)
+
+
+def test_reactions_of_another_sender():
+    """In Kafka and counted, but nobody planned them."""
+    topic = TOPIC.copy()
+    topic.loc[row_of(CASUALTY), "user_id"] = "a stranger"
+    result, _ = examined({"topic": topic})
+    assert {"foreign", "lost"} <= missed(result)
+
+
+def test_refusals_below_one_percent():
+    """0.9 % of the load was answered 503: 99 % accepted is not enough."""
+    sent = RUN.frames["sent"].copy()
+    measured = sent.index[(PLAN["phase"] == "measured").to_numpy()]
+    refused = measured[:: len(measured) // (len(measured) * 9 // 1000)]
+    sent.loc[refused, "status"] = 503
+    result, _ = examined({"sent": sent})
+    assert "accepted_share" in missed(result)
+
+
+def test_window_that_was_emitted_again_with_other_contents():
+    """A replay must repeat its window."""
+    again = WINDOWS.loc[[3]].assign(total=WINDOWS.loc[3, "total"] + 1)
+    result, _ = examined({"windows": pd.concat([WINDOWS, again], ignore_index=True)})
+    assert missed(result) == {"conflicting"}
+
+
+@pytest.mark.parametrize(
+    ("frames", "about", "name"),
+    [
+        ({"usage": RUN.frames["usage"].iloc[:0]}, {}, "CPU time was not sampled"),
+        ({"progress": RUN.frames["progress"].iloc[::2]}, {}, "Spark's progress is incomplete"),
+        (
+            {"topic": TOPIC.assign(appended_ns=TOPIC["appended_ns"] + 3 * 10**9)},
+            {},
+            "Kafka's clock differs from ours",
+        ),
+        (
+            {"receivers_timer": RUN.frames["receivers_timer"].assign(late_ns=1_600 * NS_PER_MS)},
+            {},
+            "The receivers were late",
+        ),
+        (
+            {},
+            {"clock_samples": [[t + i * 4_900_000, m] for i, (t, m) in enumerate(RUN.manifest["clock_samples"])]},
+            "The clock drifted",
+        ),
+        (
+            {"windows": WINDOWS.assign(trigger_ns=WINDOWS["trigger_ns"] + (WINDOWS["window"] == 3) * 10**9)},
+            {},
+            "Triggers are wrong",
+        ),
+    ],
+)
+def test_fault_of_the_instrument_makes_the_run_invalid(frames, about, name):
+    """What cannot be trusted is not quoted, and the first paragraph says why."""
+    result, words = examined(frames, **about)
+    assert not result.verdict.valid
+    assert any(reason.startswith(name) for reason in result.verdict.reasons)
+    assert "INVALID" in words
+
+
+def test_foreign_process_on_a_core():
+    """Its CPU time is nobody's of this run."""
+    usage = RUN.frames["usage"]
+    grown = (usage["t_ns"] - usage["t_ns"].min()) / 1e9
+    busy = usage.assign(cpu_s=usage["cpu_s"] + grown * (usage["stage"] == "machine"))
+    result, _ = examined({"usage": busy})
+    assert [reason[:34] for reason in result.verdict.reasons] == ["Foreign work used the machine: pro"]
+
+
+def test_client_that_is_in_no_frame():
+    """Six were asked for."""
+    keep = {
+        name: frame[frame["client_id"] != "client-002"] for name, frame in RUN.frames.items() if "client_id" in frame
+    }
+    result, _ = examined(keep)
+    assert any(reason.startswith("Clients are missing: 5 of the 6") for reason in result.verdict.reasons)
