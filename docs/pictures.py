@@ -1,4 +1,4 @@
-"""The pictures of the documents: the page with a crowd, light and dark, an embed, and the report of a run.
+"""The pictures of the documents: the page with a crowd, light and dark, an embed, a terminal, and a run's report.
 
 `make pictures` starts a small chain, sends it a seeded crowd, opens the page in Chromium, and writes `docs/images/`.
 `make pictures RUN=reports/single/runs/<moment>` also takes the report of that run, and its latency by percentile.
@@ -13,13 +13,18 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from experiments.cli import screen
 from experiments.run import chain
+from pipeline.messages import TypeCount, Window
+from pipeline.units import NS_PER_S
 
 IMAGES = Path(__file__).resolve().parent / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -31,6 +36,13 @@ WINDOWS = 20
 CROWD = {"😂": 9, "❤️": 7, "🎉": 6, "🔥": 5, "👏": 5, "😮": 3, "🥳": 2, "😢": 1, "🙌": 1, "💪": 1}
 # The page shows the newest window a moment after its trigger.
 SETTLE_S = 1.2
+TERMINAL = (96, 24)
+TERMINAL_CSS = """
+main { position: relative; width: 98ch; height: 33.5em; background: #1d1f21; color: #d8dbde; font: 14px monospace }
+main { padding: 0.6em 1ch; box-sizing: border-box }
+span { position: absolute; white-space: pre; translate: 1ch 0.6em }
+.dim { color: #8b9095 } .magenta { color: #d46cc3 } .green { color: #7fc97f } .bold { font-weight: bold }
+"""
 
 
 def send(ingest: str, lots: random.Random, reactions: int) -> None:
@@ -76,6 +88,29 @@ def page_pictures(browser: Browser, directory: Path) -> None:
             save(page.screenshot(), name)
 
 
+def watch_picture(browser: Browser) -> None:
+    """Write `watch.png`: a frame of `emostream watch`, as a terminal of this size shows it."""
+    lots = random.Random(1)
+    columns, rows = TERMINAL
+    state = screen.State()
+    state.opened()
+    for number in range(WINDOWS):
+        size = 900 if number == WINDOWS - 1 else 200 + 20 * number
+        counted = Counter(lots.choices(list(CROWD), weights=list(CROWD.values()), k=size))
+        counts = [TypeCount(emoji, count, -(-count // 10)) for emoji, count in counted.items()]
+        window = Window("", number, number * 2 * NS_PER_S, 0, {}, size, counts, cluster="1")
+        state.take(window, 2.0 * number, screen.swarm_room(columns, rows))
+    pieces = [
+        f'<span class="{piece.style.replace("bold ", "")}" style="left:{piece.column}ch;top:{row * 1.35}em">'
+        f"{escape(piece.text)}</span>"
+        for row, placed in enumerate(screen.frame(state, 2.0 * WINDOWS - 0.6, columns, rows))
+        for piece in placed
+    ]
+    page = browser.new_context(device_scale_factor=1.5).new_page()
+    page.set_content(f"<style>{TERMINAL_CSS}</style><main>{''.join(pieces)}</main>")
+    save(page.locator("main").screenshot(), "watch")
+
+
 def report_pictures(browser: Browser, run_dir: Path) -> None:
     """Write `report.png`, the top of the run's report, and `latency.svg`, its latency by percentile."""
     report = run_dir.resolve() / "report.html"
@@ -99,6 +134,7 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for run_dir in run_dirs:
             report_pictures(browser, run_dir)
+        watch_picture(browser)
         page_pictures(browser, Path(scratch) / "chain")
         browser.close()
 

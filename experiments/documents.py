@@ -25,6 +25,7 @@ from experiments.campaign.design import Design, order
 from experiments.campaign.report import capacity, read
 from experiments.campaign.report.estimates import believed, estimates
 from experiments.campaign.report.levels import layout
+from experiments.cli import reference as command_line
 from experiments.parameters import Parameters, command_of
 from experiments.report.format import DASH, seconds, whole
 from experiments.repository import DESIGNS, REPORTS, ROOT
@@ -123,6 +124,11 @@ def designs_table(part: Part) -> str:
         design = design_file.unrehearsed(DESIGNS / f"{name}.yaml")
         rows.append(f"| `{name}` | {design.about} | {_extent(design)} |")
     return _lines(rows)
+
+
+def commands(part: Part) -> str:
+    """Return every command and option."""
+    return command_line.reference()
 
 
 def _extent(design: Design) -> str:
@@ -289,6 +295,7 @@ BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "designs": designs_table,
     "routes": routes_table,
     "answers": answers_table,
+    "commands": commands,
     "figures": run_figures,
     "reference": reference,
     "delivery": delivery,

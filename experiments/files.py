@@ -8,10 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from pipeline.errors import EmoStreamError
+
+if TYPE_CHECKING:
+    # Every command line imports this module, and pandas takes longer than all else.
+    import pandas as pd
 
 DISK_FULL = "the disk is full"
 FULL = (errno.ENOSPC, errno.EDQUOT)

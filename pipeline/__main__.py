@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline import environment, lifecycle, logs, settings
@@ -30,25 +30,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    if command is None:
-        unknown = f"\npipeline: command is {arguments[0]!r}: choose up or scale" if arguments else ""
+    name = arguments[0] if arguments else ""
+    if name not in COMMANDS:
+        unknown = f"\npipeline: command is {name!r}: choose up or scale" if arguments else ""
         sys.exit(USAGE + unknown)
+    line, command = COMMANDS[name]
+    options = line(f"python -m pipeline {name}").parse_args(arguments[1:])
+    sys.exit(carry_out(f"pipeline {name}", command, options))
+
+
+def carry_out(prog: str, command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Return the exit status of a command: 130 at Ctrl-C. Ends the process with one line and status 1 at an error."""
     try:
-        command(arguments[1:])
+        return command(options)
     except EmoStreamError as error:
-        sys.exit(f"pipeline {arguments[0]}: {error}")
+        sys.exit(f"{prog}: {error}")
     except KeyboardInterrupt:
-        print(f"pipeline {arguments[0]}: interrupted", file=sys.stderr)
-        sys.exit(lifecycle.INTERRUPTED)
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return lifecycle.INTERRUPTED
 
 
-def _up(arguments: Sequence[str]) -> None:
+def up_line(
+    prog: str, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return the parser of `up`; `make` may add it to a larger one."""
     line = settings.parser(
-        "python -m pipeline up",
+        prog,
         "Start the whole chain, print one line of JSON once a first window has passed through it, and keep it running. "
         "Ctrl-C, SIGTERM, or the end of the process that started this command stops every stage.",
         [name for name in settings.FIELDS if name not in NOT_FOR_UP],
+        make,
     )
     line.add_argument("--ready-file", type=Path, metavar="FILE", help="also write the line of JSON to FILE")
     line.add_argument(
@@ -58,7 +69,12 @@ def _up(arguments: Sequence[str]) -> None:
         metavar="X",
         help="give up if the chain is not ready after this time, seconds",
     )
-    values, options = settings.parse(line, arguments)
+    return line
+
+
+def up(options: argparse.Namespace) -> int:
+    """Run the whole chain until it is stopped; return the exit status. Raises EmoStreamError if it fails."""
+    values = settings.of(options)
     started_s = time.monotonic()
     logs.configure(
         "up", values.log_level, reports.readable(lambda: time.monotonic() - started_s, otherwise=logs.READABLE)
@@ -72,15 +88,20 @@ def _up(arguments: Sequence[str]) -> None:
     from pipeline.supervisor.supervisor import Supervisor
 
     Supervisor(values, options.ready_file, options.ready_timeout_s).run()
+    return 0
 
 
-def _scale(arguments: Sequence[str]) -> None:
+def scale_line(
+    prog: str, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return the parser of `scale`; `make` may add it to a larger one."""
     line = settings.parser(
-        "python -m pipeline scale",
+        prog,
         "Set the number of subscribers of one cluster, in the chain that runs in run_dir. 0 removes the cluster; a new "
         "name adds one. Clients are redirected to the remaining or new subscribers and miss no window. Prints one line "
         "of JSON when the registry shows the new subscribers.",
         ["run_dir", "cluster"],
+        make,
     )
     line.add_argument(
         "--subscribers",
@@ -98,12 +119,18 @@ def _scale(arguments: Sequence[str]) -> None:
         metavar="X",
         help="give up if the chain is not scaled after this time, seconds",
     )
-    values, options = settings.parse(line, arguments)
-    logs.configure("scale", "warning" if values.log_level == "info" else values.log_level)
-    from pipeline.supervisor.scaling import scale
+    return line
 
-    done = scale(Path(values.run_dir).resolve(), values.cluster, options.count, options.timeout_s)
+
+def scale(options: argparse.Namespace) -> int:
+    """Scale the chain that runs and print what was started and stopped. Raises EmoStreamError."""
+    values = settings.of(options)
+    logs.configure("scale", "warning" if values.log_level == "info" else values.log_level)
+    from pipeline.supervisor import scaling
+
+    done = scaling.scale(Path(values.run_dir).resolve(), values.cluster, options.count, options.timeout_s)
     print(json.dumps(done), flush=True)
+    return 0
 
 
 def _count(text: str) -> int:
@@ -122,7 +149,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-COMMANDS = {"up": _up, "scale": _scale}
+COMMANDS = {"up": (up_line, up), "scale": (scale_line, scale)}
 
 if __name__ == "__main__":
     environment.restart_without_others()

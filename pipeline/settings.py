@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, get_args, get_origin
 
 import msgspec
@@ -443,9 +443,14 @@ def to_env(settings: Settings) -> dict[str, str]:
     }
 
 
-def parser(prog: str, description: str, names: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a command line parser with one option per setting in `names`."""
-    result = argparse.ArgumentParser(
+def parser(
+    prog: str,
+    description: str,
+    names: Sequence[str],
+    make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Return a command line parser with one option per setting in `names`; `make` may add it to a larger one."""
+    result = make(
         prog=prog,
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -466,9 +471,14 @@ def parser(prog: str, description: str, names: Sequence[str]) -> argparse.Argume
 def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[Settings, argparse.Namespace]:
     """Parse `argv` with the parser that `parser` made; return the settings and all parsed options."""
     options = line.parse_args(argv)
+    return of(options), options
+
+
+def of(options: argparse.Namespace) -> Settings:
+    """Return the settings that parsed options and the environment give. Raises SettingError."""
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
     settings = build({**from_env(os.environ), **given})
-    return settings.replace(host=local_address(settings.host)), options
+    return settings.replace(host=local_address(settings.host))
 
 
 def main(prog: str, description: str, names: Sequence[str], argv: Sequence[str] | None = None) -> Settings:

@@ -40,7 +40,7 @@ COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 EVERYTHING = "\n".join([*PAGES.values(), COMMANDS])
 FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
-README_MAX_BYTES = 12_288
+README_MAX_BYTES = 10_240
 PICTURE_MAX_BYTES = 200_000
 
 # Options beside the settings, of the stages that commands.txt starts.

@@ -19,7 +19,12 @@ def load(values: settings.Settings) -> Flask:
     return app
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """`python -m experiments.bench.ingest_server`."""
     chosen = settings.main("experiments.bench.ingest_server", "Ingest with a hello route.", server.OPTIONS)
     logs.configure("ingest", chosen.log_level)
     lifecycle.run_main("experiments.bench.ingest_server", lambda: server.serve(chosen, load))
+
+
+if __name__ == "__main__":
+    main()

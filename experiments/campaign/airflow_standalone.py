@@ -7,6 +7,7 @@ leaves them running. Here a run under way is interrupted, and stops its chain, b
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ import psutil
 
 from experiments import environment as instrument
 from experiments.campaign import steps
-from experiments.repository import REPORTS, ROOT
+from experiments.repository import DAG_FILES, REPORTS, ROOT
 from pipeline import direct_http, jars, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -52,7 +53,7 @@ def environment(home: Path, port: int, base: Mapping[str, str], reports: Path = 
     settings = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW_CONFIG": str(home / CONFIGURATION),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAG_FILES),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # Its default of 30 s is too short while a measurement uses the machine.
         "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
@@ -249,9 +250,14 @@ def _family(processes: Iterable[subprocess.Popen[bytes]]) -> set[psutil.Process]
 
 
 def main(home: Path, port: int, reports: Path) -> None:
-    """Run Airflow until SIGTERM or Ctrl-C. Raises SettingError for a `port` outside 1 to 65535, PortInUseError."""
+    """Run Airflow until SIGTERM or Ctrl-C.
+
+    Raises SettingError for a `port` outside 1 to 65535, PortInUseError, EmoStreamError if Airflow is not installed.
+    """
     if not 1 <= port <= 65_535:
         raise SettingError(f"--port is {port}: give 1 to 65535")
+    if importlib.util.find_spec("airflow") is None:
+        raise EmoStreamError("Airflow is not installed: run `make env`, or install the wheel as `emostream[airflow]`")
     stop = lifecycle.stop_event()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     lifecycle.claim_port(HOST, port, "--port")

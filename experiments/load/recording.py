@@ -17,13 +17,10 @@ import numpy as np
 import pandas as pd
 
 from experiments import files
+from experiments.load.recording_defaults import MINUTES, MINUTES_MAX, SEED
 from experiments.load.schedule import POPULAR_EMOJIS
 from experiments.units import MS_PER_MINUTE
 from pipeline.errors import SettingError
-
-SEED = 1
-MINUTES = 40
-MINUTES_MAX = 24 * 60
 
 _TONES = "🏻🏼🏽🏾🏿"
 _TONED = "👏 🙌 👍 🙏 💪 👊 ✊ 👋 🤞 👌 👆 🤘 🫶 🤙"

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 GIT_S = 10
+UNKNOWN: dict[str, Any] = {"commit": None, "dirty": None, "diff_sha256": None}
 
 
-def code_state(checkout: Path) -> dict[str, Any]:
+def code_state(checkout: Path | None) -> dict[str, Any]:
     """Return `commit`, `dirty` and `diff_sha256` of a checkout.
 
-    All are None where git does not answer: then nothing is known, and that is not the same as "no changes".
+    All are None without a checkout, as for a wheel, and where git does not answer: then nothing is known, and that is
+    not the same as "no changes".
     `diff_sha256` is None without changes. It covers the changes against the commit and every file that git neither
     tracks nor ignores, so that equal hashes mean equal code.
     """
+    if checkout is None:
+        return UNKNOWN
     commit = _git(checkout, "rev-parse", "HEAD")
     changes = _git(checkout, "status", "--porcelain")
     if commit is None or changes is None:
-        return {"commit": None, "dirty": None, "diff_sha256": None}
+        return UNKNOWN
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(changes),

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from experiments import environment, files
-from experiments.repository import NOTEBOOKS
+from experiments.repository import CHECKOUT, NOTEBOOKS
+from pipeline.errors import SettingError
 from pipeline.jars import default_cache_dir
 
 
@@ -29,7 +30,15 @@ def command(arguments: Sequence[str], user_id: int) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Become JupyterLab. Its settings, and what IPython keeps, are in the user's cache, apart from other Jupyters'."""
+    """Become JupyterLab. Its settings, and what IPython keeps, are in the user's cache, apart from other Jupyters'.
+
+    Raises SettingError where the project was installed from a wheel: its notebooks are to be edited.
+    """
+    if not CHECKOUT:
+        raise SettingError(
+            f"the notebooks in {NOTEBOOKS} belong to an installed package: clone the repository to open them, or carry "
+            "one out with `emostream experiment --notebook`"
+        )
     folder = default_cache_dir(os.environ) / "jupyter"
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

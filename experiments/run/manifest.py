@@ -13,7 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from experiments import files
-from experiments.repository import ROOT
+from experiments.repository import CHECKOUT, ROOT
 from experiments.run import code_state, machine
 from experiments.run.usage import stage_of
 from pipeline.jars import KAFKA_VERSION
@@ -36,8 +36,8 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's code, libraries, machine and parameters; all values are JSON, and null is unknown."""
     versions = {each.name: each.version for each in importlib.metadata.distributions()}
     return {
-        **code_state.code_state(ROOT),
-        "lock_sha256": files.sha256(LOCK) if LOCK.exists() else None,
+        **code_state.code_state(ROOT if CHECKOUT else None),
+        "lock_sha256": files.sha256(LOCK) if CHECKOUT and LOCK.exists() else None,
         "versions": {
             "python": platform.python_version(),
             "java": find_java().major,

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 from experiments import files, parameters, progress, text_files
+from experiments.repository import NOTEBOOKS, ROOT
 from pipeline import errors
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -95,7 +96,8 @@ def prepared(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _working_directory(notebook: Path) -> Path:
-    return notebook.resolve().parent.parent
+    folder = notebook.resolve().parent
+    return ROOT if folder == NOTEBOOKS else folder.parent
 
 
 def _defaults(notebook: Path) -> dict[str, ast.expr | None]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import __main__, files
+from experiments.cli import instrument
 from pipeline.errors import EmoStreamError
 
 WRITERS = {
@@ -93,7 +94,7 @@ def test_a_full_disk_anywhere_is_one_line(monkeypatch):
     def fail(options):
         raise OSError(errno.ENOSPC, "No space left on device", "reports/mine/summary")
 
-    monkeypatch.setitem(__main__.COMMANDS, "report", fail)
+    monkeypatch.setitem(instrument.LINES, "report", (*instrument.LINES["report"][:2], fail))
     with pytest.raises(
         SystemExit, match="experiments report: reports/mine/summary could not be written: the disk is full"
     ):
@@ -106,6 +107,6 @@ def test_directory_without_permission_is_named_without_a_traceback(monkeypatch):
     def refused(_options):
         raise PermissionError(errno.EACCES, "Permission denied", "reports/theirs/runs")
 
-    monkeypatch.setitem(__main__.COMMANDS, "report", refused)
+    monkeypatch.setitem(instrument.LINES, "report", (*instrument.LINES["report"][:2], refused))
     with pytest.raises(SystemExit, match=r"^experiments report: reports/theirs/runs cannot be accessed .*: give your"):
         __main__.main(["report", "reports/theirs"])

@@ -27,6 +27,7 @@ GROUPS = {
         "tests/integration/test_bench_delivery.py",
         "tests/integration/test_scale.py",
         "tests/integration/test_up.py",
+        "tests/integration/test_wheel.py",
     ),
     # The page, which is quiet at first, the stream seen from outside, and the programs of the documents, on one chain.
     "page": (
@@ -35,6 +36,7 @@ GROUPS = {
         "tests/integration/test_sse_conformance.py",
         "tests/integration/test_client_matrix.py",
         "tests/integration/test_openapi.py",
+        "tests/integration/test_documented_commands.py",
     ),
     # Everything on one broker, Spark's job included.
     "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from experiments.__main__ import SUITES
 from experiments.bench import suites
 from experiments.bench.delivery import audience as delivery_audience
 from experiments.bench.delivery import feed as delivery_feed
@@ -28,6 +27,7 @@ from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed
 from experiments.bench.delivery.measurements import summary
 from experiments.bench.delivery.wire import Event, EventReader
+from experiments.cli.instrument import SUITES
 from pipeline import lifecycle
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics

@@ -1,0 +1,319 @@
+"""The commands of the instrument: their parsers, shared by `emostream` and `python -m experiments`. It only wires.
+
+What a command needs is imported when it runs: `--help`, the completion and a mistyped option need none of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import io
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments import files
+from experiments.campaign import airflow_standalone
+from experiments.load import recording_defaults
+from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS
+from pipeline import environment, lifecycle
+from pipeline.errors import EmoStreamError, SettingError
+from pipeline.jars import default_cache_dir
+
+SUITES = ("chain", "ingest", "load", "analysis", "delivery")
+Make = Callable[..., argparse.ArgumentParser]
+"""`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
+Command = Callable[[argparse.Namespace], int]
+"""Carries out a command; returns its exit status. Raises EmoStreamError."""
+
+
+def carry_out(prog: str, command: Command, options: argparse.Namespace) -> int:
+    """Return the exit status of a command. Ends the process with one line and status 1, or 130 at Ctrl-C."""
+    print_any_character()
+    if ignored := os.environ.pop(environment.IGNORED, ""):
+        print(f"{prog}: ignored environment variables that are set for other programs: {ignored}", file=sys.stderr)
+    try:
+        _find_home()
+        if "reports" in options:
+            _check_writable("--reports", options.reports.resolve())
+        return command(options)
+    except EmoStreamError as error:
+        sys.exit(f"{prog}: {error}")
+    except PermissionError as error:
+        sys.exit(
+            f"{prog}: {error.filename or 'a file'} cannot be accessed ({error.strerror}): give your user access to it"
+        )
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        sys.exit(f"{prog}: {files.unwritten(error.filename or 'a file', error)}")
+    except KeyboardInterrupt:
+        # The tasks of papermill that were cut off would be logged at exit, with all their variables.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        print(f"{prog}: interrupted; what was recorded so far is kept", file=sys.stderr)
+        return lifecycle.INTERRUPTED
+
+
+def _find_home() -> None:
+    """Give a user without a home a temporary one, which libraries ask for.
+
+    Raises SettingError if the jars would be in that home, and so be lost.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        default_cache_dir(os.environ)
+        home = tempfile.TemporaryDirectory(prefix="emostream-home-")
+        atexit.register(home.cleanup)
+        os.environ["HOME"] = home.name
+
+
+def print_any_character() -> None:
+    """Print a character that the terminal's encoding lacks as its escape: it must not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of one measured run."""
+    line = make(
+        description="Carry out one measured run: start a chain, load it, stop it, and write a report. The path of the "
+        "report is printed last.",
+    )
+    line.add_argument(
+        "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook, such as -p users 50; repeat -p for further parameters",
+    )  # fmt: skip
+    line.add_argument("--notebook", type=Path, default=NOTEBOOKS / "run.ipynb", help="default: %(default)s")
+    line.add_argument("--campaign", default="single", help="folder below the reports; default: %(default)s")
+    return _with_json(_with_reports(line))
+
+
+def sweep_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a campaign."""
+    line = make(
+        description="Carry out every run of a design and write the report of the campaign. If it is interrupted, start "
+        "the same command again: finished runs are kept.",
+        epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
+    )
+    line.add_argument(
+        "design", type=Path, help="YAML, such as experiments/designs/smoke.yaml, or the name of a design that comes "
+        "with the project, such as smoke",
+    )  # fmt: skip
+    line.add_argument("--campaign", default="", help="name of the campaign; default: the design's")
+    return _with_json(_with_reports(line))
+
+
+def report_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a report that is written again."""
+    line = make(
+        description="Write the report of a run or a campaign again, from its files. No chain is needed.",
+    )
+    line.add_argument("directory", type=Path, help="such as reports/smoke, or one of its runs")
+    return _with_json(line)
+
+
+def compare_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a comparison."""
+    line = make(
+        description="Compare two campaigns level by level. The result is printed, and written as a page with its data.",
+    )
+    line.add_argument("a", type=Path, help="directory of a campaign")
+    line.add_argument("b", type=Path, help="directory of another campaign")
+    return _with_json(_with_reports(line))
+
+
+def bench_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark."""
+    line = make(
+        description="Run a benchmark, print its figures as JSON, and write them into bench/ of the reports.",
+    )
+    line.add_argument("suite", choices=SUITES, help="what to benchmark")
+    return _with_reports(line)
+
+
+def trace_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of recordings."""
+    line = make(description="Make a recording that a run can replay.")
+    actions = line.add_subparsers(dest="action", required=True)
+    action = actions.add_parser(
+        "make",
+        help="write a made-up recording as CSV: offset_ms,user_id,emoji_type",
+        description="Write a made-up recording of a live audience as CSV (offset_ms,user_id,emoji_type): many emoji "
+        "types with few of each, and bursts after events. The same seed gives the same bytes on every platform. With "
+        "the defaults it is the recording that a run replays with `-p arrivals trace` and no path.",
+    )
+    action.add_argument(
+        "--seed", type=int, default=recording_defaults.SEED, help="a whole number from 0; default: %(default)s"
+    )
+    action.add_argument(
+        "--minutes", type=int, default=recording_defaults.MINUTES,
+        help=f"length of the recording, 1 to {recording_defaults.MINUTES_MAX}; default: %(default)s",
+    )  # fmt: skip
+    action.add_argument(
+        "--out", type=Path, default=Path("trace.csv"), help="file to write or replace; default: %(default)s"
+    )
+    return line
+
+
+def airflow_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of Airflow."""
+    line = make(
+        description="Run Airflow with the DAGs of dags/ until Ctrl-C, and print the address of its page.",
+    )
+    line.add_argument(
+        "--port", type=int, default=airflow_standalone.PORT,
+        help="port of Airflow's page, on this machine only; default: %(default)s",
+    )  # fmt: skip
+    line.add_argument(
+        "--home", type=Path, default=airflow_standalone.HOME,
+        help="directory for Airflow's state and logs; default: %(default)s",
+    )  # fmt: skip
+    return _with_reports(line)
+
+
+def lab_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of JupyterLab; options that it does not know are JupyterLab's."""
+    return make(
+        description="Open the notebooks in JupyterLab, with this environment's interpreter as their kernel. Options of "
+        "JupyterLab may follow, such as --no-browser.",
+    )
+
+
+def _with_reports(line: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    line.add_argument("--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s")
+    return line
+
+
+def _with_json(line: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    line.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    return line
+
+
+def parse(line: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Return the parsed options; only `lab` may have others, which are in `others`."""
+    options, others = line.parse_known_args(arguments)
+    if others and options.command != "lab":
+        line.error(f"unrecognized arguments: {' '.join(others)}")
+    options.others = others
+    return options
+
+
+def _say(options: argparse.Namespace, path: Path, **facts: Any) -> None:
+    """Print where the report is: as the last line, or in an object with further facts about it."""
+    print(json.dumps({"report": str(path), **facts}) if options.json else path)
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    given = dict(options.parameters)
+    if len(given) < len(options.parameters):
+        names = [name for name, _ in options.parameters]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingError(f"parameter {twice} is given {names.count(twice)} times: keep one `-p {twice}`")
+    from experiments.run import notebook
+
+    page = notebook.carry_out(options.notebook, given, options.reports.resolve() / options.campaign)
+    _say(options, page, run_dir=str(page.parent))
+    return 0
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    """Raise SettingError if nothing can be written to `folder`, which may be missing; nothing is made for it."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        raise SettingError(
+            f"{option} is {str(folder)!r}, and {existing} cannot be written: give a folder that you can write with "
+            f"{option}"
+        )
+
+
+def _check_campaign(name: str) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise SettingError(f"campaign is {name!r}: give the name of a folder below the reports, such as 'first-try'")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    from experiments.campaign.sweep import sweep
+
+    outcome = sweep(_design(options.design), options.reports.resolve(), options.campaign)
+    counts = {name: getattr(outcome, name) for name in ("finished", "invalid", "missed", "unfinished")}
+    _say(options, outcome.page, **counts, status=outcome.status)
+    return outcome.status
+
+
+def _design(given: Path) -> Path:
+    """Return the design's path; a name alone is a design that comes with the project."""
+    named = DESIGNS / f"{given}.yaml"
+    return named if len(given.parts) == 1 and not given.exists() and named.is_file() else given
+
+
+def _report(options: argparse.Namespace) -> int:
+    from experiments.campaign import reanalyse
+
+    _say(options, reanalyse.report(options.directory.resolve()))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from experiments.campaign.report import compare
+
+    a, b, reports = (path.resolve() for path in (options.a, options.b, options.reports))
+    text = compare.main_text(a, b)
+    if not options.json:
+        print(text)
+    with files.writing(reports):
+        reports.mkdir(parents=True, exist_ok=True)
+    page = compare.write(a, b, reports)
+    _say(options, page, csv=str(page.with_suffix(".csv")))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from experiments.bench import suites
+    from experiments.run import machine_lock
+
+    with machine_lock.alone(f"The benchmark {options.suite}"):
+        suites.run(options.suite, options.reports.resolve() / "bench")
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from experiments.load import recording
+    from experiments.load.trace import summary
+
+    print(f"{options.out}: {summary(recording.make(options.out, options.seed, options.minutes))}")
+    return 0
+
+
+def _airflow(options: argparse.Namespace) -> int:
+    home, reports = options.home.resolve(), options.reports.resolve()
+    _check_writable("--home", home)
+    airflow_standalone.main(home, options.port, reports)
+    return 0
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from experiments.run import lab
+
+    lab.main(options.others)
+
+
+LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Command]] = {
+    "run": ("carry out one measured run: execute a notebook, print the path of its report last", run_line, _run),
+    "sweep": ("carry out a design; start it again to continue one that was interrupted", sweep_line, _sweep),
+    "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
+    "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
+    "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
+    "trace": ("make a recording that a run can replay", trace_line, _trace),
+    "airflow": ("run Airflow with the sweeps until Ctrl-C; print the address of its page", airflow_line, _airflow),
+    "lab": ("open the notebooks in JupyterLab", lab_line, _lab),
+}
+"""The commands by their names in `python -m experiments`: a line of help, the parser, and what is carried out."""
