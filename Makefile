@@ -69,10 +69,11 @@ bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, a
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: lock
-lock: env ## Write requirements.txt again from pyproject.toml
+lock: env ## Write requirements.txt and pipeline/jars.json again, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
 	    --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
 	@.ci/env
+	@$(BIN)/python -m pipeline.jars --lock
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left behind; reports and the jar cache stay

@@ -1,53 +1,65 @@
-"""The pinned jars of Kafka's broker and Spark's connector: downloaded once from Maven Central, then used offline."""
+"""The pinned jars of Kafka's broker and Spark's connector: downloaded once from Maven Central, then used offline.
+
+Every jar, the transitive ones included, is in a committed list with its SHA-256 (`jars.json`); a jar that differs from
+it is never used.
+"""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import EmoStreamError, JarsError
+from pipeline.jar_lock import LockedJar, LockedSet, damaged, read_lock, sha256_of, write_lock
+from pipeline.maven import MavenRepository
 
 KAFKA_VERSION = "4.2.2"
 SCALA_VERSION = "2.13"
 # The binding for the slf4j-api that Kafka 4.2 ships, which does not find a 2.x binding.
 SLF4J_SIMPLE_VERSION = "1.7.36"
-MANIFEST = "manifest.json"
+LOCK = Path(__file__).with_name("jars.json")
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class JarSet:
-    """Jars resolved together: name, Maven coordinates joined by `+`, and names of jars already provided."""
+    """Jars that are used together.
+
+    `coordinates` are those of Maven, joined by `+`; `lock` is the file that lists all jars that follow from them;
+    `provided` are the names of jars that exist already, which the list leaves out.
+    """
 
     name: str
     coordinates: str
+    lock: Path = LOCK
     provided: frozenset[str] = frozenset()
 
-    @property
-    def folder(self) -> str:
-        """The name of the set's folder in the cache, which depends on the pins and the provided jars."""
-        key = "\n".join([self.coordinates, *sorted(self.provided)])
-        return f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    def locked(self) -> LockedSet:
+        """Return the set's jars as the committed list has them. Raises JarsError if it has other coordinates."""
+        entry = read_lock(self.lock).get(self.name)
+        if entry is None or entry.coordinates != self.coordinates:
+            listed = "nothing" if entry is None else entry.coordinates
+            raise JarsError(
+                f"jars {self.name} are {self.coordinates}, and {self.lock} lists {listed}: run `make env` to install "
+                "the locked packages; after a change of a version, `make lock`"
+            )
+        return entry
 
 
-# (jar set, folder): puts exactly the jars that are needed into the folder.
-Resolve = Callable[[JarSet, Path], None]
+# (jars, folder): puts these jars into the folder.
+Fetch = Callable[[Sequence[LockedJar], Path], None]
 
 
 def default_cache_dir(env: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -73,7 +85,7 @@ def default_cache_dir(env: Mapping[str, str], platform: str = sys.platform) -> P
 def kafka_jar_set() -> JarSet:
     """Return the broker's jars and their logging binding."""
     kafka = f"org.apache.kafka:kafka_{SCALA_VERSION}:{KAFKA_VERSION}"
-    return JarSet(f"kafka-{KAFKA_VERSION}", f"{kafka}+org.slf4j:slf4j-simple:{SLF4J_SIMPLE_VERSION}")
+    return JarSet("kafka", f"{kafka}+org.slf4j:slf4j-simple:{SLF4J_SIMPLE_VERSION}")
 
 
 def spark_jar_set() -> JarSet:
@@ -86,12 +98,11 @@ def spark_jar_set() -> JarSet:
         raise JarsError("pyspark is not installed in this environment: run `make env`")
     version = importlib.metadata.version("pyspark")
     shipped = frozenset(jar.name for jar in (Path(spec.origin).parent / "jars").glob("*.jar"))
-    coordinates = f"org.apache.spark:spark-sql-kafka-0-10_{SCALA_VERSION}:{version}"
-    return JarSet(f"spark-kafka-{version}", coordinates, shipped)
+    return JarSet("spark-kafka", f"org.apache.spark:spark-sql-kafka-0-10_{SCALA_VERSION}:{version}", provided=shipped)
 
 
 def kafka_classpath(cache_dir: Path | None = None) -> list[Path]:
-    """Return the class path of Kafka's broker and tools, resolving it on first use. Raises JarsError."""
+    """Return the class path of Kafka's broker and tools, downloading it on first use. Raises JarsError."""
     return cached_jars(kafka_jar_set(), cache_dir)
 
 
@@ -100,11 +111,12 @@ def spark_connector_jars(cache_dir: Path | None = None) -> list[Path]:
     return cached_jars(spark_jar_set(), cache_dir)
 
 
-def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve | None = None) -> list[Path]:
+def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, fetch: Fetch | None = None) -> list[Path]:
     """Return the set's jars, sorted by name; once they are in the cache this is fast and offline.
 
-    If a jar is missing or has the wrong size, the set is resolved again. Only one process resolves at a time; others
-    wait and use its result. Raises JarsError with the coordinates, the cache and the remedy.
+    Each jar's SHA-256 is compared with the list's on each call. If a jar is missing or differs, the set is downloaded
+    again. Only one process downloads at a time; others wait and use its result. Raises JarsError with the coordinates
+    or the jar, the cache and the remedy.
     """
     cache = default_cache_dir(os.environ) if cache_dir is None else cache_dir.absolute()
     if os.pathsep in str(cache):
@@ -112,95 +124,79 @@ def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, resolve: Resolve
             f"jar cache {cache} has a {os.pathsep!r} in its path, which separates the entries of Java's class path: "
             "set EMOSTREAM_CACHE_DIR to another folder"
         )
-    folder = cache / jar_set.folder
-    if (jars := intact_jars(folder)) is not None:
-        return jars
-    try:
-        with _lock(cache):
-            if (jars := intact_jars(folder)) is None:
-                logger.info("resolving %s from Maven Central into %s", jar_set.coordinates, folder)
-                _fill(jar_set, folder, resolve or resolve_from_maven)
-                jars = intact_jars(folder)
-    except OSError as error:
-        raise JarsError(
-            f"jar cache {cache} cannot be used ({error}): set EMOSTREAM_CACHE_DIR to another folder"
-        ) from error
-    if jars is None:
-        raise JarsError(f"jar cache {folder} was damaged while it was filled: delete it and run `make jars`")
-    return jars
+    locked = jar_set.locked()
+    folder = cache / f"{jar_set.name}-{locked.digest}"
+    if damaged(folder, locked.jars):
+        try:
+            with _lock(cache):
+                if wrong := damaged(folder, locked.jars):
+                    if folder.exists():
+                        logger.warning("jars missing in %s or not those of the list: %s", folder, ", ".join(wrong))
+                    logger.info("downloading %s from Maven Central into %s", jar_set.coordinates, folder)
+                    _fill(jar_set, locked, folder, fetch or fetch_from_maven)
+        except OSError as error:
+            raise JarsError(
+                f"jar cache {cache} cannot be used ({error}): set EMOSTREAM_CACHE_DIR to another folder"
+            ) from error
+    return sorted(folder / jar.filename for jar in locked.jars)
 
 
-def intact_jars(folder: Path) -> list[Path] | None:
-    """Return the jars in the folder's manifest if each exists with its size in bytes, else None."""
-    try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["jars"]
-        sizes = {folder / str(entry["name"]): int(entry["bytes"]) for entry in entries}
-        if not sizes or any(path.stat().st_size != size for path, size in sizes.items()):
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return sorted(sizes)
+def fetch_from_maven(jars: Sequence[LockedJar], folder: Path) -> None:
+    """Copy the jars into `folder`, from the user's local Maven repository or Maven Central.
+
+    A jar of the local repository that is not the locked one is downloaded again, into a repository of its own: an
+    interrupted download there looks complete to every Maven client.
+    """
+    local = MavenRepository()
+    with tempfile.TemporaryDirectory(prefix="repository-", dir=folder.parent) as empty:
+        fresh = MavenRepository(Path(empty))
+        for jar in jars:
+            try:
+                found = local.jar(jar.coordinates)
+                if sha256_of(found) != jar.sha256:
+                    raise OSError(f"{found} is not the jar of the list")
+            except Exception as error:
+                logger.warning("cannot use the local Maven repository (%s): trying without it", error)
+                found = fresh.jar(jar.coordinates)
+            shutil.copyfile(found, folder / jar.filename)
 
 
-def is_provided(artifact_id: str, provided: Iterable[str]) -> bool:
-    """Return whether one of the jar names in `provided` is the artifact, in any version."""
-    pattern = re.compile(re.escape(artifact_id) + r"-\d.*\.jar")
-    return any(pattern.fullmatch(name) for name in provided)
+def lock_jars(jar_sets: Iterable[JarSet], path: Path) -> None:
+    """Resolve the sets at Maven Central and write the list of their jars to `path`.
+
+    Each jar is downloaded into an empty repository, so that nothing of this machine gets into the list. Raises what jgo
+    raises when a file cannot be downloaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="repository-") as empty:
+        maven = MavenRepository(Path(empty))
+        sets = {}
+        for jar_set in jar_sets:
+            jars = [
+                LockedJar(coordinates=c, sha256=sha256_of(maven.jar(c)), licences=maven.licences(c))
+                for c in maven.resolve(jar_set.coordinates, jar_set.provided)
+            ]
+            sets[jar_set.name] = LockedSet(coordinates=jar_set.coordinates, jars=tuple(jars))
+    write_lock(path, sets)
 
 
-def resolve_from_maven(jar_set: JarSet, folder: Path) -> None:
-    """Copy the set's jars into `folder`, from Maven Central or the user's local Maven repository."""
-    try:
-        _copy_with_jgo(jar_set, folder, None)
-    except Exception as error:
-        # An interrupted download in the shared local repository looks complete to every Maven client. A second attempt
-        # with an empty repository separates that damage from a real failure.
-        logger.warning("cannot use the local Maven repository (%s): trying without it", error)
-        for jar in folder.glob("*.jar"):
-            jar.unlink()
-        with tempfile.TemporaryDirectory(prefix="repository-", dir=folder.parent) as repository:
-            _copy_with_jgo(jar_set, folder, Path(repository))
-
-
-def _copy_with_jgo(jar_set: JarSet, folder: Path, repository: Path | None) -> None:
-    # Imported here because the import takes longer than a call with a filled cache.
-    from jgo.maven import MavenContext
-    from jgo.parse import Coordinate
-
-    context = MavenContext(repo_cache=repository)
-    requested = [replace(Coordinate.parse(c), scope="compile") for c in jar_set.coordinates.split("+")]
-    inputs, transitive = context.resolver.resolve([context.create_dependency(c) for c in requested])
-    for dependency in [*inputs, *(d for d in transitive if d.scope in ("compile", "runtime"))]:
-        if not is_provided(dependency.artifactId, jar_set.provided):
-            jar = Path(dependency.artifact.resolve())
-            copy = Path(shutil.copyfile(jar, folder / jar.name))
-            with zipfile.ZipFile(copy) as archive:
-                if (broken := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"{jar}: {broken} is damaged")
-
-
-def _fill(jar_set: JarSet, folder: Path, resolve: Resolve) -> None:
-    with tempfile.TemporaryDirectory(prefix=".resolving-", dir=folder.parent) as scratch:
+def _fill(jar_set: JarSet, locked: LockedSet, folder: Path, fetch: Fetch) -> None:
+    with tempfile.TemporaryDirectory(prefix=".downloading-", dir=folder.parent) as scratch:
         staging = Path(scratch) / "jars"
         staging.mkdir()
         try:
-            resolve(jar_set, staging)
+            fetch(locked.jars, staging)
         except Exception as error:
             raise JarsError(
-                f"jars {jar_set.coordinates} could not be resolved into {folder}: {error or type(error).__name__}. "
+                f"jars {jar_set.coordinates} could not be downloaded into {folder}: {error or type(error).__name__}. "
                 "This needs a network once: check that Maven Central can be reached (HTTPS_PROXY, if you use one) "
                 "and run `make jars`; or copy a filled cache from another machine and set EMOSTREAM_CACHE_DIR to it"
             ) from error
-        entries = [
-            {
-                "name": jar.name,
-                "bytes": jar.stat().st_size,
-                "sha256": hashlib.sha256(jar.read_bytes()).hexdigest(),
-            }
-            for jar in sorted(staging.glob("*.jar"))
-        ]
-        manifest = {"coordinates": jar_set.coordinates, "jars": entries}
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        if wrong := damaged(staging, locked.jars):
+            raise JarsError(
+                f"jars {', '.join(wrong)} were downloaded and are not those that {jar_set.lock} lists (their SHA-256 "
+                "differs), so none is used: run `make jars` again; if that says the same, ask whoever runs your "
+                "network's proxy or mirror of Maven Central, because a published jar never changes"
+            )
         # A rename cannot replace a folder that is not empty.
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
@@ -215,19 +211,27 @@ def _lock(cache: Path) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Resolve every jar set and print where it is; return the exit code."""
+    """Download every jar set and print where it is, or write the list of jars; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.jars", description="Download the pinned jars into the cache, once."
     )
     parser.add_argument(
         "--cache-dir", type=Path, help="folder of the cache; default: EMOSTREAM_CACHE_DIR, or the user's cache"
     )
+    parser.add_argument(
+        "--lock", action="store_true", help="resolve the jars again and write the list of them, with their SHA-256"
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        for jar_set in (kafka_jar_set(), spark_jar_set()):
+        jar_sets = (kafka_jar_set(), spark_jar_set())
+        if options.lock:
+            lock_jars(jar_sets, LOCK)
+            sys.stdout.write(f"{LOCK}\n")
+            return 0
+        for jar_set in jar_sets:
             jars = cached_jars(jar_set, options.cache_dir)
-            sys.stdout.write(f"{jar_set.name}: {len(jars)} jars in {jars[0].parent}\n")
+            sys.stdout.write(f"{jar_set.coordinates}: {len(jars)} jars in {jars[0].parent}\n")
     except EmoStreamError as error:
         sys.stderr.write(f"{error}\n")
         return 1
