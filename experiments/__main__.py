@@ -7,6 +7,7 @@ import atexit
 import io
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from experiments.load import recording
 from experiments.load.trace import summary
 from experiments.repository import NOTEBOOKS, REPORTS
 from experiments.run import lab, notebook
-from pipeline import environment, logs
+from pipeline import environment, lifecycle, logs
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
@@ -125,6 +126,25 @@ def _line() -> argparse.ArgumentParser:
         description="Run a benchmark, print its figures, and write them as JSON into bench/ of the reports.",
     )
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    jmeter = commands.add_parser(
+        "jmeter",
+        help="carry out JMeter's plan; write its dashboard and the ledger's audit of it",
+        description="Carry out JMeter's plan, experiments/jmeter/emostream.jmx, with a chain that is up or one that is "
+        "started. JMeter's dashboard and the ledger's audit of the same run are written, and their paths printed last.",
+        epilog="Exit status: 0 no sample failed and every count is exact, 3 otherwise, 1 an error.",
+    )
+    jmeter.add_argument(
+        "-J", action="append", default=[], dest="properties", metavar="NAME=VALUE",
+        help="set a property of the plan, such as -Jusers=50; repeat -J for further properties",
+    )  # fmt: skip
+    jmeter.add_argument(
+        "--attach", default="", metavar="FILE", help="the ready file of a chain that is up; default: start a chain"
+    )
+    what = jmeter.add_mutually_exclusive_group()
+    what.add_argument("--window", action="store_true", help="open the plan in JMeter's own window instead")
+    what.add_argument(
+        "--compare", action="store_true", help="carry out the same load by JMeter, Locust and the open loop instead"
+    )
     trace = commands.add_parser("trace", help="make a recording that a run can replay")
     actions = trace.add_subparsers(dest="action", required=True)
     make = actions.add_parser(
@@ -169,7 +189,7 @@ def _line() -> argparse.ArgumentParser:
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
     docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
-    for command in (run, sweep, compare, bench, airflow):
+    for command in (run, sweep, compare, bench, jmeter, airflow):
         command.add_argument(
             "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
         )
@@ -238,6 +258,27 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _jmeter(options: argparse.Namespace) -> int:
+    from experiments.jmeter import comparison, run
+    from experiments.jmeter.properties import parsed
+    from experiments.report.pages import strict_json
+
+    properties, reports = parsed(options.properties), options.reports.resolve()
+    # A run that is interrupted has processes to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
+    if options.window:
+        return run.window()
+    if options.compare:
+        print(comparison.compare(properties, options.attach, reports))
+        return 0
+    done = run.run(properties, options.attach, reports)
+    print(strict_json(done.figures))
+    for fault in done.faults:
+        print(f"experiments jmeter: {fault}", file=sys.stderr)
+    print(done.dashboard, done.page, sep="\n")
+    return 3 if done.faults else 0
+
+
 def _trace(options: argparse.Namespace) -> int:
     print(f"{options.out}: {summary(recording.make(options.out, options.seed, options.minutes))}")
     return 0
@@ -269,6 +310,7 @@ COMMANDS = {
     "report": _report,
     "compare": _compare,
     "bench": _bench,
+    "jmeter": _jmeter,
     "trace": _trace,
     "airflow": _airflow,
     "lab": _lab,
