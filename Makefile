@@ -79,6 +79,14 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis or delivery
 	@$(BIN)/python -m experiments bench $(SUITE)
 
+.PHONY: jmeter
+jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMETER="-Jusers=20 --attach FILE"
+	@$(BIN)/python -m experiments jmeter $(JMETER)
+
+.PHONY: locust
+locust: env ## Open Locust's page with the project's users, for a chain that is up: LOCUST="--host URL --registry URL"
+	@$(BIN)/python -m locust -f experiments/load/locustfile.py --class-picker --host http://127.0.0.1:8000 $(LOCUST)
+
 .PHONY: lock
 lock: env ## Write both requirements.txt, the lists of jars and docs/licences.md, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \
@@ -87,6 +95,7 @@ lock: env ## Write both requirements.txt, the lists of jars and docs/licences.md
 	    --constraint requirements.txt --custom-compile-command 'make lock' --output-file deploy/requirements.txt pyproject.toml
 	@.ci/env
 	@$(BIN)/python -m pipeline.jars --lock
+	@$(BIN)/python -c 'from experiments.jmeter import home; home.lock()'
 	@$(BIN)/python -m deploy.sbom --licences
 
 .PHONY: clean

@@ -1,14 +1,17 @@
-"""The pictures of the documents: the page with a crowd, light and dark, an embed, a terminal, and a run's report.
+"""The pictures of the documents: the page with a crowd, an embed, a terminal, JMeter's window, and a run's report.
 
 `make pictures` starts a small chain, sends it a seeded crowd, opens the page in Chromium, and writes `docs/images/`.
+With Xvfb, xdotool and a Java that has windows it also opens the plan in JMeter and takes its window.
 `make pictures RUN=reports/single/runs/<moment>` also takes the report of that run, and its latency by percentile.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +21,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageGrab
 from playwright.sync_api import Browser, sync_playwright
 
 from experiments.cli import screen
@@ -32,6 +35,11 @@ SETTINGS: dict[str, object] = {"trigger_s": 2.0, "clusters": 1, "subscribers": 1
 PAGE = {"width": 960, "height": 700}
 EMBED = {"width": 720, "height": 520}
 REPORT = {"width": 1000, "height": 900}
+JMETER = (1280, 800)
+JMETER_START_S = 60.0
+# Where its tree is: the line of the plan, the distance of lines, and the handle of a thread group.
+JMETER_TREE_Y, JMETER_LINE, JMETER_HANDLE_X = 65, 20, 28
+JMETER_FANS, JMETER_VIEWERS, JMETER_BAD_INPUT = 3, 4, 5
 WINDOWS = 20
 CROWD = {"😂": 9, "❤️": 7, "🎉": 6, "🔥": 5, "👏": 5, "😮": 3, "🥳": 2, "😢": 1, "🙌": 1, "💪": 1}
 # The page shows the newest window a moment after its trigger.
@@ -122,6 +130,61 @@ def report_pictures(browser: Browser, run_dir: Path) -> None:
     shutil.copyfile(run_dir / "summary" / "spectrum.svg", IMAGES / "latency.svg")
 
 
+def jmeter_picture() -> None:
+    """Write `jmeter.png`: the plan in JMeter's own window, on a screen that nobody sees, with the fans selected."""
+    width, height = JMETER
+    reading, writing = os.pipe()
+    screen = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{width}x{height}x24"],
+        pass_fds=[writing],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        display = f":{told.readline().strip()}"
+    env = {**os.environ, "DISPLAY": display}
+
+    def xdotool(*words: object) -> str:
+        done = subprocess.run(["xdotool", *map(str, words)], env=env, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    def settled() -> Image.Image:
+        """Return a picture of the screen once it has not changed for four seconds."""
+        alike, picture = 0, ImageGrab.grab(xdisplay=display)
+        while alike < 8:
+            time.sleep(0.5)
+            before, picture = picture, ImageGrab.grab(xdisplay=display)
+            alike = alike + 1 if picture.tobytes() == before.tobytes() else 0
+        return picture
+
+    def click(line: int, x: int) -> None:
+        xdotool("mousemove", x, JMETER_TREE_Y + line * JMETER_LINE, "click", 1)
+        settled()
+
+    window = subprocess.Popen(
+        [sys.executable, "-m", "experiments", "jmeter", "--window"], env=env, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline_s = time.monotonic() + JMETER_START_S
+        while not (found := xdotool("search", "--onlyvisible", "--name", "emostream.jmx").split()):
+            if window.poll() is not None or time.monotonic() > deadline_s:
+                sys.exit("pictures: JMeter's window did not open: install a Java with windows (Debian: openjdk-17-jre)")
+            time.sleep(0.5)
+        settled()
+        xdotool("windowmove", found[-1], 0, 0, "windowsize", found[-1], width, height)
+        settled()
+        # From below, so that what unfolds moves no line that is clicked later.
+        for line in (JMETER_BAD_INPUT, JMETER_VIEWERS, JMETER_FANS):
+            click(line, JMETER_HANDLE_X)
+        click(JMETER_FANS, JMETER_HANDLE_X + 60)
+        settled().convert("RGB").quantize(256).save(IMAGES / "jmeter.png", optimize=True)
+        print(f"{IMAGES / 'jmeter.png'}: {(IMAGES / 'jmeter.png').stat().st_size:,} bytes")
+    finally:
+        for process in (window, screen):
+            process.terminate()
+            process.wait(20)
+
+
 def main() -> None:
     """`python docs/pictures.py [RUN_DIR]`."""
     run_dirs = [Path(word) for word in sys.argv[1:]]
@@ -137,6 +200,10 @@ def main() -> None:
         watch_picture(browser)
         page_pictures(browser, Path(scratch) / "chain")
         browser.close()
+    if all(map(shutil.which, ("Xvfb", "xdotool"))):
+        jmeter_picture()
+    else:
+        print("no Xvfb or no xdotool: the picture of JMeter's window stays as it is")
 
 
 if __name__ == "__main__":

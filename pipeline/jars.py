@@ -38,13 +38,14 @@ class JarSet:
     """Jars that are used together.
 
     `coordinates` are those of Maven, joined by `+`; `lock` is the file that lists all jars that follow from them;
-    `provided` are the names of jars that exist already, which the list leaves out.
+    `provided` are the names of jars that exist already, which the list leaves out; `command` downloads the set.
     """
 
     name: str
     coordinates: str
     lock: Path = LOCK
     provided: frozenset[str] = frozenset()
+    command: str = "make jars"
 
     def locked(self) -> LockedSet:
         """Return the set's jars as the committed list has them. Raises JarsError if it has other coordinates."""
@@ -189,13 +190,14 @@ def _fill(jar_set: JarSet, locked: LockedSet, folder: Path, fetch: Fetch) -> Non
             raise JarsError(
                 f"jars {jar_set.coordinates} could not be downloaded into {folder}: {error or type(error).__name__}. "
                 "This needs a network once: check that Maven Central can be reached (HTTPS_PROXY, if you use one) "
-                "and run `make jars`; or copy a filled cache from another machine and set EMOSTREAM_CACHE_DIR to it"
+                f"and run `{jar_set.command}`; or copy a filled cache from another machine and set EMOSTREAM_CACHE_DIR "
+                "to it"
             ) from error
         if wrong := damaged(staging, locked.jars):
             raise JarsError(
                 f"jars {', '.join(wrong)} were downloaded and are not those that {jar_set.lock} lists (their SHA-256 "
-                "differs), so none is used: run `make jars` again; if that says the same, ask whoever runs your "
-                "network's proxy or mirror of Maven Central, because a published jar never changes"
+                f"differs), so none is used: run `{jar_set.command}` again; if that says the same, ask whoever runs "
+                "your network's proxy or mirror of Maven Central, because a published jar never changes"
             )
         # A rename cannot replace a folder that is not empty.
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,6 +20,8 @@ STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
 PARENT_POLL_S = 0.5
 # The exit status of a command that Ctrl-C ended, as a shell reports it.
 INTERRUPTED = 130
+# That of one that SIGTERM ended.
+TERMINATED = 143
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -135,6 +136,28 @@ def bench_line(make: Make) -> argparse.ArgumentParser:
         description="Run a benchmark, print its figures as JSON, and write them into bench/ of the reports.",
     )
     line.add_argument("suite", choices=SUITES, help="what to benchmark")
+    return _with_reports(line)
+
+
+def jmeter_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of JMeter's plan."""
+    line = make(
+        description="Carry out JMeter's plan, experiments/jmeter/emostream.jmx, with a chain that is up or one that is "
+        "started. JMeter's dashboard and the ledger's audit of the same run are written, and their paths printed last.",
+        epilog="Exit status: 0 no sample failed and every count is exact, 3 otherwise, 1 an error.",
+    )
+    line.add_argument(
+        "-J", action="append", default=[], dest="properties", metavar="NAME=VALUE",
+        help="set a property of the plan, such as -Jusers=50; repeat -J for further properties",
+    )  # fmt: skip
+    line.add_argument(
+        "--attach", default="", metavar="FILE", help="the ready file of a chain that is up; default: start a chain"
+    )
+    what = line.add_mutually_exclusive_group()
+    what.add_argument("--window", action="store_true", help="open the plan in JMeter's own window instead")
+    what.add_argument(
+        "--compare", action="store_true", help="carry out the same load by JMeter, Locust and the open loop instead"
+    )
     return _with_reports(line)
 
 
@@ -285,6 +308,27 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _jmeter(options: argparse.Namespace) -> int:
+    from experiments.jmeter import comparison, run
+    from experiments.jmeter.properties import parsed
+    from experiments.report.pages import strict_json
+
+    properties, reports = parsed(options.properties), options.reports.resolve()
+    # A run that is interrupted has processes to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
+    if options.window:
+        return run.window()
+    if options.compare:
+        print(comparison.compare(properties, options.attach, reports))
+        return 0
+    done = run.run(properties, options.attach, reports)
+    print(strict_json(done.figures))
+    for fault in done.faults:
+        print(f"experiments jmeter: {fault}", file=sys.stderr)
+    print(done.dashboard, done.page, sep="\n")
+    return 3 if done.faults else 0
+
+
 def _trace(options: argparse.Namespace) -> int:
     from experiments.load import recording
     from experiments.load.trace import summary
@@ -312,6 +356,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
+    "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
     "trace": ("make a recording that a run can replay", trace_line, _trace),
     "airflow": ("run Airflow with the sweeps until Ctrl-C; print the address of its page", airflow_line, _airflow),
     "lab": ("open the notebooks in JupyterLab", lab_line, _lab),

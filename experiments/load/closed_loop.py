@@ -103,6 +103,8 @@ def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_
         "--start-after-s": start_after_s,
         "--warm-up-s": parameters.warm_up_triggers * parameters.trigger_s,
         "--load-s": parameters.load_s,
+        # Its own statistics.
+        "--csv": out_dir / "locust",
     }
     words = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *words]
+    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *words, "Fan"]

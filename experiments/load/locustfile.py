@@ -1,7 +1,7 @@
-"""A closed-loop load by Locust: each user waits for its answer, thinks, and reacts again.
+"""A closed-loop load by Locust: each fan waits for its answer, thinks, and reacts again.
 
-By itself, with its web page at http://127.0.0.1:8089:
-`locust -f experiments/load/locustfile.py --host http://127.0.0.1:8000`. With `--ledger DIR` it prints `start <ns>`
+`make locust` opens its web page, http://127.0.0.1:8089, for a chain that is up. Beside the fans there are viewers, who
+watch, and users who send bad input; a run has fans only. With `--ledger DIR` it prints `start <ns>`
 when the load begins, and leaves `plan.parquet` and `sent.parquet` as an open-loop run does, where a reaction's intended
 time is the time of its send: nothing is planned.
 
@@ -26,7 +26,7 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 import gevent  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
-from locust import FastHttpUser, events, task
+from locust import FastHttpUser, constant, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import LocalRunner
@@ -37,6 +37,13 @@ from experiments.units import NS_PER_S, NS_PER_US
 
 # As in the open loop: a longer answer counts as no answer.
 ANSWER_S = 30.0
+# (body, status) of requests that ingest has to refuse.
+BAD_INPUT = (
+    ("{'user_id': 'ada'}", 400),
+    ('{"user_id": "ada", "timestamp": "2026-11-29T12:00:00Z"}', 422),
+    ('{"user_id": "ada", "emoji_type": "joy", "timestamp": "2026-11-29T12:00:00Z"}', 422),
+    ('{"user_id": "ada", "emoji_type": "😂", "timestamp": "2026-11-29T12:00:00"}', 422),
+)
 
 
 class Ledger:
@@ -99,6 +106,7 @@ _numbers = itertools.count()
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("EmoStream")
+    group.add_argument("--registry", default="http://127.0.0.1:8080", help="base URL of the registry, for viewers")
     group.add_argument("--think-s", type=float, default=1.0, help="mean wait from an answer to the next reaction")
     group.add_argument("--popularity", default="zipf", choices=("zipf", "uniform"), help="popularity of the emoji")
     group.add_argument("--seed", type=int, default=1, help="seed of the choice of emoji and of the waits")
@@ -149,6 +157,7 @@ def _of(environment: Environment) -> Any:
 class Fan(FastHttpUser):
     """Posts one reaction, waits for the answer, thinks, and repeats: never more than one request under way."""
 
+    weight = 20
     network_timeout = ANSWER_S
     connection_timeout = ANSWER_S
 
@@ -188,3 +197,63 @@ class Fan(FastHttpUser):
                 answer.failure(f"answered {answer.status_code} instead of 202")
             else:
                 answer.failure(f"no answer: {answer.error!r}")
+
+
+class Viewer(FastHttpUser):
+    """Registers as a client, polls for the next windows again and again, and leaves when it is stopped."""
+
+    weight = 2
+    network_timeout = ANSWER_S
+    connection_timeout = ANSWER_S
+
+    def on_start(self) -> None:
+        """Register; a viewer without a registration stops."""
+        self._clients = f"{_of(self.environment).registry}/clients"
+        with self.client.post(
+            self._clients, json={"transport": "poll"}, name="/clients", catch_response=True
+        ) as answer:
+            if answer.status_code != 201:
+                answer.failure(f"answered {answer.status_code} instead of 201: {answer.text}")
+                raise StopUser
+            client = answer.json()
+        self._id, self._stream, self._after = client["client_id"], client["stream_url"], client["last_event_id"]
+        self._token = {"Authorization": f"Bearer {client['token']}"}
+
+    @task
+    def watch(self) -> None:
+        """Ask for the next windows: the answer comes as soon as there is one, within 25 s, by way of a redirect."""
+        url = f"{self._stream}?after={self._after}"
+        with self.client.get(url, headers=self._token, name="next windows", catch_response=True) as answer:
+            if answer.status_code == 200:
+                self._after = answer.json()["after"]
+            else:
+                answer.failure(f"answered {answer.status_code} instead of 200: {answer.text}")
+                # Whoever is refused comes back later.
+                time.sleep(1)
+
+    def on_stop(self) -> None:
+        """Leave."""
+        if hasattr(self, "_token"):
+            self.client.delete(f"{self._clients}/{self._id}", headers=self._token, name="/clients/{id}")
+
+
+class Careless(FastHttpUser):
+    """Sends bad input once per second; a refusal as expected is a success."""
+
+    weight = 1
+    network_timeout = ANSWER_S
+    connection_timeout = ANSWER_S
+    wait_time = constant(1)
+
+    @task
+    def send_bad_input(self) -> None:
+        """Send one of the requests of `BAD_INPUT`."""
+        body, status = random.choice(BAD_INPUT)
+        headers = {"Content-Type": "application/json"}
+        with self.client.post(
+            "/reactions", data=body, headers=headers, name=f"refused {status}", catch_response=True
+        ) as answer:
+            if answer.status_code == status:
+                answer.success()
+            else:
+                answer.failure(f"answered {answer.status_code} instead of {status}")

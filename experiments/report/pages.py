@@ -40,7 +40,12 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write strict JSON: NaN (not measured) as null, +inf (never arrived) as "inf"."""
-    files.write_text(path, json.dumps(_strict(values), indent=2, ensure_ascii=False) + "\n")
+    files.write_text(path, strict_json(values) + "\n")
+
+
+def strict_json(values: Mapping[str, Any]) -> str:
+    """Return the text that `write_json` writes."""
+    return json.dumps(_strict(values), indent=2, ensure_ascii=False)
 
 
 def _strict(value: Any) -> Any:

@@ -32,6 +32,8 @@ OVERTIME_S = 60.0
 
 Steps = Callable[[str, float], None]
 """`step(activity, seconds of load done)` reports progress."""
+Load = Callable[[Parameters, Endpoints, Path, Steps], None]
+"""Sends a load to a chain and leaves `plan.parquet` and `sent.parquet` in the run's directory."""
 
 
 def drive(
@@ -42,11 +44,13 @@ def drive(
     since: Mapping[int, int],
     run_dir: Path,
     step: Steps,
+    load: Load | None = None,
 ) -> None:
     """Connect the audience, send the load, wait until the last reaction's window has reached every client.
 
-    Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in `run_dir`. Records of emoji-events from
-    the offsets `since` on are this run's. Raises EmoStreamError if one of the processes fails.
+    `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in
+    `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Raises EmoStreamError if one of the
+    processes fails.
     """
     step("connecting clients", 0)
     with ExitStack() as stack:
@@ -57,7 +61,9 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: see their message above")
-        if parameters.loop == "closed":
+        if load is not None:
+            load(parameters, endpoints, run_dir, step)
+        elif parameters.loop == "closed":
             closed_loop.run(parameters, endpoints.ingest, run_dir, step)
         else:
             sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))

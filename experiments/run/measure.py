@@ -19,7 +19,7 @@ from experiments.report.run_page import write
 from experiments.repository import REPORTS
 from experiments.run import chain, machine, machine_lock, manifest, notebook, read_back, usage
 from experiments.run.clock_watch import ClockWatch
-from experiments.run.drive import drive
+from experiments.run.drive import Load, drive
 from experiments.run.rehearsal import rehearse
 from experiments.scheduling import scheduling
 from pipeline.bus.kafka import KafkaBus
@@ -40,9 +40,12 @@ class Result:
     ready_s: float
 
 
-def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
+def measure(
+    parameters: Parameters, run_dir: Path | None = None, *, load: Load | None = None, regenerate: str = ""
+) -> Result:
     """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
 
+    `load` replaces that of the parameters' `loop`; `regenerate` is then the command that carries out such a run.
     Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
     the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
     """
@@ -58,7 +61,7 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
         about = manifest.manifest(asdict(parameters)) | {
             "run": run_dir.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "regenerate": parameters.command(),
+            "regenerate": regenerate or parameters.command(),
             **replayed_from_ms(parameters),
             "scheduling_of_load_and_receivers": scheduling(),
         }
@@ -84,7 +87,7 @@ def measure(parameters: Parameters, run_dir: Path | None = None) -> Result:
 
         steal_s, work_s = machine.steal_s(), machine.work_s()
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
-            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step)
+            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         about["work_s"] = [work_s, machine.work_s()]

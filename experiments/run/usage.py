@@ -101,6 +101,8 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
 def stage_of(command: Sequence[str]) -> str | None:
     """Return the stage that a command line such as `python -m spark.job` starts, None for any other.
 
+    JMeter is `java … -jar …/ApacheJMeter.jar`.
+
     Some rename themselves where they can: `granian wsgi 127.0.0.1:8080 pipeline.registry`, and `up` to `emostream`.
     """
     words = " ".join(command).split()
@@ -108,4 +110,6 @@ def stage_of(command: Sequence[str]) -> str | None:
         return "supervisor"
     if words[:1] == ["granian"]:
         return next((_STAGES[word] for word in words if word in _STAGES), None)
+    if any(word.endswith("ApacheJMeter.jar") for word in words):
+        return "load"
     return next((_STAGES.get(module) for flag, module in pairwise(words) if flag == "-m"), None)

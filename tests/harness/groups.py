@@ -16,6 +16,7 @@ GROUPS = {
         "tests/integration/test_chain.py",
         "tests/integration/test_closed_loop.py",
         "tests/integration/test_faults_live.py",
+        "tests/integration/test_jmeter.py",
         "tests/integration/test_metrics.py",
         "tests/integration/test_notebooks.py",
         "tests/experiments/load/",

@@ -1,0 +1,71 @@
+"""JMeter's plan, carried out by the real JMeter on a real chain, and what it says where the chain is not there."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments.jmeter import run
+from experiments.jmeter.home import make_home
+from experiments.jmeter.properties import Properties, parsed
+from pipeline.errors import SettingError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.timeout(240)
+def test_counts_of_jmeter_are_exact_and_both_reports_are_written(ready_file: Path, tmp_path: Path) -> None:
+    """Every sample succeeds, refusals included; every reaction is in one window; the viewers came and left."""
+    properties = parsed(["users=8", "ramp_up_s=1", "duration_s=8", "think_s=0.2", "viewers=2"])
+    done = run.run(properties, str(ready_file), tmp_path)
+    figures = done.figures
+    assert done.faults == []
+    assert figures["accepted"] == figures["in_topic"] == figures["counted"] > 100
+    assert figures["oracle_cells"] == figures["oracle_equal"] > 0
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 60_000
+    assert figures["refused_as_expected"] >= 3
+    statistics = json.loads(done.dashboard.with_name("statistics.json").read_text(encoding="utf-8"))
+    assert statistics["Total"]["sampleCount"] == figures["samples"]
+    assert statistics["POST /reactions"]["sampleCount"] == figures["accepted"]
+    for label in ("POST /clients", "DELETE the client", "GET the client that left"):
+        assert statistics[label]["sampleCount"] == properties.viewers
+    assert statistics["GET the next windows"]["sampleCount"] >= properties.viewers
+    page = done.page.read_text(encoding="utf-8")
+    assert "No sample failed." in page
+    for link in ("dashboard/index.html", "report.html"):
+        assert f'href="{link}"' in page
+        assert (done.page.parent / link).is_file()
+    written = json.loads((tmp_path / "bench" / "jmeter.json").read_text(encoding="utf-8"))
+    assert {"samples", "errors", "accepted", "counted", "oracle_cells", "oracle_equal", "p99_ms"} <= written.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["-Jusers=ten"], "emostream.jmx: users is 'ten': give a whole number from 0"),
+        (["-Jusers=1"], "emostream.jmx: not true: ingest is up (http://127.0.0.1:"),
+    ],
+)
+def test_plan_alone_says_what_is_wrong(tmp_path: Path, words: list[str], why: str) -> None:
+    """For those who start it with a JMeter of their own: one line, and an exit status that is not 0."""
+    jmeter = run.found()
+    launcher = make_home(tmp_path / "home", jmeter.jars)
+    with socket.socket() as silent:
+        # Nobody else can listen there.
+        silent.bind(("127.0.0.1", 0))
+        command = jmeter.command(launcher, "-n", "-j", "jmeter.log", f"-Jingest_port={silent.getsockname()[1]}", *words)
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 1
+    assert why in ended.stderr
+    assert "Tidying up" not in ended.stdout
+
+
+def test_chain_that_is_not_up_is_named_before_anything_starts(tmp_path: Path) -> None:
+    """No directory of a run is left."""
+    with pytest.raises(SettingError, match=r"attach is .*, which names no running chain"):
+        run.run(Properties(), str(tmp_path / "ready.json"), tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
