@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from pipeline.messages import USER_ID_MAX, EmojiType, Reaction, UserId
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.text_encoding import UTF8_BOM, not_utf8, packing
+
+UserNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A user id as databases number their rows; it is the same user as the text of its digits."""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -32,11 +35,11 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
-    """A reaction whose timestamp is not in the form that the decoder reads."""
+    """A reaction whose user or timestamp is not in the form that the decoder reads."""
 
-    user_id: UserId
+    user_id: UserId | UserNumber
     emoji_type: EmojiType
-    timestamp: str
+    timestamp: str | int | float
 
 
 class Fault(NamedTuple):
@@ -59,9 +62,9 @@ _encode = msgspec.json.Encoder().encode
 JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # To find out what a wrong emoji is takes up to a millisecond, so that only the first of an array are explained.
 EXPLAINED_MAX = 10
-A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601 with a zone}'
+A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601}'
 EXPECTED = {
-    "user_id": f"text of 1 to {USER_ID_MAX} characters",
+    "user_id": f"text of 1 to {USER_ID_MAX} characters, or a whole number from 0",
     "emoji_type": f"exactly one emoji, such as {emojis.EXAMPLE}",
     "timestamp": timestamps.RULE,
 }
@@ -72,10 +75,10 @@ SHOWN_MAX = 80
 def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyType({})) -> list[Reaction]:
     """Return the reactions of a JSON body, one object or an array of at most `array_max`.
 
-    Emoji come back fully qualified, timestamps in UTC. A byte order mark is ignored, as RFC 8259 permits. `headers` has
-    the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for invalid JSON or another encoding
-    than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for a wrong field, with every bad
-    item's index.
+    Emoji come back fully qualified, timestamps in UTC, numbers of users as text. A byte order mark is ignored, as RFC
+    8259 permits. `headers` has the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for
+    invalid JSON or another encoding than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for
+    a wrong field, with every bad item's index.
     """
     try:
         decoded = _decode(body)
@@ -142,7 +145,7 @@ def _check_length(length: int, array_max: int) -> None:
 
 
 def _read_each(body: bytes, array_max: int, headers: Mapping[str, Any]) -> list[Reaction]:
-    """Decode each item alone: to read timestamps in other forms, and to name every bad item."""
+    """Decode each item alone: to read users and timestamps in other forms, and to name every bad item."""
     single = False
     try:
         # Decoding stopped at the first wrong field, so the rest may still be invalid JSON.
@@ -170,7 +173,7 @@ def _read_item(item: msgspec.Raw) -> Reaction | Fault:
     moment = timestamps.read(written.timestamp)
     if moment is None:
         return Fault("timestamp", written.timestamp)
-    return _usual(Reaction(written.user_id, written.emoji_type, moment))
+    return _usual(Reaction(str(written.user_id), written.emoji_type, moment))
 
 
 def _usual(reaction: Reaction) -> Reaction | Fault:
