@@ -68,6 +68,10 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis or delivery
 	@$(BIN)/python -m experiments bench $(SUITE)
 
+.PHONY: postman
+postman: jars ## Run the Postman collection into reports/bench/, INGEST=URL REGISTRY=URL against a chain that is up
+	@$(BIN)/python -m experiments postman $(if $(INGEST),--ingest $(INGEST)) $(if $(REGISTRY),--registry $(REGISTRY))
+
 .PHONY: lock
 lock: env ## Write requirements.txt again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \

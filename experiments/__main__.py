@@ -125,6 +125,15 @@ def _line() -> argparse.ArgumentParser:
         description="Run a benchmark, print its figures, and write them as JSON into bench/ of the reports.",
     )
     bench.add_argument("suite", choices=SUITES, help="what to benchmark")
+    postman = commands.add_parser(
+        "postman",
+        help="run the Postman collection with newman; write its figures as JSON",
+        description="Run the Postman collection with newman against the chain at two addresses, or against one that is "
+        "started for it, and write the figures as JSON into bench/ of the reports.",
+        epilog="Exit status: 0 every request passed, 1 some did not, or an error.",
+    )
+    postman.add_argument("--ingest", default="", metavar="URL", help="address of ingest; default: start a chain")
+    postman.add_argument("--registry", default="", metavar="URL", help="address of the registry")
     trace = commands.add_parser("trace", help="make a recording that a run can replay")
     actions = trace.add_subparsers(dest="action", required=True)
     make = actions.add_parser(
@@ -169,7 +178,7 @@ def _line() -> argparse.ArgumentParser:
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
     docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
-    for command in (run, sweep, compare, bench, airflow):
+    for command in (run, sweep, compare, bench, postman, airflow):
         command.add_argument(
             "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
         )
@@ -238,6 +247,12 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _postman(options: argparse.Namespace) -> int:
+    from experiments.postman import command
+
+    return command.main(options.ingest, options.registry, options.reports.resolve() / "bench")
+
+
 def _trace(options: argparse.Namespace) -> int:
     print(f"{options.out}: {summary(recording.make(options.out, options.seed, options.minutes))}")
     return 0
@@ -269,6 +284,7 @@ COMMANDS = {
     "report": _report,
     "compare": _compare,
     "bench": _bench,
+    "postman": _postman,
     "trace": _trace,
     "airflow": _airflow,
     "lab": _lab,
