@@ -26,9 +26,9 @@ ADDRESSES = {"ingest": "http://127.0.0.1:8000", "registry": "http://127.0.0.1:80
 ABOUT = """\
 Every route of EmoStream's three services, with the answers to good and to bad requests.
 
-Set the environment's two addresses, and run the collection from its beginning: the first folder registers a client whose
-id and token the others use, the sixth removes it. The chain has its default settings, except for the addresses and
-`trigger_s`. A run sends some two hundred reactions.
+Set the environment's two addresses, and run the collection from its beginning: the first folder registers a client
+whose id and token the others use, the sixth removes it. The chain has its default settings, except for the addresses
+and `trigger_s`. A run sends some two hundred reactions.
 
 `GET /openapi.json` and `/docs` of each service describe what is tested here."""
 

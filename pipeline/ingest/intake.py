@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline import emojis, timestamps
 from pipeline.emojis import canonical, recognise
-from pipeline.messages import USER_ID_MAX, EmojiType, Reaction, UserId
+from pipeline.http_messages import SentReaction
+from pipeline.messages import USER_ID_MAX, Reaction
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.text_encoding import UTF8_BOM, not_utf8, packing
-
-UserNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A user id as databases number their rows; it is the same user as the text of its digits."""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -32,14 +30,6 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     emoji_type: str
     timestamp: Any
     accepted_ns: int
-
-
-class Written(msgspec.Struct, frozen=True, gc=False):
-    """A reaction whose user or timestamp is not in the form that the decoder reads."""
-
-    user_id: UserId | UserNumber
-    emoji_type: EmojiType
-    timestamp: str | int | float
 
 
 class Fault(NamedTuple):
@@ -55,7 +45,7 @@ _decode = msgspec.json.Decoder(Reaction | list[Reaction]).decode
 _decode_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(Reaction).decode
-_decode_written = msgspec.json.Decoder(Written).decode
+_decode_written = msgspec.json.Decoder(SentReaction).decode
 _decode_anything = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 # RecursionError: arrays or objects nested deeper than the decoder follows.
