@@ -48,12 +48,11 @@ TURNS_MAX = 10
 class Request:
     """One request, and the status (and kind of problem) that answers it.
 
-    `kind` is the last part of the problem's `type`; it is empty for `about:blank`, and None for an answer without a
-    problem document. `path` is as in the OpenAPI document; `values` replaces its parameters, by default with the
-    variables of these names. `query` is written out. `before` and `tests` are lines of JavaScript; the test of the
-    status, and that of the problem document, are added to `tests`. With `until` the request is sent again, `TURNS_MAX`
-    times at most, until that expression holds: `each_turn` runs at every turn, the tests after the last. A redirect is
-    followed unless `follow` is False.
+    `kind` is the last part of the problem's `type`, empty for `about:blank`. `path` is as in the OpenAPI document;
+    `values` replaces its parameters, by default with the variables of these names. `query` is written out. `before` and
+    `tests` are lines of JavaScript; the test of the status, and that of the problem document, are added to `tests`.
+    With `until` the request is sent again, `TURNS_MAX` times at most, until that expression holds: `each_turn` runs at
+    every turn, the tests after the last. A redirect is followed unless `follow` is False.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Request:
     method: str
     path: str
     status: int
-    kind: str | None = ""
+    kind: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +75,7 @@ class Request:
     @property
     def all_tests(self) -> Lines:
         """The lines of its tests, that of the status first."""
-        problem = is_problem(self.kind) if self.status >= 400 and self.kind is not None else ()
+        problem = is_problem(self.kind) if self.status >= 400 else ()
         tests = (*answers(self.status), *problem, *self.tests)
         return (*self.each_turn, *(repeated(self.until, TURNS_MAX, tests) if self.until else tests))
 
@@ -475,10 +474,17 @@ def _page() -> Iterator[Request]:
         )  # fmt: skip
         yield Request(f"{shown} that has not changed", **common, status=304, headers={"If-None-Match": "{{etag}}"})
         yield Request(
-            f"{shown} of another version", **common, status=412, kind=None, headers={"If-Match": '"another"'}
+            f"{shown} of another version", **common, status=412, headers={"If-Match": '"another"'}
         )  # fmt: skip
         if path != "/page/emoji.json":
             yield Request(f"the first bytes of {shown}", **common, status=206, headers={"Range": "bytes=0-9"})
+            yield Request(
+                f"bytes that {shown} has not", **common, status=416, headers={"Range": "bytes=99999999-"},
+                tests=has_header("Content-Range"),
+            )  # fmt: skip
+    yield Request(
+        "A file that there is not", REGISTRY, "GET", "/page/{filename}", 404, values={"filename": "nothing.js"}
+    )
     yield Request(
         "The page's settings", REGISTRY, "GET", "/page/settings.json", 200,
         tests=check("the address of ingest", "pm.expect(pm.response.json().ingest_url).to.match(/^http/);"),
