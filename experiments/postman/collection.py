@@ -90,8 +90,8 @@ def _item(folder: str, request: Request) -> dict[str, Any]:
     }
     if request.body is not None:
         made["body"] = {"mode": "raw", "raw": request.body}
-    if request.text:
-        made["description"] = request.text
+    if request.about:
+        made["description"] = request.about
     return {
         "id": _id(folder, request.name),
         "name": request.name,

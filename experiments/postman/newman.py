@@ -148,8 +148,8 @@ def _in_words(failure: Mapping[str, Any]) -> str:
 def _run(line: list[str], folder: Path, env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            line, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=timeout_s, check=False,
+            line, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+            errors="replace", timeout=timeout_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(line, 1, "", f"no answer within {timeout_s:g} s")

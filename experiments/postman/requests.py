@@ -70,7 +70,7 @@ class Request:
     each_turn: Lines = ()
     until: str = ""
     follow: bool = True
-    text: str = ""
+    about: str = ""
 
     @property
     def all_tests(self) -> Lines:
@@ -138,12 +138,12 @@ def _story() -> Iterator[Request]:
             *keep("client_id", "client.client_id"), *keep("token", "client.token"),
             *keep("after", "client.last_event_id"),
         ),
-        text="Everything after this uses the id and the token of the answer.",
+        about="Everything after this uses the id and the token of the answer.",
     )  # fmt: skip
     yield Request(
         "Register another client, whose token opens nothing of the first", REGISTRY, "POST", "/clients", 201,
         tests=(*keep("other_id", "pm.response.json().client_id"), *keep("other_token", "pm.response.json().token")),
-        text="Without a body: the registry picks the cluster, and the transport is server-sent events.",
+        about="Without a body: the registry picks the cluster, and the transport is server-sent events.",
     )  # fmt: skip
     yield Request(
         "Show the client", REGISTRY, "GET", CLIENT, 200,
@@ -172,7 +172,7 @@ def _story() -> Iterator[Request]:
             "the redirect leads to a subscriber, with a ticket",
             "pm.expect(pm.response.headers.get('Location')).to.match(/\\/windows\\?after=.*&ticket=/);",
         ),
-        text="Postman shows the redirect here. The next requests follow it.",
+        about="Postman shows the redirect here. The next requests follow it.",
     )  # fmt: skip
     yield Request(
         "Get a ticket", REGISTRY, "POST", f"{CLIENT}/tickets", 201, query="after={{after}}", headers=TOKEN,
@@ -201,7 +201,7 @@ def _story() -> Iterator[Request]:
             '  {"user_id": "{{user}}", "emoji_type": "{{emoji}}", "timestamp": "20261123T210000Z", "more": true}\n]'
         ),
         tests=check("all were accepted", "pm.expect(pm.response.json()).to.eql({ accepted: 5 });"),
-        text="Numbers of users, seconds and milliseconds since 1970, times with an offset and without a zone, and "
+        about="Numbers of users, seconds and milliseconds since 1970, times with an offset and without a zone, and "
         "fields that ingest does not know.",
     )  # fmt: skip
     yield Request(
@@ -220,7 +220,7 @@ def _story() -> Iterator[Request]:
             *check("every reaction is counted, once", f"pm.expect(seen).to.eql({SENT_BY_STORY});"),
             *check("the next poll resumes after the newest window", "pm.expect(poll.after).to.match(/^.+:\\d+$/);"),
         ),
-        text="The registry redirects to the subscriber, which answers as soon as there is a window, or after 25 s "
+        about="The registry redirects to the subscriber, which answers as soon as there is a window, or after 25 s "
         "without one. A window comes every six seconds unless `trigger_s` says otherwise. The collection runner "
         f"repeats this request until all {SENT_BY_STORY} reactions are counted.",
     )  # fmt: skip
@@ -278,7 +278,7 @@ def _reactions() -> Iterator[Request]:
         headers=JSON, body="{{body}}",
         before=keep("body", f"JSON.stringify({many % (50, '`hasty-${pm.collectionVariables.get(`user`)}`')})"),
         until="pm.response.code === 429", tests=(*has_header("Retry-After"), *keep("body", "''")),
-        text="Each turn sends all that one user may send in a second. Each of ingest's workers keeps a count of its "
+        about="Each turn sends all that one user may send in a second. Each of ingest's workers keeps a count of its "
         "own, so that it may take a turn for each worker until one refuses. The collection runner repeats the request.",
     )  # fmt: skip
 
@@ -382,12 +382,12 @@ def _subscriber() -> Iterator[Request]:
     yield Request(
         "windows: another client's ticket", SUBSCRIBER, "GET", f"{CLIENT}/windows", 403,
         kinds.ANOTHER_CLIENTS_TICKET.slug, query="ticket={{ticket}}", values={"client_id": "{{other_id}}"},
-        text="The refused ticket stays valid where it belongs.",
+        about="The refused ticket stays valid where it belongs.",
     )  # fmt: skip
     yield Request(
         "windows: the first use of a ticket", SUBSCRIBER, "GET", f"{CLIENT}/windows", 400,
         kinds.MALFORMED_EVENT_ID.slug, query="after=yesterday&ticket={{ticket}}",
-        text=f"The id is malformed, so that the answer comes at once; with `after={first}` it comes with the next "
+        about=f"The id is malformed, so that the answer comes at once; with `after={first}` it comes with the next "
         "window. Either way the ticket is used.",
     )  # fmt: skip
     yield Request(
@@ -413,7 +413,7 @@ def _leaving() -> Iterator[Request]:
             yield Request(
                 f"Reconnect to the {transport} at the {stage}, as an EventSource does", stage, "GET",
                 f"{CLIENT}/{transport}", 204, headers={**TOKEN, **RECONNECT, **upgrade}, follow=False,
-                text="204 is the standard's sign to stop.",
+                about="204 is the standard's sign to stop.",
             )  # fmt: skip
     yield Request(
         "The other client leaves too", REGISTRY, "DELETE", CLIENT, 204, headers=ANOTHER_TOKEN,

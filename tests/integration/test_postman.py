@@ -17,7 +17,8 @@ from experiments.postman.requests import folders
 from experiments.run.chain import Endpoints
 from pipeline.errors import EmoStreamError
 
-pytestmark = pytest.mark.integration
+# Some requests wait for two seconds, and one for a window; the fixture starts a chain.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
