@@ -59,9 +59,9 @@ def nonsense() -> Iterator[str]:
         thread.join()
 
 
-def test_every_request_passes_on_a_chain(chain_up: Endpoints, program: tuple[Node, Path]) -> None:
+def test_every_request_passes_on_a_chain(two_subscribers: Endpoints, program: tuple[Node, Path]) -> None:
     """All are sent, the repeated ones more than once; the reactions come back as counts."""
-    found = newman.run({"ingest": chain_up.ingest, "registry": chain_up.registry}, *program)
+    found = newman.run({"ingest": two_subscribers.ingest, "registry": two_subscribers.registry}, *program)
     assert found["failures"] == []
     assert found["failed"] == 0
     assert found["requests"] >= sum(map(len, folders().values()))
