@@ -87,6 +87,10 @@ jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMET
 locust: env ## Open Locust's page with the project's users, for a chain that is up: LOCUST="--host URL --registry URL"
 	@$(BIN)/python -m locust -f experiments/load/locustfile.py --class-picker --host http://127.0.0.1:8000 $(LOCUST)
 
+.PHONY: postman
+postman: jars ## Run the Postman collection into reports/bench/, INGEST=URL REGISTRY=URL against a chain that is up
+	@$(BIN)/python -m experiments postman $(if $(INGEST),--ingest $(INGEST)) $(if $(REGISTRY),--registry $(REGISTRY))
+
 .PHONY: lock
 lock: env ## Write both requirements.txt, the lists of jars and docs/licences.md, with the newest versions allowed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra airflow --no-annotate --upgrade \

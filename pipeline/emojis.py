@@ -32,6 +32,8 @@ _UNSEEN = (
 )
 _TAGS = re.compile("[\U000e0020-\U000e007f]")
 _FLAG_LETTERS = re.compile("[\U0001f1e6-\U0001f1ff]{1,2}")
+# A single letter is more likely a mistake than the name of ❌ or ⭕.
+_BARE_NAME = re.compile(r"[A-Za-z0-9_+ -]{2,}")
 _CODE_POINTS = re.compile(r"(?:\\u\{?|\\U|\\x\{|U\+|0x)([0-9A-Fa-f]{4,8})\}?\s*")
 # The longest text that is examined. UTF-8 misread twice has up to five times the characters.
 _EXAMINED = 4 * EMOJI_MAX
@@ -106,9 +108,14 @@ def _written_out(text: str) -> list[tuple[str, str]]:
     return [
         ("the HTML entity", html.unescape(text)),
         ("the percent-encoding", unquote(text)),
-        ("the short name", emoji.emojize(text, language="alias")),
+        ("the short name", emoji.emojize(_in_colons(text), language="alias")),
         ("the code point", _from_code_points(text)),
     ]
+
+
+def _in_colons(text: str) -> str:
+    """Return a name such as `party-popper` as `:party_popper:`, any other text as it is."""
+    return f":{re.sub('[ -]', '_', text.lower())}:" if _BARE_NAME.fullmatch(text) else text
 
 
 def _from_code_points(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pipeline.messages import Transport, Window
+from pipeline.messages import EmojiType, Transport, UserId, Window
 
 PAGE_MAX = 10_000
 """The most clients in one answer of `GET /clients`."""
@@ -44,6 +44,17 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # ingest
+
+UserNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A user as databases number their rows; the same user as the text of its digits."""
+
+
+class SentReaction(msgspec.Struct, frozen=True, gc=False):
+    """One tap. Unknown fields are ignored."""
+
+    user_id: UserId | UserNumber
+    emoji_type: EmojiType
+    timestamp: str | int | float
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ KEPT = "kept"
 
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
-    """What a client posts: the user, the emoji and the event time (with a zone)."""
+    """What a client posts: the user, the emoji and the event time, in the usual forms (`pipeline.ingest.intake`)."""
 
     user_id: UserId
     emoji_type: EmojiType

@@ -161,6 +161,18 @@ def jmeter_line(make: Make) -> argparse.ArgumentParser:
     return _with_reports(line)
 
 
+def postman_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the Postman collection."""
+    line = make(
+        description="Run the Postman collection with newman against the chain at two addresses, or against one that is "
+        "started for it, and write the figures as JSON into bench/ of the reports.",
+        epilog="Exit status: 0 every request passed, 1 some did not, or an error.",
+    )
+    line.add_argument("--ingest", default="", metavar="URL", help="address of ingest; default: start a chain")
+    line.add_argument("--registry", default="", metavar="URL", help="address of the registry")
+    return _with_reports(line)
+
+
 def trace_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of recordings."""
     line = make(description="Make a recording that a run can replay.")
@@ -329,6 +341,12 @@ def _jmeter(options: argparse.Namespace) -> int:
     return 3 if done.faults else 0
 
 
+def _postman(options: argparse.Namespace) -> int:
+    from experiments.postman import command
+
+    return command.main(options.ingest, options.registry, options.reports.resolve() / "bench")
+
+
 def _trace(options: argparse.Namespace) -> int:
     from experiments.load import recording
     from experiments.load.trace import summary
@@ -357,6 +375,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
+    "postman": ("run the Postman collection with newman; write its figures as JSON", postman_line, _postman),
     "trace": ("make a recording that a run can replay", trace_line, _trace),
     "airflow": ("run Airflow with the sweeps until Ctrl-C; print the address of its page", airflow_line, _airflow),
     "lab": ("open the notebooks in JupyterLab", lab_line, _lab),

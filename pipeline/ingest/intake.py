@@ -16,7 +16,8 @@ import msgspec
 
 from pipeline import emojis, timestamps
 from pipeline.emojis import canonical, recognise
-from pipeline.messages import USER_ID_MAX, EmojiType, Reaction, UserId
+from pipeline.http_messages import SentReaction
+from pipeline.messages import USER_ID_MAX, Reaction
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.text_encoding import UTF8_BOM, not_utf8, packing
@@ -29,14 +30,6 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     emoji_type: str
     timestamp: Any
     accepted_ns: int
-
-
-class Written(msgspec.Struct, frozen=True, gc=False):
-    """A reaction whose timestamp is not in the form that the decoder reads."""
-
-    user_id: UserId
-    emoji_type: EmojiType
-    timestamp: str
 
 
 class Fault(NamedTuple):
@@ -52,16 +45,16 @@ _decode = msgspec.json.Decoder(Reaction | list[Reaction]).decode
 _decode_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(Reaction).decode
-_decode_written = msgspec.json.Decoder(Written).decode
+_decode_written = msgspec.json.Decoder(SentReaction).decode
 _decode_anything = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 # RecursionError: arrays or objects nested deeper than the decoder follows.
 JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # To find out what a wrong emoji is takes up to a millisecond, so that only the first of an array are explained.
 EXPLAINED_MAX = 10
-A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601 with a zone}'
+A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601}'
 EXPECTED = {
-    "user_id": f"text of 1 to {USER_ID_MAX} characters",
+    "user_id": f"text of 1 to {USER_ID_MAX} characters, or a whole number from 0",
     "emoji_type": f"exactly one emoji, such as {emojis.EXAMPLE}",
     "timestamp": timestamps.RULE,
 }
@@ -72,10 +65,10 @@ SHOWN_MAX = 80
 def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyType({})) -> list[Reaction]:
     """Return the reactions of a JSON body, one object or an array of at most `array_max`.
 
-    Emoji come back fully qualified, timestamps in UTC. A byte order mark is ignored, as RFC 8259 permits. `headers` has
-    the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for invalid JSON or another encoding
-    than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for a wrong field, with every bad
-    item's index.
+    Emoji come back fully qualified, timestamps in UTC, numbers of users as text. A byte order mark is ignored, as RFC
+    8259 permits. `headers` has the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for
+    invalid JSON or another encoding than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for
+    a wrong field, with every bad item's index.
     """
     try:
         decoded = _decode(body)
@@ -142,7 +135,7 @@ def _check_length(length: int, array_max: int) -> None:
 
 
 def _read_each(body: bytes, array_max: int, headers: Mapping[str, Any]) -> list[Reaction]:
-    """Decode each item alone: to read timestamps in other forms, and to name every bad item."""
+    """Decode each item alone: to read users and timestamps in other forms, and to name every bad item."""
     single = False
     try:
         # Decoding stopped at the first wrong field, so the rest may still be invalid JSON.
@@ -170,7 +163,7 @@ def _read_item(item: msgspec.Raw) -> Reaction | Fault:
     moment = timestamps.read(written.timestamp)
     if moment is None:
         return Fault("timestamp", written.timestamp)
-    return _usual(Reaction(written.user_id, written.emoji_type, moment))
+    return _usual(Reaction(str(written.user_id), written.emoji_type, moment))
 
 
 def _usual(reaction: Reaction) -> Reaction | Fault:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from pipeline.http_messages import Accepted, IngestHealth
-from pipeline.messages import Reaction
+from pipeline.http_messages import Accepted, IngestHealth, SentReaction
 from pipeline.openapi import kinds
 from pipeline.openapi.parts import (
     DOCS_PATH,
@@ -47,10 +46,11 @@ KINDS = (*_REFUSED, kinds.ORIGIN_NOT_ALLOWED, kinds.NOT_A_WEBSOCKET_ROUTE)
 
 _REACTION = {"user_id": "ada", "emoji_type": "😂", "timestamp": "2026-11-23T21:00:00Z"}
 _FIELDS = {
-    "user_id": "Who reacts.",
+    "user_id": "Who reacts. A number counts as its digits.",
     "emoji_type": "Exactly one emoji, in any spelling of Unicode's list; `❤` and `❤️` count as the same.",
-    "timestamp": "When, in ISO 8601: a date, a time and a zone. Also without `-` and `:`, with a space for the `T`, "
-    "and with an offset such as `+01`.",
+    "timestamp": "When: a date and a time in ISO 8601, in UTC unless they have a zone; also without `-` and `:`, with "
+    "a space for the `T`, and with an offset such as `+01`. Or a number since 1970, of seconds, milliseconds, "
+    "microseconds or nanoseconds: its digits give the unit.",
 }
 
 
@@ -96,9 +96,9 @@ def document(values: Settings) -> Part:
 
 
 def _schemas() -> Part:
-    made = schemas((Accepted, IngestHealth, Reaction), {"Reaction": _REACTION, "Accepted": {"accepted": 2}})
-    reaction = made["Reaction"]
-    reaction["description"] = "One tap. Unknown fields are ignored."
+    examples = {"SentReaction": _REACTION, "Accepted": {"accepted": 2}}
+    made = schemas((Accepted, IngestHealth, SentReaction), examples)
+    reaction = made["SentReaction"]
     for name, text in _FIELDS.items():
         reaction["properties"][name]["description"] = text
         reaction["properties"][name]["examples"] = [_REACTION[name]]
@@ -128,8 +128,8 @@ def _post_reactions(values: Settings) -> Part:
                 JSON: {
                     "schema": {
                         "oneOf": [
-                            ref("schemas", "Reaction"),
-                            {"type": "array", "items": ref("schemas", "Reaction"), "maxItems": values.array_max},
+                            ref("schemas", "SentReaction"),
+                            {"type": "array", "items": ref("schemas", "SentReaction"), "maxItems": values.array_max},
                         ]
                     },
                     "examples": {

@@ -38,6 +38,7 @@ GROUPS = {
         "tests/integration/test_client_matrix.py",
         "tests/integration/test_openapi.py",
         "tests/integration/test_documented_commands.py",
+        "tests/integration/test_postman.py",
     ),
     # Everything on one broker, Spark's job included.
     "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),

@@ -116,7 +116,6 @@ def test_misread_emoji_is_named_with_its_encoding(form: str, encodings: list[str
     ("text", "why"),
     [
         ("", "send exactly one emoji, such as 😂"),
-        ("joy", "send exactly one emoji, such as 😂"),
         ("5", "send exactly one emoji"),
         ("x" * 1_000, "send exactly one emoji"),
         ("😂😂", "it holds 2 emoji: send one reaction for each, in an array"),
@@ -139,6 +138,10 @@ def test_misread_emoji_is_named_with_its_encoding(form: str, encodings: list[str
         ("&#128514;", "it is the HTML entity of 😂: send 😂 itself"),
         ("%F0%9F%98%82", "it is the percent-encoding of 😂"),
         (":red_heart:", "it is the short name of ❤️"),
+        ("party-popper", "it is the short name of 🎉"),
+        ("Thumbs up", "it is the short name of 👍"),
+        ("clap", "it is the short name of 👏"),
+        ("x", "send exactly one emoji"),
         ("\\ud83d\\ude02", "it is the code point of 😂"),
         ("U+1F602", "it is the code point of 😂"),
         ("U+FFFFFFFF", "send exactly one emoji"),
