@@ -58,6 +58,14 @@ class JarSet:
             )
         return entry
 
+    def folder(self, cache: Path) -> Path:
+        """Return the set's folder in a cache. Raises JarsError as `locked` does."""
+        return cache / f"{self.name}-{self.locked().digest}"
+
+    def lacking(self, cache: Path) -> list[str]:
+        """Return the names of the jars that the cache lacks or has otherwise. Raises JarsError as `locked` does."""
+        return damaged(self.folder(cache), self.locked().jars)
+
 
 # (jars, folder): puts these jars into the folder.
 Fetch = Callable[[Sequence[LockedJar], Path], None]
@@ -125,8 +133,7 @@ def cached_jars(jar_set: JarSet, cache_dir: Path | None = None, fetch: Fetch | N
             f"jar cache {cache} has a {os.pathsep!r} in its path, which separates the entries of Java's class path: "
             "set EMOSTREAM_CACHE_DIR to another folder"
         )
-    locked = jar_set.locked()
-    folder = cache / f"{jar_set.name}-{locked.digest}"
+    locked, folder = jar_set.locked(), jar_set.folder(cache)
     if damaged(folder, locked.jars):
         try:
             with _lock(cache):

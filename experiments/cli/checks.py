@@ -25,7 +25,7 @@ from pipeline import java, lifecycle, settings
 from pipeline.broker.embedded import DEFAULT_HEAP_MB
 from pipeline.errors import EmoStreamError, JarsError, JavaError, PortInUseError, SettingError
 from pipeline.hosts import local_address
-from pipeline.jars import default_cache_dir, intact_jars, kafka_jar_set, spark_jar_set
+from pipeline.jars import default_cache_dir, kafka_jar_set, spark_jar_set
 from pipeline.settings import MB_PER_UNIT, Settings
 from pipeline.supervisor import lock_file
 from pipeline.supervisor.plan import fixed_ports
@@ -145,10 +145,9 @@ def cache(machine: Machine) -> Check:
     """Check the cache of jars: that it can be written, and holds all jars of the pinned versions."""
     try:
         folder = default_cache_dir(machine.env)
-        sets = [kafka_jar_set(), spark_jar_set()]
+        missing = [each.name for each in (kafka_jar_set(), spark_jar_set()) if each.lacking(folder)]
     except JarsError as error:
         return Check("jars", str(error), "set EMOSTREAM_CACHE_DIR to a folder that you can write; run `make env`")
-    missing = [each.name for each in sets if intact_jars(folder / each.folder) is None]
     lacks = f"the jars of {' and '.join(missing)} are not in it" if missing else "it has all jars"
     if reason := _unwritable(folder):
         return Check(
