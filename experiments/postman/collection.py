@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import uuid
@@ -128,5 +129,15 @@ def _variables(requests: Iterable[list[Request]]) -> set[str]:
     return {name for line in lines for name in re.findall(r'collectionVariables\.set\("(\w+)"', line)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """`python -m experiments.postman.collection`."""
+    argparse.ArgumentParser(
+        prog="python -m experiments.postman.collection",
+        description="Write the Postman collection and its environment again, from the requests and the OpenAPI "
+        "documents.",
+    ).parse_args()
     write()
+
+
+if __name__ == "__main__":
+    main()
