@@ -38,7 +38,6 @@ ON_A_CHAIN = (
     "emostream watch",
     "emostream scale ",
     "printf ",
-    "locust ",
     "kill -9 $(pgrep ",
     # The steps of a client with curl.
     *("CLIENT=$(curl ", "field() ", "TOKEN=", "STREAM_URL=", 'echo "$CLIENT"'),
@@ -50,6 +49,9 @@ MAKE = "make "
 AS_FAR_AS_THE_START = {
     "emostream up --origins http://localhost:3000,https://app.example": (
         "tests/integration/test_page.py::test_listed_page_of_another_origin_reacts_and_streams"
+    ),
+    "emostream up --origins https://www.example.com": (
+        "tests/integration/test_page_moments.py::test_embed_on_a_listed_page_shows_the_swarm_and_reacts"
     ),
     "emostream up --metrics-port 9500": "tests/integration/test_metrics.py::test_every_stage_of_a_chain_can_be_asked",
     "emostream up": "tests/integration/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain",
@@ -85,6 +87,37 @@ IN_ANOTHER_TEST = {
         "tests/test_environment.py::test_conda_installs_the_lock_and_nothing_else"
     ),
     "conda activate emostream": "tests/test_environment.py::test_conda_gives_the_same_python_and_java",
+    # What `make env` ends with.
+    "pip install --no-deps --editable .": "tests/test_environment.py::test_environment_has_the_command",
+    # No Docker here: the file's steps, and what each service runs, are checked and carried out without it.
+    "docker build --file deploy/Containerfile --tag emostream .": (
+        "tests/deploy/test_compose.py::test_image_copies_what_exists_and_keeps_the_rest_out"
+    ),
+    **dict.fromkeys(
+        (
+            "docker run --rm --init --network host emostream",
+            "docker run --rm --init --network host emostream python -m pipeline.client http://127.0.0.1:8080",
+            'docker run --rm --init --network host --user "$(id -u)" --volume "$PWD:/work" --workdir /work \\\n'
+            "  emostream python -m experiments run",
+        ),
+        "tests/deploy/test_compose.py::test_image_has_the_commands_that_exist",
+    ),
+    "docker compose --file deploy/compose.yaml up --build": (
+        "tests/integration/test_compose.py::test_each_service_starts_and_its_health_check_passes"
+    ),
+    "jmeter -n -t experiments/jmeter/emostream.jmx -l results.jtl -e -o dashboard -Jusers=20 -Jduration_s=30": (
+        "tests/integration/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"
+    ),
+    "python -m experiments jmeter --compare": (
+        "tests/experiments/jmeter/test_comparison.py::test_own_statistics_are_the_generators"
+    ),
+    "python -m experiments postman --ingest http://127.0.0.1:8000 --registry http://127.0.0.1:8080": (
+        "tests/integration/test_postman.py::test_every_request_passes_on_a_chain"
+    ),
+    # No k6 here: Node runs the script's functions.
+    "k6 run -e USERS=100 -e DURATION=60s experiments/k6/emostream.js": (
+        "tests/experiments/k6/test_script.py::test_client_registers_polls_and_leaves"
+    ),
     # No Prometheus here: what it would ask is asked.
     "prometheus --config.file pipeline/metrics/prometheus.yml": (
         "tests/integration/test_metrics.py::test_the_registry_leads_prometheus_to_the_subscribers"

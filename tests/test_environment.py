@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,14 @@ LOCK = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
 LINES = [line for line in LOCK.replace("\\\n", "").splitlines() if line and not line.startswith("#")]
 PINS = [Requirement(line.partition(" --hash=")[0]) for line in LINES]
 CONDA = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
+
+
+def test_environment_has_the_command() -> None:
+    """`make env` ends with an installation of the project itself, from where it stands."""
+    assert "pip install --quiet --no-deps --editable ." in (REPOSITORY / ".ci" / "env").read_text(encoding="utf-8")
+    script = Path(sys.executable).with_name("emostream")
+    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.startswith("emostream "), done.stderr
 
 
 def conda_version(name: str) -> str:

@@ -50,10 +50,7 @@ OF_CHAIN = {
 }
 OF_INSTRUMENT = {
     "experiment": _of_instrument("run", "measure the chain in one run; print the path of its report last"),
-    **{
-        name: _of_instrument(name)
-        for name in ("sweep", "compare", "report", "bench", "jmeter", "trace", "airflow", "lab")
-    },
+    **{name: _of_instrument(name) for name in instrument.LINES if name != "run"},
 }
 AS_IT_IS = {
     "doctor": Entry("check this machine, and say what to do", doctor.line, doctor.doctor),
