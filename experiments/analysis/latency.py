@@ -192,7 +192,7 @@ def end_to_end(
             )
         )
     lost = selected.loc[selected["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
-    missed = _owed(lost, clients, _until_ns(clients, grace_s, last_ns))
+    missed = owed(lost, clients, grace_s=grace_s, last_ns=last_ns)
     total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]
     return EndToEnd(total, pd.DataFrame(rows, columns=names).sort_values("trigger_ns", ignore_index=True))
@@ -213,7 +213,12 @@ def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
     return Histogram(first_ms, counts, undelivered, negative, len(sends))
 
 
-def _owed(lost_ns: Ints, clients: pd.DataFrame, until: Ints) -> int:
+def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> int:
+    """Return the number of pairs of a reaction in no window, by intended send, and a client connected then and after.
+
+    `grace_s` and `last_ns` are those of `receipts`.
+    """
+    until = _until_ns(clients, grace_s, last_ns)
     joined = clients["joined_ns"].to_numpy(dtype=np.int64)
     stayed = joined <= until
     arrived = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
