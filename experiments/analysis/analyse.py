@@ -22,6 +22,8 @@ from experiments.stats import warm_up
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
+EDITION = 2
+"""The edition of the measurement protocol by which a run is analysed; a summary without one is of the first."""
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -137,6 +139,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     steadiness = warm_up.warm_up(whole.windows["after_trigger_s"].to_list())
     lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
+        "protocol_edition": EDITION,
         **_latency_keys(percentiles),
         "excess_worst_window_s": over.worst_s,
         "excess_windows": len(over.whole_due),

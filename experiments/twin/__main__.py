@@ -26,8 +26,9 @@ from experiments.twin.http import Connection, Handle
 from experiments.twin.ingest import Ingest, Topic
 from experiments.twin.settings import Twin, read
 from experiments.twin.truth import Truth
-from pipeline import lifecycle
+from pipeline import lifecycle, logs
 from pipeline.broker import EmbeddedKafka
+from pipeline.bus.connection import LIBRARY_LOG, client_config
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
@@ -54,7 +55,7 @@ async def serve(twin: Twin, servers: str, prefix: str, run_dir: Path, ready_file
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clockwork = Clockwork(lambda: loop.call_soon_threadsafe(stop.set))
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 0, "enable.idempotence": True})
+    producer = Producer({**client_config(servers), "linger.ms": 0, "enable.idempotence": True}, logger=LIBRARY_LOG)
     truth = Truth()
     topic = Topic(events.name, twin.partitions, producer)
     ingest = Ingest(twin, clockwork, topic, truth)
@@ -138,6 +139,7 @@ def main() -> None:
     line.add_argument("--bootstrap-servers", default="", help="a Kafka that runs; none: start one")
     line.add_argument("--topic-prefix", default="", help="prefix of every topic's name")
     options = line.parse_args()
+    logs.configure("twin", "error")
     started_s = time.monotonic()
     sys.setswitchinterval(SWITCH_S)
     lifecycle.follow_parent()

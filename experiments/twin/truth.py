@@ -81,7 +81,8 @@ class Figures:
 
     `hops_ms`: the median of each hop whose both stamps are the twin's, or planted: not the generator's send delay.
     `window_of`: the window that counted each planned reaction, by seq; absent if none did. `counts`: the reactions of
-    each (window, emoji), phantoms and copies included.
+    each (window, emoji), phantoms and copies included. `summary`: figures of an analysis' summary that must be exactly
+    these. `twin_late_ms`: how late 99 in 100 deliveries were sent, against their plan.
     """
 
     excess_p50_s: float
@@ -90,6 +91,7 @@ class Figures:
     hops_ms: dict[str, float]
     window_of: dict[int, int]
     counts: Counter[tuple[int, str]]
+    summary: dict[str, int]
     twin_late_ms: float
 
 
@@ -141,6 +143,7 @@ def figures(folder: Path, plan: pd.DataFrame, clients: int, twin: Twin) -> Figur
         hops_ms=_hops(reactions, windows, first, plan),
         window_of=window_of,
         counts=_counts(reactions),
+        summary=_summary(reactions, deliveries, windows),
         twin_late_ms=float((deliveries["sent_ns"] - deliveries["due_ns"]).quantile(0.99)) / NS_PER_MS,
     )
 
@@ -187,6 +190,25 @@ def _hops(
         "network": seen["sent_ns"] - seen["subscriber_sent_ns"],
     }
     return {name: ranked((span / NS_PER_MS).tolist(), 0.5) for name, span in spans.items()}
+
+
+def _summary(reactions: pd.DataFrame, deliveries: pd.DataFrame, windows: pd.DataFrame) -> dict[str, int]:
+    fates, counted = reactions["fate"], reactions["window"].notna()
+    # Of a delivery that was sent twice, the second is the duplicate; what is never sent is missing.
+    sent = deliveries["fate"].value_counts()
+    return {
+        "accepted": int((~fates.isin(["refuse", "copy", "phantom"])).sum()),
+        "counted": int(counted.sum()),
+        "lost": int((~counted & ~fates.isin(["refuse", "copy", "phantom"])).sum()),
+        "duplicated": int((counted & (fates == "copy")).sum()),
+        "altered": int((reactions["offset"].notna() & (fates == "alter")).sum()),
+        "foreign": int((counted & (fates == "phantom")).sum()),
+        "unexplained": 0,
+        "deliveries_missing": int(sent.get("lose", 0)),
+        "deliveries_duplicate": int(sent.get("duplicate", 0)),
+        "deliveries_altered": int(sent.get("alter", 0)),
+        "windows": len(windows),
+    }
 
 
 def _counts(reactions: pd.DataFrame) -> Counter[tuple[int, str]]:

@@ -75,9 +75,7 @@ def test_one_late_window_moves_the_worst_window_and_not_the_median():
 
 def test_a_window_that_was_never_emitted_is_infinitely_late():
     """Its reactions are in no window; all of those due at one trigger never arrived."""
-    result = examined(
-        windows=WINDOWS[WINDOWS["window"] != FIFTH], deliveries=DELIVERIES[DELIVERIES["window"] != FIFTH]
-    )
+    result = examined(windows=WINDOWS[WINDOWS["window"] != FIFTH], deliveries=DELIVERIES[DELIVERIES["window"] != FIFTH])
     assert result.summary["excess_worst_window_s"] == math.inf
     assert result.summary["e2e_excess_p99_s"] == math.inf
     assert result.summary["e2e_excess_p50_s"] < 1
