@@ -84,10 +84,10 @@ def excess(
     grace_s: float,
     last_ns: int = 0,
 ) -> Excess:
-    """Return the excess of each pair of a measured accepted reaction and a client that should have it.
+    """Return the excess of each pair of a measured reaction and a client that should have it.
 
     The arguments are those of latency.end_to_end, and the flushes that the topic shows. The pairs are the same: a
-    delivery that did not arrive, and a reaction in no window, count as infinitely late.
+    delivery that did not arrive, and a reaction that was not accepted or is in no window, count as infinitely late.
     """
     intended = reactions["t_intended_ns"].to_numpy(dtype=np.int64)
     earliest = earliest_triggers(intended, waits, flushed_ns)

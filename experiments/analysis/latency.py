@@ -157,19 +157,22 @@ class EndToEnd:
 
 
 def measured(reactions: pd.DataFrame) -> pd.DataFrame:
-    """Return the ledger's measured and accepted reactions: those whose latency counts."""
-    return reactions[accepted(reactions) & (reactions["phase"] == "measured").to_numpy()]
+    """Return the ledger's measured reactions, those that were not accepted as in no window.
+
+    A reaction that was refused, not answered or not sent never reaches a screen, as far as its sender knows.
+    """
+    due = reactions[(reactions["phase"] == "measured").to_numpy(dtype=bool)]
+    return due.assign(window=due["window"].where(accepted(due)))
 
 
 def end_to_end(
     reactions: pd.DataFrame, due: pd.DataFrame, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0
 ) -> EndToEnd:
-    """Return the latency of every (measured accepted reaction, client that should have it), from the ledger
-    and the `receipts`.
+    """Return the latency of every (measured reaction, client that should have it), from the ledger and the `receipts`.
 
     Latency = received_ns - t_intended_ns. All reactions of a window reach a client in one event, so the pairs
     of a window are an outer difference, counted straight into bins: a million reactions to a hundred clients
-    need seconds and tens of megabytes. An accepted reaction that is in no window is undelivered to every
+    need seconds and tens of megabytes. A reaction that was not accepted, or is in no window, is undelivered to every
     client that was connected at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
     """
     selected = measured(reactions)

@@ -37,7 +37,7 @@ PLANTED: dict[str, Any] = {
 LOADS: dict[str, dict[str, Any]] = {
     "poisson": {"rate_per_s": 100.0},
     "bursts": {"rate_per_s": 50.0},
-    "trace": {},
+    "trace": {"speed": 20.0},
 }
 """The arrivals, and what a run of them sets besides."""
 CLIENTS = 8

@@ -103,11 +103,11 @@ def figures(folder: Path, plan: pd.DataFrame, clients: int, twin: Twin) -> Figur
     reactions, deliveries, windows = (
         pd.read_parquet(folder / f"{name}.parquet") for name in ("reactions", "deliveries", "windows")
     )
-    own = reactions[~reactions["fate"].isin(["copy", "phantom"])]
+    own = reactions[~reactions["fate"].isin(["refuse", "copy", "phantom"])]
     known = dict(
         zip(
             zip(own["user_id"].tolist(), own["us"].tolist(), strict=True),
-            zip(own["fate"].tolist(), own["window"].astype("object").tolist(), strict=True),
+            own["window"].astype("object").tolist(),
             strict=True,
         )
     )
@@ -123,11 +123,11 @@ def figures(folder: Path, plan: pd.DataFrame, clients: int, twin: Twin) -> Figur
     for seq, user_id, intended_ns, phase in rows:
         due_ns = earliest_trigger(intended_ns, twin, flushes)
         due_of.append(due_ns)
-        fate, window = known.get((user_id, intended_ns // 1000), ("refuse", pd.NA))
+        window = known.get((user_id, intended_ns // 1000), pd.NA)
         counted = not pd.isna(window)
         if counted:
             window_of[seq] = window
-        if phase != "measured" or fate == "refuse":
+        if phase != "measured":
             continue
         arrived = [(moment - due_ns) / NS_PER_S for moment in sent[window]] if counted else []
         pairs += [(due_ns, value) for value in (*arrived, *[math.inf] * (clients - len(arrived)))]
@@ -174,7 +174,7 @@ def _hops(
 ) -> dict[str, float]:
     """Return the median of each hop over the pairs of measured reactions, ms."""
     due = plan[plan["phase"] == "measured"].assign(us=plan["t_intended_ns"] // 1000)
-    own = reactions[reactions["window"].notna() & (reactions["fate"] != "refuse")]
+    own = reactions[reactions["window"].notna() & ~reactions["fate"].isin(["copy", "phantom"])]
     own = own.merge(due[["user_id", "us"]], on=["user_id", "us"]).astype({"window": "int64"})
     own = own.merge(windows, on="window")
     seen = own[["window", "emitted_ns"]].merge(deliveries, on="window")

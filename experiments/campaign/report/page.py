@@ -1,7 +1,7 @@
 """The report of a campaign: `summary/` and `index.html`, from the files that the repository keeps of its runs.
 
-It reads only campaign.json and, of each run, manifest.json, verdict.json, summary.json and the histograms summary/*.hdr, so
-that the report of a campaign in git can be written again. An unfinished campaign's page says how far it is.
+It reads only campaign.json and, of each run, manifest.json, verdict.json, summary.json and summary/*.hdr, so that the
+report of a campaign in git can be written again. An unfinished campaign's page says how far it is.
 """
 
 from __future__ import annotations
