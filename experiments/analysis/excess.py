@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from experiments.analysis.floor import Waits, earliest_triggers
-from experiments.analysis.latency import Histogram, Ints, measured, owed, rank_quantile, weighted_quantile
+from experiments.analysis.latency import Histogram, Ints, measured, owed, rank, weighted_quantile
 from experiments.ledger import WINDOW_KEY
 from experiments.units import NS_PER_MS, NS_PER_S
 
@@ -26,10 +27,10 @@ NEVER_NS = int(np.iinfo(np.int64).max)
 class Excess:
     """The excess of all pairs, exactly: `values_ns` (ascending, NEVER_NS last), each taken `weights` times.
 
-    `floors_ns` is the floor of each measured reaction. `due`: a row per trigger at which measured reactions were due,
-    `due_ns, reactions, pairs, undelivered, p50_s` (the median excess of its pairs, inf: never) and `whole` (the load
-    ran through the whole interval before the trigger). `whole_windows`: `epoch, window` of the windows that count
-    measured reactions and during all of which the load ran.
+    `floors_ns` is the floor of each measured reaction, ascending. `due`: a row per trigger at which measured
+    reactions were due, `due_ns, reactions, pairs, undelivered, p50_s` (the median excess of its pairs, inf: never)
+    and `whole` (the load ran through the whole interval before the trigger). `whole_windows`: `epoch, window` of
+    the windows that count measured reactions and during all of which the load ran.
     """
 
     values_ns: Ints
@@ -41,11 +42,20 @@ class Excess:
 
     def quantile_s(self, q: float) -> float:
         """Return the quantile of the excess in seconds; inf: undelivered, NaN: no pairs."""
-        return _seconds(weighted_quantile(self.values_ns, self.weights, q))
+        heights = self._heights
+        if not len(heights):
+            return math.nan
+        return _seconds(float(self.values_ns[np.searchsorted(heights, rank(q, int(heights[-1])), "right")]))
 
     def floor_s(self, q: float) -> float:
         """Return the quantile of the measured reactions' floors in seconds; NaN without any."""
-        return rank_quantile(self.floors_ns, q) / NS_PER_S
+        count = len(self.floors_ns)
+        return float(self.floors_ns[rank(q, count)]) / NS_PER_S if count else math.nan
+
+    @cached_property
+    def _heights(self) -> Ints:
+        # A spectrum asks for hundreds of quantiles.
+        return np.cumsum(self.weights)
 
     @property
     def negative(self) -> int:
@@ -110,7 +120,7 @@ def excess(
         weights=rows["weight"].to_numpy(dtype=np.int64),
         reactions=int(sizes.merge(due[WINDOW_KEY].drop_duplicates(), on=WINDOW_KEY)["weight"].sum())
         + sum(int((lost["due_ns"] == due_ns).sum()) for due_ns, pairs_lost, _ in missed if pairs_lost),
-        floors_ns=(selected["due_ns"] - selected["t_intended_ns"]).to_numpy(dtype=np.int64),
+        floors_ns=np.sort((selected["due_ns"] - selected["t_intended_ns"]).to_numpy(dtype=np.int64)),
         due=_by_trigger(rows, selected, earliest),
         whole_windows=_whole_windows(all_of, counted, earliest),
     )

@@ -27,7 +27,7 @@ def rank_quantile(values: NDArray[Any], q: float) -> float:
     """Return the value of rank ceil(q n), NaN for no values; `values` need no order and may hold +inf."""
     if len(values) == 0:
         return math.nan
-    return float(np.partition(values, _rank(q, len(values)))[_rank(q, len(values))])
+    return float(np.partition(values, rank(q, len(values)))[rank(q, len(values))])
 
 
 def weighted_quantile(values: Ints, weights: Ints, q: float) -> float:
@@ -36,10 +36,11 @@ def weighted_quantile(values: Ints, weights: Ints, q: float) -> float:
     heights = np.cumsum(weights[order])
     if len(heights) == 0 or heights[-1] == 0:
         return math.nan
-    return float(values[order][np.searchsorted(heights, _rank(q, int(heights[-1])), "right")])
+    return float(values[order][np.searchsorted(heights, rank(q, int(heights[-1])), "right")])
 
 
-def _rank(q: float, n: int) -> int:
+def rank(q: float, n: int) -> int:
+    """Return the position, from 0, of the quantile `q` among `n` ordered values."""
     # A hair under the product: 0.07 * 100 is 7.000000000000001, and must not become rank 8.
     return min(max(math.ceil(q * n - 1e-9) - 1, 0), n - 1)
 
@@ -76,7 +77,7 @@ class Histogram:
         """Return the quantile in seconds, rounded up to the ms; inf: undelivered, NaN: no pairs."""
         if self.samples == 0:
             return math.nan
-        bin_number = int(np.searchsorted(np.cumsum(self.counts), _rank(q, self.samples), "right"))
+        bin_number = int(np.searchsorted(np.cumsum(self.counts), rank(q, self.samples), "right"))
         return math.inf if bin_number >= len(self.counts) else (self.first_ms + bin_number + 1) / 1000
 
     def mean_s(self) -> float:

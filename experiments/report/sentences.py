@@ -69,8 +69,8 @@ def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
         return ["More than half of the reactions never reached a client that should have received them."]
     sentences = [
         f"Half of the reactions were on screen within {seconds(p50)}, where a trigger every "
-        f"{float(parameters['trigger_s']):g}{NBSP}s alone imposes {seconds(floor)}; half were within "
-        f"{seconds(summary['e2e_excess_p50_s'])} of the earliest moment possible for them"
+        f"{float(parameters['trigger_s']):g}{NBSP}s alone imposes {seconds(floor)}; half took "
+        f"{seconds(summary['e2e_excess_p50_s'])} or less beyond the earliest possible moment"
     ]
     if math.isnan(p99):
         sentences[0] += "."
@@ -78,14 +78,14 @@ def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
         sentences[0] += "; more than one in a hundred never arrived."
     else:
         sentences[0] += (
-            f", and 99 in 100 within {seconds(summary['e2e_excess_p99_s'])} of it (on screen within {seconds(p99)})."
+            f", and 99 in 100 {seconds(summary['e2e_excess_p99_s'])} or less (on screen within {seconds(p99)})."
         )
     worst = summary["excess_worst_window_s"]
     if not math.isnan(worst):
         several = summary["excess_windows"] > 1
-        of = f"Of {number(summary['excess_windows'])} whole windows, the worst" if several else "The one whole window"
-        late = "never reached half of the clients" if math.isinf(worst) else f"was {seconds(worst)} late"
-        sentences.append(f"{of} {late}.")
+        of = f"the worst of {number(summary['excess_windows'])} whole windows" if several else "the one whole window"
+        late = f"half took longer than {seconds(worst)}" if math.isfinite(worst) else "at least half never arrived"
+        sentences.append(f"In {of}, {late}.")
     if summary["batches"]:
         sentences.append(
             f"Spark needed {seconds(summary['batch_p50_s'])} for a typical micro-batch, "
