@@ -72,7 +72,7 @@ def spectrum_figure(spectrum: pd.DataFrame) -> Drawing:
     axes.set(xlim=(0, x[-1] * 1.02), ylim=(0, top * 1.13))
     axes.set_xlabel("share of (reaction, client) pairs within this latency, stretched towards the slowest")
     axes.set_ylabel("latency, s")
-    axes.legend(loc="lower right", frameon=False, labelcolor=INK)
+    axes.legend(loc="center right", frameon=False, labelcolor=INK)
     return render(figure, "spectrum", "End-to-end latency and its excess by percentile, with the floor"), spectrum
 
 
