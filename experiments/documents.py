@@ -22,7 +22,7 @@ import pandas as pd
 from experiments import files, http_tables, run_files
 from experiments.campaign import campaign_file, design_file
 from experiments.campaign.design import Design, order
-from experiments.campaign.report import capacity, read
+from experiments.campaign.report import capacity, provenance, read
 from experiments.campaign.report.estimates import believed, estimates
 from experiments.campaign.report.levels import layout
 from experiments.cli import reference as command_line
@@ -205,7 +205,7 @@ def reference(part: Part) -> str:
             f"commit {', '.join(sorted(set(map(_commit, manifests))))}. [Report]({link})"
         )
         body = _capacity(directory) if state.searches else _levels(state, runs)
-        parts.append(f"{head}\n\n{body}")
+        parts.append("\n\n".join([head, *provenance.first_edition(runs), body]))
     return "\n\n".join(parts) + "\n"
 
 

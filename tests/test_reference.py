@@ -63,7 +63,7 @@ def test_the_reference_is_small() -> None:
 
 def kept() -> list[Path]:
     """Return the files of the reference that git keeps: a campaign made here has its rows beside them."""
-    named = ("manifest.json", "verdict.json", "summary.json", "latency.hdr")
+    named = ("manifest.json", "verdict.json", "summary.json", "latency.hdr", "excess.hdr")
     files = [path for path in REFERENCE.rglob("*") if path.is_file()]
     return [path for path in files if "runs" not in path.relative_to(REFERENCE).parts or path.name in named]
 

@@ -14,6 +14,7 @@ from experiments import ledger
 from experiments.analysis import accuracy, batches, causality, hops, lag, latency, usage, validity, verdict
 from experiments.analysis import deliveries as audit
 from experiments.analysis.batches import Drift
+from experiments.analysis.excess import Excess, excess
 from experiments.analysis.floor import Waits, spectrum
 from experiments.analysis.representation import Representation, representation, representatives_wrong
 from experiments.parameters import limits_of
@@ -21,6 +22,8 @@ from experiments.stats import warm_up
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
+EDITION = 2
+"""The edition of the measurement protocol by which a run is analysed; a summary without one is of the first."""
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -82,6 +85,7 @@ class Analysis:
     conditions: Conditions
     reactions: pd.DataFrame
     end_to_end: latency.EndToEnd
+    excess: Excess
     percentiles: pd.DataFrame
     spectrum: pd.DataFrame
     hops: pd.DataFrame
@@ -115,25 +119,31 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     grace_s, last_ns = conditions.grace_s, latency.last_counted_ns(reactions, windows)
     due = latency.receipts(windows, clients, deliveries, grace_s=grace_s, last_ns=last_ns)
     whole = latency.end_to_end(reactions, due, clients, grace_s=grace_s, last_ns=last_ns)
+    flushed_ns = topic["flushed_ns"].dropna().to_numpy(dtype=np.int64)
+    over = excess(reactions, due, clients, conditions.waits, flushed_ns, grace_s=grace_s, last_ns=last_ns)
     times = batches.batch_times(frames["progress"], windows, whole.windows)
     batch = batches.summarise(times, conditions.waits.trigger_s)
     trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])
     balance = accuracy.conservation(plan, reactions, topic, windows)
     checked = accuracy.oracle(topic, windows)
     known = ledger.unique_windows(windows)
-    counted = known.merge(whole.windows[ledger.WINDOW_KEY], on=ledger.WINDOW_KEY)
+    counted = known.merge(over.whole_windows, on=ledger.WINDOW_KEY)
     shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
     wrong = representatives_wrong(windows, group_size=conditions.group_size, policy=conditions.policy)
     audited = audit.audit(
         windows, due, deliveries, clients, late_s=conditions.late_s, top_n=int(manifest.get("top_n") or 0)
     )
-    percentiles = percentile_table(whole.histogram, conditions.waits)
+    percentiles = percentile_table(whole.histogram, over)
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
     steadiness = warm_up.warm_up(whole.windows["after_trigger_s"].to_list())
     lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
+        "protocol_edition": EDITION,
         **_latency_keys(percentiles),
+        "excess_worst_window_s": over.worst_s,
+        "excess_windows": len(over.whole_due),
+        "excess_negative": over.negative,
         "samples": whole.histogram.samples,
         "reactions_measured": whole.histogram.reactions,
         **_journey(whole.histogram, table),
@@ -152,6 +162,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "clients": len(clients),
         "windows": len(known),
         "windows_measured": len(whole.windows),
+        "windows_whole": len(over.whole_windows),
         **{name: value for name, value in vars(balance).items() if name != "problems"},
         "oracle_cells": checked.cells,
         "oracle_equal": checked.equal,
@@ -196,8 +207,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         conditions=conditions,
         reactions=reactions,
         end_to_end=whole,
+        excess=over,
         percentiles=percentiles,
-        spectrum=spectrum(whole.histogram, conditions.waits),
+        spectrum=spectrum(whole.histogram, over.floor_s, over.quantile_s),
         hops=table,
         batches=times,
         lags=lags,
@@ -219,15 +231,18 @@ def load_span_ns(plan: pd.DataFrame) -> tuple[int, int]:
     return (int(due.min()), int(due.max())) if len(due) else (0, 0)
 
 
-def percentile_table(histogram: latency.Histogram, waits: Waits) -> pd.DataFrame:
-    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples."""
+def percentile_table(histogram: latency.Histogram, over: Excess) -> pd.DataFrame:
+    """Return `percentile, observed_s, floor_s, excess_s`, for percentiles with enough samples.
+
+    Each column holds quantiles of its own, over all pairs: a reaction of the 99th percentile of the latency need not be
+    one of the 99th percentile of the excess.
+    """
     rows = [
-        (name, histogram.quantile_s(q), waits.quantile_s(q))
+        (name, histogram.quantile_s(q), over.floor_s(q), over.quantile_s(q))
         for name, q in PERCENTILES.items()
         if latency.printable(q, histogram.reactions)
     ]
-    frame = pd.DataFrame(rows, columns=["percentile", "observed_s", "floor_s"])
-    return frame.assign(excess_s=frame["observed_s"] - frame["floor_s"])
+    return pd.DataFrame(rows, columns=["percentile", "observed_s", "floor_s", "excess_s"])
 
 
 def _latency_keys(percentiles: pd.DataFrame) -> dict[str, float]:

@@ -27,7 +27,7 @@ def rank_quantile(values: NDArray[Any], q: float) -> float:
     """Return the value of rank ceil(q n), NaN for no values; `values` need no order and may hold +inf."""
     if len(values) == 0:
         return math.nan
-    return float(np.partition(values, _rank(q, len(values)))[_rank(q, len(values))])
+    return float(np.partition(values, rank(q, len(values)))[rank(q, len(values))])
 
 
 def weighted_quantile(values: Ints, weights: Ints, q: float) -> float:
@@ -36,10 +36,11 @@ def weighted_quantile(values: Ints, weights: Ints, q: float) -> float:
     heights = np.cumsum(weights[order])
     if len(heights) == 0 or heights[-1] == 0:
         return math.nan
-    return float(values[order][np.searchsorted(heights, _rank(q, int(heights[-1])), "right")])
+    return float(values[order][np.searchsorted(heights, rank(q, int(heights[-1])), "right")])
 
 
-def _rank(q: float, n: int) -> int:
+def rank(q: float, n: int) -> int:
+    """Return the position, from 0, of the quantile `q` among `n` ordered values."""
     # A hair under the product: 0.07 * 100 is 7.000000000000001, and must not become rank 8.
     return min(max(math.ceil(q * n - 1e-9) - 1, 0), n - 1)
 
@@ -76,7 +77,7 @@ class Histogram:
         """Return the quantile in seconds, rounded up to the ms; inf: undelivered, NaN: no pairs."""
         if self.samples == 0:
             return math.nan
-        bin_number = int(np.searchsorted(np.cumsum(self.counts), _rank(q, self.samples), "right"))
+        bin_number = int(np.searchsorted(np.cumsum(self.counts), rank(q, self.samples), "right"))
         return math.inf if bin_number >= len(self.counts) else (self.first_ms + bin_number + 1) / 1000
 
     def mean_s(self) -> float:
@@ -157,19 +158,22 @@ class EndToEnd:
 
 
 def measured(reactions: pd.DataFrame) -> pd.DataFrame:
-    """Return the ledger's measured and accepted reactions: those whose latency counts."""
-    return reactions[accepted(reactions) & (reactions["phase"] == "measured").to_numpy()]
+    """Return the ledger's measured reactions, those that were not accepted as in no window.
+
+    A reaction that was refused, not answered or not sent never reaches a screen, as far as its sender knows.
+    """
+    due = reactions[(reactions["phase"] == "measured").to_numpy(dtype=bool)]
+    return due.assign(window=due["window"].where(accepted(due)))
 
 
 def end_to_end(
     reactions: pd.DataFrame, due: pd.DataFrame, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0
 ) -> EndToEnd:
-    """Return the latency of every (measured accepted reaction, client that should have it), from the ledger
-    and the `receipts`.
+    """Return the latency of every (measured reaction, client that should have it), from the ledger and the `receipts`.
 
     Latency = received_ns - t_intended_ns. All reactions of a window reach a client in one event, so the pairs
     of a window are an outer difference, counted straight into bins: a million reactions to a hundred clients
-    need seconds and tens of megabytes. An accepted reaction that is in no window is undelivered to every
+    need seconds and tens of megabytes. A reaction that was not accepted, or is in no window, is undelivered to every
     client that was connected at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
     """
     selected = measured(reactions)
@@ -192,7 +196,7 @@ def end_to_end(
             )
         )
     lost = selected.loc[selected["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
-    missed = _owed(lost, clients, _until_ns(clients, grace_s, last_ns))
+    missed = owed(lost, clients, grace_s=grace_s, last_ns=last_ns)
     total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]
     return EndToEnd(total, pd.DataFrame(rows, columns=names).sort_values("trigger_ns", ignore_index=True))
@@ -213,7 +217,12 @@ def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
     return Histogram(first_ms, counts, undelivered, negative, len(sends))
 
 
-def _owed(lost_ns: Ints, clients: pd.DataFrame, until: Ints) -> int:
+def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> int:
+    """Return the number of pairs of a reaction in no window, by intended send, and a client connected then and after.
+
+    `grace_s` and `last_ns` are those of `receipts`.
+    """
+    until = _until_ns(clients, grace_s, last_ns)
     joined = clients["joined_ns"].to_numpy(dtype=np.int64)
     stayed = joined <= until
     arrived = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")

@@ -38,31 +38,29 @@ _HOP_COLOURS = {
 
 
 def spectrum_figure(spectrum: pd.DataFrame) -> Drawing:
-    """Draw floor.spectrum: latency against percentile, with the floor in the same axes."""
+    """Draw floor.spectrum: latency against percentile with the floor in the same axes, and the excess."""
     figure, (axes,) = canvas(3.5)
     if spectrum.empty:
         return nothing("spectrum", "Too few reactions for a percentile spectrum"), spectrum
     x = -np.log10(1 - spectrum["quantile"].to_numpy())
     observed = spectrum["observed_s"].to_numpy()
     finite = np.isfinite(observed)
-    axes.fill_between(x[finite], spectrum["floor_s"][finite], observed[finite], color=BLUE, alpha=0.12, lw=0)
+    over = spectrum["excess_s"].to_numpy()
+    arrived = np.isfinite(over)
     axes.plot(x, spectrum["floor_s"], color=GREY, dashes=(4, 2), label="floor that flush and trigger impose")
     axes.plot(x[finite], observed[finite], color=BLUE, label="observed, tap to screen")
+    axes.plot(x[arrived], over[arrived], color=ORANGE, label="excess of each pair over its own floor")
     for q in (0.5, 0.9, 0.99, 0.999):
         at = -math.log10(1 - q)
         if at > x[-1] + 1e-9:
             continue
         row = int(np.abs(x - at).argmin())
-        if finite[row]:
-            excess = spectrum["excess_s"].iloc[row]
-            axes.plot([at], [observed[row]], "o", ms=4.5, color=BLUE, mec=PAPER)
+        for values, colour in ((observed, BLUE), (over, ORANGE)):
+            if not np.isfinite(values[row]):
+                continue
+            axes.plot([at], [values[row]], "o", ms=4.5, color=colour, mec=PAPER)
             axes.annotate(
-                f"{excess:+.2f} s",
-                (at, observed[row]),
-                (0, 7),
-                textcoords="offset points",
-                ha="right",
-                color=BLUE,
+                f"{values[row]:.2f} s", (at, values[row]), (0, 7), textcoords="offset points", ha="right", color=colour
             )
     top = max(float(observed[finite].max()) if finite.any() else 0.0, float(spectrum["floor_s"].max()))
     if not finite.all():
@@ -74,8 +72,28 @@ def spectrum_figure(spectrum: pd.DataFrame) -> Drawing:
     axes.set(xlim=(0, x[-1] * 1.02), ylim=(0, top * 1.13))
     axes.set_xlabel("share of (reaction, client) pairs within this latency, stretched towards the slowest")
     axes.set_ylabel("latency, s")
-    axes.legend(loc="lower right", frameon=False, labelcolor=INK)
-    return render(figure, "spectrum", "End-to-end latency by percentile, with the floor"), spectrum
+    axes.legend(loc="center right", frameon=False, labelcolor=INK)
+    return render(figure, "spectrum", "End-to-end latency and its excess by percentile, with the floor"), spectrum
+
+
+def excess_figure(due: pd.DataFrame) -> Drawing:
+    """Draw excess.Excess.due: the median excess of the reactions due at each trigger; partial intervals are open."""
+    finite = due[np.isfinite(due["p50_s"].to_numpy(dtype=np.float64))]
+    if finite.empty:
+        return nothing("excess", "No reaction reached a client"), due
+    figure, (axes,) = canvas(2.6)
+    axes.axhline(0, color=INK, lw=0.8)
+    minute = (finite["due_ns"] - due["due_ns"].min()) / (60 * NS_PER_S)
+    whole = finite["whole"].to_numpy(dtype=bool)
+    axes.plot(minute[whole], finite["p50_s"][whole] * 1000, "o", color=ORANGE, ms=4)
+    axes.plot(minute[~whole], finite["p50_s"][~whole] * 1000, "o", color=ORANGE, ms=4, mfc=PAPER)
+    never = due[np.isinf(due["p50_s"].to_numpy(dtype=np.float64))]
+    for moment in (never["due_ns"] - due["due_ns"].min()) / (60 * NS_PER_S):
+        axes.axvline(moment, color=ORANGE, alpha=0.4)
+    axes.set_ylim(bottom=min(0.0, float(finite["p50_s"].min()) * 1000))
+    axes.set_xlabel("time of the trigger, minutes")
+    axes.set_ylabel("median excess, ms")
+    return render(figure, "excess", "Median excess of the reactions due at each trigger"), due
 
 
 def hops_figure(hops: pd.DataFrame) -> Drawing:

@@ -43,7 +43,8 @@ def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], mani
         files.to_csv(data, summary_dir / f"{name}.csv")
     for name, data in tables(analysis).items():
         files.to_csv(data, summary_dir / f"{name}.csv")
-    files.write_text(summary_dir / "latency.hdr", hdr.encode(analysis.end_to_end.histogram) + "\n")
+    for name, histogram in (("latency", analysis.end_to_end.histogram), ("excess", analysis.excess.histogram())):
+        files.write_text(summary_dir / f"{name}.hdr", hdr.encode(histogram) + "\n")
     write_json(run_dir / "summary.json", analysis.summary)
     write_json(run_dir / "verdict.json", analysis.verdict.to_json())
     path = run_dir / "report.html"
@@ -58,6 +59,7 @@ def draw(analysis: Analysis) -> dict[str, figures.Drawing]:
     return {
         "spectrum": figures.spectrum_figure(analysis.spectrum),
         "hops": figures.hops_figure(analysis.hops),
+        "excess": figures.excess_figure(analysis.excess.due),
         "drift": figures.drift_figure(analysis.end_to_end.windows, waits, analysis.drift),
         "batches": figures.batches_figure(analysis.batches, waits.trigger_s),
     }

@@ -68,9 +68,9 @@ def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
     if math.isinf(p50):
         return ["More than half of the reactions never reached a client that should have received them."]
     sentences = [
-        f"Half of the reactions were on screen within {seconds(p50)}, "
-        f"{seconds(summary['e2e_excess_p50_s'])} above the floor of {seconds(floor)} that a trigger every "
-        f"{float(parameters['trigger_s']):g}{NBSP}s imposes"
+        f"Half of the reactions were on screen within {seconds(p50)}, where a trigger every "
+        f"{float(parameters['trigger_s']):g}{NBSP}s alone imposes {seconds(floor)}; half took "
+        f"{seconds(summary['e2e_excess_p50_s'])} or less beyond the earliest possible moment"
     ]
     if math.isnan(p99):
         sentences[0] += "."
@@ -78,8 +78,14 @@ def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
         sentences[0] += "; more than one in a hundred never arrived."
     else:
         sentences[0] += (
-            f"; 99 in 100 were within {seconds(p99)}, {seconds(summary['e2e_excess_p99_s'])} above their floor."
+            f", and 99 in 100 {seconds(summary['e2e_excess_p99_s'])} or less (on screen within {seconds(p99)})."
         )
+    worst = summary["excess_worst_window_s"]
+    if not math.isnan(worst):
+        several = summary["excess_windows"] > 1
+        of = f"the worst of {number(summary['excess_windows'])} whole windows" if several else "the one whole window"
+        late = f"half took longer than {seconds(worst)}" if math.isfinite(worst) else "at least half never arrived"
+        sentences.append(f"In {of}, {late}.")
     if summary["batches"]:
         sentences.append(
             f"Spark needed {seconds(summary['batch_p50_s'])} for a typical micro-batch, "

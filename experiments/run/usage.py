@@ -26,6 +26,7 @@ _STAGES = {
     "pipeline.main_publisher": "main-publisher",
     "pipeline.cluster_publisher": "cluster-publisher",
     "pipeline.subscriber": "subscriber",
+    "experiments.twin": "twin",
     "experiments.load": "load",
     "locust": "load",
     "experiments.run.audience": "receivers",
@@ -33,7 +34,7 @@ _STAGES = {
 
 
 class UsageWatch:
-    """Samples every stage below this process and below `roots` (process ids) while it is entered.
+    """Samples every stage below this process, and `roots` (process ids) with all below, while it is entered.
 
     A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
     subscribers together are one stage. The stage `machine` is the whole machine, all processes included.
@@ -74,7 +75,8 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
     seen: dict[int, str | None] = {}
     for root in roots:
         try:
-            processes = psutil.Process(root).children(recursive=True)
+            top = psutil.Process(root)
+            processes = [top, *top.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
         # Parents come before their children, so a process that is not a stage itself belongs to its parent's.

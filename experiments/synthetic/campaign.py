@@ -21,6 +21,7 @@ from experiments.analysis import hops, verdict
 from experiments.analysis.analyse import Analysis, analyse, percentile_table
 from experiments.analysis.latency import Histogram, rank_quantile
 from experiments.synthetic.run import make_run
+from experiments.units import NS_PER_MS
 
 LEVELS: tuple[dict[str, Any], ...] = (
     {"users": 1, "rate_per_s": 1, "clients": 1},
@@ -152,7 +153,8 @@ def _summary(shift_s: float, offered: float, figures: Mapping[str, Any]) -> tupl
     base = synthetic_run()
     histogram = base.end_to_end.histogram
     histogram = replace(histogram, first_ms=histogram.first_ms + round(shift_s * 1000))
-    rows = percentile_table(histogram, base.conditions.waits).set_index("percentile")
+    over = replace(base.excess, values_ns=base.excess.values_ns + round(shift_s * 1000) * NS_PER_MS)
+    rows = percentile_table(histogram, over).set_index("percentile")
     means = dict(zip(base.hops["hop"], base.hops["mean_ms"], strict=True))
     means["micro_batch"] += shift_s * 1000
     total_s = sum(means.values()) / 1000
@@ -163,6 +165,7 @@ def _summary(shift_s: float, offered: float, figures: Mapping[str, Any]) -> tupl
         **{key: value for key, value in base.summary.items() if key not in ("valid", "passed", "slos")},
         **{f"e2e_{name}_s": float(rows["observed_s"][name]) for name in ("p50", "p90", "p99")},
         **{f"e2e_excess_{name}_s": float(rows["excess_s"][name]) for name in ("p50", "p90", "p99")},
+        "excess_worst_window_s": base.excess.worst_s + shift_s,
         "batch_p50_s": rank_quantile(batch_s, 0.5),
         "batch_p95_s": p95_s,
         "headroom": p95_s / base.conditions.waits.trigger_s,

@@ -28,7 +28,7 @@ class Run:
     """The frames of a run as its directory holds them, its parameters and manifest, and the truth behind
     them.
 
-    `truth`: `seq, window, end_to_end_ns` per planned reaction, the latency being that to the first client.
+    `truth`: `seq, window, end_to_end_ns, floor_ns` per planned reaction, the latency being that to the first client.
     """
 
     frames: dict[str, pd.DataFrame]
@@ -86,7 +86,8 @@ def make_run(
     usage = _usage(int(intended.min()), int(windows["emitted_ns"].max()))
     first = deliveries.drop_duplicates("window").set_index("window")["received_ns"]
     latency_ns = first.reindex(window).to_numpy(dtype=np.int64) - intended
-    truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns)
+    due = -(-(-(-(intended + lead) // interval) * interval - lead) // trigger_ns) * trigger_ns
+    truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns, floor_ns=due - intended)
     topic = topic.drop(columns="window")
     timer = _timer(rng, int(intended.min()), int(windows["emitted_ns"].max()))
     whole = (plan, sent, topic, windows, people, deliveries, progress, usage, timer)

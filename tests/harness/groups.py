@@ -15,6 +15,7 @@ GROUPS = {
         "tests/integration/test_any_machine.py",
         "tests/integration/test_chain.py",
         "tests/integration/test_closed_loop.py",
+        "tests/integration/test_twin.py",
         "tests/integration/test_faults_live.py",
         "tests/integration/test_jmeter.py",
         "tests/integration/test_metrics.py",

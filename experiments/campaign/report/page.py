@@ -1,7 +1,7 @@
 """The report of a campaign: `summary/` and `index.html`, from the files that the repository keeps of its runs.
 
-It reads only campaign.json and, of each run, manifest.json, verdict.json, summary.json and summary/latency.hdr, so
-that the report of a campaign in git can be written again. An unfinished campaign's page says how far it is.
+It reads only campaign.json and, of each run, manifest.json, verdict.json, summary.json and summary/*.hdr, so that the
+report of a campaign in git can be written again. An unfinished campaign's page says how far it is.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ class Summary:
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before using the statistics."""
-        return [*sentences.warnings(self.state, self.runs, self.plan), *self.facts.warnings]
+        return [
+            *sentences.warnings(self.state, self.runs, self.plan),
+            *self.facts.warnings,
+            *provenance.first_edition(self.runs),
+        ]
 
 
 def read(campaign_dir: Path) -> Summary:

@@ -67,6 +67,19 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
     return Facts(len(runs), dict(commits), dirty, unknown, dict(machines), versions, cores)
 
 
+def first_edition(runs: pd.DataFrame) -> list[str]:
+    """Return the sentence about runs that were analysed by the protocol's first edition, none if there are none."""
+    edition = runs["protocol_edition"] if "protocol_edition" in runs else pd.Series(1.0, runs.index)
+    old = int(edition.fillna(1).lt(2).sum())
+    if not old:
+        return []
+    these = "Its runs" if old == len(runs) else f"{old} of its {len(runs)} runs"
+    return [
+        f"{these} were analysed by the first edition of the protocol: latency above the floor is the difference of two "
+        "quantiles, and the representation error counts the load's truncated last window."
+    ]
+
+
 def objectives(campaign_dir: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per run and objective of its verdict.json: `run, level, valid, key, name, unit, figure, limit,
     at_least, passed`; `figure` is +inf where it never arrived, NaN where it was not measured. Raises RunFileError.

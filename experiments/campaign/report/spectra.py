@@ -11,7 +11,7 @@ import pandas as pd
 from experiments import run_files
 from experiments.analysis import hdr
 from experiments.analysis.analyse import Conditions
-from experiments.analysis.floor import spectrum
+from experiments.analysis.floor import Quantiles, Waits, spectrum
 from experiments.analysis.latency import Histogram
 from experiments.campaign.campaign_file import State
 from experiments.parameters import Parameters
@@ -22,26 +22,35 @@ POINTS = 120
 
 
 def spectra(campaign_dir: Path, state: State, valid: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of floor.spectrum for each level, of the latencies of all its valid runs merged.
+    """Return the rows of floor.spectrum for each level, of the latencies and the excess of all its valid runs merged.
 
     Columns: COLUMNS. A level is left out if one of its runs kept no `summary/latency.hdr`: a spectrum of some runs
-    would be taken for that of all. Raises RunFileError naming a histogram that is damaged.
+    would be taken for that of all. Runs of the protocol's first edition have no `summary/excess.hdr`; a level with such
+    a run has their excess, the difference of two quantiles. Raises RunFileError naming a histogram that is damaged.
     """
     given = {planned.level: planned.parameters for planned in state.order}
     parts = []
     for level, label in zip(levels["level"], levels["label"], strict=True):
         of_level = valid[valid["level"] == level]
-        paths = [campaign_dir / "runs" / run / "summary" / "latency.hdr" for run in of_level["run"]]
-        if not paths or not all(path.exists() for path in paths):
+        summaries = [campaign_dir / "runs" / run / "summary" for run in of_level["run"]]
+        if not summaries or not all((folder / "latency.hdr").exists() for folder in summaries):
             continue
-        rows = spectrum(merged(paths, of_level), Conditions.of(_all(given.get(level, {}))).waits, POINTS)
+        latencies = merged([folder / "latency.hdr" for folder in summaries], of_level)
+        waits = Conditions.of(_all(given.get(level, {}))).waits
+        rows = spectrum(latencies, waits.quantile_s, _excess(summaries, of_level, latencies, waits), POINTS)
         parts.append(rows.assign(level=level, label=label)[COLUMNS])
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
+def _excess(summaries: list[Path], runs: pd.DataFrame, latencies: Histogram, waits: Waits) -> Quantiles:
+    if all((folder / "excess.hdr").exists() for folder in summaries):
+        return merged([folder / "excess.hdr" for folder in summaries], runs).quantile_s
+    return lambda q: latencies.quantile_s(q) - waits.quantile_s(q)
+
+
 def merged(paths: list[Path], runs: pd.DataFrame) -> Histogram:
-    """Return the 1 ms histogram of the latencies in `paths`, with the undelivered pairs of the runs' summaries."""
+    """Return the 1 ms histogram of the times in `paths`, with the undelivered pairs of the runs' summaries."""
     histogram = hdr.empty()
     for path in paths:
         try:

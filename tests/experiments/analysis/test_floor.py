@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.analysis.floor import Waits, floor_quantile, spectrum
+from experiments.analysis.floor import Waits, earliest_triggers, floor_quantile, spectrum
 from experiments.analysis.latency import EMPTY, Histogram
 from pipeline.errors import SettingError
 
@@ -80,8 +80,40 @@ def test_impossible_floors_are_refused_by_name(arguments, named):
 def test_spectrum_ends_where_ten_reactions_are_left():
     """The plot goes as far out as the reactions carry it, however many clients multiply the pairs."""
     histogram = Histogram(0, np.full(1000, 100), 0, 0, 1_000)
-    frame = spectrum(histogram, Waits(6, 0.5, "aligned", 0.05))
+    waits = Waits(6, 0.5, "aligned", 0.05)
+    frame = spectrum(histogram, waits.quantile_s, lambda q: q / 10)
     assert frame["quantile"].iloc[-1] == pytest.approx(0.99)
     assert (frame["observed_s"].diff().dropna() >= 0).all()
-    assert (frame["excess_s"] == frame["observed_s"] - frame["floor_s"]).all()
-    assert spectrum(EMPTY, Waits(6, 0.5, "free")).empty
+    assert frame["excess_s"].tolist() == pytest.approx((frame["quantile"] / 10).tolist())
+    assert spectrum(EMPTY, waits.quantile_s, waits.quantile_s).empty
+
+
+@given(
+    sends=st.lists(st.integers(0, 60 * 10**9), min_size=1, max_size=30),
+    trigger_ms=st.integers(100, 7000),
+    flush_ms=st.integers(0, 2000),
+    lead_ms=st.integers(0, 2000),
+)
+def test_earliest_trigger_is_found_by_walking_along_the_grids(sends, trigger_ms, flush_ms, lead_ms):
+    """Aligned: the first flush at or after the send, then the first trigger at or after that flush."""
+    lead_ms = min(lead_ms, flush_ms)
+    waits = Waits(trigger_ms / 1000, flush_ms / 1000, "aligned", lead_ms / 1000)
+    found = earliest_triggers(np.array(sends, dtype=np.int64), waits, np.zeros(0, dtype=np.int64))
+    for send, trigger in zip(sends, found.tolist(), strict=True):
+        flush = send
+        if flush_ms:
+            flush = send // (flush_ms * 10**6) * flush_ms * 10**6 - lead_ms * 10**6
+            while flush < send:
+                flush += flush_ms * 10**6
+        assert trigger % (trigger_ms * 10**6) == 0
+        assert flush <= trigger < flush + trigger_ms * 10**6
+
+
+def test_free_flush_counts_when_it_happened_but_at_most_one_interval_later():
+    """Without a grid the flushes that the topic shows decide; a flush that came too late is no excuse."""
+    waits = Waits(6, 0.5, "free")
+    second = 10**9
+    sends = np.array([5_700, 5_900, 5_100], dtype=np.int64) * 10**6
+    flushed = np.array([6_100, 5_800, 5_300 + 800], dtype=np.int64) * 10**6
+    assert earliest_triggers(sends, waits, flushed).tolist() == [6 * second, 12 * second, 6 * second]
+    assert earliest_triggers(sends, waits, flushed[:0]).tolist() == [12 * second, 12 * second, 6 * second]

@@ -148,6 +148,22 @@ def test_lost_reaction_is_infinite_for_every_client():
     assert whole.histogram.samples == analysed(RUN.frames)[2].histogram.samples
 
 
+@pytest.mark.parametrize("fault", ["refused", "not answered", "not sent"])
+def test_reaction_that_was_not_accepted_is_infinite_for_every_client(fault):
+    """Its sender knows of no screen that it reached, and it may not make the percentiles better by its absence."""
+    sent, plan = RUN.frames["sent"], RUN.frames["plan"]
+    seqs = plan.loc[plan["phase"] == "measured", "seq"].iloc[100:110]
+    of_it = sent["seq"].isin(seqs)
+    if fault == "not sent":
+        sent = sent[~of_it]
+    else:
+        sent = sent.assign(status=sent["status"].mask(of_it, 503 if fault == "refused" else 0))
+    _, _, whole = analysed(RUN.frames | {"sent": sent})
+    assert whole.histogram.undelivered == 6 * len(seqs)
+    assert whole.histogram.samples == analysed(RUN.frames)[2].histogram.samples
+    assert math.isinf(whole.histogram.quantile_s(1))
+
+
 def test_the_last_window_counts_although_its_clients_leave_at_once():
     """An audience that leaves when it has all it waited for is owed the last window too: no reaction is left out."""
     reactions, due, whole = analysed(RUN.frames)

@@ -26,6 +26,8 @@ PROMISED = [
     "floor_p99_s",
     "e2e_excess_p50_s",
     "e2e_excess_p99_s",
+    "excess_worst_window_s",
+    "excess_windows",
     "batch_p50_s",
     "batch_p95_s",
     "headroom",
@@ -73,8 +75,13 @@ def test_summary_has_every_promised_key_and_is_true(good):
     measured = RUN.frames["plan"]["phase"] == "measured"
     first_p50 = RUN.truth.loc[measured, "end_to_end_ns"].median() / 1e9
     assert summary["e2e_p50_s"] == pytest.approx(first_p50, abs=0.01)
-    assert summary["floor_p50_s"] == pytest.approx(3.05)
-    assert 0.1 < summary["e2e_excess_p50_s"] < 0.5
+    assert summary["floor_p50_s"] == pytest.approx(3.05, abs=0.05)
+    excess_s = (RUN.truth["end_to_end_ns"] - RUN.truth["floor_ns"])[measured] / 1e9
+    assert summary["e2e_excess_p50_s"] == pytest.approx(excess_s.median(), abs=0.01)
+    assert summary["e2e_excess_p99_s"] == pytest.approx(excess_s.quantile(0.99), abs=0.01)
+    windows = excess_s.groupby(RUN.truth["window"]).median()
+    assert summary["excess_worst_window_s"] == pytest.approx(windows.iloc[:-1].max(), abs=0.01)
+    assert summary["excess_windows"] == 9
 
 
 def test_page_needs_nothing_from_elsewhere(good):

@@ -26,6 +26,7 @@ from tests.harness.waiting import until
         ("emostream", "supervisor"),
         ("python -m http.server", None),
         ("java -cp x kafka.Kafka", None),
+        ("python -m experiments.twin --ready-file x", "twin"),
     ],
 )
 def test_a_stage_is_known_by_its_command(command: str, stage: str | None) -> None:
@@ -56,6 +57,18 @@ def test_a_real_process_is_sampled_with_its_children() -> None:
             process.kill()
             for child_process in children:
                 child_process.kill()
+
+
+def test_a_chain_that_was_up_is_sampled_from_its_first_process_on() -> None:
+    """The process that the ready file names is a stage itself, although it is no child of the run's."""
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "experiments.twin"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        # A process that is just being started has the words of the one that starts it.
+        until(
+            lambda: "twin" in {stage for _, stage, _, _ in usage._sample([process.pid])}, "the named process is sampled"
+        )
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def test_a_brief_foreign_load_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

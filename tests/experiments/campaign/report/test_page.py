@@ -211,6 +211,23 @@ def test_spectrum_is_that_of_all_runs_merged(whole):
     assert list(spectrum["label"].unique()) == list(USERS)
 
 
+def test_spectrum_has_the_excess_that_the_runs_kept(whole, tmp_path):
+    """Quantiles of the excess, and only without them the difference of two quantiles; one run without is enough."""
+    copy = shutil.copytree(whole[0], tmp_path / "concurrency")
+    runs = sorted((copy / "runs").iterdir())
+    excess = campaign.synthetic_run().excess.histogram()
+    for run_dir in runs:
+        (run_dir / "summary" / "excess.hdr").write_text(hdr.encode(excess) + "\n")
+    kept = campaign_page.read(copy).drawings["spectrum"][1]
+    assert kept["excess_s"].tolist() == [excess.quantile_s(q) for q in kept["quantile"]]
+    (runs[0] / "summary" / "excess.hdr").unlink()
+    rest = campaign_page.read(copy).drawings["spectrum"][1]
+    changed = (rest["excess_s"] != kept["excess_s"]).groupby(rest["level"]).any()
+    assert changed.sum() == 1
+    differing = rest[rest["level"] == changed.idxmax()]
+    assert differing["excess_s"].tolist() == (differing["observed_s"] - differing["floor_s"]).tolist()
+
+
 def test_damaged_file_of_a_run_is_named_with_remedy(whole, tmp_path):
     """For each file of a finished run that is cut off, the error names the file and the remedy."""
     place, _ = whole
