@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 STAGE: Literal["ingest"] = "ingest"
 JSON = "application/json"
+# A body that is too large is read and dropped up to this size.
+DROPPED_MAX_BYTES = 4 << 20
 BUFFER_RETRY_AFTER = {"Retry-After": "1"}
 KAFKA_RETRY_AFTER = {"Retry-After": "5"}
 
@@ -116,4 +118,7 @@ def read_body(environ: WSGIEnvironment, body_max_bytes: int) -> bytes:
         body: bytes = environ["wsgi.input"].read(size)
         if len(body) <= body_max_bytes:
             return body
+    elif size <= DROPPED_MAX_BYTES:
+        # The server closes a connection whose body is not read, and the client may then not see the answer.
+        environ["wsgi.input"].read(size)
     raise Refusal(413, "Body too large", f"the body is larger than {body_max_bytes} bytes (body_max_bytes): split it")

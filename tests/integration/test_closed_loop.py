@@ -32,6 +32,7 @@ def test_a_closed_loop_is_measured_like_any_run(ready_file: Path, tmp_path: Path
         warm_up_triggers=1,
         measured_triggers=3,
         attach=str(ready_file),
+        machine="shared",
     )
     result = measure(parameters, tmp_path / "run")
     summary = result.analysis.summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import itertools
 import json
 import os
@@ -145,6 +146,24 @@ def test_thousands_of_mixed_requests_are_all_accounted_for(broker: EmbeddedKafka
         events = ingest.events()
     assert len(events) == reactions
     assert len({(event.user_id, event.timestamp) for event in events}) == reactions
+
+
+def test_connection_goes_on_after_a_body_that_is_too_large(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    """The client sees the 413, and its next request on the same connection is answered."""
+    headers = {"Content-Type": "application/json"}
+    with serving(broker, tmp_path) as ingest:
+        connection = http.client.HTTPConnection("127.0.0.1", ingest.settings.ingest_port, timeout=DEADLINE_S)
+        statuses = []
+        for body in (b" " * (1 << 20), json.dumps(numbered(1)).encode()):
+            if connection.sock is not None:
+                # Not a new connection, which http.client would open.
+                connection.auto_open = False
+            connection.request("POST", "/reactions", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
+    assert statuses == [413, 202]
 
 
 def test_sigterm_in_the_middle_of_load_flushes_what_was_accepted(broker: EmbeddedKafka, tmp_path: Path) -> None:
