@@ -23,7 +23,7 @@ from pipeline import environment, logs
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

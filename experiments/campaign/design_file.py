@@ -12,7 +12,7 @@ import msgspec
 from experiments import parameters, text_files
 from experiments.analysis import verdict
 from experiments.campaign import strict_yaml
-from experiments.campaign.design import Design, Value, level_name
+from experiments.campaign.design import Design, SearchSpec, Value, level_name
 from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
@@ -146,8 +146,8 @@ def _check(design: Design, lines: Lines) -> None:
         raise lines.error(("notebook",), f"there is no notebooks/{design.notebook}.ipynb: use 'run'")
     if bool(design.levels) == (design.search is not None):
         raise lines.error((), "give either `levels`, or `search` for a capacity")
-    if design.search is not None and design.search.most < design.search.start:
-        raise lines.error(("search", "most"), f"it is {design.search.most:g}, less than start: give more than start")
+    if design.search is not None:
+        _check_search(design.search, lines)
     seen: dict[str, int] = {}
     for index, level in enumerate(design.levels):
         blocks = level.get("blocks", design.blocks)
@@ -162,8 +162,17 @@ def _check(design: Design, lines: Lines) -> None:
             raise lines.error(("levels", index), f"it lacks {', '.join(missing)}: every level names every factor")
         _check_run(design, lines, factors, ("levels", index))
     if design.search is not None:
-        for end in ("start", "most"):
+        for end in ("least", "most"):
             _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
+
+
+def _check_search(search: SearchSpec, lines: Lines) -> None:
+    if search.most < 1.1 * search.least:
+        raise lines.error(
+            ("search", "most"), f"it is {search.most:g}: give at least 1.1 times least ({1.1 * search.least:g})"
+        )
+    if search.placement != "random":
+        raise lines.error(("search", "placement"), "only campaigns of before have it: remove `placement`")
 
 
 def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -133,7 +133,7 @@ class Campaign:
         index = len(self._state.runs)
         if sum(run.failed for run in self._state.abandoned if run.index == index) >= TRIES:
             return []
-        search = Search(**msgspec.structs.asdict(design.search))
+        search = design.search_plan()
         load = next_load(search, probes(search, self._state.runs))
         if load is None:
             return []

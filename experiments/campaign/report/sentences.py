@@ -252,7 +252,9 @@ def warnings(state: State, runs: pd.DataFrame, plan: Layout) -> list[str]:
     if runs.empty:
         return []
     if state.searches:
-        return ["A search probes most loads only once or twice: quote its interval, not the figures of a single load."]
+        return [
+            "A search probes most loads only once: quote its capacity with the interval, not the figures of one load."
+        ]
     have = believed(runs).groupby("level").size()
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEWEST_RUNS]
     if not few:

@@ -418,10 +418,10 @@ def test_different_commits_and_uncommitted_changes_are_warnings(tmp_path):
     assert "1 of 9 runs were made with uncommitted changes" in page
 
 
-def test_search_states_interval_and_limiting_stage(tmp_path):
-    """Capacity in words and JSON, with the staircase; a search ends by missing an objective, which is not a fault."""
+def test_search_states_capacity_and_its_probes(tmp_path):
+    """Capacity in words and JSON, with the curve; a search ends by missing an objective, which is not a fault."""
     loads = (1000, 1600, 2560, 2024, 2024, 2226)
-    search = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 5000, "resolution": 0.3}
+    search = {"factor": "rate_per_s", "least": 1000, "most": 5000, "probes": 6}
     page = written(
         tmp_path,
         levels=[{"rate_per_s": float(load)} for load in loads],
@@ -429,13 +429,15 @@ def test_search_states_interval_and_limiting_stage(tmp_path):
         search=search,
     )
     text = lead(page)
-    assert "The chain carries 2,024 reactions/s with every objective met; at 2,226 it misses" in text
-    assert "The limiting stage is Spark" in text
+    assert re.search(r"nine runs of ten at [12],\d\d0 reactions/s \(95 % interval [12],\d\d0 to 2,\d\d0\)", text)
+    assert "probes in it" in text
+    assert "The limiting stage" not in text
     capacity = json.loads((tmp_path / "summary" / "capacity.json").read_text())
-    assert (capacity["highest_pass"], capacity["lowest_fail"]) == (2024, 2226)
-    assert capacity["missed_at_lowest_fail"] == ["headroom"]
-    assert capacity["limiting"][0]["stage"] == "spark"
-    assert (tmp_path / "summary" / "staircase.csv").is_file()
+    assert capacity["low"] < 2024 < capacity["high"]
+    assert (len(capacity["probes"]), capacity["passed"]) == (6, 4)
+    assert capacity["missed_above"] == ["headroom"]
+    assert capacity["changed"][0]["stage"] == "spark"
+    assert (tmp_path / "summary" / "dose_response.csv").is_file()
     assert "objectives missed" not in page
 
 
@@ -521,7 +523,7 @@ def test_reports_readme_names_every_file_of_a_campaign(whole):
     readme = (Path(__file__).resolve().parents[4] / "reports" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## The files of a campaign")[2].partition("\n## ")[0]
     names = [path.name for path in (whole[0] / "summary").iterdir()]
-    names += ["capacity.json", "staircase.svg", "scalability.svg"]
+    names += ["capacity.json", "dose_response.svg", "scalability.svg"]
     assert [name for name in names if not re.search(rf"[`/]{re.escape(name)}`", section)] == []
 
 
