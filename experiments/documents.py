@@ -264,7 +264,7 @@ def delivery(part: Part) -> str:
 def search(part: Part) -> str:
     """Return how often the simulated searches for a capacity were right, a row per model of the noise."""
     measured = json.loads(SEARCH.read_text(encoding="utf-8"))
-    of_all = [{"noise": "as real runs have it", **measured}, *measured["variants"]]
+    of_all = [{**measured, "noise": "as real runs have it"}, *measured["variants"]]
     larger = f"{measured['true_difference'] - 1:.0%}".replace("%", " %")
     rows = [
         f"| noise | searches of {measured['probes']} probes | interval holds the truth | identical chains called "

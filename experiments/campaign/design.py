@@ -33,7 +33,8 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What a campaign runs.
 
     `levels` are mappings of parameters that change together; `blocks` in a level overrides the design's, so that the
-    most important level may have more. A design that searches for a capacity has `search` instead.
+    most important level may have more. With `intervals` the report has to have intervals, for which each level needs
+    enough blocks. A design that searches for a capacity has `search` instead.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]
@@ -41,6 +42,7 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     notebook: str = "run"
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 1
     blocks: Positive = 1
+    intervals: bool = False
     warm_up_triggers: Positive = 5
     measured_triggers: Positive = 20
     parameters: dict[str, Value] = {}

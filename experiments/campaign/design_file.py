@@ -17,6 +17,7 @@ from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
 from experiments.run.rehearsal import rehearse
+from experiments.stats.paired import FEWEST_BLOCKS
 from pipeline.errors import SettingError
 
 
@@ -113,6 +114,7 @@ WORDS = (
     (r"Expected `float` <= (\S+)", r"give a number of at most \1"),
     (r"Expected `int`, got .*", "give a whole number"),
     (r"Expected `float`, got .*", "give a number"),
+    (r"Expected `bool`, got .*", "give true or false"),
     (r"Expected `str`, got .*", "give text"),
     (r"Expected `int \| float \| str`, got .*", "give a number or text"),
     (r"Expected `array`, got .*", "give a list"),
@@ -153,6 +155,12 @@ def _check(design: Design, lines: Lines) -> None:
         blocks = level.get("blocks", design.blocks)
         if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
             raise lines.error(("levels", index, "blocks"), f"it is {blocks!r}; give a whole number from 1")
+        if design.intervals and blocks < FEWEST_BLOCKS:
+            raise lines.error(
+                ("levels", index, "blocks") if "blocks" in level else ("blocks",),
+                f"blocks is {blocks}, and the design asks for intervals: give {FEWEST_BLOCKS} or more, or remove "
+                "`intervals`; with fewer blocks no interval can be stated",
+            )
         factors = {name: value for name, value in level.items() if name != "blocks"}
         if level_name(factors) in seen:
             raise lines.error(("levels", index), f"it is level {seen[level_name(factors)]} again: remove one")

@@ -154,7 +154,8 @@ def judge_again(directory: Path) -> None:
     """
     state = campaign_file.read(directory)
     runs = [msgspec.structs.replace(run, **_judged(directory / "runs" / run.run)) for run in state.runs]
-    campaign_file.write(directory, msgspec.structs.replace(state, runs=runs))
+    if runs != state.runs:  # a campaign of an earlier form is not rewritten for nothing
+        campaign_file.write(directory, msgspec.structs.replace(state, runs=runs))
 
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:

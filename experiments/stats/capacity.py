@@ -214,7 +214,8 @@ def _measured(search: Search, results: Sequence[Probe], known: Capacity) -> tupl
         min(fails) if known.low is None and fails else None,
         max(passes) if known.high is None and passes else None,
     )
-    return x, np.bincount(np.rint((within - x[0]) / _STEP).astype(np.int64), weights, minlength=len(x))
+    cells = np.rint((within - x[0]) / _STEP).astype(np.int64)
+    return x, np.asarray(np.bincount(cells, weights, minlength=len(x)), dtype=np.float64)
 
 
 def unmeasurable(results: Sequence[Probe]) -> float:

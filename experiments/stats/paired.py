@@ -54,10 +54,10 @@ class Effect:
         return self.low > self.none or self.high < self.none
 
 
-def effect(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
+def effect(a: Sequence[float] | Floats, b: Sequence[float] | Floats, *, difference: bool = False) -> Effect:
     """Return the effect from the values of A and B, a pair per block; pairs with a NaN are left out.
 
-    Raises ValueError if the numbers of values differ.
+    With `difference` it is B - A even where the ratio has a meaning. Raises ValueError if the numbers of values differ.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(x) != len(y):
@@ -70,7 +70,7 @@ def effect(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENC
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         p = math.nan if n < FEWEST_BLOCKS or equal else _sign_test(x, y)
         return Effect("sign", n, math.nan, math.nan, math.nan, p, math.nan)
-    ratios = bool((x > 0).all() and (y > 0).all())
+    ratios = not difference and bool((x > 0).all() and (y > 0).all())
     changes = np.log(y / x) if ratios else y - x
     back = math.exp if ratios else float
     kind: Literal["ratio", "difference"] = "ratio" if ratios else "difference"
@@ -82,7 +82,7 @@ def effect(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENC
         # Every block agrees: the mean has no scatter, and t is undefined.
         p = math.nan if equal else _sign_test(x, y)
         return Effect(kind, n, back(mean), back(mean), back(mean), p, 0.0)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
     p = float(stats.ttest_1samp(changes, 0.0).pvalue)
     return Effect(kind, n, back(mean), back(mean - half), back(mean + half), p, sd)
 

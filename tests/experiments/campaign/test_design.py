@@ -114,6 +114,12 @@ def test_a_block_shares_its_load() -> None:
         ("blocks: 4", "blocks: 0", r"line 4, field blocks: it is 0; give a whole number from 1"),
         ("blocks: 4", "blocks: many", r"line 4, field blocks: it is 'many'"),
         ("blocks: 6", "blocks: 0", r"line 10, field levels\[1\]\.blocks: it is 0"),
+        (
+            "seed: 3",
+            "intervals: true",
+            r"line 4, field blocks: blocks is 4, and the design asks for intervals: give 6 or",
+        ),
+        ("seed: 3", "intervals: 1", r"line 3, field intervals: it is 1; give true or false"),
         ("trigger_s: 2", "trigger_s: -2", r"line 7, field parameters\.trigger_s: .*-2"),
         ("clusters: 1", "clusters: 0", r"line 7, field parameters\.clusters: .*0"),
         ("clusters: 1", "policy: best", r"line 7, field parameters\.policy: .*'best'.*ceil"),

@@ -7,8 +7,8 @@ import json
 import math
 import re
 import shlex
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +16,7 @@ from experiments import __main__ as command_line
 from experiments.campaign.report import capacity_comparison, compare, differences
 from experiments.report.format import NBSP
 from experiments.run_files import RunFileError
+from experiments.stats.paired import Effect
 from experiments.synthetic.campaign import write_synthetic
 
 LEVELS = [{"users": n, "rate_per_s": n} for n in (10, 100, 400)]
@@ -23,7 +24,7 @@ LEVELS = [{"users": n, "rate_per_s": n} for n in (10, 100, 400)]
 
 def campaign(place, shift_s=0.0, levels=LEVELS, **options):
     """Write a synthetic campaign whose latency is `shift_s` above the synthetic run's."""
-    options = {"blocks": 5, "noise": 0.01, **options}
+    options = {"blocks": 6, "noise": 0.01, **options}
     write_synthetic(place, levels=levels, truth=lambda _: {"shift_s": shift_s}, **options)
     return place
 
@@ -50,6 +51,7 @@ def test_it_is_antisymmetric(shifted):
     """B against A is A against B with the sign turned."""
     forth, back = differences.compare(*shifted), differences.compare(*shifted[::-1])
     assert forth["difference"].to_numpy() == pytest.approx(-back["difference"].to_numpy())
+    assert forth["ratio"].to_numpy() == pytest.approx(1 / back["ratio"].to_numpy(), nan_ok=True)
     assert list(forth["verdict"]) == list(back["verdict"])
 
 
@@ -67,7 +69,8 @@ def test_text_names_supported_differences_and_equal_figures(shifted):
     """The text names figure, direction, size and interval, equal figures, and the number of comparisons."""
     text = compare.main_text(*shifted)
     assert re.search(
-        r"The median latency above the floor is higher in B with 10 users by \d+ ms \(\d+ to \d+, \d+ %\), with 100",
+        r"The median latency above the floor is higher in B with 10 users by \d+ % \(\+\d+ to \+\d+; "
+        r"\+\d+ ms, \+\d+ to \+\d+\), with 100",
         text,
     )
     assert "Equal in every run: throughput" in text
@@ -78,10 +81,11 @@ def test_text_names_supported_differences_and_equal_figures(shifted):
 
 
 def test_the_same_campaign_twice_differs_in_nothing(shifted):
-    """A against A: no difference, and no warning about what else differs."""
+    """A against A: no difference, and no warning but that the campaigns were not made in turn."""
     text = compare.main_text(shifted[0], shifted[0])
     assert "No difference is supported." in text
-    assert "! " not in text
+    assert text.count("! ") == 1
+    assert "! The two campaigns were made one after the other" in text
     assert "●" not in text.partition("Columns:")[0]
 
 
@@ -99,8 +103,8 @@ def test_other_differences_are_named(tmp_path, shifted):
     text = " ".join(differences.context(shifted[0], other)).replace(NBSP, " ")
     assert "Only A has the level 10 users." in text
     assert "Only B has the level 800 users." in text
-    assert "B is not finished: 13 of 15 runs." in text
-    assert "1 of B's 13 runs is invalid" in text
+    assert "B is not finished: 16 of 18 runs." in text
+    assert "1 of B's 16 runs is invalid" in text
     assert "measured_triggers 6 and 7" in text
     assert "trigger_s 6.0 and 2" in text
     assert "different commits: A synthetic, B 0123456789ab." in text
@@ -109,40 +113,34 @@ def test_other_differences_are_named(tmp_path, shifted):
     assert set(differences.compare(shifted[0], other)["words"]) == {f"100{NBSP}users", f"400{NBSP}users"}
 
 
-def test_two_runs_per_side_are_too_few(tmp_path):
-    """However far apart two campaigns of two runs a level are, nothing is called supported."""
-    a, b = campaign(tmp_path / "a", blocks=2), campaign(tmp_path / "b", 3.0, blocks=2, seed=2)
+def test_five_blocks_are_too_few(tmp_path):
+    """However far apart two campaigns of five blocks are, no interval is stated and nothing is called supported."""
+    a, b = campaign(tmp_path / "a", blocks=5), campaign(tmp_path / "b", 3.0, blocks=5, seed=2)
     table = differences.compare(a, b)
-    assert set(table["verdict"]) == {"too few runs"}
-    assert table["p"].isna().all()
-    assert "Too few valid runs to compare" in compare.main_text(a, b)
+    assert set(table["verdict"]) == {"too few blocks"}
+    assert table[["p", "low", "ratio_high", "detectable"]].isna().all().all()
+    text = compare.main_text(a, b)
+    assert "fewer than six), so that no interval is stated: 10 users; 100 users; 400 users." in text
+    assert "no interval" in text
+
+
+def test_no_difference_has_its_smallest_detectable_effect_beside_it(tmp_path):
+    """The text and the page say what as many blocks would have found."""
+    a, b = campaign(tmp_path / "a", noise=0.05, seed=1), campaign(tmp_path / "b", noise=0.05, seed=5)
+    table = differences.compare(a, b)
+    none = table[(table["verdict"] == "not supported") & table["ratio"].notna()]
+    assert (none["detectable"] > none["ratio_high"].where(none["ratio"] > 1, 1)).mean() > 0.5
+    assert re.search(r"smallest detectable \d+ %", compare.main_text(a, b))
+    assert "smallest detectable" in compare.write(a, b, tmp_path).read_text(encoding="utf-8")
 
 
 def test_interval_without_holm_is_a_hint():
     """Verdicts follow interval and corrected p together."""
-    row = {"runs_a": 5, "runs_b": 5, "low": 0.1, "high": 0.3, "p": 0.03, "p_holm": 0.2}
-    assert differences._verdict(row) == "hint"
-    assert differences._verdict(row | {"p_holm": 0.04}) == "supported"
-    assert differences._verdict(row | {"low": -0.1, "p_holm": 0.04}) == "not supported"
-
-
-def test_holm_is_the_textbook_one_and_ignores_what_was_not_tested():
-    """Step-down, monotone, capped at 1; NaN neither counts nor changes."""
-    corrected = differences.holm(np.array([0.01, 0.04, math.nan, 0.03, 0.5]))
-    assert corrected[[0, 1, 3, 4]] == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert math.isnan(corrected[2])
-
-
-def test_infinite_runs_are_compared_by_rank():
-    """Infinite runs have a p-value, that of their ranks; runs that are all equal have none."""
-    never, soon = np.full(5, math.inf), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert differences.p_value(never, soon) == pytest.approx(2 / 252)
-    assert math.isnan(differences.p_value(np.ones(3), np.ones(3)))
-
-
-def test_a_side_that_does_not_vary_is_compared_by_the_other():
-    """By hand: three runs of 1 against 1, 2, 3 are t = sqrt(3) with two degrees of freedom, and no warning."""
-    assert differences.p_value(np.ones(3), np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - math.sqrt(3 / 5))
+    found = Effect("ratio", 6, 1.2, 1.1, 1.3, 0.03, 0.1)
+    assert differences._verdict(found, 0.2) == "hint"
+    assert differences._verdict(found, 0.04) == "supported"
+    assert differences._verdict(replace(found, low=0.9), 0.04) == "not supported"
+    assert differences._verdict(replace(found, p=math.nan), math.nan) == "alike"
 
 
 def test_no_common_level_gives_an_empty_table_and_a_sentence(tmp_path, shifted):
