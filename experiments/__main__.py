@@ -17,7 +17,7 @@ from experiments import files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording
 from experiments.load.trace import summary
-from experiments.repository import NOTEBOOKS, REPORTS
+from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS
 from experiments.run import lab, notebook
 from pipeline import environment, logs
 from pipeline.errors import EmoStreamError, SettingError
@@ -119,6 +119,17 @@ def _line() -> argparse.ArgumentParser:
     )
     compare.add_argument("a", type=Path, help="directory of a campaign")
     compare.add_argument("b", type=Path, help="directory of another campaign")
+    duel = commands.add_parser(
+        "duel",
+        help="run two versions or settings in turn; start it again to continue one that was interrupted",
+        description="Run two versions, or two settings, in turn within each block, and say what that supports. The "
+        "path of the page is printed last.",
+    )
+    duel.add_argument("a", help="folder of a checkout, or parameters of this one: NAME=VALUE,NAME=VALUE")
+    duel.add_argument("b", help="the same, for the other side")
+    duel.add_argument("--blocks", type=int, help="default: the design's; fewer than 6 give no interval")
+    duel.add_argument("--design", type=Path, default=DESIGNS / "duel.yaml", help="default: %(default)s")
+    duel.add_argument("--campaign", default="duel", help="folder below the reports; default: %(default)s")
     bench = commands.add_parser(
         "bench",
         help="run a benchmark; print its figures and write them as JSON",
@@ -169,7 +180,7 @@ def _line() -> argparse.ArgumentParser:
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
     docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
-    for command in (run, sweep, compare, bench, airflow):
+    for command in (run, sweep, compare, duel, bench, airflow):
         command.add_argument(
             "--reports", type=Path, default=REPORTS, help="directory for the reports; default: %(default)s"
         )
@@ -229,6 +240,15 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _duel(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    from experiments.duel.carry_out import duel
+
+    directory = options.reports.resolve() / options.campaign
+    print(duel(options.a, options.b, options.design, options.blocks, directory))
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
     from experiments.run import machine_lock
@@ -268,6 +288,7 @@ COMMANDS = {
     "sweep": _sweep,
     "report": _report,
     "compare": _compare,
+    "duel": _duel,
     "bench": _bench,
     "trace": _trace,
     "airflow": _airflow,
