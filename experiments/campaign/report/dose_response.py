@@ -58,8 +58,8 @@ def dose_response_figure(found: Found) -> Drawing:
         low, high = known.low or axes.get_xlim()[0], known.high or axes.get_xlim()[1]
         axes.plot([low, high], [PASSING, PASSING], color=INK, lw=4, alpha=0.5, solid_capstyle="butt")
         axes.plot([known.estimate], [PASSING], "D", color=INK, ms=6, zorder=4)
-        axes.annotate(f"capacity\n{four_digits(float(f'{known.estimate:.3g}'))}", (known.estimate, PASSING), (8, -8),
-                      textcoords="offset points", va="top", color=INK, fontsize=8.5)  # fmt: skip
+        axes.annotate(f"capacity\n{four_digits(float(f'{known.estimate:.3g}'))}", (known.estimate, PASSING), (-8, -8),
+                      textcoords="offset points", va="top", ha="right", color=INK, fontsize=8.5)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(probes["load"].min() / 1.15, probes["load"].max() * 1.15)
     label_log(axes, "x")
