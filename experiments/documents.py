@@ -35,6 +35,7 @@ from pipeline.errors import SettingError
 
 REFERENCE = REPORTS / "reference"
 DELIVERY = REPORTS / "bench" / "delivery.json"
+SEARCH = REPORTS / "bench" / "search.json"
 SKIPPED = {".git", ".venv", "node_modules", "build", "dist", "_build", "run"}
 LEVEL_FIGURES = (
     ("e2e_excess_p50_s", "median above the floor", "{:.2f} s"),
@@ -281,6 +282,23 @@ def delivery(part: Part) -> str:
     return _lines([*head, *(f"| {what} | {figure} |" for what, figure in rows)])
 
 
+def search(part: Part) -> str:
+    """Return how often the simulated searches for a capacity were right, a row per model of the noise."""
+    measured = json.loads(SEARCH.read_text(encoding="utf-8"))
+    of_all = [{**measured, "noise": "as real runs have it"}, *measured["variants"]]
+    larger = f"{measured['true_difference'] - 1:.0%}".replace("%", " %")
+    rows = [
+        f"| noise | searches of {measured['probes']} probes | interval holds the truth | identical chains called "
+        f"different | {larger} more found | interval’s ends, ratio |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in of_all:
+        shares = [row[f"{name}_share"] for name in ("covered", "false_difference", "true_difference")]
+        cells = [row["noise"], f"{row['searches']:,}", *(f"{share:.1%}".replace("%", " %") for share in shares)]
+        rows.append(f"| {' | '.join(cells)} | {row['width']:.2f} |")
+    return _lines(rows)
+
+
 def _commit(manifest: dict[str, Any]) -> str:
     changed = {False: "", True: " with changes", None: ", with changes or not"}[manifest.get("dirty")]
     return str(manifest.get("commit"))[:7] + changed
@@ -299,5 +317,6 @@ BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "figures": run_figures,
     "reference": reference,
     "delivery": delivery,
+    "search": search,
 }
 """The generated parts by the name in their marker. A part that returns None stays as it is."""

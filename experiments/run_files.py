@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -150,14 +150,20 @@ def number(value: Any) -> Any:
     return math.inf if value == "inf" else value
 
 
-def decoded(path: Path, kind: type[T], remedy: str) -> T:
+def decoded(path: Path, kind: type[T], remedy: str, upgrade: Callable[[Any], Any] | None = None) -> T:
     """Return the JSON in `path` as a `kind`. Raises RunFileError naming the file, what is wrong and the `remedy`.
 
+    `upgrade` brings what an earlier version wrote into today's form; it must return anything else as it is.
     People may have edited the file, so that a byte order mark is ignored, and another encoding is named.
     """
     content = raw(path, remedy)
     try:
-        return msgspec.json.decode(content.removeprefix(UTF8_BOM), type=kind)
+        text = content.removeprefix(UTF8_BOM)
+        return (
+            msgspec.convert(upgrade(msgspec.json.decode(text)), kind)
+            if upgrade
+            else msgspec.json.decode(text, type=kind)
+        )
     except (ValueError, RecursionError) as error:
         wrong = not_utf8(content)
         raise damaged(path, f"is not text in UTF-8 ({wrong})" if wrong else _fault(error), remedy) from error

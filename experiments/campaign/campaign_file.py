@@ -9,6 +9,7 @@ import msgspec
 
 from experiments import files, run_files
 from experiments.campaign.design import Design, Planned
+from experiments.stats.capacity import FEWEST_PROBES, MOST_PROBES
 
 NAME = "campaign.json"
 MISSING_REMEDY = (
@@ -83,10 +84,37 @@ def exists(directory: Path) -> bool:
 def read(directory: Path) -> State:
     """Return what is known of the campaign in `directory`. Raises run_files.RunFileError as run_files.decoded does."""
     path = directory / NAME
-    state = run_files.decoded(path, State, REMEDY if path.exists() else MISSING_REMEDY)
+    state = run_files.decoded(path, State, REMEDY if path.exists() else MISSING_REMEDY, _upgraded)
     if fault := _contradiction(state):
         raise run_files.damaged(path, f"contradicts itself: {fault}", REMEDY)
     return state
+
+
+def _upgraded(content: Any) -> Any:
+    """Return the content of a campaign.json with a search by ramp and bisection, as 2026-11 had it, in today's form.
+
+    Its probes are kept. `placement` says that they were not placed at random: the report claims less for them.
+    """
+    match content:
+        case {"design": {"search": {"factor": factor, "start": start, "growth": _, "most": most, "resolution": _}}}:
+            runs = content.get("runs")
+            runs = runs if isinstance(runs, list) else []
+            loads = [
+                load
+                for run in runs
+                if isinstance(run, dict) and isinstance(load := (run.get("factors") or {}).get(factor), int | float)
+            ]
+            search = {
+                "factor": factor,
+                "least": min([start, *loads]),
+                "most": most,
+                "probes": min(max(len(runs), FEWEST_PROBES), MOST_PROBES),
+                "placement": "ramp",
+            }
+            known = content["design"]["search"].keys() - {"factor", "start", "growth", "most", "resolution"}
+            search |= {name: content["design"]["search"][name] for name in known}
+            return {**content, "design": {**content["design"], "search": search}}
+    return content
 
 
 def _contradiction(state: State) -> str | None:

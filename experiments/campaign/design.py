@@ -6,30 +6,35 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+
+from experiments.stats.capacity import FEWEST_PROBES, MOST_PROBES, Search
 
 Value = int | float | str
 Positive = Annotated[int, Meta(ge=1)]
 
 
 class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A search for capacity: the parameter that is raised, its first value, and when to stop."""
+    """A search for capacity: the parameter that is varied, the least and the largest load to probe, and how many valid
+    probes are made. `placement` is "ramp" in campaigns that were made before probes were placed at random.
+    """
 
     factor: str
-    start: Annotated[float, Meta(gt=0)]
-    growth: Annotated[float, Meta(gt=1)]
+    least: Annotated[float, Meta(gt=0)]
     most: Annotated[float, Meta(gt=0)]
-    resolution: Annotated[float, Meta(gt=0, lt=1)]
+    probes: Annotated[int, Meta(ge=FEWEST_PROBES, le=MOST_PROBES)] = 24
+    placement: Literal["random", "ramp"] = "random"
 
 
 class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a campaign runs.
 
     `levels` are mappings of parameters that change together; `blocks` in a level overrides the design's, so that the
-    most important level may have more. A design that searches for a capacity has `search` instead.
+    most important level may have more. With `intervals` the report has to have intervals, for which each level needs
+    enough blocks. A design that searches for a capacity has `search` instead.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]
@@ -37,6 +42,7 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     notebook: str = "run"
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 1
     blocks: Positive = 1
+    intervals: bool = False
     warm_up_triggers: Positive = 5
     measured_triggers: Positive = 20
     parameters: dict[str, Value] = {}
@@ -50,6 +56,11 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.search is not None:
             return (self.search.factor,)
         return tuple(dict.fromkeys(name for level in self.levels for name in level if name != "blocks"))
+
+    def search_plan(self) -> Search:
+        """The search, with the design's seed; only for a design that has one."""
+        assert self.search is not None
+        return Search(self.search.factor, self.search.least, self.search.most, self.search.probes, self.seed)
 
     def given(self, factors: Mapping[str, Value], seed: int) -> dict[str, Value]:
         """All parameters of one run."""

@@ -12,11 +12,12 @@ import msgspec
 from experiments import parameters, text_files
 from experiments.analysis import verdict
 from experiments.campaign import strict_yaml
-from experiments.campaign.design import Design, Value, level_name
+from experiments.campaign.design import Design, SearchSpec, Value, level_name
 from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
 from experiments.run.rehearsal import rehearse
+from experiments.stats.paired import FEWEST_BLOCKS
 from pipeline.errors import SettingError
 
 
@@ -113,6 +114,7 @@ WORDS = (
     (r"Expected `float` <= (\S+)", r"give a number of at most \1"),
     (r"Expected `int`, got .*", "give a whole number"),
     (r"Expected `float`, got .*", "give a number"),
+    (r"Expected `bool`, got .*", "give true or false"),
     (r"Expected `str`, got .*", "give text"),
     (r"Expected `int \| float \| str`, got .*", "give a number or text"),
     (r"Expected `array`, got .*", "give a list"),
@@ -146,13 +148,19 @@ def _check(design: Design, lines: Lines) -> None:
         raise lines.error(("notebook",), f"there is no notebooks/{design.notebook}.ipynb: use 'run'")
     if bool(design.levels) == (design.search is not None):
         raise lines.error((), "give either `levels`, or `search` for a capacity")
-    if design.search is not None and design.search.most < design.search.start:
-        raise lines.error(("search", "most"), f"it is {design.search.most:g}, less than start: give more than start")
+    if design.search is not None:
+        _check_search(design.search, lines)
     seen: dict[str, int] = {}
     for index, level in enumerate(design.levels):
         blocks = level.get("blocks", design.blocks)
         if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
             raise lines.error(("levels", index, "blocks"), f"it is {blocks!r}; give a whole number from 1")
+        if design.intervals and blocks < FEWEST_BLOCKS:
+            raise lines.error(
+                ("levels", index, "blocks") if "blocks" in level else ("blocks",),
+                f"blocks is {blocks}, and the design asks for intervals: give {FEWEST_BLOCKS} or more, or remove "
+                "`intervals`; with fewer blocks no interval can be stated",
+            )
         factors = {name: value for name, value in level.items() if name != "blocks"}
         if level_name(factors) in seen:
             raise lines.error(("levels", index), f"it is level {seen[level_name(factors)]} again: remove one")
@@ -162,8 +170,17 @@ def _check(design: Design, lines: Lines) -> None:
             raise lines.error(("levels", index), f"it lacks {', '.join(missing)}: every level names every factor")
         _check_run(design, lines, factors, ("levels", index))
     if design.search is not None:
-        for end in ("start", "most"):
+        for end in ("least", "most"):
             _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
+
+
+def _check_search(search: SearchSpec, lines: Lines) -> None:
+    if search.most < 1.1 * search.least:
+        raise lines.error(
+            ("search", "most"), f"it is {search.most:g}: give at least 1.1 times least ({1.1 * search.least:g})"
+        )
+    if search.placement != "random":
+        raise lines.error(("search", "placement"), "only campaigns of before have it: remove `placement`")
 
 
 def _names(design: Design) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -133,7 +133,7 @@ class Campaign:
         index = len(self._state.runs)
         if sum(run.failed for run in self._state.abandoned if run.index == index) >= TRIES:
             return []
-        search = Search(**msgspec.structs.asdict(design.search))
+        search = design.search_plan()
         load = next_load(search, probes(search, self._state.runs))
         if load is None:
             return []
@@ -154,7 +154,8 @@ def judge_again(directory: Path) -> None:
     """
     state = campaign_file.read(directory)
     runs = [msgspec.structs.replace(run, **_judged(directory / "runs" / run.run)) for run in state.runs]
-    campaign_file.write(directory, msgspec.structs.replace(state, runs=runs))
+    if runs != state.runs:  # a campaign of an earlier form is not rewritten for nothing
+        campaign_file.write(directory, msgspec.structs.replace(state, runs=runs))
 
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:

@@ -17,8 +17,6 @@ from pipeline.errors import EmoStreamError
 
 # The start of a notebook's kernel.
 KERNEL_S = 8.0
-# A search ends after some ten probes; how many is known only at its end.
-SEARCH_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,9 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
     with machine_lock.alone(f"The sweep of {design_path}"):
         campaign = Campaign.open(design_path, reports, name)
         if due := campaign.pending():
-            runs = SEARCH_RUNS if campaign.state.design.search else 1
+            search = campaign.state.design.search
+            # Only the next probe of a search is known. INVALID runs come on top.
+            runs = max(search.probes - len(campaign.state.runs), 1) if search else 1
             with Progress(sum(expected_s(run) for run in due) * runs) as progress:
                 while pending := campaign.pending():
                     _carry_out(campaign, pending[0], progress)

@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "twin")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "twin")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
@@ -128,6 +128,20 @@ def compare_line(make: Make) -> argparse.ArgumentParser:
     line.add_argument("a", type=Path, help="directory of a campaign")
     line.add_argument("b", type=Path, help="directory of another campaign")
     return _with_json(_with_reports(line))
+
+
+def duel_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a duel."""
+    line = make(
+        description="Run two versions, or two settings, in turn within each block, and say what that supports. Start it "
+        "again to continue one that was interrupted. The path of the page is printed last.",
+    )
+    line.add_argument("a", help="folder of a checkout, or parameters of this one: NAME=VALUE,NAME=VALUE")
+    line.add_argument("b", help="the same, for the other side")
+    line.add_argument("--blocks", type=int, help="default: the design's; fewer than 6 give no interval")
+    line.add_argument("--design", type=Path, default=DESIGNS / "duel.yaml", help="default: %(default)s")
+    line.add_argument("--campaign", default="duel", help="folder below the reports; default: %(default)s")
+    return _with_reports(line)
 
 
 def bench_line(make: Make) -> argparse.ArgumentParser:
@@ -311,6 +325,15 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _duel(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    from experiments.duel.carry_out import duel
+
+    directory = options.reports.resolve() / options.campaign
+    print(duel(options.a, options.b, options.design, options.blocks, directory))
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
     from experiments.run import machine_lock
@@ -373,6 +396,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "sweep": ("carry out a design; start it again to continue one that was interrupted", sweep_line, _sweep),
     "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
+    "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
     "postman": ("run the Postman collection with newman; write its figures as JSON", postman_line, _postman),

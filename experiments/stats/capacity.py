@@ -1,12 +1,17 @@
-"""Capacity as a search: the highest load that meets all objectives, as an interval [highest pass, lowest fail].
+"""Capacity as a point of a dose-response curve: the load at which a run meets every objective with probability 0.9.
 
-A geometric ramp brackets it, bisection (geometric too) narrows the bracket to the resolution, and it is confirmed
-at C and at 1.1 C. The next load follows from the results alone, so that an interrupted search can be resumed.
+Whether a run passes is a matter of chance near the limit, so that no single load separates passes from fails. The
+chance is a logistic curve in the logarithm of the load, P(load) = (1 - LAPSE) / (1 + exp((ln load - m) / s)): `s` says
+how gradually it falls, and LAPSE is the chance that a run fails for a reason that no lower load would have prevented.
+The curve is fitted by Bayes' rule on a grid of (ln capacity, ln s): every capacity from far below `least` to far above
+`most` is as likely at first, and s is around 0.05 (a factor of 2.2 either way is one standard deviation), as in the
+reference campaign. The interval holds 95 % of the posterior. How often it holds the truth is known from simulation:
+experiments.bench.search.
 
-A load passes or fails by its own repeats. One probe decides until another contradicts it; then it is repeated, and the
-majority of up to three decides. An INVALID probe says nothing about the chain: it is repeated once, and a load that is
-INVALID twice is not measurable. Such a load ends the search upwards without being a fail: the capacity then has only a
-lower bound. A fail below a pass is repeated; if it stays a fail, the interval is at it and not above.
+Each probe is placed where it is expected to narrow the posterior most, at random among the loads that are nearly as
+good, so that the load neither rises nor falls with time. The next load follows from the seed and the results alone: an
+interrupted search is resumed. An INVALID probe says nothing about the chain: it is repeated. If it is INVALID three
+times and no load as high was ever valid, the instrument has reached its limit: no such load is probed again.
 """
 
 from __future__ import annotations
@@ -14,37 +19,60 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri
 
 from pipeline.errors import SettingError
 
-MOST_PROBES = 40
-STEPS_DOWN = 8
-CONFIRM_ABOVE = 1.1
+PASSING = 0.9
+"""The capacity is the load at which a run passes with this probability."""
+CONFIDENCE = 0.95
+LAPSE = 0.02
+POWER = 0.8
+FEWEST_PROBES = 6
+"""With fewer valid probes no interval is stated."""
+MOST_PROBES = 25
+INVALID_TRIES = 3
+MOST_RUNS = 40
+"""A search ends with this many runs, however many of them were INVALID."""
+
+_STEP = 0.02  # of ln load, in the grid of capacities
+_BEYOND = 0.7  # of ln load, on either side of the loads that may be probed
+_SCALE, _SCALE_SD, _SCALES = 0.05, 0.8, 16
+_CANDIDATE = 0.025  # of ln load, between loads that may be probed
+_TAILS = ((1 - CONFIDENCE) / 2, 0.5, 1 - (1 - CONFIDENCE) / 2)
+_NEARLY_BEST = 0.8  # of the best probe's expected gain
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Search:
-    """A design's `search:`: the factor, its first value, its growth, its largest value, and the resolution (0.1: until
-    the lowest fail is 10 % above the highest pass).
+    """A design's `search:` and seed: the factor, the least and the largest load to probe, and the number of valid
+    probes.
     """
 
     factor: str
-    start: float
-    growth: float
+    least: float
     most: float
-    resolution: float
+    probes: int = 24
+    seed: int = 1
 
     def __post_init__(self) -> None:
         if not self.factor:
             raise SettingError("search factor is '': name a parameter, such as rate_per_s")
-        for name, least in (("start", 0.0), ("growth", 1.0), ("resolution", 0.0)):
-            value = getattr(self, name)
-            if not (_number(value) and value > least):
-                raise SettingError(f"search {name} is {value!r}: give a number above {least:g}")
-        if self.resolution < 0.01:
-            raise SettingError(f"search resolution is {self.resolution!r}: give 0.01 or more, a share of the load")
-        if not (_number(self.most) and self.most >= self.start):
-            raise SettingError(f"search most is {self.most!r}: give a number from start ({self.start:g}) up")
+        if not (_number(self.least) and self.least > 0):
+            raise SettingError(f"search least is {self.least!r}: give a number above 0")
+        if not (_number(self.most) and self.most >= 1.1 * self.least):
+            raise SettingError(
+                f"search most is {self.most!r}: give a number from 1.1 times least ({1.1 * self.least:g}) up"
+            )
+        if not (type(self.probes) is int and FEWEST_PROBES <= self.probes <= MOST_PROBES):
+            raise SettingError(
+                f"search probes is {self.probes!r}: give a whole number from {FEWEST_PROBES} to {MOST_PROBES}"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,173 +87,227 @@ class Probe:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The interval, None without a pass or without a fail; `bounded_above`: a fail bounds it.
+    """The capacity by a posterior: its median, and the 95 % interval `low` to `high`.
 
-    `confirmed`: the search has ended, the highest pass passed twice, and no load above the lowest fail passed.
+    A limit is None where the probes do not give it: `low` if the capacity may be below the least load of the search,
+    `high` if it may be above the largest or above a load that cannot be measured, all three with fewer than
+    FEWEST_PROBES valid probes. `scale` is s, the posterior's median.
     """
 
-    highest_pass: float | None
-    lowest_fail: float | None
-    confirmed: bool
-    bounded_above: bool
-    why: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    scale: float | None
+    probes: int
+    passed: int
+    ended: bool
 
 
 @dataclass(frozen=True)
-class _Load:
-    load: float
-    passes: int
-    fails: int
-    invalid: int
+class Difference:
+    """B's capacity as a multiple of A's: the median, and the 95 % interval; a limit that is not known is 0 or inf.
+
+    `detectable`: the smallest ratio above 1 that two such searches would have told from 1 in 80 % of cases.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    detectable: float
 
     @property
-    def probes(self) -> int:
-        return self.passes + self.fails + self.invalid
-
-    @property
-    def undecided(self) -> bool:
-        if self.probes >= 5:
-            return False
-        return self.invalid == 1 if not (self.passes or self.fails) else self.passes == self.fails
-
-    @property
-    def passed(self) -> bool:
-        return self.passes > self.fails
-
-    @property
-    def failed(self) -> bool:
-        return not self.undecided and not self.passed and self.fails > 0
-
-    @property
-    def unmeasurable(self) -> bool:
-        return not self.undecided and not self.passes and not self.fails
-
-    @property
-    def settled(self) -> bool:
-        return self.probes >= 5 or abs(self.passes - self.fails) >= 2 or self.passes + self.fails >= 3
-
-
-@dataclass(frozen=True)
-class _State:
-    loads: tuple[_Load, ...]
-    low: _Load | None  # highest pass below the lowest fail
-    high: _Load | None  # lowest fail
-    top: _Load | None  # lowest load above `low` that cannot be measured
-
-    @property
-    def ceiling(self) -> float:
-        return min((at.load for at in (self.high, self.top) if at is not None), default=math.inf)
-
-    def at(self, load: float) -> _Load | None:
-        return next((known for known in self.loads if math.isclose(known.load, load, rel_tol=1e-9)), None)
+    def supported(self) -> bool:
+        """Whether the interval leaves 1 out."""
+        return self.low > 1 or self.high < 1
 
 
 def next_load(search: Search, results: Sequence[Probe]) -> float | None:
     """Return the load to probe next after `results` (in the order they happened), None at the end of the search."""
-    state = _state(results)
-    if len(results) >= MOST_PROBES:
+    valid = [probe for probe in results if probe.valid]
+    if len(valid) >= search.probes or len(results) >= MOST_RUNS:
         return None
-    if not state.loads:
-        return _tidy(search.start)
-    for known in state.loads:
-        above = any(other.passed and other.load > known.load for other in state.loads)
-        if known.undecided or (known is state.high and above and not known.settled):
-            return known.load
-    return _bracket(search, state) or _confirmation(search, state)
+    if results and not results[-1].valid and _invalid_at(results, results[-1].load) < INVALID_TRIES:
+        return results[-1].load
+    grid = _grid(search.least, search.most)
+    ceiling = unmeasurable(results)
+    open_to_probes = np.flatnonzero(grid.loads < ceiling)
+    if not len(open_to_probes):
+        return None
+    gain = _expected_gain(grid, _posterior(grid, valid))[open_to_probes]
+    good = open_to_probes[gain >= _NEARLY_BEST * gain.max()]
+    return float(grid.loads[np.random.default_rng([search.seed, len(results)]).choice(good)])
 
 
 def capacity(search: Search, results: Sequence[Probe]) -> Capacity:
     """Return the capacity by `results`, whether or not the search has ended."""
-    state = _state(results)
-    low, high = state.low, state.high
-    ended = next_load(search, results) is None and len(results) < MOST_PROBES
-    sentences = [_interval_words(search, low, high)]
-    if low is not None and high is None:
-        if state.top is not None:
-            sentences.append(
-                f"Above, {search.factor} {state.top.load:g} is not measurable: the run was INVALID each time, so this "
-                "is a lower bound."
-            )
-        elif low.load >= _tidy(search.most):
-            sentences.append(f"That is the largest load of the search ({search.most:g}): a lower bound.")
-    odd = [known.load for known in state.loads if known.passed and high is not None and known.load > high.load]
-    confirmed = ended and low is not None and low.passes >= 2 and not odd
-    if odd and high is not None:
-        sentences.append(
-            f"Not monotone: {', '.join(f'{load:g}' for load in odd)} passed above the fail at {high.load:g}, which was "
-            "repeated."
-        )
-    if len(results) >= MOST_PROBES:
-        sentences.append(f"The search was ended after {MOST_PROBES} probes.")
-    elif not ended:
-        sentences.append("The search has not ended.")
+    valid = [probe for probe in results if probe.valid]
+    passed = sum(probe.passed for probe in valid)
+    ended = next_load(search, results) is None
+    if len(valid) < FEWEST_PROBES:
+        return Capacity(None, None, None, None, len(valid), passed, ended)
+    grid = _grid(search.least, search.most)
+    posterior = _posterior(grid, valid)
+    at = _of_capacity(grid, posterior)
+    low, middle, high = np.exp(_quantiles(grid.capacities, at, _TAILS)).tolist()
+    scale = float(np.exp(_quantiles(grid.scales, posterior.reshape(grid.shape).sum(axis=0), [0.5])[0]))
+    # The prior must not carry a limit beyond every load that was measured.
+    low = min(low, max((probe.load for probe in valid if probe.passed), default=low))
+    high = max(high, min((probe.load for probe in valid if not probe.passed), default=high))
+    top = min(search.most, unmeasurable(results))
     return Capacity(
-        low.load if low else None,
-        high.load if high else None,
-        confirmed,
-        high is not None,
-        " ".join(sentences),
+        middle if search.least <= middle <= top else None,
+        low if low >= search.least else None,
+        high if high <= top else None,
+        scale,
+        len(valid),
+        passed,
+        ended,
     )
 
 
-def _bracket(search: Search, state: _State) -> float | None:
-    """Return the next load of ramp, descent or bisection, None once the bracket is narrow enough."""
-    least = _tidy(search.start / search.growth**STEPS_DOWN)
-    if state.low is None:
-        down = _tidy(min(known.load for known in state.loads) / search.growth)
-        return down if down >= least else None
-    low = state.low.load
-    if math.isinf(state.ceiling):
-        up = _tidy(min(low * search.growth, search.most))
-        return up if up > low else None
-    if state.ceiling <= low * (1 + search.resolution) * (1 + 1e-9):
+def passing(search: Search, results: Sequence[Probe], loads: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the probability of a pass at each of `loads`: lower end, median, upper end of its 95 % band."""
+    grid = _grid(search.least, search.most)
+    posterior = _posterior(grid, [probe for probe in results if probe.valid])
+    bands = []
+    for load in loads:
+        at_load = _pass_at(load, grid.capacities, grid.scales)
+        order = np.argsort(at_load)
+        reached = np.cumsum(posterior[order])
+        bands.append(at_load[order][np.searchsorted(reached, _TAILS).clip(0, len(order) - 1)])
+    low, middle, high = np.array(bands).T
+    return low, middle, high
+
+
+def difference(a: Search, a_results: Sequence[Probe], b: Search, b_results: Sequence[Probe]) -> Difference | None:
+    """Return how B's capacity compares with A's, None if either has fewer than FEWEST_PROBES valid probes.
+
+    The two posteriors are independent: the distribution of the difference of the logarithms is their convolution.
+    """
+    known_a, known_b = capacity(a, a_results), capacity(b, b_results)
+    if min(known_a.probes, known_b.probes) < FEWEST_PROBES:
         return None
-    middle = _tidy(math.sqrt(low * state.ceiling))
-    return middle if low < middle < state.ceiling and state.at(middle) is None else None
-
-
-def _confirmation(search: Search, state: _State) -> float | None:
-    if state.low is None:
-        return None
-    if state.low.passes < 2 and not state.low.settled:
-        return state.low.load
-    above = _tidy(state.low.load * CONFIRM_ABOVE)
-    if above > search.most or (state.top is not None and above >= state.top.load):
-        return None
-    # A fail within 2 % of 1.1 C is that probe already: it is repeated instead.
-    if state.high is not None and abs(state.high.load / above - 1) <= 0.02:
-        return None if state.high.settled else state.high.load
-    return above if state.at(above) is None else None
-
-
-def _state(results: Sequence[Probe]) -> _State:
-    by_load: dict[float, list[Probe]] = {}
-    for probe in results:
-        by_load.setdefault(_tidy(probe.load), []).append(probe)
-    loads = tuple(
-        _Load(
-            load,
-            sum(probe.valid and probe.passed for probe in probes),
-            sum(probe.valid and not probe.passed for probe in probes),
-            sum(not probe.valid for probe in probes),
-        )
-        for load, probes in sorted(by_load.items())
+    sides = [_measured(a, a_results, known_a), _measured(b, b_results, known_b)]
+    (x_a, p_a), (x_b, p_b) = sides
+    at = x_b[0] - x_a[-1] + _STEP * np.arange(len(x_a) + len(x_b) - 1)
+    low, middle, high = np.exp(_quantiles(at, np.convolve(p_b, p_a[::-1]), _TAILS)).tolist()
+    variance = sum(float(p @ x**2 - (p @ x) ** 2) for x, p in sides)
+    return Difference(
+        middle,
+        # B may be arbitrarily smaller where B has no lower limit or A no upper one, and the reverse.
+        0.0 if known_b.low is None or known_a.high is None else low,
+        math.inf if known_b.high is None or known_a.low is None else high,
+        math.exp(float(ndtri(1 - (1 - CONFIDENCE) / 2) + ndtri(POWER)) * math.sqrt(variance)),
     )
-    high = next((known for known in loads if known.failed), None)
-    limit = high.load if high else math.inf
-    low = max((known for known in loads if known.passed and known.load < limit), key=lambda at: at.load, default=None)
-    top = next((known for known in loads if known.unmeasurable and low is not None and known.load > low.load), None)
-    return _State(loads, low, high, top if top is not None and top.load < limit else None)
 
 
-def _interval_words(search: Search, low: _Load | None, high: _Load | None) -> str:
-    if low and high:
-        return f"The capacity lies between {search.factor} {low.load:g} (passes) and {high.load:g} (fails)."
-    if low:
-        return f"The capacity is at least {search.factor} {low.load:g}, the highest that was measured and passes."
-    if high:
-        return f"The capacity is below {search.factor} {high.load:g}, the lowest that was measured, and fails."
-    return "No load could be measured."
+def _measured(search: Search, results: Sequence[Probe], known: Capacity) -> tuple[Floats, Floats]:
+    """Return the posterior of the ln capacity; beyond an end that is open its weight is moved to the last load that was
+    measured, which it surely reaches.
+    """
+    valid = [probe for probe in results if probe.valid]
+    grid = _grid(search.least, search.most)
+    x, weights = grid.capacities, _of_capacity(grid, _posterior(grid, valid))
+    passes, fails = ([math.log(one.load) for one in valid if one.passed is wanted] for wanted in (True, False))
+    within = np.clip(
+        x,
+        min(fails) if known.low is None and fails else None,
+        max(passes) if known.high is None and passes else None,
+    )
+    cells = np.rint((within - x[0]) / _STEP).astype(np.int64)
+    return x, np.asarray(np.bincount(cells, weights, minlength=len(x)), dtype=np.float64)
+
+
+def unmeasurable(results: Sequence[Probe]) -> float:
+    """Return the least load that was INVALID three times with no valid run at it or above, inf if there is none."""
+    highest = max((probe.load for probe in results if probe.valid), default=0.0)
+    tried = {probe.load for probe in results if not probe.valid and probe.load > highest}
+    return min((load for load in tried if _invalid_at(results, load) >= INVALID_TRIES), default=math.inf)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What a posterior is computed on. A weight belongs to each pair of `capacities` (ln load at PASSING) and `scales`
+    (ln s), in one row. `pass_at` is the probability of a pass for each of `loads` (rows) and pair (columns), `log_pass`
+    and `log_fail` the logarithms of it and of its complement. `moments` are 1, ln capacity and its square of each pair.
+    """
+
+    capacities: Floats
+    scales: Floats
+    prior: Floats
+    loads: Floats
+    pass_at: Floats
+    log_pass: Floats
+    log_fail: Floats
+    moments: Floats
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.capacities), len(self.scales)
+
+
+@lru_cache(maxsize=4)
+def _grid(least: float, most: float) -> _Grid:
+    capacities = np.arange(math.log(least) - _BEYOND, math.log(most) + _BEYOND, _STEP)
+    scales = math.log(_SCALE) + _SCALE_SD * np.linspace(-2.5, 2.5, _SCALES)
+    weights = np.exp(-0.5 * ((scales - math.log(_SCALE)) / _SCALE_SD) ** 2)
+    prior = np.tile(weights / weights.sum() / len(capacities), len(capacities))
+    steps = max(math.ceil(math.log(most / least) / _CANDIDATE), 4)
+    loads = np.unique([_tidy(load) for load in np.geomspace(least, most, steps + 1)])
+    loads = loads[(loads >= least) & (loads <= most)]
+    pass_at = np.array([_pass_at(load, capacities, scales) for load in loads])
+    x = np.repeat(capacities, len(scales))
+    moments = np.stack([np.ones_like(x), x, x**2], axis=1)
+    return _Grid(capacities, scales, prior, loads, pass_at, _log(pass_at), _log(1 - pass_at), moments)
+
+
+def _pass_at(load: float, capacities: Floats, scales: Floats) -> Floats:
+    """Return the probability of a pass at `load` for each pair of a capacity (ln load) and a scale (ln s)."""
+    scale = np.exp(scales)
+    middle = capacities[:, None] - scale * math.log((1 - LAPSE) / PASSING - 1)
+    return np.asarray((1 - LAPSE) * expit((middle - math.log(load)) / scale), dtype=np.float64).ravel()
+
+
+def _log(share: Floats) -> Floats:
+    return np.asarray(np.log(np.maximum(share, 1e-300)), dtype=np.float64)
+
+
+def _posterior(grid: _Grid, valid: Sequence[Probe]) -> Floats:
+    log = _log(grid.prior)
+    rows = {load: row for row, load in enumerate(grid.loads.tolist())}
+    for probe in valid:
+        if (row := rows.get(probe.load)) is not None:
+            log = log + (grid.log_pass if probe.passed else grid.log_fail)[row]
+        else:  # of an earlier search, which chose its loads otherwise
+            pass_at = _pass_at(probe.load, grid.capacities, grid.scales)
+            log = log + _log(pass_at if probe.passed else 1 - pass_at)
+    weights = np.exp(log - log.max())
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def _expected_gain(grid: _Grid, posterior: Floats) -> Floats:
+    """Return by how much a probe at each load is expected to lower the variance of the ln capacity."""
+    weighted = posterior[:, None] * grid.moments
+    total = weighted.sum(axis=0)
+    passed = grid.pass_at @ weighted
+    return np.asarray(_variance(total[None, :]) - _variance(passed) - _variance(total - passed), dtype=np.float64)
+
+
+def _variance(moments: Floats) -> Floats:
+    """Return the variance times the weight, from the weighted moments 0, 1 and 2 in columns."""
+    return np.asarray(moments[:, 2] - moments[:, 1] ** 2 / np.maximum(moments[:, 0], 1e-300), dtype=np.float64)
+
+
+def _of_capacity(grid: _Grid, posterior: Floats) -> Floats:
+    return np.asarray(posterior.reshape(grid.shape).sum(axis=1), dtype=np.float64)
+
+
+def _quantiles(at: Floats, weights: Floats, shares: Sequence[float]) -> Floats:
+    return np.interp(shares, np.cumsum(weights) - weights / 2, at)
+
+
+def _invalid_at(results: Sequence[Probe], load: float) -> int:
+    return sum(not probe.valid and probe.load == load for probe in results)
 
 
 def _tidy(load: float) -> float:

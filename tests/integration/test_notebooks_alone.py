@@ -20,12 +20,12 @@ pytestmark = pytest.mark.integration
 NOTEBOOKS = REPOSITORY / "notebooks"
 
 
-def test_sweep_shows_the_interval_and_the_limit_of_a_capacity(tmp_path: Path) -> None:
-    """sweep.ipynb, executed on a search, says the interval and the limiting stage and draws the staircase."""
+def test_sweep_shows_a_capacity_with_its_interval_and_curve(tmp_path: Path) -> None:
+    """sweep.ipynb, executed on a search, says the capacity with its interval and draws its curve."""
     campaign.write_synthetic(
         tmp_path / "capacity",
-        levels=[{"rate_per_s": load} for load in (1000, 1600, 2560, 4096)],
-        search={"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15},
+        levels=[{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 2800, 3300, 2300, 3000)],
+        search={"factor": "rate_per_s", "least": 1000, "most": 20000, "probes": 8},
         truth=lambda factors: {"shift_s": 5.0, "cpu_share_spark": 1.4} if factors["rate_per_s"] > 3000 else {},
     )
     executed = tmp_path / "executed.ipynb"
@@ -39,13 +39,12 @@ def test_sweep_shows_the_interval_and_the_limit_of_a_capacity(tmp_path: Path) ->
         cwd=str(NOTEBOOKS.parent),
     )
     cells = {cell.id: str(cell.get("outputs")) for cell in nbformat.read(executed, as_version=4).cells}
-    findings, *rest = [outputs for outputs in cells.values() if "The chain carries" in outputs]
+    findings, *rest = [outputs for outputs in cells.values() if "in nine runs of ten" in outputs]
     assert rest == []
-    assert "2,560" in findings
-    assert "4,096" in findings
-    assert "Spark" in findings
+    assert "interval 2,5" in findings or "interval 2,6" in findings
+    assert "probes above it passed" in findings
     shown = str(list(cells.values()))
-    assert "The probes of the search" in shown
+    assert "Probes by load and outcome" in shown
     assert "cpu_share_spark" in shown
 
 

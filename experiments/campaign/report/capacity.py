@@ -1,14 +1,12 @@
-"""The result of a search: the capacity as an interval, and the stage that limits it, in words and as JSON."""
+"""The result of a search: the capacity with its interval, its probes, and what the figures show near it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 
 from experiments.analysis.verdict import SLOS
@@ -17,75 +15,122 @@ from experiments.campaign.campaign_file import State
 from experiments.campaign.report import provenance
 from experiments.campaign.report import read as read_back
 from experiments.campaign.report.estimates import derived
-from experiments.campaign.report.levels import phrase
+from experiments.campaign.report.levels import axis_text, phrase
 from experiments.campaign.report.limits import Evidence, limits
-from experiments.stats.capacity import Capacity, Probe, Search, capacity
+from experiments.report.format import NBSP, listed
+from experiments.stats.capacity import (
+    CONFIDENCE,
+    FEWEST_PROBES,
+    PASSING,
+    Capacity,
+    Probe,
+    Search,
+    capacity,
+    unmeasurable,
+)
 from pipeline.errors import SettingError
 
 _UNKNOWN_CORES = 1_000_000  # then no machine counts as full
+RAMP = (
+    "The probes were placed by a ramp and a bisection, not at random: a change of the machine in that time would look "
+    "like an effect of the load, and how often such an interval holds the true capacity is not known."
+)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A search's probes in their order, the capacity they give, and the evidence for the stage that limits it."""
+    """A search's probes in their order, the capacity they give, the evidence of what changed from a pass below it to a
+    fail above it, and the objectives missed there. `random`: the probes were placed at random.
+    """
 
     search: Search
     probes: tuple[Probe, ...]
     capacity: Capacity
     evidence: tuple[Evidence, ...]
     missed: tuple[str, ...]
+    random: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return what capacity.json holds."""
         return {
             **asdict(self.capacity),
+            "confidence": CONFIDENCE,
+            "passing": PASSING,
+            "headline": self.headline,
             "search": asdict(self.search),
-            "limiting": [asdict(evidence) for evidence in self.evidence],
-            "missed_at_lowest_fail": list(self.missed),
+            "placed_at_random": self.random,
+            "changed": [asdict(evidence) for evidence in self.evidence],
+            "missed_above": list(self.missed),
             "probes": [asdict(probe) for probe in self.probes],
         }
 
-    def sentences(self) -> list[str]:
-        """Return the capacity, the objectives missed above it, and the limiting stage, for the findings."""
-        low, high, factor = self.capacity.highest_pass, self.capacity.lowest_fail, self.search.factor
-        if low is not None and high is not None:
-            first = f"The chain carries {phrase(factor, low)} with every objective met{self._share(low)}; "
-            first += f"at {high:,g} it misses {self._missed()}"
-        elif low is not None:
-            first = f"The chain carries at least {phrase(factor, low)}: no load was found that misses an objective"
-        elif high is not None:
-            first = f"At {phrase(factor, high)}, the lowest load measured, the chain already misses {self._missed()}"
-        else:
-            first = "No load could be measured yet"
-        rest = self.capacity.why.partition(". ")[2]
-        sentences = [first + "."] + ([rest] if rest else [])
-        if self.capacity.confirmed:
-            # A search may end with a fail that was probed once, or without a fail.
-            fails = self._valid_at(high) if high is not None else []
-            sentences.append(
-                "Both ends were measured at least twice."
-                if len(fails) > 1
-                else "The highest load that passed was measured at least twice."
+    @property
+    def headline(self) -> str:
+        """The capacity in one sentence, with how many probes passed below, in and above its interval."""
+        known, factor = self.capacity, self.search.factor
+        if not known.probes:
+            return "No load could be measured yet."
+        if known.probes < FEWEST_PROBES:
+            return (
+                f"No capacity is stated yet: {self._passed()} passed, and {FEWEST_PROBES} valid probes are the fewest "
+                "for an interval."
             )
+        interval = f"95{NBSP}% interval"
+        if known.low is not None and known.high is not None and known.estimate is not None:
+            text = (
+                f"The chain meets every objective in nine runs of ten at {phrase(factor, _short(known.estimate))} "
+                f"({interval} {axis_text(_short(known.low))} to {axis_text(_short(known.high))})"
+            )
+        elif known.low is not None:
+            text = (
+                f"The chain meets every objective in nine runs of ten at {phrase(factor, _short(known.low))} or more "
+                f"(lower end of the {interval}; the probes give no upper end)"
+            )
+        elif known.high is not None:
+            text = (
+                f"The chain meets every objective in nine runs of ten at {phrase(factor, _short(known.high))} at most "
+                f"(upper end of the {interval}; the probes give no lower end)"
+            )
+        else:
+            text = "The probes do not bound the load at which nine runs of ten meet every objective"
+        return f"{text}: {self._passed()} passed."
+
+    def sentences(self) -> list[str]:
+        """Return the capacity, what bounds it, the objectives missed above it, and what changed, for the findings."""
+        sentences = [self.headline]
+        ceiling = unmeasurable(self.probes)
+        if self.capacity.probes and ceiling < float("inf"):
+            sentences.append(
+                f"{phrase(self.search.factor, ceiling)} and more are not measurable: the run was INVALID each time."
+            )
+        if self.capacity.probes and not self.capacity.ended:
+            sentences.append("The search has not ended.")
+        if not self.random:
+            sentences.append(RAMP)
+        if self.missed:
+            names = [f"“{SLOS[key].name if key in SLOS else key}”" for key in self.missed]
+            sentences.append(f"Above it, {listed(names)} {'is' if len(names) == 1 else 'are'} missed first.")
         if self.evidence:
-            strongest = self.evidence[0]
-            sentences.append(f"The limiting stage is {_stage(strongest.stage)}. {strongest.reason.rstrip('.')}.")
-        elif high is not None:
-            sentences.append("The figures do not show which stage limits it.")
+            sentences.append(
+                f"{self.evidence[0].reason.rstrip('.')}. That does not say what limits the chain: a stage that waits "
+                "for a busy core slows down as one at its own limit does."
+            )
         return sentences
 
-    def _valid_at(self, load: float) -> list[Probe]:
-        return [probe for probe in self.probes if probe.valid and math.isclose(probe.load, load, rel_tol=1e-3)]
-
-    def _share(self, load: float) -> str:
-        """Return in how many runs a load passed, if not in all."""
-        valid = self._valid_at(load)
-        passed = sum(probe.passed for probe in valid)
-        return "" if passed == len(valid) else f" in {passed} of {len(valid)} runs"
-
-    def _missed(self) -> str:
-        names = [SLOS[key].name if key in SLOS else key for key in self.missed]
-        return " and ".join(f"“{name}”" for name in names) or "an objective"
+    def _passed(self) -> str:
+        """Return how many of the valid probes passed, by where they lie: "5 of 5 probes below it, …"."""
+        valid = [probe for probe in self.probes if probe.valid]
+        low, high = self.capacity.low, self.capacity.high
+        if low is None and high is None:
+            return _of(valid, f"at {_range(valid)}")
+        within = [one for one in valid if (low is None or one.load >= low) and (high is None or one.load <= high)]
+        parts = [
+            ([one for one in valid if low is not None and one.load < low], "below the interval"),
+            (within, "in it" if low is not None else "in the interval"),
+            ([one for one in valid if high is not None and one.load > high], "above it"),
+        ]
+        words = [_of(probes, where) for probes, where in parts if probes]
+        return listed(words)
 
 
 def read(campaign_dir: Path) -> Found:
@@ -109,35 +154,39 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
     """Return the result of the campaign's search, None where its design has none; `runs` is estimates.derived."""
     if state.design.search is None:
         return None
-    search = Search(**msgspec.structs.asdict(state.design.search))
+    search = state.design.search_plan()
     rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
     probes = tuple(
         Probe(float(row[f"factor_{search.factor}"]), bool(row["passed"]), bool(row["valid"]), _why(row)) for row in rows
     )
     result = capacity(search, probes)
-    passing = _run_at(rows, search.factor, result.highest_pass, passed=True)
-    failing = _run_at(rows, search.factor, result.lowest_fail, passed=False)
-    decisive = failing if failing is not None else _given_up(rows, search.factor, result.highest_pass)
+    failing = _beside(rows, search.factor, result.estimate, passed=False)
+    decisive = failing if failing is not None else _given_up(rows, search.factor, unmeasurable(probes))
+    passing = _beside(rows, search.factor, result.estimate, passed=True)
     evidence = tuple(limits(passing, decisive, cores or _UNKNOWN_CORES)) if decisive else ()
-    return Found(search, probes, result, evidence, tuple(_missed(failing)) if failing else ())
+    missed = tuple(_missed(failing)) if failing else ()
+    return Found(search, probes, result, evidence, missed, state.design.search.placement == "random")
 
 
-def _run_at(rows: list[dict[str, Any]], factor: str, load: float | None, *, passed: bool) -> dict[str, Any] | None:
-    """Return the last valid run at a load, with the outcome that the load has."""
-    if load is None:
-        return None
-    at_load = [
-        row
-        for row in rows
-        if row["valid"] and bool(row["passed"]) is passed and abs(row[f"factor_{factor}"] / load - 1) < 1e-3
-    ]
-    return at_load[-1] if at_load else None
+def _beside(rows: list[dict[str, Any]], factor: str, at: float | None, *, passed: bool) -> dict[str, Any] | None:
+    """Return the valid run with the outcome whose load is next to the capacity: a pass below it, a fail above it.
+
+    If there is none on that side, it is the lowest pass or the highest fail; without a capacity the highest pass or the
+    lowest fail.
+    """
+    name = f"factor_{factor}"
+    known = sorted(
+        (row for row in rows if row["valid"] and bool(row["passed"]) is passed), key=lambda row: float(row[name])
+    )
+    if not known or at is None:
+        return known[-1 if passed else 0] if known else None
+    side = [row for row in known if (row[name] <= at if passed else row[name] >= at)]
+    return (side or known)[-1 if bool(side) is passed else 0]
 
 
-def _given_up(rows: list[dict[str, Any]], factor: str, highest: float | None) -> dict[str, Any] | None:
-    """Return the last INVALID run at the lowest load above the highest pass, for a capacity that no fail bounds."""
-    beyond = [row for row in rows if not row["valid"] and row[f"factor_{factor}"] > (highest or 0)]
-    return min(reversed(beyond), key=lambda row: float(row[f"factor_{factor}"]), default=None)
+def _given_up(rows: list[dict[str, Any]], factor: str, load: float) -> dict[str, Any] | None:
+    """Return the last INVALID run at the load that cannot be measured."""
+    return next((row for row in reversed(rows) if not row["valid"] and row[f"factor_{factor}"] == load), None)
 
 
 def _missed(row: Mapping[str, Any]) -> list[str]:
@@ -151,6 +200,15 @@ def _why(row: Mapping[str, Any]) -> str:
     return ", ".join(_missed(row))
 
 
-def _stage(stage: str) -> str:
-    own = {"load": "the instrument's load generator", "receivers": "the instrument's receivers"}
-    return own.get(stage, stage.capitalize() if stage in ("kafka", "spark") else f"the {stage.replace('-', ' ')}")
+def _of(probes: list[Probe], where: str) -> str:
+    return f"{sum(probe.passed for probe in probes)} of {len(probes)} probes {where}"
+
+
+def _range(probes: list[Probe]) -> str:
+    loads = sorted({probe.load for probe in probes})
+    return axis_text(loads[0]) if len(loads) == 1 else f"{axis_text(loads[0])} to {axis_text(loads[-1])}"
+
+
+def _short(load: float) -> float:
+    """Return a load with three significant digits: its interval is wider than the fourth."""
+    return float(f"{load:.3g}")

@@ -1,8 +1,4 @@
-"""Two searches for a capacity side by side: which chain carries more, and by how much at least.
-
-Each search gives an interval, [highest pass, lowest fail]. It has no upper end if no load failed, and starts at 0 if no
-load passed. Only intervals that do not overlap support a difference.
-"""
+"""Two searches for a capacity side by side: which chain carries more, with the interval of the ratio of both."""
 
 from __future__ import annotations
 
@@ -14,12 +10,11 @@ import pandas as pd
 
 from experiments.campaign import campaign_file
 from experiments.campaign.report import capacity
-from experiments.campaign.report.capacity import Found
-from experiments.campaign.report.levels import axis_text, phrase
-from experiments.report.format import whole_percent
-from experiments.stats.capacity import Capacity
+from experiments.campaign.report.capacity import RAMP, Found
+from experiments.report.format import NBSP, whole_percent
+from experiments.stats.capacity import FEWEST_PROBES, Difference, difference
 
-COLUMNS = ["campaign", "factor", "highest_pass", "lowest_fail", "confirmed", "runs", "words"]
+COLUMNS = ["campaign", "factor", "estimate", "low", "high", "probes", "passed", "ended", "words"]
 
 
 def searches(a_dir: Path, b_dir: Path) -> Mapping[str, Found] | None:
@@ -31,59 +26,52 @@ def searches(a_dir: Path, b_dir: Path) -> Mapping[str, Found] | None:
 
 
 def table(found: Mapping[str, Found]) -> pd.DataFrame:
-    """Return a row per campaign: COLUMNS, with the interval in `words`; an end that was not found is null."""
+    """Return a row per campaign: COLUMNS, with the headline in `words`; a limit that is not known is null."""
     rows = [
-        (which, result.search.factor, result.capacity.highest_pass, result.capacity.lowest_fail,
-         result.capacity.confirmed, len(result.probes), _interval(result))
+        (which, result.search.factor, result.capacity.estimate, result.capacity.low, result.capacity.high,
+         result.capacity.probes, result.capacity.passed, result.capacity.ended, result.headline)
         for which, result in found.items()
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def findings(found: Mapping[str, Found]) -> list[str]:
-    """Return in sentences which carries more, or that no difference is supported, and the interval of each."""
+    """Return in sentences which carries more, or that no difference is supported, and the capacity of each."""
     factors = {which: result.search.factor for which, result in found.items()}
     if factors["A"] != factors["B"]:
         return [f"There is nothing to compare: A seeks the highest {factors['A']}, B the highest {factors['B']}."]
-    sentences = [_verdict(found), *(f"{which}’s capacity {_interval(result)}." for which, result in found.items())]
+    sentences = [_verdict(found), *(f"{which}: {result.headline}" for which, result in found.items())]
     for which, result in found.items():
-        rest = result.capacity.why.partition(". ")[2]
-        sentences += [f"{which}: {rest}"] if rest else []
+        if result.capacity.probes and not result.capacity.ended:
+            sentences.append(f"{which}: The search has not ended.")
+    if earlier := [which for which, result in found.items() if not result.random]:
+        sentences.append(f"{' and '.join(earlier)}: {RAMP}")
     return sentences
 
 
 def _verdict(found: Mapping[str, Found]) -> str:
-    unknown = [which for which, result in found.items() if _ends(result.capacity) == (0, math.inf)]
-    if unknown:
-        return f"There is nothing to compare: no load could be measured in {' and '.join(unknown)}."
-    for more, less in (("A", "B"), ("B", "A")):
-        above, below = _ends(found[more].capacity)[0], _ends(found[less].capacity)[1]
-        factor = found[more].search.factor
-        if above > below:
-            by = f"{phrase(factor, above - below)} ({whole_percent(above / below - 1)})"
-            return (
-                f"{more} carries more than {less}, by at least {by}: {more} passes at {phrase(factor, above)}, "
-                f"and {less} fails at {phrase(factor, below)}."
-            )
-        if above == below:
-            return (
-                f"Only a hint of a difference: at {phrase(factor, above)} {more} passes and {less} fails, and the "
-                "intervals of their capacities meet."
-            )
-    return "No difference is supported: the intervals of the capacities overlap."
+    few = [which for which, result in found.items() if result.capacity.probes < FEWEST_PROBES]
+    if few:
+        return (
+            f"There is nothing to compare: {' and '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than "
+            f"{FEWEST_PROBES} valid probes."
+        )
+    a, b = found["A"], found["B"]
+    ratio = difference(a.search, a.probes, b.search, b.probes)
+    assert ratio is not None
+    if ratio.supported:
+        more, less, by = ("B", "A", ratio) if ratio.low > 1 else ("A", "B", _inverse(ratio))
+        limits = f"at least {_more(by.low)}" if math.isinf(by.high) else f"{_more(by.low)} to {_more(by.high)}"
+        return f"{more} carries more than {less}: {_more(by.ratio)} more (95{NBSP}% interval {limits})."
+    return (
+        f"No difference is supported: B’s capacity is {ratio.low:.2f} to {ratio.high:.2f} times A’s (95{NBSP}% "
+        f"interval). Two such searches find a difference of {_more(ratio.detectable)} or more in 80{NBSP}% of cases."
+    ).replace("inf times", "any number of times")
 
 
-def _ends(capacity: Capacity) -> tuple[float, float]:
-    low, high = capacity.highest_pass, capacity.lowest_fail
-    return (0 if low is None else low), (math.inf if high is None else high)
+def _inverse(ratio: Difference) -> Difference:
+    return Difference(1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low if ratio.low else math.inf, ratio.detectable)
 
 
-def _interval(found: Found) -> str:
-    low, high, factor = found.capacity.highest_pass, found.capacity.lowest_fail, found.search.factor
-    if low is not None and high is not None:
-        return f"lies between {axis_text(low)} and {phrase(factor, high)}"
-    if low is not None:
-        return f"is at least {phrase(factor, low)}, as no load failed"
-    if high is not None:
-        return f"is below {phrase(factor, high)}, as no load passed"
-    return "is not known"
+def _more(ratio: float) -> str:
+    return whole_percent(ratio - 1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments import files
@@ -17,12 +16,12 @@ from experiments.campaign.report.differences import FIGURES, compare, context
 from experiments.report import format as forms
 from experiments.report import pages, svg
 from experiments.report.figures import Drawing
-from experiments.report.format import NBSP, between, count, in_unit, number, upper, whole_percent
+from experiments.report.format import NBSP, between, count, in_unit, number, upper
 from experiments.report.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
-from experiments.stats.bootstrap import FEWEST_RUNS
+from experiments.stats.paired import FEWEST_BLOCKS
 from pipeline.shell import command, path_word
 
-_MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few runs": "·"}
+_MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few blocks": "·"}
 
 
 def main_text(a_dir: Path, b_dir: Path) -> str:
@@ -37,13 +36,14 @@ def main_text(a_dir: Path, b_dir: Path) -> str:
     for level, rows in table.groupby("words", sort=False):
         lines.append(str(level))
         for row in rows.to_dict("records"):
-            change = f"{forms.difference(row['difference'], row['unit'], signed=True)} ({_range(row)})"
+            change = f"{_change(row)} ({_range(row)})"
+            beside = f"; smallest detectable {smallest}" if (smallest := _smallest(row)) else ""
             lines.append(
                 f"  {_MARKS[row['verdict']]} {row['name']:<32}{in_unit(row['a'], row['unit']):>18}"
-                f"{in_unit(row['b'], row['unit']):>18}   {change}"
+                f"{in_unit(row['b'], row['unit']):>18}   {change}{beside}"
             )
     legend = "   ".join(f"{mark} {verdict}" for verdict, mark in _MARKS.items())
-    lines += ["", f"Columns: A, B, B - A (95 % interval over runs). {legend}", "", multiple(table)]
+    lines += ["", f"Columns: A, B, B against A (95 % interval over blocks). {legend}", "", multiple(table)]
     return "\n".join(lines).replace(NBSP, " ")
 
 
@@ -76,7 +76,18 @@ def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
 def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the data of a comparison level by level, and the values for its page."""
     drawing, data = differences_figure(table)
-    rows = [
+    rows = figure_rows(table)
+    return data, {
+        "findings": findings(table),
+        "multiple": multiple(table),
+        "figures": rows,
+        "drawing": svg.inline(drawing),
+    }
+
+
+def figure_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the tables of a page, one for each figure, with a row of texts per level."""
+    return [
         {
             "name": name,
             "rows": [
@@ -84,8 +95,10 @@ def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
                     **row,
                     "a": in_unit(row["a"], row["unit"]),
                     "b": in_unit(row["b"], row["unit"]),
-                    "difference": forms.difference(row["difference"], row["unit"], signed=True),
+                    "change": _change(row),
                     "range": _range(row),
+                    "absolute": _absolute(row),
+                    "smallest": _smallest(row),
                     "mark": _MARKS[row["verdict"]],
                 }
                 for row in pages.records(table[table["key"] == key])
@@ -94,12 +107,6 @@ def _levels(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
         for key, (name, _) in FIGURES.items()
         if (table["key"] == key).any()
     ]
-    return data, {
-        "findings": findings(table),
-        "multiple": multiple(table),
-        "figures": rows,
-        "drawing": svg.inline(drawing),
-    }
 
 
 def _capacities(found: Mapping[str, Found]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -128,12 +135,23 @@ def findings(table: pd.DataFrame) -> list[str]:
         names = [name for key, (name, _) in FIGURES.items() if _all(table, key, verdict)]
         if names and (verdict == "alike" or len(sentences) > 1 or sentences[0] != "No difference is supported."):
             sentences.append(f"{start}: {', '.join(names)}.")
-    few = table.loc[table["verdict"] == "too few runs", "words"].drop_duplicates()
+    few = table.loc[table["verdict"] == "too few blocks", "words"].drop_duplicates()
     if len(few):
         sentences.append(
-            f"Too few valid runs to compare (fewer than {number(FEWEST_RUNS)} on a side): {'; '.join(few)}."
+            f"Too few blocks in which both sides have a valid run (fewer than {number(FEWEST_BLOCKS)}), so that no "
+            f"interval is stated: {'; '.join(few)}."
         )
     return sentences
+
+
+def smallest(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the name of each figure of `keys` without a supported difference, with the smallest detectable one."""
+    found = []
+    for key in keys:
+        sizes = [text for row in table[table["key"] == key].to_dict("records") if (text := _smallest(row))]
+        if sizes:
+            found.append((FIGURES[key][0], " and ".join(dict.fromkeys(sizes))))
+    return found
 
 
 def multiple(table: pd.DataFrame) -> str:
@@ -141,31 +159,20 @@ def multiple(table: pd.DataFrame) -> str:
     made = int(table["p"].notna().sum())
     if not made:
         return ""
-    excluded = int(table["verdict"].isin(["supported", "hint"]).sum())
-    fewest = int(table.loc[table["p"].notna(), ["runs_a", "runs_b"]].to_numpy().min())
     were = f"{count(made, 'comparison')} {'was' if made == 1 else 'were'} made"
-    chance = max(round(made * 0.05), 1)
-    does = f"{number(excluded)} {'does' if excluded == 1 else 'do'}" if excluded else "none does"
-    text = (
-        f"{upper(were)}. If there were no difference at all, about {chance} of their 95 % intervals would exclude zero "
-        f"by chance, and more with few runs; here {does}. A difference is therefore called supported only if it also "
-        "passes Holm's correction for the number of comparisons (at most a 5 % chance of a single false one among "
-        "all). Otherwise it is called a hint."
+    return (
+        f"{upper(were)}, each paired by block. A difference is called supported if its 95 % interval leaves “no "
+        "effect” out and it also passes Holm's correction for the number of comparisons (at most a 5 % chance of a "
+        "single false one among all). If only the interval leaves it out, it is called a hint. The smallest detectable "
+        "effect is the one that as many blocks with this scatter would have supported in 80 % of cases."
     )
-    if fewest < 5:
-        text += (
-            f" With {number(fewest)} runs on a side, only a difference that is large against the scatter of the runs "
-            "can be supported."
-        )
-    return text
 
 
 def differences_figure(table: pd.DataFrame) -> Drawing:
-    """Draw each difference with its interval in per cent of A's median, filled where it is supported."""
-    a, change = (table[name].astype("float64") for name in ("a", "difference"))
-    shown = table[np.isfinite(change) & np.isfinite(a) & (a != 0)]
+    """Draw each ratio with its interval in per cent of A, filled where it is supported."""
+    shown = table[table["ratio"].notna()]
     if shown.empty:
-        return nothing("differences", "No difference to draw"), table
+        return nothing("differences", "No ratio to draw"), table
     keys = [key for key in FIGURES if (shown.loc[shown["verdict"] != "alike", "key"] == key).any()]
     if not keys:
         return nothing("differences", "Every figure is alike in every run"), table
@@ -174,18 +181,19 @@ def differences_figure(table: pd.DataFrame) -> Drawing:
     figure, panels = canvas(sum(heights) + 0.3, len(keys), heights, share_x=True)
     for axes, key in zip(panels, keys, strict=True):
         for row in shown[shown["key"] == key].to_dict("records"):
-            at, scale = levels.index(row["words"]), 100 / abs(row["a"])
+            at = levels.index(row["words"])
             sure = row["verdict"] == "supported"
             colour = BLUE if row["verdict"] in ("supported", "hint") else GREY
-            if math.isfinite(row["low"]) and math.isfinite(row["high"]):
-                axes.plot([row["low"] * scale, row["high"] * scale], [at, at], color=colour, lw=2.2, alpha=0.6)
-            axes.plot([row["difference"] * scale], [at], "o", color=colour, mfc=colour if sure else PAPER, ms=6)
+            low, middle, high = (100 * (row[name] - 1) for name in ("ratio_low", "ratio", "ratio_high"))
+            if math.isfinite(low) and math.isfinite(high):
+                axes.plot([low, high], [at, at], color=colour, lw=2.2, alpha=0.6)
+            axes.plot([middle], [at], "o", color=colour, mfc=colour if sure else PAPER, ms=6)
         axes.axvline(0, color=MUTED, lw=1)
         axes.set_yticks(range(len(levels)), levels)
         axes.set_ylim(len(levels) - 0.5, -0.5)
         axes.set_title(FIGURES[key][0], loc="left", fontsize=9)
         axes.grid(visible=False, axis="y")
-    panels[-1].set_xlabel("B above (right) or below (left) A, % of A's median")
+    panels[-1].set_xlabel("B above (right) or below (left) A, % of A")
     return render(figure, "differences", "Differences of B to A in per cent of A, with intervals"), table
 
 
@@ -193,29 +201,64 @@ def _difference(name: str, rows: pd.DataFrame) -> str:
     """Return by how much a figure differs, level by level, grouped by direction."""
     parts = []
     for higher in (True, False):
-        same = [row for row in rows.to_dict("records") if (row["difference"] > 0) is higher]
+        same = [row for row in rows.to_dict("records") if _higher(row) is higher]
         if same:
             levels = ", ".join(f"with {row['words']} by {_size(row)}" for row in same)
             parts.append(f"{'higher' if higher else 'lower'} in B {levels}")
     return f"{name} is {'; '.join(parts)}"
 
 
+def _higher(row: Mapping[Any, Any]) -> bool:
+    return bool(row["ratio"] > 1 if math.isfinite(row["ratio"]) else row["difference"] > 0 or row["b"] > row["a"])
+
+
 def _size(row: Mapping[Any, Any]) -> str:
-    low, high = sorted((abs(row["low"]), abs(row["high"])))
-    size = forms.difference(abs(row["difference"]), row["unit"])
-    relative = ""
-    if row["a"] and row["unit"] != "share":
-        relative = f", {whole_percent(abs(row['difference'] / row['a']))}"
-    return (
-        f"{size} ({between(forms.difference(low, row['unit']), forms.difference(high, row['unit']), size)}{relative})"
-    )
+    """Return a supported effect without its sign: "8 % (3 to 13 %; 12 ms, 5 to 19 ms)"."""
+    absolute = f"; {_absolute(row)}" if _absolute(row) else ""
+    return f"{_change(row).lstrip('+−')} ({_range(row)}{absolute if math.isfinite(row['ratio']) else ''})"
+
+
+def _change(row: Mapping[Any, Any]) -> str:
+    """Return the effect: a ratio in per cent, else a difference."""
+    if math.isfinite(row["ratio"]):
+        return _signed(row["ratio"] - 1)
+    return forms.difference(row["difference"], row["unit"], signed=True)
 
 
 def _range(row: Mapping[Any, Any]) -> str:
-    if not math.isfinite(row["low"]) and not math.isfinite(row["high"]):
+    if math.isfinite(row["ratio_low"]):
+        low, high = _signed(row["ratio_low"] - 1), _signed(row["ratio_high"] - 1)
+    elif math.isfinite(row["low"]) and not math.isfinite(row["ratio"]):
+        low, high = (forms.difference(row[name], row["unit"], signed=True) for name in ("low", "high"))
+    else:
         return "no interval"
-    low, high = (forms.difference(row[name], row["unit"], signed=True) for name in ("low", "high"))
     return between(low, high, low)
+
+
+def _absolute(row: Mapping[Any, Any]) -> str:
+    """Return the difference with its interval, "" without one."""
+    if not math.isfinite(row["low"]):
+        return ""
+    middle, low, high = (
+        forms.difference(row[name], row["unit"], signed=True) for name in ("difference", "low", "high")
+    )
+    return f"{middle}, {between(low, high, low)}"
+
+
+def _smallest(row: Mapping[Any, Any]) -> str:
+    """Return the smallest detectable effect of a comparison that found none, "" for others."""
+    if row["verdict"] not in ("not supported", "hint") or not math.isfinite(row["detectable"]):
+        return ""
+    if math.isfinite(row["ratio"]):
+        return f"{(row['detectable'] - 1) * 100:.2g}{NBSP}%"
+    return forms.difference(row["detectable"], row["unit"])
+
+
+def _signed(share: float) -> str:
+    if share == 0:
+        return f"0{NBSP}%"
+    text = f"{abs(share) * 100:.1f}" if abs(share) < 0.0995 else f"{abs(share) * 100:.0f}"
+    return f"{'−' if share < 0 else '+'}{text}{NBSP}%"
 
 
 def _path(directory: Path) -> str:

@@ -1,34 +1,28 @@
-"""Two campaigns level by level: which differences their runs support, and which they do not.
+"""Two campaigns level by level, paired by block: which differences their runs support, and which they do not.
 
-A difference is supported if two conditions hold: the 95 % bootstrap interval of the difference of the medians over runs
-excludes zero, and the comparison's p-value stays below 5 % when corrected for the number of comparisons (Holm, 1979:
-the chance of even one false finding among all of them is at most 5 %). If only the first holds, it is a hint. A figure
-that is the same in every run of both is not tested and not counted (Tarone, 1990). p is Welch's, on the runs; where
-runs are infinite (never arrived) or do not vary, it is the rank sum's (Mann and Whitney), which is never below 5 % with
-few runs.
+The effect is that of stats.paired: a ratio where it has a meaning. A difference is supported if two conditions hold:
+its 95 % interval leaves "no effect" out, and its p-value stays below 5 % when corrected for the number of comparisons
+(Holm, 1979: the chance of even one false finding among all of them is at most 5 %). If only the first holds, it is a
+hint. Beside every other stands the smallest effect that as many blocks would have supported in 80 % of cases. A figure
+that is the same in every block is not tested and not counted (Tarone, 1990).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
 from experiments.campaign import campaign_file
 from experiments.campaign.design import Design
 from experiments.campaign.report import read
-from experiments.campaign.report.estimates import believed, derived, of_level
+from experiments.campaign.report.estimates import believed, derived, in_blocks
 from experiments.campaign.report.levels import Layout, layout
 from experiments.campaign.report.provenance import Facts, facts
-from experiments.stats.bootstrap import FEWEST_RUNS, difference
+from experiments.stats.paired import ALPHA, FEWEST_BLOCKS, Effect, detectable, effect, holm
 
 FIGURES: dict[str, tuple[str, str]] = {
     "e2e_excess_p50_s": ("median latency above the floor", "s"),
@@ -42,74 +36,59 @@ FIGURES: dict[str, tuple[str, str]] = {
 }
 """What is compared: the figure's key, its name and its unit. `cores_used` sums the stages and the instrument, `faults`
 is that of estimates.derived."""
-ALPHA = 0.05
-VERDICTS = ("supported", "hint", "not supported", "alike", "too few runs")
+VERDICTS = ("supported", "hint", "not supported", "alike", "too few blocks")
 COLUMNS = [
-    *(
-        "level",
-        "words",
-        "key",
-        "name",
-        "unit",
-        "runs_a",
-        "runs_b",
-        "a",
-        "b",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-    ),
-    "verdict",
+    *("level", "words", "key", "name", "unit", "blocks", "a", "b"),
+    *("ratio", "ratio_low", "ratio_high", "difference", "low", "high"),
+    *("p", "p_holm", "detectable", "verdict"),
 ]
 
 
-def compare(a_dir: Path, b_dir: Path) -> pd.DataFrame:
-    """Return a row per level that both campaigns have and figure that both measured: COLUMNS.
+APART = (
+    "The two campaigns were made one after the other: a change of the machine between them would look like a "
+    "difference. To compare two versions or settings block by block in turn: python -m experiments duel A B"
+)
 
-    `a` and `b` are medians over valid runs, `difference` is b - a with its interval `low` to `high`; `p_holm` is
-    `p` corrected for all rows that have one. `verdict` is one of VERDICTS. Raises RunFileError naming the file that is
-    missing or damaged.
+
+def compare(a_dir: Path, b_dir: Path) -> pd.DataFrame:
+    """Return a row per level that both campaigns have and figure that both measured: COLUMNS, as `judged` has them.
+
+    Raises RunFileError naming the file that is missing or damaged.
     """
     (plan, first), (_, second) = _read(a_dir), _read(b_dir)
-    rows = []
-    for level in plan.levels["level"]:
+    return judged(plan.levels, first, second)
+
+
+def judged(levels: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per level and figure that both sides measured in the same blocks: COLUMNS.
+
+    `levels` has `level` and `words`; `first` and `second` are valid runs with `level, block` and the figures.
+    `a` and `b` are medians over the blocks that both have. `ratio` (b / a) is null where a value is zero, negative or
+    infinite, `difference` (b - a) where one is infinite; each has its 95 % interval, null with fewer than
+    paired.FEWEST_BLOCKS blocks. `p_holm` is `p` corrected for all rows that have one. `detectable` is a ratio above 1
+    if there is a `ratio`, else a difference. `verdict` is one of VERDICTS.
+    """
+    rows, effects = [], []
+    for level, words in zip(levels["level"], levels["words"], strict=True):
         for key, (name, unit) in FIGURES.items():
-            a, b = of_level(first, level, key), of_level(second, level, key)
-            if not len(a) or not len(b):
+            a, b = in_blocks(first, level, second, level, key)
+            if not len(a):
                 continue
-            found = difference(a.tolist(), b.tolist())
+            found, plain = effect(a, b), effect(a, b, difference=True)
+            ratio = found if found.kind == "ratio" else _NO_EFFECT
             medians = float(np.median(a)), float(np.median(b))
-            p = p_value(a, b) if found.n >= FEWEST_RUNS else math.nan
-            rows.append((level, plan.words(level), key, name, unit, len(a), len(b), *medians, found.estimate, found.low,
-                         found.high, p))  # fmt: skip
-    table = pd.DataFrame(rows, columns=COLUMNS[:-2])
+            rows.append((level, words, key, name, unit, len(a), *medians, ratio.estimate, ratio.low, ratio.high,
+                         plain.estimate, plain.low, plain.high, found.p))  # fmt: skip
+            effects.append(found)
+    table = pd.DataFrame(rows, columns=COLUMNS[:-3])
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
+    tested = int(table["p"].notna().sum())
+    table["detectable"] = [detectable(found, tested) for found in effects]
+    table["verdict"] = [_verdict(found, p) for found, p in zip(effects, table["p_holm"], strict=True)]
     return table[COLUMNS]
 
 
-def p_value(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return how likely runs as far apart as these are if both campaigns are the same; NaN if all are equal."""
-    if len(np.unique(np.concatenate([a, b]))) == 1:
-        return math.nan
-    if np.isfinite(a).all() and np.isfinite(b).all() and (np.ptp(a) > 0 or np.ptp(b) > 0):
-        with warnings.catch_warnings():
-            # scipy warns about a side whose runs are all equal: its variance is 0, and that of the other side decides.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
-    return float(stats.mannwhitneyu(a, b, method="exact").pvalue)
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number (Holm's step-down); NaN stays NaN and is not counted."""
-    result = np.full(len(p), math.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    result[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return result
+_NO_EFFECT = Effect("ratio", 0, math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def context(a_dir: Path, b_dir: Path) -> list[str]:
@@ -131,6 +110,8 @@ def context(a_dir: Path, b_dir: Path) -> list[str]:
             sentences.append(
                 f"{bad} of {which}'s {len(state.runs)} runs {'is' if bad == 1 else 'are'} invalid and left out."
             )
+    if by_level:
+        sentences.append(APART)
     sentences += _designs(a.design, b.design)
     return sentences + _made(*(facts(directory, read.runs(directory)) for directory in (a_dir, b_dir)))
 
@@ -169,19 +150,22 @@ def _made(one: Facts, two: Facts) -> list[str]:
 
 
 def _read(directory: Path) -> tuple[Layout, pd.DataFrame]:
-    plan = layout(campaign_file.read(directory))
-    valid = believed(derived(read.runs(directory)))
+    return layout(campaign_file.read(directory)), with_cores(believed(derived(read.runs(directory))))
+
+
+def with_cores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with `cores_used`, the sum over the stages and the instrument."""
     # The machine's total and the share of other programs belong to no stage.
     apart = ("cpu_share_machine", "cpu_share_others")
-    shares = [name for name in valid.columns if str(name).startswith("cpu_share_") and name not in apart]
-    return plan, valid.assign(cores_used=valid[shares].sum(axis=1, min_count=1)) if shares else valid
+    shares = [name for name in runs.columns if str(name).startswith("cpu_share_") and name not in apart]
+    return runs.assign(cores_used=runs[shares].sum(axis=1, min_count=1)) if shares else runs
 
 
-def _verdict(row: Mapping[Any, Any]) -> str:
-    if min(row["runs_a"], row["runs_b"]) < FEWEST_RUNS:
-        return "too few runs"
-    if math.isnan(row["p"]):
+def _verdict(found: Effect, p_holm: float) -> str:
+    if found.blocks < FEWEST_BLOCKS:
+        return "too few blocks"
+    if math.isnan(found.p):
         return "alike"
-    if row["low"] > 0 or row["high"] < 0:
-        return "supported" if row["p_holm"] < ALPHA else "hint"
+    if found.excludes_none:
+        return "supported" if p_holm < ALPHA else "hint"
     return "not supported"

@@ -64,6 +64,22 @@ def of_level(valid: pd.DataFrame, level: str, key: str) -> Floats:
     return np.asarray(values[~np.isnan(values)])
 
 
+def in_blocks(a: pd.DataFrame, a_level: str, b: pd.DataFrame, b_level: str, key: str) -> tuple[Floats, Floats]:
+    """Return the values of a figure at a level of `a` and one of `b`, block by block: pairs of valid runs.
+
+    A block in which one of the two was not measured is left out.
+    """
+    sides = [
+        rows[rows["level"] == level].drop_duplicates("block").set_index("block")[key].astype("float64").dropna()
+        if key in rows.columns
+        else pd.Series(dtype="float64")
+        for rows, level in ((a, a_level), (b, b_level))
+    ]
+    blocks = sides[0].index.intersection(sides[1].index)
+    first, second = (np.asarray(side.loc[blocks], dtype=np.float64) for side in sides)
+    return first, second
+
+
 def _range(values: Floats) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 

@@ -93,7 +93,7 @@ def layout(state: State) -> Layout:
         numeric=numeric,
         log=bool(numeric and len(x) and x.min() > 0 and x.max() / x.min() > LOG_FROM),
         levels=levels,
-        main=_highest_pass(state, levels) if state.searches else _main(levels, factors),
+        main=_below_first_fail(state, levels) if state.searches else _main(levels, factors),
     )
 
 
@@ -102,12 +102,19 @@ def _place(factors: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> i
     return next((i for i, level in enumerate(bare) if level == dict(factors)), len(bare))
 
 
-def _highest_pass(state: State, levels: pd.DataFrame) -> str:
-    """Return the highest load of a search at which every valid run passed; the lowest load where none did."""
+def _below_first_fail(state: State, levels: pd.DataFrame) -> str:
+    """Return the highest load of a search below every load that failed; the lowest load where there is none.
+
+    A load that passed above a fail may have passed by chance.
+    """
     failed = {run.level for run in state.runs if run.valid and not run.passed}
-    passed = {run.level for run in state.runs if run.valid and run.passed} - failed
-    held = levels.loc[levels["level"].isin(passed), "level"]
-    return str(held.iloc[-1] if len(held) else levels["level"].iloc[0]) if len(levels) else ""
+    passed = {run.level for run in state.runs if run.valid and run.passed}
+    held = ""
+    for level in levels["level"]:  # in the order of the load
+        if level in failed:
+            break
+        held = str(level) if level in passed else held
+    return held or (str(levels["level"].iloc[0]) if len(levels) else "")
 
 
 def _main(levels: pd.DataFrame, factors: Mapping[str, Mapping[str, Any]]) -> str:

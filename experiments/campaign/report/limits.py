@@ -1,6 +1,7 @@
-"""Which stage limits the capacity, from evidence at the highest pass and the lowest fail.
+"""What changed from a pass below the capacity to a fail above it: evidence, and not what limits the chain.
 
-The rules, strongest first; each that holds gives its evidence:
+A stage that waits for a busy core slows down as one at its own limit does: only an intervention tells them apart. The
+rules, strongest first; each that holds gives its evidence:
 
 1. The run at the fail is INVALID: the instrument reached its limit, and the chain may not have.
 2. The machine is full (mean cores in use >= 90 % of its cores): the process that uses most.

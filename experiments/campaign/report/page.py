@@ -21,10 +21,10 @@ from experiments.campaign import campaign_file
 from experiments.campaign.campaign_file import State
 from experiments.campaign.report import capacity, estimates, figures, provenance, sentences, tables
 from experiments.campaign.report import read as read_back
+from experiments.campaign.report.dose_response import dose_response_figure
 from experiments.campaign.report.estimates import believed
 from experiments.campaign.report.levels import Layout, layout
 from experiments.campaign.report.spectra import spectra
-from experiments.campaign.report.staircase import staircase_figure
 from experiments.report import pages, svg
 from experiments.report.figures import Drawing
 from experiments.units import NS_PER_S
@@ -158,7 +158,7 @@ def draw(
     residuals, drifts = in_order(valid)
     first: dict[str, Drawing] = {}
     if found is not None:
-        first["staircase"] = staircase_figure(found.search, found.probes, found.capacity)
+        first["dose_response"] = dose_response_figure(found)
     if _concurrent(state, plan):
         first["scalability"] = figures.scalability_figure(valid, plan)
     return {

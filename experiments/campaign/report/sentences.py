@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.campaign.campaign_file import State
-from experiments.campaign.report.differences import ALPHA, holm, p_value
-from experiments.campaign.report.estimates import Trend, believed, estimates, of_level, trend
+from experiments.campaign.report.estimates import Trend, believed, estimates, in_blocks, of_level, trend
 from experiments.campaign.report.levels import Layout, phrase
 from experiments.report.format import (
     NBSP,
@@ -29,7 +28,8 @@ from experiments.report.format import (
     upper,
     whole,
 )
-from experiments.stats.bootstrap import ENOUGH_RUNS, FEWEST_RUNS, coverage
+from experiments.stats.bootstrap import FEWEST_RUNS
+from experiments.stats.paired import ALPHA, effect, holm
 from experiments.stats.usl import Usl
 
 TRENDS = {
@@ -137,11 +137,6 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
     runs = int(p50["runs"])
     if runs < FEWEST_RUNS:
         return [f"{text}; {count(runs, 'run')} {'is' if runs == 1 else 'are'} too few for an interval."]
-    if runs < ENOUGH_RUNS:
-        return [
-            f"{text}. The intervals in brackets are over {count(runs, 'run')}, too few for 95{NBSP}%: they contain the "
-            f"true median in {percent(coverage(runs))} of cases."
-        ]
     return [f"{text}. In brackets: 95{NBSP}% intervals over {count(runs, 'run')}."]
 
 
@@ -232,13 +227,9 @@ def _shown(valid: pd.DataFrame, plan: Layout) -> list[str]:
 
 
 def _apart(valid: pd.DataFrame, levels: Sequence[str], key: str) -> bool:
-    """Return whether the first and the last of `levels` differ in a figure, corrected for all pairs of levels."""
-    values = {level: of_level(valid, level, key) for level in levels}
+    """Return whether the first and the last of `levels` differ in a figure block by block, corrected for all pairs."""
     pairs = list(combinations(levels, 2))
-    p = [
-        p_value(values[a], values[b]) if min(len(values[a]), len(values[b])) >= FEWEST_RUNS else math.nan
-        for a, b in pairs
-    ]
+    p = [effect(*in_blocks(valid, a, valid, b, key)).p for a, b in pairs]
     corrected = dict(zip(pairs, holm(np.array(p, dtype=np.float64)), strict=True))
     return bool(len(levels) > 1 and corrected[levels[0], levels[-1]] < ALPHA)
 
@@ -252,7 +243,9 @@ def warnings(state: State, runs: pd.DataFrame, plan: Layout) -> list[str]:
     if runs.empty:
         return []
     if state.searches:
-        return ["A search probes most loads only once or twice: quote its interval, not the figures of a single load."]
+        return [
+            "A search probes most loads only once: quote its capacity with the interval, not the figures of one load."
+        ]
     have = believed(runs).groupby("level").size()
     few = [(level, int(have.get(level, 0))) for level in plan.levels["level"] if have.get(level, 0) < FEWEST_RUNS]
     if not few:

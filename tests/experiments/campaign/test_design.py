@@ -114,6 +114,12 @@ def test_a_block_shares_its_load() -> None:
         ("blocks: 4", "blocks: 0", r"line 4, field blocks: it is 0; give a whole number from 1"),
         ("blocks: 4", "blocks: many", r"line 4, field blocks: it is 'many'"),
         ("blocks: 6", "blocks: 0", r"line 10, field levels\[1\]\.blocks: it is 0"),
+        (
+            "seed: 3",
+            "intervals: true",
+            r"line 4, field blocks: blocks is 4, and the design asks for intervals: give 6 or",
+        ),
+        ("seed: 3", "intervals: 1", r"line 3, field intervals: it is 1; give true or false"),
         ("trigger_s: 2", "trigger_s: -2", r"line 7, field parameters\.trigger_s: .*-2"),
         ("clusters: 1", "clusters: 0", r"line 7, field parameters\.clusters: .*0"),
         ("clusters: 1", "policy: best", r"line 7, field parameters\.policy: .*'best'.*ceil"),
@@ -131,7 +137,7 @@ def test_a_block_shares_its_load() -> None:
         ("seed: 3", "notebook: walk", r"line 3, field notebook: there is no notebooks/walk\.ipynb"),
         (
             "levels:",
-            "search: {factor: users, start: 9, growth: 2, most: 99, resolution: 0.1}\nlevels:",
+            "search: {factor: users, least: 9, most: 99}\nlevels:",
             "give either `levels`, or `search`",
         ),
         ("about: Two", "about: [Two", r"line \d+ is not valid YAML"),
@@ -146,12 +152,13 @@ def test_an_error_points_at_its_line(old: str, new: str, message: str) -> None:
 def test_a_search_is_checked_as_a_level_is() -> None:
     """Its factor is a parameter, and its start makes a run."""
     levels = TEXT[TEXT.index("levels:") : TEXT.index("slos:")]
-    good = TEXT.replace(levels, "search: {factor: rate_per_s, start: 100, growth: 1.5, most: 900, resolution: 0.1}\n")
+    good = TEXT.replace(levels, "search: {factor: rate_per_s, least: 100, most: 900, probes: 12}\n")
     assert tiny(good).factors == ("rate_per_s",)
     for old, new, message in (
         ("factor: rate_per_s", "factor: rate", "there is no factor 'rate'"),
-        ("growth: 1.5", "growth: 1", "give a number above 1"),
-        ("most: 900", "most: 9", "less than start"),
+        ("probes: 12", "probes: 3", "give a whole number from 6"),
+        ("probes: 12", "placement: ramp", "only campaigns of before have it"),
+        ("most: 900", "most: 9", "give at least 1.1 times least"),
     ):
         with pytest.raises(SettingError, match=rf"line 8, field search.*{message}"):
             tiny(good.replace(old, new))
@@ -160,7 +167,7 @@ def test_a_search_is_checked_as_a_level_is() -> None:
 def test_a_search_whose_most_cannot_be_planned_is_refused() -> None:
     """Ten users cannot send so often; the search would come to it in the middle of a night."""
     levels = TEXT[TEXT.index("levels:") : TEXT.index("slos:")]
-    search = "search: {factor: rate_per_s, start: 100, growth: 9, most: 900000, resolution: 0.1}\n"
+    search = "search: {factor: rate_per_s, least: 100, most: 900000}\n"
     text = TEXT.replace(levels, search).replace("clusters: 1", "users: 10")
     with pytest.raises(SettingError, match=r"line 8, field search\.most: rate_per_s is 900000\.0: 10 users"):
         tiny(text)

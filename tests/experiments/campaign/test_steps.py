@@ -24,7 +24,7 @@ slos: {lost: 0}
 SEARCH = """\
 name: climb
 about: A search.
-search: {factor: rate_per_s, start: 100, growth: 2, most: 1600, resolution: 0.5}
+search: {factor: rate_per_s, least: 100, most: 1600, probes: 8}
 slos: {lost: 0}
 """
 

@@ -1,4 +1,4 @@
-"""A capacity campaign on disk becomes an interval, a limiting stage in words, and a staircase."""
+"""A capacity campaign on disk becomes a capacity with its interval, words that claim no more, and a curve."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 
 from experiments import run_files
 from experiments.campaign.report import capacity
-from experiments.campaign.report.staircase import staircase_figure
+from experiments.campaign.report.dose_response import dose_response_figure
 from experiments.stats import capacity as searching
 from experiments.stats.capacity import Probe, Search, next_load
 from experiments.synthetic import campaign
 from pipeline.errors import SettingError
 
-SEARCH = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15}
+SEARCH = {"factor": "rate_per_s", "least": 1000, "most": 20000, "probes": 12}
+EARLIER = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 20000, "resolution": 0.15}
 
 
 def chain(factors: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,60 +46,80 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_search_on_disk_has_interval_and_limiting_stage(searched: Path):
-    """The true capacity is inside the interval, confirmed, and Spark is named with its cores."""
+def test_search_on_disk_has_capacity_interval_and_probes(searched: Path):
+    """The true capacity is inside the interval, which the headline states with how many probes passed."""
     found = capacity.read(searched)
-    assert found.capacity.highest_pass is not None
-    assert found.capacity.lowest_fail is not None
-    assert found.capacity.highest_pass <= 3000 < found.capacity.lowest_fail
-    assert found.capacity.confirmed
-    assert found.evidence[0].stage == "spark"
-    assert "spark" in found.evidence[0].reason
-    assert re.search(r"The machine is full: (1\.9|2\.0)\d of 2 cores", found.evidence[0].reason)
-    words = " ".join(found.sentences())
-    assert f"{found.capacity.highest_pass:,g}\u00a0reactions/s" in words
-    assert "Spark" in words
+    assert found.capacity.low is not None
+    assert found.capacity.high is not None
+    assert found.capacity.low < 3000 < found.capacity.high
+    assert found.capacity.ended
+    words = found.headline
+    assert re.match(
+        r"The chain meets every objective in nine runs of ten at [23],\d\d0\u00a0reactions/s \(95\u00a0% interval "
+        r"\d,\d\d0 to \d,\d\d0\): (\d) of \1 probes below the interval, \d of \d probes in it and 0 of \d probes "
+        r"above it passed\.",
+        words,
+    )
+    below, within, above = (re.search(rf"(\d) of (\d) probes {at}", words) for at in ("below", "in it", "above"))
+    assert sum(int(found[2]) for found in (below, within, above) if found) == 12
     assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
+    assert found.to_json()["headline"] == words
+
+
+def test_what_changed_is_no_verdict_on_what_limits(searched: Path):
+    """A full machine is evidence; the sentence says that it names no cause."""
+    found = capacity.read(searched)
+    assert found.evidence[0].stage == "spark"
+    assert re.search(r"The machine is full: [12]\.\d\d of 2 cores", found.evidence[0].reason)
+    words = " ".join(found.sentences())
+    assert "The machine is full" in words
+    assert "That does not say what limits the chain" in words
+    assert "limiting stage" not in words
+    assert "“p99 latency above the floor”" in words
 
 
 def test_generator_at_its_limit_is_not_the_chain(tmp_path: Path):
-    """INVALID probes bound the capacity from below, and the instrument is named."""
-    faults = {3: {"reasons": ["The generator stalled."]}, 4: {"reasons": ["The generator stalled."]}}
-    levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096, 4096)]
+    """INVALID probes leave the capacity without an upper end, and the reason is named."""
+    faults = {index: {"reasons": ["The generator stalled."]} for index in (6, 7, 8)}
+    levels = [{"rate_per_s": load} for load in (1000, 1600, 2000, 2200, 2400, 2560, 4096, 4096, 4096)]
     campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
     found = capacity.read(tmp_path)
-    assert found.capacity.highest_pass == 2560
-    assert not found.capacity.bounded_above
+    assert found.capacity.high is None
+    assert found.capacity.low is not None
+    assert found.capacity.low <= 2560
     assert found.evidence[0].stage == "load"
-    assert "INVALID (The generator stalled.)" in " ".join(found.sentences())
+    words = " ".join(found.sentences())
+    assert "or more (lower end of the 95\u00a0% interval; the probes give no upper end)" in words
+    assert "4,096\u00a0reactions/s and more are not measurable: the run was INVALID each time." in words
+    assert "INVALID (The generator stalled.)" in words
     assert found.missed == ()
 
 
-@pytest.mark.parametrize(
-    ("limit", "most", "words"),
-    [
-        (3000, 20000, "Both ends were measured at least twice."),
-        (1900, 2000, "The highest load that passed was measured at least twice."),  # 2,000 failed, and once
-        (9000, 2000, "The highest load that passed was measured at least twice."),  # nothing failed
-    ],
-)
-def test_sentence_names_the_ends_that_were_measured_twice(limit: int, most: int, words: str):
-    """The fail of a confirmed search was probed twice, once, or not at all."""
-    search = Search(**SEARCH | {"growth": 2, "most": most})
-    probes: list[Probe] = []
-    while (load := next_load(search, probes)) is not None:
-        probes.append(Probe(load, load <= limit))
-    found = capacity.Found(search, tuple(probes), searching.capacity(search, probes), (), ())
-    assert found.capacity.confirmed
-    assert [sentence for sentence in found.sentences() if "measured at least twice" in sentence] == [words]
+def test_few_probes_give_counts_and_no_capacity(tmp_path: Path):
+    """Three of four passed: that is all that is said."""
+    levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096)]
+    campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, truth=chain, noise=0.001)
+    found = capacity.read(tmp_path)
+    assert found.capacity.estimate is None
+    assert found.headline == (
+        "No capacity is stated yet: 3 of 4 probes at 1,000 to 4,096 passed, and 6 valid probes are the fewest for an "
+        "interval."
+    )
+    assert "The search has not ended." in found.sentences()
 
 
-def test_load_that_passed_by_majority_says_in_how_many_runs() -> None:
-    """A sentence claims no more than its probes: one of three missed an objective."""
-    search = Search(**SEARCH)
-    probes = tuple(Probe(load, passed) for load, passed in ((1000, True), (1000, False), (1000, True), (1100, False)))
-    found = capacity.Found(search, probes, searching.capacity(search, probes), (), ())
-    assert "carries 1,000\u00a0reactions/s with every objective met in 2 of 3 runs; at 1,100" in found.sentences()[0]
+def test_search_by_ramp_and_bisection_is_read_and_claims_less(tmp_path: Path):
+    """A campaign of before keeps its probes; the report says that its error is not known, and it cannot be resumed."""
+    loads = (1000, 1600, 2560, 4096, 3238, 2879, 2879, 3167)
+    levels = [{"rate_per_s": load} for load in loads]
+    campaign.write_synthetic(tmp_path, levels=levels, search=EARLIER, truth=chain, noise=0.001)
+    found = capacity.read(tmp_path)
+    assert [probe.load for probe in found.probes] == list(loads)
+    assert found.capacity.low is not None
+    assert found.capacity.high is not None
+    assert found.capacity.low < 3000 < found.capacity.high
+    assert not found.random
+    assert capacity.RAMP in found.sentences()
 
 
 def test_campaign_without_search_is_refused(tmp_path: Path):
@@ -124,17 +145,26 @@ def test_unknown_field_of_search_and_damaged_manifest_are_named(searched: Path, 
         capacity.read(place)
 
 
-def test_staircase_has_a_row_per_probe_and_names_the_interval(searched: Path):
-    """The figure's data are the probes in order; the picture names highest pass and lowest fail; it is the same
-    twice, and drawn with nothing probed too.
+def test_figure_has_a_row_per_probe_and_the_curve(searched: Path):
+    """The figure's data are the probes in order and the fitted curve; it is the same twice, and drawn with nothing
+    probed too.
     """
     found = capacity.read(searched)
-    text, data = staircase_figure(found.search, found.probes, found.capacity)
-    assert list(data["load"]) == [probe.load for probe in found.probes]
-    assert set(data["outcome"]) == {"pass", "fail"}
-    for words in ("highest pass", "lowest fail", "offered load, reactions/s (log)", 'aria-label="The probes'):
+    text, data = dose_response_figure(found)
+    probes, curve = (data[data["row"] == row] for row in ("probe", "curve"))
+    assert list(probes["load"]) == [probe.load for probe in found.probes]
+    assert set(probes["outcome"]) == {"pass", "fail"}
+    assert (curve["low"] <= curve["passing"]).all()
+    assert (curve["passing"] <= curve["high"]).all()
+    assert curve["passing"].is_monotonic_decreasing
+    for words in ("capacity", "offered load, reactions/s (log)", 'aria-label="Probes by load'):
         assert words in text
-    assert staircase_figure(found.search, found.probes, found.capacity)[0] == text
-    empty, rows = staircase_figure(found.search, [], searching.capacity(found.search, []))
+    assert dose_response_figure(found)[0] == text
+    nothing = capacity.Found(found.search, (), searching.capacity(found.search, []), (), ())
+    empty, rows = dose_response_figure(nothing)
     assert "No load was probed yet" in empty
     assert rows.empty
+    few = tuple(Probe(load, load < 3000, load < 4000) for load in (1000.0, 3500.0, 5000.0))
+    text, data = dose_response_figure(capacity.Found(found.search, few, searching.capacity(found.search, few), (), ()))
+    assert set(data["outcome"]) == {"pass", "fail", "INVALID"}
+    assert (data["row"] == "probe").all()

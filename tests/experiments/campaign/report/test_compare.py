@@ -7,8 +7,8 @@ import json
 import math
 import re
 import shlex
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +16,7 @@ from experiments import __main__ as command_line
 from experiments.campaign.report import capacity_comparison, compare, differences
 from experiments.report.format import NBSP
 from experiments.run_files import RunFileError
+from experiments.stats.paired import Effect
 from experiments.synthetic.campaign import write_synthetic
 
 LEVELS = [{"users": n, "rate_per_s": n} for n in (10, 100, 400)]
@@ -23,7 +24,7 @@ LEVELS = [{"users": n, "rate_per_s": n} for n in (10, 100, 400)]
 
 def campaign(place, shift_s=0.0, levels=LEVELS, **options):
     """Write a synthetic campaign whose latency is `shift_s` above the synthetic run's."""
-    options = {"blocks": 5, "noise": 0.01, **options}
+    options = {"blocks": 6, "noise": 0.01, **options}
     write_synthetic(place, levels=levels, truth=lambda _: {"shift_s": shift_s}, **options)
     return place
 
@@ -50,6 +51,7 @@ def test_it_is_antisymmetric(shifted):
     """B against A is A against B with the sign turned."""
     forth, back = differences.compare(*shifted), differences.compare(*shifted[::-1])
     assert forth["difference"].to_numpy() == pytest.approx(-back["difference"].to_numpy())
+    assert forth["ratio"].to_numpy() == pytest.approx(1 / back["ratio"].to_numpy(), nan_ok=True)
     assert list(forth["verdict"]) == list(back["verdict"])
 
 
@@ -67,7 +69,8 @@ def test_text_names_supported_differences_and_equal_figures(shifted):
     """The text names figure, direction, size and interval, equal figures, and the number of comparisons."""
     text = compare.main_text(*shifted)
     assert re.search(
-        r"The median latency above the floor is higher in B with 10 users by \d+ ms \(\d+ to \d+, \d+ %\), with 100",
+        r"The median latency above the floor is higher in B with 10 users by \d+ % \(\+\d+ to \+\d+; "
+        r"\+\d+ ms, \+\d+ to \+\d+\), with 100",
         text,
     )
     assert "Equal in every run: throughput" in text
@@ -78,10 +81,11 @@ def test_text_names_supported_differences_and_equal_figures(shifted):
 
 
 def test_the_same_campaign_twice_differs_in_nothing(shifted):
-    """A against A: no difference, and no warning about what else differs."""
+    """A against A: no difference, and no warning but that the campaigns were not made in turn."""
     text = compare.main_text(shifted[0], shifted[0])
     assert "No difference is supported." in text
-    assert "! " not in text
+    assert text.count("! ") == 1
+    assert "! The two campaigns were made one after the other" in text
     assert "●" not in text.partition("Columns:")[0]
 
 
@@ -99,8 +103,8 @@ def test_other_differences_are_named(tmp_path, shifted):
     text = " ".join(differences.context(shifted[0], other)).replace(NBSP, " ")
     assert "Only A has the level 10 users." in text
     assert "Only B has the level 800 users." in text
-    assert "B is not finished: 13 of 15 runs." in text
-    assert "1 of B's 13 runs is invalid" in text
+    assert "B is not finished: 16 of 18 runs." in text
+    assert "1 of B's 16 runs is invalid" in text
     assert "measured_triggers 6 and 7" in text
     assert "trigger_s 6.0 and 2" in text
     assert "different commits: A synthetic, B 0123456789ab." in text
@@ -109,40 +113,34 @@ def test_other_differences_are_named(tmp_path, shifted):
     assert set(differences.compare(shifted[0], other)["words"]) == {f"100{NBSP}users", f"400{NBSP}users"}
 
 
-def test_two_runs_per_side_are_too_few(tmp_path):
-    """However far apart two campaigns of two runs a level are, nothing is called supported."""
-    a, b = campaign(tmp_path / "a", blocks=2), campaign(tmp_path / "b", 3.0, blocks=2, seed=2)
+def test_five_blocks_are_too_few(tmp_path):
+    """However far apart two campaigns of five blocks are, no interval is stated and nothing is called supported."""
+    a, b = campaign(tmp_path / "a", blocks=5), campaign(tmp_path / "b", 3.0, blocks=5, seed=2)
     table = differences.compare(a, b)
-    assert set(table["verdict"]) == {"too few runs"}
-    assert table["p"].isna().all()
-    assert "Too few valid runs to compare" in compare.main_text(a, b)
+    assert set(table["verdict"]) == {"too few blocks"}
+    assert table[["p", "low", "ratio_high", "detectable"]].isna().all().all()
+    text = compare.main_text(a, b)
+    assert "fewer than six), so that no interval is stated: 10 users; 100 users; 400 users." in text
+    assert "no interval" in text
+
+
+def test_no_difference_has_its_smallest_detectable_effect_beside_it(tmp_path):
+    """The text and the page say what as many blocks would have found."""
+    a, b = campaign(tmp_path / "a", noise=0.05, seed=1), campaign(tmp_path / "b", noise=0.05, seed=5)
+    table = differences.compare(a, b)
+    none = table[(table["verdict"] == "not supported") & table["ratio"].notna()]
+    assert (none["detectable"] > none["ratio_high"].where(none["ratio"] > 1, 1)).mean() > 0.5
+    assert re.search(r"smallest detectable \d+ %", compare.main_text(a, b))
+    assert "smallest detectable" in compare.write(a, b, tmp_path).read_text(encoding="utf-8")
 
 
 def test_interval_without_holm_is_a_hint():
     """Verdicts follow interval and corrected p together."""
-    row = {"runs_a": 5, "runs_b": 5, "low": 0.1, "high": 0.3, "p": 0.03, "p_holm": 0.2}
-    assert differences._verdict(row) == "hint"
-    assert differences._verdict(row | {"p_holm": 0.04}) == "supported"
-    assert differences._verdict(row | {"low": -0.1, "p_holm": 0.04}) == "not supported"
-
-
-def test_holm_is_the_textbook_one_and_ignores_what_was_not_tested():
-    """Step-down, monotone, capped at 1; NaN neither counts nor changes."""
-    corrected = differences.holm(np.array([0.01, 0.04, math.nan, 0.03, 0.5]))
-    assert corrected[[0, 1, 3, 4]] == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert math.isnan(corrected[2])
-
-
-def test_infinite_runs_are_compared_by_rank():
-    """Infinite runs have a p-value, that of their ranks; runs that are all equal have none."""
-    never, soon = np.full(5, math.inf), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert differences.p_value(never, soon) == pytest.approx(2 / 252)
-    assert math.isnan(differences.p_value(np.ones(3), np.ones(3)))
-
-
-def test_a_side_that_does_not_vary_is_compared_by_the_other():
-    """By hand: three runs of 1 against 1, 2, 3 are t = sqrt(3) with two degrees of freedom, and no warning."""
-    assert differences.p_value(np.ones(3), np.array([1.0, 2.0, 3.0])) == pytest.approx(1 - math.sqrt(3 / 5))
+    found = Effect("ratio", 6, 1.2, 1.1, 1.3, 0.03, 0.1)
+    assert differences._verdict(found, 0.2) == "hint"
+    assert differences._verdict(found, 0.04) == "supported"
+    assert differences._verdict(replace(found, low=0.9), 0.04) == "not supported"
+    assert differences._verdict(replace(found, p=math.nan), math.nan) == "alike"
 
 
 def test_no_common_level_gives_an_empty_table_and_a_sentence(tmp_path, shifted):
@@ -191,16 +189,17 @@ def test_directory_without_campaign_is_refused(tmp_path, shifted):
         compare.main_text(shifted[0], tmp_path)
 
 
-SEARCH = {"factor": "rate_per_s", "start": 1000, "growth": 2, "most": 8000, "resolution": 0.5}
+SEARCH = {"factor": "rate_per_s", "least": 1000, "most": 16000, "probes": 12}
+LOADS = (1000, 2000, 4000, 8000, 1300, 2600, 5200, 10400, 1700, 3400, 6800, 13600)
 
 
 def search(place, limit, **options):
-    """Write a search that probed 1, 2, 4 and 8 thousand reactions/s once each, of a chain that carries `limit`."""
+    """Write a search that probed LOADS once each, of a chain that carries `limit`."""
 
     def truth(factors):
         return {"headroom": 0.2 if factors["rate_per_s"] <= limit else 0.95}
 
-    levels = [{"rate_per_s": 1000 * 2**step} for step in range(4)]
+    levels = [{"rate_per_s": load} for load in LOADS]
     write_synthetic(place, levels=levels, truth=truth, noise=0.001, search=SEARCH, **options)
     return place
 
@@ -208,45 +207,39 @@ def search(place, limit, **options):
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (
-            1500,
-            5000,
-            "B carries more than A, by at least 2,000 reactions/s (100 %): B passes at 4,000 reactions/s, and ",
-        ),
-        (
-            1500,
-            9000,
-            "B carries more than A, by at least 6,000 reactions/s (300 %): B passes at 8,000 reactions/s, and ",
-        ),
-        (
-            500,
-            5000,
-            "B carries more than A, by at least 3,000 reactions/s (300 %): B passes at 4,000 reactions/s, and ",
-        ),
-        (1500, 3000, "Only a hint of a difference: at 2,000 reactions/s B passes and A fails"),
-        (3000, 3000, "No difference is supported: the intervals of the capacities overlap."),
-        (9000, 9000, "No difference is supported: the intervals of the capacities overlap."),
-        (500, 500, "No difference is supported: the intervals of the capacities overlap."),
+        (2200, 9000, r"B carries more than A: \d+\u00a0% more \(95\u00a0% interval \d+\u00a0% to \d+\u00a0%\)"),
+        (2200, 99000, r"B carries more than A: \d+\u00a0% more \(95\u00a0% interval at least \d+\u00a0%\)"),
+        (3000, 3000, r"No difference is supported: B’s capacity is 0\.\d+ to 1\.\d+ times A’s"),
+        (99000, 99000, r"No difference is supported: B’s capacity is 0\.00 to any number of times A’s"),
     ],
 )
-def test_two_searches_are_compared_by_their_intervals(tmp_path, a, b, words):
-    """If the intervals are apart, which carries more and by how much at least; else no difference; both ways."""
+def test_two_searches_are_compared_by_the_ratio(tmp_path, a, b, words):
+    """If the interval of the ratio leaves 1 out, which carries more and by how much; else no difference; both ways."""
     places = search(tmp_path / "a", a), search(tmp_path / "b", b)
-    assert words in compare.main_text(*places)
-    turned = words.translate(str.maketrans("AB", "BA"))
-    assert turned in compare.main_text(*places[::-1])
+    words = words.replace("\\u00a0", " ")
+    assert re.search(words, compare.main_text(*places))
+    turned = words.translate(str.maketrans("AB", "BA")).replace("B’s capacity", "[AB]’s capacity")
+    turned = turned.replace("times A’s", "times [AB]’s").replace("times B’s", "times [AB]’s")
+    assert re.search(turned.replace("A’s capacity", "[AB]’s capacity"), compare.main_text(*places[::-1]))
+
+
+def test_no_difference_of_two_searches_says_what_would_have_been_found(tmp_path):
+    """Beside "no difference" stands the smallest one that such searches find."""
+    text = compare.main_text(search(tmp_path / "a", 3000), search(tmp_path / "b", 3000))
+    assert re.search(r"Two such searches find a difference of \d+ % or more in 80 % of cases", text)
 
 
 def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_path):
-    """Each interval, what bounds it and that a search is not at its end; probes are not compared one by one."""
-    a, b = search(tmp_path / "a", 1500), search(tmp_path / "b", 9000, faults={0: {"reasons": ["no"]}})
+    """Each capacity, and that a search is not at its end; probes are not compared one by one."""
+    a, b = search(tmp_path / "a", 2200), search(tmp_path / "b", 9000, faults={0: {"reasons": ["no"]}})
     text = compare.main_text(a, b)
-    assert "A’s capacity lies between 1,000 and 2,000 reactions/s." in text
-    assert "B’s capacity is at least 8,000 reactions/s, as no load failed." in text
-    assert "A: The search has not ended." in text
-    assert "B: That is the largest load of the search (8000)" in text
-    assert "1 of B's 4 runs is invalid" in text
-    assert "Too few valid runs" not in text
+    assert re.search(
+        r"A: The chain meets every objective in nine runs of ten at 2,\d\d0 reactions/s \(95 % interval", text
+    )
+    assert "B: The search has not ended." in text
+    assert "A: The search has not ended." not in text
+    assert "1 of B's 12 runs is invalid" in text
+    assert "Too few" not in text
     assert "has the level" not in text
     page = compare.write(a, b, tmp_path).read_text(encoding="utf-8")
     assert "B carries more than A" in page
@@ -254,15 +247,15 @@ def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_p
     assert "Level by level" not in page
     data = pd.read_csv(tmp_path / "compare-a-b.csv")
     assert list(data.columns) == capacity_comparison.COLUMNS
-    assert data["highest_pass"].tolist() == [1000, 8000]
-    assert math.isnan(data["lowest_fail"][1])
+    assert data["probes"].tolist() == [12, 11]
+    assert data["low"][0] < 2200 < data["high"][0]
 
 
 def test_searches_without_a_common_factor_or_load_have_no_verdict(tmp_path):
     """Nothing measured, or another factor: no verdict; a search beside another campaign goes level by level."""
     a = search(tmp_path / "a", 1500)
-    nothing = search(tmp_path / "b", 1500, faults={index: {"reasons": ["no"]} for index in range(4)})
-    assert "There is nothing to compare: no load could be measured in B." in compare.main_text(a, nothing)
+    nothing = search(tmp_path / "b", 1500, faults={index: {"reasons": ["no"]} for index in range(7)})
+    assert "There is nothing to compare: B has fewer than 6 valid probes." in compare.main_text(a, nothing)
     users = SEARCH | {"factor": "users"}
     levels = [{"users": 1000}]
     write_synthetic(tmp_path / "c", levels=levels, search=users)

@@ -76,7 +76,7 @@ def whole(tmp_path_factory):
     """A finished campaign over users with one invalid run and one that lost reactions; its place and page."""
     place = tmp_path_factory.mktemp("reports") / "concurrency"
     faults = {4: {"reasons": ["The clock <stepped>."], "e2e_excess_p50_s": 99.0}, 7: {"lost": 3}}
-    page = written(place, kept=True, levels=LEVELS, truth=growing, noise=0.004, faults=faults)
+    page = written(place, kept=True, levels=LEVELS, truth=growing, noise=0.004, faults=faults, blocks=6)
     return place, page
 
 
@@ -135,7 +135,7 @@ def test_findings_are_right_for_known_runs(whole):
     """Number of runs, missed objectives and where, trends and their size, and faults of the counts."""
     _, page = whole
     text = lead(page)
-    assert "18 runs are finished; one is invalid and left out of every figure." in text
+    assert "36 runs are finished; one is invalid and left out of every figure." in text
     assert "Of eight objectives seven hold at every level." in text
     assert "reactions lost (with 10 users: 3 instead of at most 0)" in text
     slope = re.search(r"the median’s excess grows by (\d+) ms \((\d+) to (\d+)\)", text)
@@ -157,29 +157,31 @@ def test_invalid_run_is_named_and_left_out_of_every_figure(whole):
     assert (levels[levels["key"] == "e2e_excess_p50_s"]["most"] < 1).all()
     assert "The clock &lt;stepped&gt;." in page
     runs = pd.read_csv(place / "summary" / "runs.csv")
-    assert len(runs) == 18
+    assert len(runs) == 36
     assert (~runs["valid"]).sum() == 1
 
 
 def test_levels_have_median_and_interval_over_runs(whole):
-    """The table of levels is the medians of runs.csv, and every level of three runs has an interval about it."""
+    """The table of levels is the medians of runs.csv, and every level of six runs has an interval about it."""
     place, _ = whole
     runs = pd.read_parquet(place / "summary" / "runs.parquet")
     levels = pd.read_csv(place / "summary" / "levels.csv")
     row = levels[(levels["label"] == 400) & (levels["key"] == "batch_p95_s")].iloc[0]
+    assert row["runs"] == 6
     of_level = runs[(runs["factor_users"] == 400) & runs["valid"]]["batch_p95_s"]
     assert row["median"] == pytest.approx(of_level.median())
     assert of_level.min() - 1e-9 <= row["low"] <= row["median"] <= row["high"] <= of_level.max() + 1e-9
 
 
 def test_level_with_few_runs_has_warning_and_no_interval(whole):
-    """A level with two valid runs has no interval and is named in the warnings."""
+    """A level with five valid runs has no interval and is named in the warnings."""
     place, page = whole
-    assert "Levels with fewer than three valid runs:" in page
+    assert "Levels with fewer than six valid runs:" in page
     levels = pd.read_csv(place / "summary" / "levels.csv")
-    two = levels[(levels["runs"] == 2) & (levels["key"] == "e2e_excess_p50_s")]
-    assert len(two) == 1
-    assert two["low"].isna().all()
+    few = levels[(levels["runs"] == 5) & (levels["key"] == "e2e_excess_p50_s")]
+    assert len(few) == 1
+    assert few["low"].isna().all()
+    assert levels.loc[(levels["runs"] == 6) & (levels["key"] == "e2e_excess_p50_s"), "low"].notna().all()
 
 
 def test_report_written_again_is_identical(whole, tmp_path):
@@ -263,10 +265,10 @@ def test_equal_levels_show_no_trend(tmp_path):
     assert "was counted exactly once" in text
 
 
-def measured(runs_a_level=3, **figures):
+def measured(runs_a_level=6, **figures):
     """Valid runs over USERS with the latencies of `growing`, each figure moved by its function of the users."""
     rows = [
-        {"level": str(n), "run": run, **{key: of(n) + 0.001 * run for key, of in figures.items()}}
+        {"level": str(n), "run": run, "block": run + 1, **{key: of(n) + 0.001 * run for key, of in figures.items()}}
         for n in USERS
         for run in range(runs_a_level)
     ]
@@ -297,26 +299,19 @@ def test_infinite_figure_has_no_trend():
 @pytest.mark.parametrize(
     ("runs", "words"),
     [
-        (
-            3,
-            "over three runs, too few for 95 %: they contain the true median in 75 % of cases.",
-        ),
-        (
-            4,
-            "over four runs, too few for 95 %: they contain the true median in 88 % of cases.",
-        ),
-        (5, " In brackets: 95 % intervals over five runs."),
+        (5, "; five runs are too few for an interval."),
+        (6, " In brackets: 95 % intervals over six runs."),
     ],
 )
-def test_interval_of_few_runs_states_its_coverage(runs, words):
-    """With fewer than five runs, the sentence states the coverage of the intervals."""
+def test_interval_needs_six_runs(runs, words):
+    """With five runs the sentence states the medians and that there is no interval."""
     valid, plan = measured(runs, e2e_excess_p50_s=lambda n: 0.3, e2e_excess_p99_s=lambda n: 0.5)
     (text,) = sentences._latency(valid, plan)
     assert text.replace(NBSP, " ").endswith(words)
 
 
 def test_equal_levels_are_rarely_called_different():
-    """Of 60 campaigns over six equal levels few call the two ends different; four runs per level find a true one."""
+    """Of 60 campaigns over six equal levels few call the two ends different; six blocks find a true one."""
     rng = np.random.default_rng(23)
     valid, plan = measured(representation_error=lambda n: 0.0, tv_distance=lambda n: 0.1)
     claimed = 0
@@ -324,9 +319,9 @@ def test_equal_levels_are_rarely_called_different():
         (text,) = sentences._shown(valid.assign(representation_error=rng.normal(0.3, 0.02, len(valid))), plan)
         claimed += "the runs do not show a difference between levels" not in text
     assert claimed <= 6
-    differing, plan = measured(4, representation_error=lambda n: 0.9 / n**0.5, tv_distance=lambda n: 0.1)
+    differing, plan = measured(6, representation_error=lambda n: 0.9 / n**0.5, tv_distance=lambda n: 0.1)
     (text,) = sentences._shown(differing, plan)
-    assert "4.7 % off the counts with 400 users and 90 % with 1 user" in text.replace(NBSP, " ")
+    assert "4.8 % off the counts with 400 users and 90 % with 1 user" in text.replace(NBSP, " ")
 
 
 def test_unfinished_campaign_states_its_progress(tmp_path):
@@ -361,7 +356,7 @@ def test_policies_are_laid_out_by_name_and_compared(tmp_path):
     error = {"ceil": 0.33, "floor": 0.82, "carry": 0.05, "stochastic": 0.11}
     levels = [{"policy": name} for name in error]
     page = written(
-        tmp_path, levels=levels, blocks=4, truth=lambda factors: {"representation_error": error[factors["policy"]]}
+        tmp_path, levels=levels, blocks=6, truth=lambda factors: {"representation_error": error[factors["policy"]]}
     )
     assert re.search(r"\d\.\d % off the counts with policy carry and 8\d % with policy floor", lead(page))
     assert list(pd.read_csv(tmp_path / "summary" / "hops.csv")["label"].unique()) == list(error)
@@ -435,10 +430,10 @@ def test_different_commits_and_uncommitted_changes_are_warnings(tmp_path):
     assert "1 of 9 runs were made with uncommitted changes" in page
 
 
-def test_search_states_interval_and_limiting_stage(tmp_path):
-    """Capacity in words and JSON, with the staircase; a search ends by missing an objective, which is not a fault."""
+def test_search_states_capacity_and_its_probes(tmp_path):
+    """Capacity in words and JSON, with the curve; a search ends by missing an objective, which is not a fault."""
     loads = (1000, 1600, 2560, 2024, 2024, 2226)
-    search = {"factor": "rate_per_s", "start": 1000, "growth": 1.6, "most": 5000, "resolution": 0.3}
+    search = {"factor": "rate_per_s", "least": 1000, "most": 5000, "probes": 6}
     page = written(
         tmp_path,
         levels=[{"rate_per_s": float(load)} for load in loads],
@@ -446,13 +441,15 @@ def test_search_states_interval_and_limiting_stage(tmp_path):
         search=search,
     )
     text = lead(page)
-    assert "The chain carries 2,024 reactions/s with every objective met; at 2,226 it misses" in text
-    assert "The limiting stage is Spark" in text
+    assert re.search(r"nine runs of ten at [12],\d\d0 reactions/s \(95 % interval [12],\d\d0 to 2,\d\d0\)", text)
+    assert "probes in it" in text
+    assert "The limiting stage" not in text
     capacity = json.loads((tmp_path / "summary" / "capacity.json").read_text())
-    assert (capacity["highest_pass"], capacity["lowest_fail"]) == (2024, 2226)
-    assert capacity["missed_at_lowest_fail"] == ["headroom"]
-    assert capacity["limiting"][0]["stage"] == "spark"
-    assert (tmp_path / "summary" / "staircase.csv").is_file()
+    assert capacity["low"] < 2024 < capacity["high"]
+    assert (len(capacity["probes"]), capacity["passed"]) == (6, 4)
+    assert capacity["missed_above"] == ["headroom"]
+    assert capacity["changed"][0]["stage"] == "spark"
+    assert (tmp_path / "summary" / "dose_response.csv").is_file()
     assert "objectives missed" not in page
 
 
@@ -523,7 +520,7 @@ def test_trend_is_zero_without_one_and_needs_an_axis():
         {"level": ["a", "b"], "label": ["1", "9"], "words": ["1", "9"], "x": [1.0, 9.0], "planned": 3}
     )
     plan = Layout("users", (), "users", True, False, levels, "a")
-    valid = pd.DataFrame({"level": ["a"] * 3 + ["b"] * 3, "k": [1.0] * 6})
+    valid = pd.DataFrame({"level": ["a"] * 6 + ["b"] * 6, "k": [1.0] * 12})
     flat = trend(valid, plan, "k")
     assert flat.slope == 0
     assert not flat.supported
@@ -538,7 +535,7 @@ def test_reports_readme_names_every_file_of_a_campaign(whole):
     readme = (Path(__file__).resolve().parents[4] / "reports" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## The files of a campaign")[2].partition("\n## ")[0]
     names = [path.name for path in (whole[0] / "summary").iterdir()]
-    names += ["capacity.json", "staircase.svg", "scalability.svg"]
+    names += ["capacity.json", "dose_response.svg", "scalability.svg"]
     assert [name for name in names if not re.search(rf"[`/]{re.escape(name)}`", section)] == []
 
 
