@@ -133,8 +133,8 @@ def compare_line(make: Make) -> argparse.ArgumentParser:
 def duel_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of a duel."""
     line = make(
-        description="Run two versions, or two settings, in turn within each block, and say what that supports. Start it "
-        "again to continue one that was interrupted. The path of the page is printed last.",
+        description="Run two versions, or two settings, in turn within each block, and say what that supports. Start "
+        "it again to continue one that was interrupted. The path of the page is printed last.",
     )
     line.add_argument("a", help="folder of a checkout, or parameters of this one: NAME=VALUE,NAME=VALUE")
     line.add_argument("b", help="the same, for the other side")
