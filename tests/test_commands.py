@@ -89,6 +89,19 @@ IN_ANOTHER_TEST = {
     "conda activate emostream": "tests/test_environment.py::test_conda_gives_the_same_python_and_java",
     # What `make env` ends with.
     "pip install --no-deps --editable .": "tests/test_environment.py::test_environment_has_the_command",
+    "python -m experiments.twin twin.yaml --ready-file twin/ready.json --run-dir twin": (
+        "tests/integration/test_twin.py::test_planted_delays_and_faults_are_found"
+    ),
+    "emostream experiment -p attach twin/ready.json": (
+        "tests/integration/test_twin.py::test_planted_delays_and_faults_are_found"
+    ),
+    "emostream duel . ../other": "tests/experiments/duel/test_duel.py::test_a_slower_version_is_found_with_its_size",
+    "emostream duel . . --blocks 10": (
+        "tests/experiments/duel/test_duel.py::test_a_version_against_itself_differs_in_nothing"
+    ),
+    "emostream duel flush_ms=500 flush_ms=100": (
+        "tests/experiments/duel/test_duel.py::test_settings_of_one_checkout_are_sides_too"
+    ),
     # No Docker here: the file's steps, and what each service runs, are checked and carried out without it.
     "docker build --file deploy/Containerfile --tag emostream .": (
         "tests/deploy/test_compose.py::test_image_copies_what_exists_and_keeps_the_rest_out"

@@ -71,7 +71,7 @@ def check_start(one: Side) -> None:
     try:
         done = subprocess.run(
             one.command("run", "--help"), cwd=one.checkout, env=clean_environment(), capture_output=True, text=True,
-            timeout=START_S, check=False,
+            encoding="utf-8", errors="replace", timeout=START_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise one.error(f"does not start within {START_S:g} s", "") from None

@@ -80,7 +80,7 @@ def test_the_command_gives_the_same_parameters_through_a_shell(name: str) -> Non
     parameters = Parameters(arrivals="trace", trace=name, attach=name, speed=2.0, seed=7)
     program, _, module, *words = shlex.split(parameters.command())
     assert (program, module) == ("python", "experiments")
-    options = experiments_main._line().parse_args(words)
+    options = experiments_main.parser().parse_args(words)
     given = notebook.checked(NOTEBOOKS / "run.ipynb", dict(options.parameters))
     again = Parameters(**given)
     assert {Path(again.trace), Path(again.attach)} == {Path(name)}
