@@ -121,10 +121,10 @@ IN_ANOTHER_TEST = {
     "jmeter -n -t experiments/jmeter/emostream.jmx -l results.jtl -e -o dashboard -Jusers=20 -Jduration_s=30": (
         "tests/integration/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"
     ),
-    "python -m experiments jmeter --compare": (
+    "emostream jmeter --compare": (
         "tests/experiments/jmeter/test_comparison.py::test_own_statistics_are_the_generators"
     ),
-    "python -m experiments postman --ingest http://127.0.0.1:8000 --registry http://127.0.0.1:8080": (
+    "emostream postman --ingest http://127.0.0.1:8000 --registry http://127.0.0.1:8080": (
         "tests/integration/test_postman.py::test_every_request_passes_on_a_chain"
     ),
     # No k6 here: Node runs the script's functions.
