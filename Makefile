@@ -85,7 +85,7 @@ jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMET
 
 .PHONY: locust
 locust: env ## Open Locust's page with the project's users, for a chain that is up: LOCUST="--host URL --registry URL"
-	@$(BIN)/python -m locust -f experiments/load/locustfile.py --class-picker --host http://127.0.0.1:8000 $(LOCUST)
+	@$(BIN)/python -m locust -f experiments/load/locustfile.py --class-picker --web-host 127.0.0.1 --host http://127.0.0.1:8000 $(LOCUST)
 
 .PHONY: postman
 postman: jars ## Run the Postman collection into reports/bench/, INGEST=URL REGISTRY=URL against a chain that is up

@@ -189,7 +189,8 @@ def _batches(windows: pd.DataFrame, progress: pd.DataFrame) -> list[str]:
     reported = busy["batch_id"].unique()
     # Spark reports a micro-batch after it has committed: that of the last window may come after the end of the run.
     unreported = sorted(set(shown[shown < shown.max()]) - set(reported))
-    unseen = sorted(set(reported) - set(shown))
+    # On a chain that was up, the batch before the first window may hold others' records, and is not the run's.
+    unseen = sorted(set(reported[reported > shown.min()]) - set(shown)) if len(shown) else []
     reasons = []
     if unreported:
         reasons.append(

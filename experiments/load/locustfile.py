@@ -34,15 +34,18 @@ from locust.runners import LocalRunner
 from experiments import files
 from experiments.load.schedule import POPULAR_EMOJIS, popularity, timestamp_of
 from experiments.units import NS_PER_S, NS_PER_US
+from pipeline import direct_http
 
 # As in the open loop: a longer answer counts as no answer.
 ANSWER_S = 30.0
 # (body, status) of requests that ingest has to refuse.
+# How long a stage may take to say that it is up.
+ANSWER_S = 5.0
 BAD_INPUT = (
     ("{'user_id': 'ada'}", 400),
     ('{"user_id": "ada", "timestamp": "2026-11-29T12:00:00Z"}', 422),
     ('{"user_id": "ada", "emoji_type": "joy", "timestamp": "2026-11-29T12:00:00Z"}', 422),
-    ('{"user_id": "ada", "emoji_type": "😂", "timestamp": "2026-11-29T12:00:00"}', 422),
+    ('{"user_id": "ada", "emoji_type": "😂", "timestamp": "2026-11-29T12:00:00 CET"}', 422),
 )
 
 
@@ -122,6 +125,9 @@ def _begin(environment: Environment, **_: Any) -> None:
     if not options.think_s > 0:
         sys.exit(f"locustfile: --think-s is {options.think_s}: give more than 0 seconds")
     if not options.ledger:
+        # By hand: a run knows its chain.
+        _check_answers("--host", environment.host or "")
+        _check_answers("--registry", options.registry)
         return
     directory = Path(options.ledger)
     if not directory.is_dir():
@@ -129,6 +135,19 @@ def _begin(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, LocalRunner):
         sys.exit("locustfile: --ledger is written by one process: leave out --master, --worker and --processes")
     environment.events.quit.add_listener(lambda **_: ledger.write(directory))  # type: ignore[no-untyped-call]
+
+
+def _check_answers(option: str, url: str) -> None:
+    """End with an error if no stage answers at the address that `option` gives."""
+    try:
+        direct_http.get(f"{url.rstrip('/')}/healthz", ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or str(reason)
+        sys.exit(
+            f"locustfile: {option} is {url!r}, where no stage of a chain answers ({why}): start one with "
+            f"`emostream up`, or give its address with {option}"
+        )
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]

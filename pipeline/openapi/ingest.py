@@ -71,7 +71,10 @@ def document(values: Settings) -> Part:
         },
         "servers": [
             {"url": "/", "description": "The ingest that serves this document."},
-            {"url": f"http://127.0.0.1:{values.ingest_port or 8000}", "description": "The default address."},
+            {
+                "url": f"http://127.0.0.1:{values.ingest_port or 8000}",
+                "description": "This ingest, on its own machine.",
+            },
         ],
         "tags": [
             {"name": "reactions", "description": "What fans send."},

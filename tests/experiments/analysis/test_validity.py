@@ -151,6 +151,11 @@ def test_frame_that_lacks_rows_is_a_reason(changes, said):
     assert said in found[0]
 
 
+def test_batch_before_the_first_window_is_not_the_runs():
+    """On a chain that was up it holds records of others, and its window is left out."""
+    assert framed(windows=WINDOWS.drop(index=WINDOWS.index[0])) == []
+
+
 def test_report_of_the_last_window_may_come_too_late():
     """Spark reports a micro-batch after it has committed, and the run ends when the window has arrived."""
     last = PROGRESS["batch_id"] == WINDOWS["window"].max()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -13,8 +15,11 @@ import pytest
 from experiments.__main__ import main
 from experiments.jmeter.load import PLAN, address, phases
 from experiments.jmeter.properties import Properties, parsed
+from experiments.load import closed_loop
 from experiments.load.schedule import POPULAR_EMOJIS, popularity
 from pipeline.errors import SettingError
+from pipeline.ingest import intake
+from pipeline.problems import Refusal
 
 
 def test_given_properties_replace_the_defaults() -> None:
@@ -91,6 +96,24 @@ def test_plan_has_the_defaults_of_the_command() -> None:
         "registry_port": "8080",
     }
     assert defaults == expected | addresses
+
+
+def test_bad_input_is_refused_as_the_files_say() -> None:
+    """Each body for ingest, of JMeter's file and of Locust's users, is one that it refuses with that status."""
+    rows = list(csv.DictReader(PLAN.with_name("bad-input.csv").read_text(encoding="utf-8").splitlines()))
+    bodies = [
+        (row["body"], int(row["status"]))
+        for row in rows
+        if row["path"] == "/reactions" and row["content_type"] == "application/json" and row["method"] == "POST"
+    ]
+    text = closed_loop.LOCUSTFILE.read_text(encoding="utf-8")
+    careless = ast.literal_eval(text[text.index("BAD_INPUT = ") :].partition("= ")[2].partition("\n)\n")[0] + "\n)")
+    assert len(bodies) > 8
+    for body, status in (*bodies, *careless):
+        if "__groovy" not in body:
+            with pytest.raises(Refusal) as refused:
+                intake.read(body.encode(), 1000)
+            assert refused.value.status == status, body
 
 
 def test_mix_has_the_popularity_of_a_run() -> None:

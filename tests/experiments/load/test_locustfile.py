@@ -163,3 +163,17 @@ def test_locust_is_kept_apart_from_kafka():
         check=True,
     )
     assert ended.stdout.strip() == ""
+
+
+def test_chain_that_is_not_up_is_named_before_the_page_opens():
+    """By hand: nothing answers at the address."""
+    line = ["-f", str(closed_loop.LOCUSTFILE), "--web-port", "0", "--host", "http://127.0.0.1:9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", *line],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "locustfile: --host is 'http://127.0.0.1:9', where no stage of a chain answers (Conn" in done.stderr
