@@ -46,6 +46,7 @@ def compare(properties: Properties, attach: str, reports: Path) -> str:
     `attach` is the ready file of a chain that is up; without one a chain is started, and serves all. Raises
     EmoStreamError as `experiments.jmeter.run.run` does.
     """
+    command = f"{properties.command(attach)} --compare"
     load = found().load(properties)
     with ExitStack() as stack:
         stack.enter_context(machine_lock.alone("A comparison of loads"))
@@ -62,7 +63,7 @@ def compare(properties: Properties, attach: str, reports: Path) -> str:
         # What the users would send if answers took no time.
         rate_per_s = parameters.users / parameters.think_s
         rows["open loop"] = _row(replace(parameters, loop="open", rate_per_s=rate_per_s), folder / "open")
-    write_bench(reports, "jmeter-comparison", {"generators": rows, "command": f"{properties.command()} --compare"})
+    write_bench(reports, "jmeter-comparison", {"generators": rows, "command": command})
     return table(rows)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.errors import SettingError
-from pipeline.shell import command
+from pipeline.shell import path_word
 
 # JMeter gives each user a thread.
 MOST_THREADS = 10_000
@@ -46,10 +47,11 @@ class Properties:
         """Return them as JMeter's command line has them."""
         return [f"-J{name}={_plain(value)}" for name, value in asdict(self).items()]
 
-    def command(self) -> str:
-        """Return the command that starts a run with them."""
+    def command(self, attach: str = "") -> str:
+        """Return the command that starts a run with them, on the chain whose ready file is `attach`, if it is given."""
         changed = [f"-J{f.name}={_plain(getattr(self, f.name))}" for f in fields(self) if _differs(self, f.name)]
-        return command("experiments", "jmeter", *changed)
+        attached = ["--attach", path_word(attach)] if attach else []
+        return shlex.join(["emostream", "jmeter", *changed, *attached])
 
 
 def parsed(words: Sequence[str]) -> Properties:

@@ -58,7 +58,7 @@ def run(properties: Properties, attach: str, reports: Path) -> Run:
     load = found().load(properties)
     with machine_lock.alone("A run by JMeter"):
         run_dir = notebook.new_run(reports / "jmeter")
-        result = measure(parameters, run_dir, load=load, regenerate=properties.command())
+        result = measure(parameters, run_dir, load=load, regenerate=properties.command(attach))
     recorded = samples.read(run_dir / "results.jtl")
     windows = pd.read_parquet(run_dir / "windows.parquet")
     figures = audit.figures(recorded, result.analysis.reactions, windows, result.analysis.summary)
@@ -75,7 +75,7 @@ def run(properties: Properties, attach: str, reports: Path) -> Run:
             failures=pages.records(audit.failures(recorded)),
             properties={name: plain(value) for name, value in about.items()},
             run=run_dir.name,
-            command=properties.command(),
+            command=properties.command(attach),
         ),
     )
     write_bench(reports, "jmeter", {**figures, "properties": about})

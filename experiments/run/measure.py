@@ -95,7 +95,7 @@ def measure(
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         progress.begin("reading Kafka back", END_S / 3)
         frames = _collect(bus, names, since, run_dir)
-        progress.begin("stopping the chain", END_S / 3)
+        progress.begin("stopping the chain" if running is None else "leaving the chain", END_S / 3)
         stack.close()
         progress.begin("writing the report", END_S / 3)
         about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)

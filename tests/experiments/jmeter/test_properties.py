@@ -27,7 +27,8 @@ def test_given_properties_replace_the_defaults() -> None:
     given = parsed(["users=20", "think_s=0.5"])
     assert given == Properties(users=20, think_s=0.5)
     assert {"-Jusers=20", "-Jthink_s=0.5", "-Jduration_s=60", "-Jmix=emoji-mix.csv"} <= set(given.words())
-    assert given.command() == "python -m experiments jmeter -Jusers=20 -Jthink_s=0.5"
+    assert given.command() == "emostream jmeter -Jusers=20 -Jthink_s=0.5"
+    assert given.command("my ready.json") == "emostream jmeter -Jusers=20 -Jthink_s=0.5 --attach 'my ready.json'"
 
 
 @pytest.mark.parametrize(

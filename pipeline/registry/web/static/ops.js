@@ -9,7 +9,7 @@ const [WIDTH, HEIGHT] = [600, 150];
 let ingestUrl = null;
 let ingestAlert = null;
 
-const seconds = (value) => (value === null ? '–' : `${value.toFixed(2)} s`);
+const seconds = (value) => (value === null ? '–' : `${value.toFixed(2)}\u00a0s`);
 const known = (value, show = whole) => (value === null ? '–' : show(value));
 const rate = (value) => (value < 10 ? value.toFixed(1) : whole(value));
 
@@ -56,7 +56,7 @@ function bars(batches, triggerS) {
     svgElement(svg, 'line', 'limit', { x1: 0, x2: WIDTH, y1: y(triggerS).toFixed(1), y2: y(triggerS).toFixed(1) }),
   );
   const longest = Math.max(0, ...batches.map((batch) => batch.batch_s));
-  byId('batch-top').textContent = batches.length ? `longest ${seconds(longest)}` : 'no data yet';
+  byId('batch-top').textContent = batches.length ? `longest ${seconds(longest)}; dashed: trigger` : 'no data yet';
 }
 
 function showAlerts(alerts) {
@@ -97,6 +97,14 @@ function showSubscribers(subscribers) {
   );
 }
 
+/** Say how many records were no reactions; the one that `up` sends to a new chain's first window does not count. */
+function invalid(windows) {
+  const ofUp = ({ id, malformed }) => (id.endsWith(':0') ? Math.min(1, malformed) : 0);
+  const count = windows.reduce((sum, window) => sum + window.malformed - ofUp(window), 0);
+  if (!count) return '';
+  return `In the last ${windows.length} windows, ${count === 1 ? '1 record was not a valid reaction' : `${whole(count)} records were not valid reactions`}.`;
+}
+
 function show(data) {
   const { batch, trigger_s: triggerS } = data;
   byId('arriving').textContent = known(data.arriving_per_s, rate);
@@ -106,7 +114,7 @@ function show(data) {
   byId('lag-usual').textContent = `reactions not yet read by Spark${usual}`;
   byId('batch').textContent = seconds(batch.p95_s);
   byId('batch').classList.toggle('bad', batch.newest_s > triggerS);
-  byId('trigger').textContent = `of ${triggerS} s`;
+  byId('trigger').textContent = `of ${triggerS}\u00a0s`;
   byId('headroom').textContent = batch.p95_s === null ? 'p95' : `p95; median ${seconds(batch.p50_s)}, newest ${seconds(batch.newest_s)}`;
   byId('watching').textContent = whole(data.watching);
   const live = data.subscribers.filter((member) => member.live).length;
@@ -116,7 +124,7 @@ function show(data) {
   bars(data.batches, triggerS);
   showSubscribers(data.subscribers);
   showAlerts(data.alerts);
-  byId('note').textContent = `In the last ${data.windows.length} windows, ${data.malformed === 1 ? '1 record was not a valid reaction' : `${whole(data.malformed)} records were not valid reactions`}.`;
+  byId('note').textContent = invalid(data.windows);
 }
 
 /** Fetch the health of ingest from the browser, as reactions are sent; one of its workers answers. */
@@ -126,7 +134,7 @@ async function checkIngest() {
     const response = await fetch(`${ingestUrl}/healthz`, { signal: AbortSignal.timeout(5_000), credentials: 'omit' });
     const health = await response.json();
     byId('ingest').textContent = response.ok ? 'OK' : 'unhealthy';
-    byId('ingest-words').textContent = `one worker: ${whole(health.waiting)} waiting, ${whole(health.accepted)} accepted`;
+    byId('ingest-words').textContent = `${whole(health.waiting)} waiting, ${whole(health.accepted)} accepted by the worker that answered`;
     ingestAlert = response.ok ? null : { title: 'Ingest is unhealthy', detail: health.status };
   } catch {
     byId('ingest').textContent = 'silent';

@@ -10,6 +10,8 @@ const LIFE_S = 8;
 const OWN_LIFE_S = 5;
 // In an area lower than this, CSS pixels, an own tap is smaller.
 const [LOW, OWN_SIZE_LOW] = [300, 40];
+// Own taps start up to half of this away from their button, in widths of a sprite.
+const SCATTER = 0.9;
 // After a hidden tab is shown again, sprites do not jump.
 const STEP_MAX_S = 0.1;
 const SWAY_MAX = 24;
@@ -84,16 +86,19 @@ export class Swarm {
     return count ? all / count : 1;
   }
 
-  /** Start one sprite at once, large and in full view, above the place `clientX`, CSS pixels in the window. */
+  /**
+   * Start one sprite at once, large and in full view, near the place `clientX`, CSS pixels in the window: quick taps of
+   * one button each have a path of their own.
+   */
   fly(emoji, clientX) {
     if (this.#count >= SPRITES_MAX) this.#removeSprite(0);
     const glyph = this.#glyphOf(emoji, this.#height < LOW ? OWN_SIZE_LOW : SIZES.at(-1));
     if (glyph < 0) return;
     const { width, height } = this.#bitmaps[glyph];
     const [margin, canvas] = [SWAY_MAX * this.#scale, this.#canvas];
-    const x = (clientX - canvas.getBoundingClientRect().left) * this.#scale - width / 2 - margin;
+    const x = (clientX - canvas.getBoundingClientRect().left) * this.#scale - width * (0.5 + SCATTER * (Math.random() - 0.5)) - margin;
     const left = Math.min(1, Math.max(0, x / Math.max(1, canvas.width - width - 2 * margin)));
-    this.#add(glyph, left, OWN_LIFE_S, 0.25, 0, height / (canvas.height + height));
+    this.#add(glyph, left, OWN_LIFE_S, 0.25 + Math.random() * 0.5, Math.random() * 6.283, height / (canvas.height + height));
     this.#animate();
   }
 
