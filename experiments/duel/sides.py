@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.parameters import PARAMETERS
 from experiments.repository import ROOT
 from experiments.run.chain import clean_environment
 from experiments.run.code_state import code_state
@@ -63,6 +64,11 @@ def side(name: str, text: str) -> Side:
     given = {key.strip(): value.strip() for key, _, value in pairs}
     if len(given) < len(pairs):
         raise SettingError(f"{name} is {text!r}: it names a parameter twice; keep one")
+    for parameter in given:
+        if parameter not in PARAMETERS:
+            raise SettingError(
+                f"{name} is {text!r}: there is no parameter {parameter!r}; use one of {', '.join(PARAMETERS)}"
+            )
     return Side(name, text, ROOT, given)
 
 

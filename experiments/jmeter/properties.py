@@ -81,7 +81,9 @@ def _number(name: str, text: str, kind: type) -> int | float:
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise SettingError(f"property {name} is {text!r}: give {what} from {low:g} to {high:g}")
+        raise SettingError(
+            f"property {name} is {text!r}: give {what} from {_plain(float(low))} to {_plain(float(high))}"
+        )
     return value
 
 
@@ -96,7 +98,8 @@ def _file(text: str) -> Path:
 
 
 def _plain(value: float | str) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # The plan takes no exponent.
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _differs(properties: Properties, name: str) -> bool:

@@ -54,7 +54,7 @@ JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 EXPLAINED_MAX = 10
 A_REACTION = '{"user_id": text, "emoji_type": one emoji, "timestamp": ISO 8601}'
 EXPECTED = {
-    "user_id": f"text of 1 to {USER_ID_MAX} characters, or a whole number from 0",
+    "user_id": f"text of 1 to {USER_ID_MAX} characters, or a whole number from 0 to 2^63 - 1",
     "emoji_type": f"exactly one emoji, such as {emojis.EXAMPLE}",
     "timestamp": timestamps.RULE,
 }

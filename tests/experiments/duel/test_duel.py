@@ -196,3 +196,5 @@ def test_the_command_names_the_side_in_one_line(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit) as ended:
         command_line.main(["duel", "nowhere", ".", "--reports", str(tmp_path)])
     assert "experiments duel: A is 'nowhere'" in str(ended.value)
+    with pytest.raises(SystemExit, match="B is 'flush=5': there is no parameter 'flush'; use one of users"):
+        command_line.main(["duel", "flush_ms=500", "flush=5", "--reports", str(tmp_path)])

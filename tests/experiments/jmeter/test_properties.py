@@ -62,6 +62,13 @@ def test_command_ends_with_the_property_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "reports").exists()
 
 
+def test_number_has_no_exponent() -> None:
+    """JMeter's plan takes digits and a point; large and small values keep theirs."""
+    words = ["rate_per_s=1000000", "think_s=0.00005"]
+    assert {"-Jrate_per_s=1000000", "-Jthink_s=0.00005"} <= set(parsed(words).words())
+    assert "-Jrate_per_s=12345.678" in parsed(["rate_per_s=12345.678"]).words()
+
+
 def test_property_given_twice_is_refused() -> None:
     """The second would win silently."""
     with pytest.raises(SettingError, match="property users is given twice"):

@@ -137,7 +137,11 @@ def test_spellings_are_accepted_whole_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     ("change", "field", "detail"),
     [
-        ({"user_id": -5}, "user_id", "-5 is not a user: send text of 1 to 128 characters, or a whole number from 0"),
+        (
+            {"user_id": -5},
+            "user_id",
+            "-5 is not a user: send text of 1 to 128 characters, or a whole number from 0 to 2",
+        ),
         ({"user_id": ""}, "user_id", "'' is not a user: send text of 1 to 128"),
         ({"user_id": "x" * 200}, "user_id", f"'{'x' * 80}…' is not a user"),
         ({"emoji_type": None}, "emoji_type", "null is not one emoji: send exactly one emoji, such as 😂"),
