@@ -14,7 +14,7 @@ from experiments import files
 from experiments.postman import newman
 from experiments.run import chain, machine_lock
 from pipeline import direct_http
-from pipeline.errors import EmoStreamError, SettingError
+from pipeline.errors import EmoStreamError, SettingError, plain_reason
 from pipeline.shell import command
 
 ANSWER_S = 10.0
@@ -71,7 +71,9 @@ def check_stage(stage: str, url: str) -> None:
         with direct_http.get(f"{url}/healthz", ANSWER_S) as answer:
             health: Any = json.load(answer)
     except (OSError, HTTPException, ValueError) as error:
-        raise EmoStreamError(f"--{stage} is {url!r}, and no {stage} answers there ({error}): {remedy}") from error
+        raise EmoStreamError(
+            f"--{stage} is {url!r}, and no {stage} answers there ({plain_reason(error)}): {remedy}"
+        ) from error
     named = health.get("stage") if isinstance(health, dict) else None
     if named != stage:
         raise EmoStreamError(f"--{stage} is {url!r}, where {named or 'another program'} answers: {remedy}")
