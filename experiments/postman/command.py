@@ -15,7 +15,7 @@ from experiments.postman import newman
 from experiments.run import chain, machine_lock
 from pipeline import direct_http
 from pipeline.errors import EmoStreamError, SettingError, plain_reason
-from pipeline.shell import command
+from pipeline.shell import emostream
 
 ANSWER_S = 10.0
 # Enough for one client, and windows that come quickly.
@@ -64,7 +64,7 @@ def _chain(ingest: str, registry: str) -> Iterator[Mapping[str, str]]:
 def check_stage(stage: str, url: str) -> None:
     """Raise EmoStreamError unless `stage` answers at `url`."""
     remedy = (
-        f"start a chain with `{command('pipeline', 'up')}` and give the addresses that it prints, or leave out "
+        f"start a chain with `{emostream('up')}` and give the addresses that it prints, or leave out "
         "--ingest and --registry to have one started"
     )
     try:

@@ -18,7 +18,7 @@ import msgspec
 from experiments import environment
 from pipeline.errors import EmoStreamError, SettingError, plain_reason
 from pipeline.settings import Settings, build, to_env
-from pipeline.shell import command, path_word
+from pipeline.shell import emostream, path_word
 
 START_TIMEOUT_S = 150.0
 STOP_TIMEOUT_S = 60.0
@@ -60,7 +60,7 @@ def attached(ready_file: Path) -> Endpoints:
     except (OSError, msgspec.DecodeError) as error:
         raise SettingError(
             f"attach is {str(ready_file)!r}, which names no running chain ({plain_reason(error)}): start one with "
-            f"`{command('pipeline', 'up', '--ready-file', path_word(ready_file))}`, or leave attach empty"
+            f"`{emostream('up', '--ready-file', path_word(ready_file))}`, or leave attach empty"
         ) from error
     return endpoints
 
