@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class EmoStreamError(Exception):
     """The base of all errors that EmoStream raises on purpose; a command prints them without a traceback."""
@@ -53,3 +55,17 @@ class ClientError(EmoStreamError):
         self.status = status
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+
+def plain_reason(error: BaseException) -> str:
+    """Return why an operation failed, such as "connection refused": the system's words without a library's."""
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, BaseException):
+        return plain_reason(inner)
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        # Libraries put words of their own into `strerror`. The numbers of a failed look-up of a name are negative.
+        words = os.strerror(error.errno) if error.errno > 0 else error.strerror
+        return words[:1].lower() + words[1:]
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    return str(error) or type(error).__name__

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -307,14 +307,18 @@ def _metas(name: str) -> list[Meta]:
     return [meta for meta in getattr(FIELDS[name].type, "__metadata__", ()) if isinstance(meta, Meta)]
 
 
+def _kind(name: str) -> Any:
+    kind = FIELDS[name].type
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
 def _description(name: str) -> str:
     return next((meta.description for meta in reversed(_metas(name)) if meta.description), "")
 
 
 def _allowed(name: str) -> str:
     """Return what a value of the setting must be, as an instruction."""
-    kind = FIELDS[name].type
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    kind = _kind(name)
     if get_origin(kind) is Literal:
         return f"choose one of {', '.join(get_args(kind))}"
     above = least = most = None
@@ -461,11 +465,17 @@ def parser(
         result.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
-            metavar="X",
+            metavar=_metavar(name),
             default=argparse.SUPPRESS,
             help=f"{_description(name)} (default: {FIELDS[name].default!r})",
         )
     return result
+
+
+def _metavar(name: str) -> str:
+    """Return what `--help` shows for a setting's value: its choices, as argparse writes them."""
+    kind = _kind(name)
+    return f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else "X"
 
 
 def parse(line: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[Settings, argparse.Namespace]:

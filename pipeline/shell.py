@@ -10,6 +10,11 @@ def command(module: str, *words: str) -> str:
     return shlex.join(["python", "-m", module, *words])
 
 
+def emostream(*words: str) -> str:
+    """Return the command `emostream` with `words`, as `command` does; errors name it whatever was started."""
+    return shlex.join(["emostream", *words])
+
+
 def path_word(path: object) -> str:
     """Return a path as a word of a command: "./" in front of a dash, or the program would take it for an option."""
     text = str(path)

@@ -13,8 +13,7 @@ from experiments.stats.capacity import FEWEST_PROBES, MOST_PROBES
 
 NAME = "campaign.json"
 MISSING_REMEDY = (
-    "give the directory of a campaign, such as reports/reference/capacity, or make one with: "
-    "python -m experiments sweep DESIGN"
+    "give the directory of a campaign, such as reports/reference/capacity, or make one with: emostream sweep DESIGN"
 )
 REMEDY = (
     "restore it from git or a copy, or sweep again with another --campaign NAME; the runs beside it stay as they are"

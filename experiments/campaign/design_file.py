@@ -18,7 +18,7 @@ from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
 from experiments.run.rehearsal import rehearse
 from experiments.stats.paired import FEWEST_BLOCKS
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, plain_reason
 
 
 def named() -> list[str]:
@@ -56,8 +56,8 @@ def _text(path: Path) -> str:
         return text_files.read(path, "design")
     except OSError as error:
         raise SettingError(
-            f"design {path} cannot be read ({error.strerror}): give the path of a YAML file, such as one of "
-            + ", ".join(f"experiments/designs/{name}.yaml" for name in named())
+            f"design {path} cannot be read ({plain_reason(error)}): give the path of a YAML file, or the name of a "
+            f"design that comes with the project: {', '.join(named())}"
         ) from error
 
 

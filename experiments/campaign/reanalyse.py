@@ -23,7 +23,26 @@ def report(directory: Path) -> Path:
     """Write the report of the run or the campaign in `directory` again; return its path. Raises RunFileError."""
     # A campaign without its campaign.json is still no run: the message must name the file that is missing.
     campaign = campaign_file.exists(directory) or (directory / "runs").is_dir()
+    if not campaign and directory.is_dir():
+        _check_run(directory)
     return whole_campaign(directory) if campaign else run(directory)
+
+
+def _check_run(directory: Path) -> None:
+    """Raise RunFileError naming the campaigns in `directory` if it has no file of a run."""
+    names = [
+        *(f"{name}.json" for name in ("manifest", "summary", "verdict")),
+        *(f"{name}.parquet" for name in ledger.COLUMNS),
+    ]
+    if any((directory / name).exists() for name in names):
+        return
+    campaigns = sorted(path for path in directory.iterdir() if campaign_file.exists(path))
+    there = (
+        f", such as {campaigns[0]}; its campaigns are {', '.join(path.name for path in campaigns)}" if campaigns else ""
+    )
+    raise run_files.RunFileError(
+        f"{directory} is neither a run nor a campaign: give the directory of one of them{there}"
+    )
 
 
 def run(run_dir: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from experiments import repository, run_files, text_files
 from experiments.repository import DESIGNS
 from pipeline.errors import EmoStreamError, SettingError
-from pipeline.shell import command
+from pipeline.shell import emostream
 
 if TYPE_CHECKING:
     from experiments.campaign.state import Campaign
@@ -69,7 +69,7 @@ def planned(design: str, campaign: str = "") -> list[dict[str, Any]]:
         if opened.state.design.search is not None:
             raise SettingError(
                 f"design {design} is a search, whose runs follow from one another and cannot be planned ahead: use "
-                f"`{command('experiments', 'sweep', f'experiments/designs/{design}.yaml')}`"
+                f"`{emostream('sweep', f'experiments/designs/{design}.yaml')}`"
             )
         source = design_file.notebook_path(opened.state.design)
         return [

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.cli.instrument import Make
+from experiments.repository import DESIGNS
 
 SHELLS = {
     "bash": 'eval "$(emostream completion bash)"',
@@ -14,6 +15,10 @@ SHELLS = {
     "fish": "emostream completion fish | source",
 }
 """The line for the start-up file of each shell."""
+
+
+DESIGN = {"bash": "_emostream_designs"}
+"""What completes a design, by its name or its path; in other shells only files are completed."""
 
 
 def commands(line: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -42,6 +47,9 @@ def completion(options: argparse.Namespace) -> int:
     for each in commands(options.joint):
         for action in each._actions:
             if action.type is Path:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(options.joint, shell=options.shell))
+                named = action.dest == "design" and not action.option_strings
+                action.complete = {**shtab.FILE, **(DESIGN if named else {})}  # type: ignore[attr-defined]
+    names = " ".join(sorted(path.stem for path in DESIGNS.glob("*.yaml")))
+    preamble = {"bash": f'{DESIGN["bash"]}() {{\n  compgen -W "{names}" -- "$1"\n  {shtab.FILE["bash"]} "$1"\n}}\n'}
+    print(shtab.complete(options.joint, shell=options.shell, preamble=preamble))
     return 0

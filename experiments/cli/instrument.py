@@ -124,6 +124,7 @@ def compare_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of a comparison."""
     line = make(
         description="Compare two campaigns level by level. The result is printed, and written as a page with its data.",
+        epilog="Exit status: 0 compared, 1 nothing to compare, or an error.",
     )
     line.add_argument("a", type=Path, help="directory of a campaign")
     line.add_argument("b", type=Path, help="directory of another campaign")
@@ -190,7 +191,7 @@ def postman_line(make: Make) -> argparse.ArgumentParser:
 def trace_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of recordings."""
     line = make(description="Make a recording that a run can replay.")
-    actions = line.add_subparsers(dest="action", required=True)
+    actions = line.add_subparsers(dest="action", metavar="make", required=True)
     action = actions.add_parser(
         "make",
         help="write a made-up recording as CSV: offset_ms,user_id,emoji_type",
@@ -322,7 +323,7 @@ def _compare(options: argparse.Namespace) -> int:
         reports.mkdir(parents=True, exist_ok=True)
     page = compare.write(a, b, reports)
     _say(options, page, csv=str(page.with_suffix(".csv")))
-    return 0
+    return 0 if compare.comparable(a, b) else 1
 
 
 def _duel(options: argparse.Namespace) -> int:
@@ -359,7 +360,7 @@ def _jmeter(options: argparse.Namespace) -> int:
     done = run.run(properties, options.attach, reports)
     print(strict_json(done.figures))
     for fault in done.faults:
-        print(f"experiments jmeter: {fault}", file=sys.stderr)
+        print(f"emostream jmeter: {fault}", file=sys.stderr)
     print(done.dashboard, done.page, sep="\n")
     return 3 if done.faults else 0
 

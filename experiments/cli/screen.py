@@ -164,7 +164,9 @@ def _head(state: State, width: int) -> list[Piece]:
 
 def _foot(state: State, now_s: float, width: int) -> list[Piece]:
     if state.trouble:
-        return [Piece(1, _cut(state.trouble, width - 2), WARN)]
+        # The reason comes first, and details after a colon.
+        short = state.trouble.partition(": ")[0]
+        return [Piece(0, _cut(short, width), WARN) if width < WIDE else Piece(1, _cut(state.trouble, width - 2), WARN)]
     window = state.window
     if window is None:
         return []
@@ -191,17 +193,15 @@ def _put_list(rows: list[list[Piece]], body: range, left: int, width: int, ranke
     bar = left + number + 1 + EMOJI_WIDTH + 2
     room = max(0, left + width - bar)
     for row, each in zip(body, ranked, strict=False):
-        rows[row] += [
-            Piece(left, f"{each.count:>{number},}"),
-            Piece(left + number + 1, each.emoji_type),
-            Piece(bar, _bar(each.count / ranked[0].count, room), ACCENT),
-        ]
+        rows[row] += [Piece(left, f"{each.count:>{number},}"), Piece(left + number + 1, each.emoji_type)]
+        if room:
+            rows[row].append(Piece(bar, _bar(each.count / ranked[0].count, room), ACCENT))
     if len(ranked) > len(body) > 1:
         rows[body[-1]] = [Piece(left, _cut(f"and {len(ranked) - len(body) + 1} more", width), DIM)]
 
 
 def _bar(share: float, width: int) -> str:
-    eighths = max(1, round(share * width * 8)) if width else 0
+    eighths = max(1, round(share * width * 8))
     whole, part = divmod(eighths, 8)
     return "█" * whole + (BARS[part] if part else "")
 
@@ -218,7 +218,10 @@ def _risen(sprites: Sequence[Sprite], now_s: float, plan: _Plan) -> list[tuple[i
 
 
 def _put_waiting(rows: list[list[Piece]], body: range, width: int, state: State) -> None:
-    lines = ["Waiting for a window.", "React: emostream send 😂"] if state.connected else ["Waiting for the chain."]
+    if width < WIDE:
+        lines = ["No window yet", "emostream send 😂"] if state.connected else ["No chain yet"]
+    else:
+        lines = ["Waiting for a window.", "React: emostream send 😂"] if state.connected else ["Waiting for the chain."]
     for row, text in zip(body[len(body) // 2 :], lines, strict=False):
         shown = _cut(text, width)
         rows[row] = [Piece(max(0, (width - len(shown) - 1) // 2), shown, DIM)]

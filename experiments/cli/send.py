@@ -10,13 +10,14 @@ import sys
 import time
 import urllib.error
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 from experiments.cli import running
 from experiments.cli.instrument import Make
 from pipeline import direct_http, logs
-from pipeline.errors import ClientError, SettingError
+from pipeline.errors import ClientError, SettingError, plain_reason
 from pipeline.messages import USER_ID_MAX
 
 ANSWER_S = 15.0
@@ -27,6 +28,8 @@ TIMES_MAX = 10_000
 WAIT_MAX_S = 5.0
 TRIES = 10
 READ_BYTES = 65_536
+Numbered = tuple[int, str]
+"""An emoji with the number of its line, from 1; 0 on the command line."""
 
 
 def line(make: Make) -> argparse.ArgumentParser:
@@ -51,31 +54,55 @@ def send(options: argparse.Namespace) -> int:
     user = options.user or _user()
     if len(user) > USER_ID_MAX:
         raise SettingError(f"--user has {len(user)} characters: give at most {USER_ID_MAX}")
-    url = f"{running.url(options, 'ingest')}/reactions"
-    accepted = 0
-    for batch in [options.emoji] if options.emoji else _read(sys.stdin.fileno()):
-        reactions = [emoji for emoji in batch for _ in range(options.times)]
+    sender = _Sender(f"{running.url(options, 'ingest')}/reactions", user)
+    for batch in [[(0, emoji) for emoji in options.emoji]] if options.emoji else _read(sys.stdin.fileno()):
+        reactions = [each for each in batch for _ in range(options.times)]
         for first in range(0, len(reactions), BATCH_MAX):
-            part = reactions[first : first + BATCH_MAX]
             try:
-                accepted += _send(url, user, part)
+                sender.send(reactions[first : first + BATCH_MAX])
             except ClientError as error:
-                if accepted:
-                    raise ClientError(f"{error} ({accepted} reactions before were accepted)") from error
-                raise
+                raise ClientError(f"{error}; accepted so far: {sender.accepted}") from error
+    accepted = sender.accepted
     print(json.dumps({"accepted": accepted, "user_id": user}) if options.json else f"accepted: {accepted}")
     return 0
 
 
-def _send(url: str, user: str, emoji: Sequence[str]) -> int:
-    """Send these reactions, in two halves where ingest accepts only shorter arrays; return how many it accepted."""
-    try:
-        return _post(url, user, emoji)
-    except ClientError as error:
-        if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or len(emoji) == 1:
-            raise
-        half = len(emoji) // 2
-        return _send(url, user, emoji[:half]) + _send(url, user, emoji[half:])
+class _BadReactionError(ClientError):
+    """Ingest refused a request because of one reaction, at `index`; `detail` says why."""
+
+    def __init__(self, message: str, index: int, detail: str) -> None:
+        super().__init__(message, status=HTTPStatus.UNPROCESSABLE_ENTITY, detail=detail)
+        self.index = index
+
+
+@dataclass
+class _Sender:
+    """Sends reactions of one user, and counts those that ingest accepted."""
+
+    url: str
+    user: str
+    accepted: int = 0
+
+    def send(self, reactions: Sequence[Numbered]) -> None:
+        """Send these reactions, in two halves where ingest accepts only shorter arrays.
+
+        Raises ClientError. Ingest refuses the whole request for one bad line: those before it are sent again.
+        """
+        try:
+            self.accepted += _post(self.url, self.user, [emoji for _, emoji in reactions])
+        except _BadReactionError as error:
+            number, _ = reactions[error.index]
+            if not number:
+                raise
+            if error.index:
+                self.send(reactions[: error.index])
+            raise ClientError(f"line {number}: {error.detail}", status=error.status) from error
+        except ClientError as error:
+            if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or len(reactions) == 1:
+                raise
+            half = len(reactions) // 2
+            self.send(reactions[:half])
+            self.send(reactions[half:])
 
 
 def _post(url: str, user: str, emoji: Sequence[str]) -> int:
@@ -91,39 +118,43 @@ def _post(url: str, user: str, emoji: Sequence[str]) -> int:
             if error.code in (429, 503) and wait_s.isdigit() and attempt < TRIES:
                 time.sleep(min(float(wait_s), WAIT_MAX_S))
                 continue
-            raise ClientError(f"{url} answered {error.code}: {_reason(error)}", status=error.code) from error
+            raise _refusal(url, error) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "reason", None) or error
             raise ClientError(
-                f"no answer of ingest from {url}: {reason}. Check that the chain is up, and the address right"
+                f"no answer of ingest from {url} ({plain_reason(error)}): check that the chain is up, and the address "
+                "right"
             ) from error
     raise AssertionError("the last attempt returns or raises")
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
-    """Return the server's explanation: of the first bad reaction, where there is one."""
+def _refusal(url: str, error: urllib.error.HTTPError) -> ClientError:
+    """Return the error with the server's explanation: of the first bad reaction, where there is one."""
+    message = f"{url} answered {error.code}: "
     try:
         problem = json.loads(error.read())
-        errors = problem.get("errors") or []
-        return str(errors[0]["detail"] if errors else problem["detail"])
+        if errors := problem.get("errors"):
+            detail = str(errors[0]["detail"])
+            return _BadReactionError(message + detail, int(errors[0]["index"]), detail)
+        return ClientError(message + str(problem["detail"]), status=error.code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return str(error.reason)
+        return ClientError(message + str(error.reason), status=error.code)
 
 
-def _read(stream: int) -> Iterator[list[str]]:
+def _read(stream: int) -> Iterator[list[Numbered]]:
     """Yield the emoji of all lines that have arrived, until the input ends: what comes slowly is sent at once."""
-    left = b""
+    left, number = b"", 1
     while chunk := os.read(stream, READ_BYTES):
         *lines, left = (left + chunk).split(b"\n")
-        if batch := _words(lines):
+        if batch := _words(lines, number):
             yield batch
-    if batch := _words([left]):
+        number += len(lines)
+    if batch := _words([left], number):
         yield batch
 
 
-def _words(lines: Sequence[bytes]) -> list[str]:
-    words = (line.decode("utf-8", errors="replace").strip() for line in lines)
-    return [word for word in words if word]
+def _words(lines: Sequence[bytes], first: int) -> list[Numbered]:
+    words = ((number, line.decode("utf-8", errors="replace").strip()) for number, line in enumerate(lines, first))
+    return [(number, word) for number, word in words if word]
 
 
 def _user() -> str:

@@ -14,8 +14,8 @@ from experiments import files
 from experiments.postman import newman
 from experiments.run import chain, machine_lock
 from pipeline import direct_http
-from pipeline.errors import EmoStreamError, SettingError
-from pipeline.shell import command
+from pipeline.errors import EmoStreamError, SettingError, plain_reason
+from pipeline.shell import emostream
 
 ANSWER_S = 10.0
 # Enough for one client, and windows that come quickly.
@@ -64,14 +64,16 @@ def _chain(ingest: str, registry: str) -> Iterator[Mapping[str, str]]:
 def check_stage(stage: str, url: str) -> None:
     """Raise EmoStreamError unless `stage` answers at `url`."""
     remedy = (
-        f"start a chain with `{command('pipeline', 'up')}` and give the addresses that it prints, or leave out "
+        f"start a chain with `{emostream('up')}` and give the addresses that it prints, or leave out "
         "--ingest and --registry to have one started"
     )
     try:
         with direct_http.get(f"{url}/healthz", ANSWER_S) as answer:
             health: Any = json.load(answer)
     except (OSError, HTTPException, ValueError) as error:
-        raise EmoStreamError(f"--{stage} is {url!r}, and no {stage} answers there ({error}): {remedy}") from error
+        raise EmoStreamError(
+            f"--{stage} is {url!r}, and no {stage} answers there ({plain_reason(error)}): {remedy}"
+        ) from error
     named = health.get("stage") if isinstance(health, dict) else None
     if named != stage:
         raise EmoStreamError(f"--{stage} is {url!r}, where {named or 'another program'} answers: {remedy}")

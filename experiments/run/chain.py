@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from experiments import environment
-from pipeline.errors import EmoStreamError, SettingError
+from pipeline.errors import EmoStreamError, SettingError, plain_reason
 from pipeline.settings import Settings, build, to_env
-from pipeline.shell import command, path_word
+from pipeline.shell import emostream, path_word
 
 START_TIMEOUT_S = 150.0
 STOP_TIMEOUT_S = 60.0
@@ -59,8 +59,8 @@ def attached(ready_file: Path) -> Endpoints:
             os.kill(endpoints.pid, 0)
     except (OSError, msgspec.DecodeError) as error:
         raise SettingError(
-            f"attach is {str(ready_file)!r}, which names no running chain ({error}): start one with "
-            f"`{command('pipeline', 'up', '--ready-file', path_word(ready_file))}`, or leave attach empty"
+            f"attach is {str(ready_file)!r}, which names no running chain ({plain_reason(error)}): start one with "
+            f"`{emostream('up', '--ready-file', path_word(ready_file))}`, or leave attach empty"
         ) from error
     return endpoints
 

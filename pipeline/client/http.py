@@ -8,8 +8,9 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
+from yarl import URL
 
-from pipeline.errors import ClientError
+from pipeline.errors import ClientError, plain_reason
 
 CONNECT_S = 10.0
 ANSWER_S = 15.0
@@ -41,9 +42,11 @@ def open_session() -> aiohttp.ClientSession:
 
 
 def unreachable(url: str, error: Exception) -> ClientError:
-    """Return the error for a server that did not answer."""
-    error_text = str(error) or type(error).__name__
-    return ClientError(f"no answer from {url}: {error_text}. Check that the chain is up and the address right")
+    """Return the error for a server that did not answer. It begins with what matters: a screen may cut it."""
+    server = URL(url).origin()
+    return ClientError(
+        f"{plain_reason(error)}: no answer from {server}. Check that the chain is up and the address right"
+    )
 
 
 async def unexpected(answer: aiohttp.ClientResponse, expected: str) -> ClientError:

@@ -13,7 +13,7 @@ from pipeline.client import backoff
 from pipeline.client.http import SILENT_S
 from pipeline.client.registration import Credentials, redirect, register, unregister
 from pipeline.client.transports import CONNECT, UNKNOWN_ID, Batch, EventConnection
-from pipeline.errors import ClientError
+from pipeline.errors import ClientError, plain_reason
 from pipeline.messages import Transport, encode
 from pipeline.sse import SseEvent
 
@@ -91,7 +91,7 @@ class Session:
         except ClientError as error:
             return await self._after_failure(error)
         except (aiohttp.ClientError, OSError) as error:
-            return await self._after_failure(ClientError(f"lost the connection: {str(error) or type(error).__name__}"))
+            return await self._after_failure(ClientError(f"lost the connection: {plain_reason(error)}"))
         if batch.events:
             self._failures = 0
         return batch

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pipeline.errors import SettingError
-from pipeline.shell import command, path_word
+from pipeline.errors import SettingError, plain_reason
+from pipeline.shell import emostream, path_word
 
 FILE = "lock"
 
@@ -49,11 +49,13 @@ def find(run_dir: Path) -> dict[str, Any]:
 
     Raises SettingError if no chain runs there, or if it is not ready yet.
     """
-    start = f"`{command('pipeline', 'up', '--run-dir', path_word(run_dir))}` starts one"
+    start = f"`{emostream('up', '--run-dir', path_word(run_dir))}` starts one"
     try:
         handle = (run_dir / FILE).open(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SettingError(f"run_dir {run_dir} has no running chain: {start}") from error
     except OSError as error:
-        raise SettingError(f"run_dir {run_dir} has no running chain ({error.strerror}): {start}") from error
+        raise SettingError(f"run_dir {run_dir} has no running chain ({plain_reason(error)}): {start}") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

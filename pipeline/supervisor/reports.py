@@ -51,6 +51,11 @@ def _words(event: EventDict) -> str | None:
     return None
 
 
+def for_people(registry: str) -> str:
+    """Return the last line of a start on a terminal, below the long line of JSON: the page, and how to end."""
+    return f"page: {registry}/  operations: {registry}/ops  Ctrl-C stops"
+
+
 class Missing(NamedTuple):
     """A stage that is not ready: what it lacks, after which stage it comes, and what is known of its deaths and log."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ log = logs.get(__name__)
 CHECK_S = 0.5
 STOP_S = 15.0
 MEMORY_CHECK_S = 5.0
+STDOUT = 1
 # The wait for this chain's own Kafka, which may die and start again meanwhile, in pieces.
 ATTEMPT_S = 5.0
 # Each stage writes its own log file. With circus's pipes, stages that died at the same moment could not be restarted,
@@ -273,6 +275,8 @@ class Supervisor:
             raise EmoStreamError(
                 f"the addresses could not be printed ({error.strerror}): keep standard output open until `up` ends"
             ) from error
+        if os.isatty(STDOUT):
+            print(reports.for_people(endpoints["registry"]), file=sys.stderr, flush=True)
         # Last: a program that waits for this file may then close what it reads.
         if self._ready_file is not None:
             _write_atomically(self._ready_file, line)

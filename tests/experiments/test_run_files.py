@@ -184,7 +184,7 @@ def test_missing_campaign_is_named_with_the_way_to_make_one(reports: Path) -> No
     texts = {message(calls[command]) for command in ("report", "compare", "notebook", "capacity")}
     (text,) = texts
     assert text.startswith(f"{campaign / 'campaign.json'} is missing: give the directory of a campaign")
-    assert "python -m experiments sweep DESIGN" in text
+    assert "emostream sweep DESIGN" in text
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,7 @@ def read(campaign_dir: Path) -> Found:
     if result is None:
         raise SettingError(
             f"{campaign_dir} is not a search for a capacity: the design in its campaign.json has no `search`. Give the "
-            "directory of such a campaign, or make one with: python -m experiments sweep "
-            "experiments/designs/capacity.yaml"
+            "directory of such a campaign, or make one with: emostream sweep capacity"
         )
     return result
 

@@ -25,6 +25,13 @@ def searches(a_dir: Path, b_dir: Path) -> Mapping[str, Found] | None:
     return {which: capacity.read(directory) for which, directory in directories.items()}
 
 
+def comparable(found: Mapping[str, Found]) -> bool:
+    """Return whether both searches seek the same limit and have enough probes."""
+    a, b = found["A"], found["B"]
+    enough = all(result.capacity.probes >= FEWEST_PROBES for result in (a, b))
+    return enough and a.search.factor == b.search.factor
+
+
 def table(found: Mapping[str, Found]) -> pd.DataFrame:
     """Return a row per campaign: COLUMNS, with the headline in `words`; a limit that is not known is null."""
     rows = [

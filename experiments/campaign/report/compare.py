@@ -47,6 +47,12 @@ def main_text(a_dir: Path, b_dir: Path) -> str:
     return "\n".join(lines).replace(NBSP, " ")
 
 
+def comparable(a_dir: Path, b_dir: Path) -> bool:
+    """Return whether there is anything to compare. Raises RunFileError for a missing or damaged campaign."""
+    found = capacity_comparison.searches(a_dir, b_dir)
+    return not compare(a_dir, b_dir).empty if found is None else capacity_comparison.comparable(found)
+
+
 @svg.defaults()
 def write(a_dir: Path, b_dir: Path, out: Path) -> Path:
     """Write the comparison as a page, its data as CSV beside it; return the page's path.

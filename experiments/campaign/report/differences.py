@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -46,7 +47,7 @@ COLUMNS = [
 
 APART = (
     "The two campaigns were made one after the other: a change of the machine between them would look like a "
-    "difference. To compare two versions or settings block by block in turn: python -m experiments duel A B"
+    "difference. To compare two versions or settings block by block in turn: emostream duel A B"
 )
 
 
@@ -121,11 +122,22 @@ def _designs(a: Design, b: Design) -> list[str]:
     changed = []
     for name in sorted({*one, *two} - {"name", "about", "levels", "seed", "blocks", "parameters"}):
         if one.get(name) != two.get(name):
-            changed.append(f"{name} {one.get(name)} and {two.get(name)}")
+            changed.append(f"{name} {_in_words(one.get(name))} and {_in_words(two.get(name))}")
     for name in sorted({*a.parameters, *b.parameters}):
         if a.parameters.get(name) != b.parameters.get(name):
             changed.append(f"{name} {a.parameters.get(name, 'default')} and {b.parameters.get(name, 'default')}")
     return [f"The designs differ (A and B): {'; '.join(changed)}."] if changed else []
+
+
+def _in_words(value: Any) -> str:
+    """Return a value of a design as text, such as "none", or "factor users, least 5"."""
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_in_words, value)) if isinstance(value, list) else str(value)
 
 
 def _made(one: Facts, two: Facts) -> list[str]:

@@ -171,3 +171,20 @@ def test_parameter_of_a_wrong_type_is_named(run_dir, name, value):
     with pytest.raises(EmoStreamError, match=f"parameter {name} is "):
         reanalyse.run(run_dir)
     assert state(run_dir) == before
+
+
+def test_a_folder_of_campaigns_is_neither_a_run_nor_a_campaign(campaign, tmp_path):
+    """The campaigns in it are named; a folder with none is told apart from a damaged run as well."""
+    folder = tmp_path / "several"
+    for name in ("window", "capacity"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(campaign.directory / "campaign.json", folder / name)
+    with pytest.raises(
+        RunFileError, match=r"several is neither a run nor a campaign: .*its campaigns are capacity, window$"
+    ):
+        reanalyse.report(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        RunFileError, match=r"empty is neither a run nor a campaign: give the directory of one of them$"
+    ):
+        reanalyse.report(tmp_path / "empty")

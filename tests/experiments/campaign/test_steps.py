@@ -124,7 +124,7 @@ def test_a_plan_names_each_run_with_its_notebook_and_parameters() -> None:
 
 def test_a_search_is_refused() -> None:
     """Its plan is refused with the command that carries it out."""
-    with pytest.raises(SettingError, match=r"climb is a search.*python -m experiments sweep experiments/designs/climb"):
+    with pytest.raises(SettingError, match=r"climb is a search.*emostream sweep experiments/designs/climb"):
         steps.planned("climb")
 
 

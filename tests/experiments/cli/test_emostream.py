@@ -145,6 +145,7 @@ COMPLETED = {
     "emostream do": ["doctor"],
     "emostream watch --tr": ["--transport"],
     "emostream bench in": ["ingest"],
+    "emostream sweep smo": ["smoke"],
 }
 
 

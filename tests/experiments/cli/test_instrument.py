@@ -54,6 +54,29 @@ def test_two_campaigns_are_compared(said: Said, tmp_path: Path) -> None:
     assert all(Path(path).is_file() for path in json.loads(line).values())
 
 
+def test_campaigns_without_a_common_level_are_an_error(said: Said, tmp_path: Path) -> None:
+    """A program sees it by the status, and how the designs differ is in words."""
+    other = REPORTS / "reference" / "capacity"
+    status, text = said("compare", str(other), str(CAMPAIGN), "--reports", str(tmp_path))
+    assert (status, "There is nothing to compare" in text) == (1, True)
+    assert "search factor rate_per_s, least 2000, most 20000" in text
+    assert "{" not in text
+
+
+def test_missing_action_of_trace_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is written."""
+    with pytest.raises(SystemExit, match="2"):
+        emostream.main(["trace"])
+    assert "required: make" in capsys.readouterr().err
+
+
+def test_help_of_up_has_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a setting takes one of several words."""
+    with pytest.raises(SystemExit, match="0"):
+        emostream.main(["up", "--help"])
+    assert "--ack {async,durable}" in capsys.readouterr().out
+
+
 def test_experiment_prints_its_report_last(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And with --json the run's directory."""
     given: list[Any] = []

@@ -120,6 +120,16 @@ def test_without_a_window_the_next_step_is_shown(connected: bool, text: str) -> 
     assert any(text in row for row in lines(state, 0.0, 80, 24))
 
 
+def test_twenty_columns_show_whole_words() -> None:
+    """The reason of a lost connection, and the next step without a window."""
+    state = State()
+    state.opened()
+    rows = lines(state, 0.0, 20, 20)
+    assert [row.strip() for row in rows[1:] if row.strip()] == ["No window yet", "emostream send 😂"]
+    state.lost("connection refused: no answer from http://127.0.0.1:8080. Check that the chain is up")
+    assert lines(state, 0.0, 20, 20)[-1] == "connection refused"
+
+
 def test_twenty_columns_show_the_list_and_the_swarm() -> None:
     """The swarm is below the list, the numbers are whole."""
     state = watching(1234, 56)

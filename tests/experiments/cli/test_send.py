@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def ingest(*answers: tuple[int, dict[str, Any], dict[str, str]]) -> Iterator[Ing
             body = self.rfile.read(int(self.headers["Content-Length"]))
             # What the real one would say of the body.
             state.bodies.append(json.loads(body))
-            accepted = len(intake.read(body, 1000))
+            accepted = len(intake.read(body, 1000)) if not state.answers else 0
             status, answer, headers = state.answers.pop(0) if state.answers else (202, {"accepted": accepted}, {})
             self.send_response(status)
             for name, value in headers.items():
@@ -152,8 +153,21 @@ def test_refusal_has_the_reason_and_what_was_accepted(monkeypatch: pytest.Monkey
     with ingest((202, {"accepted": 1}, {}), (422, refused, {})) as server, pytest.raises(SystemExit) as end:
         emostream.main(["send", "😂", "😂", "--url", server.url])
     assert end.value.code == (
-        f"emostream send: {server.url}/reactions answered 422: 'x' is not one emoji (1 reactions before were accepted)"
+        f"emostream send: {server.url}/reactions answered 422: 'x' is not one emoji; accepted so far: 1"
     )
+
+
+def test_bad_line_is_named_and_those_before_it_are_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Empty lines count; the request is refused as a whole."""
+    path = tmp_path / "lines"
+    path.write_text("😂\n\nxx\n🎉\n", encoding="utf-8")
+    refused = {"detail": "1 of 3 is wrong", "errors": [{"index": 1, "detail": "'xx' is not one emoji"}]}
+    with path.open("rb") as stream, ingest((422, refused, {})) as server:
+        monkeypatch.setattr(send.sys, "stdin", stream)
+        with pytest.raises(SystemExit) as end:
+            emostream.main(["send", "--url", server.url])
+    assert end.value.code == "emostream send: line 3: 'xx' is not one emoji; accepted so far: 1"
+    assert [[each["emoji_type"] for each in body] for body in server.bodies] == [["😂", "xx", "🎉"], ["😂"]]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +177,10 @@ def test_refusal_has_the_reason_and_what_was_accepted(monkeypatch: pytest.Monkey
             ["😂", "--url", "127.0.0.1:8000"],
             "--url is '127.0.0.1:8000': give the address of ingest as http://host:port",
         ),
-        (["😂", "--url", "http://127.0.0.1:9"], "no answer of ingest from http://127.0.0.1:9/reactions: "),
+        (
+            ["😂", "--url", "http://127.0.0.1:9"],
+            "no answer of ingest from http://127.0.0.1:9/reactions (connection refused): ",
+        ),
         (["😂", "--user", "x" * 129, "--url", "http://127.0.0.1:9"], "--user has 129 characters: give at most 128"),
     ],
 )
@@ -188,4 +205,4 @@ def test_bytes_that_are_not_text_are_refused_by_ingest(monkeypatch: pytest.Monke
     path = tmp_path / "bytes"
     path.write_bytes(b"\xff\n")
     with path.open("rb") as stream:
-        assert list(send._read(stream.fileno())) == [["\ufffd"]]
+        assert list(send._read(stream.fileno())) == [[(1, "\ufffd")]]

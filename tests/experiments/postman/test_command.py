@@ -73,7 +73,7 @@ def test_nothing_at_an_address_is_one_line_with_a_remedy(tmp_path: Path, runs: l
     reason = rf"^experiments postman: --ingest is '{url}', and no ingest answers there \("
     with pytest.raises(SystemExit, match=reason) as ended:
         main(["postman", "--ingest", url, "--registry", url, "--reports", str(tmp_path / "reports")])
-    assert "start a chain with `python -m pipeline up`" in str(ended.value)
+    assert "start a chain with `emostream up`" in str(ended.value)
     assert not (tmp_path / "reports").exists()
     assert not runs
 

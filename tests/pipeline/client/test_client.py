@@ -420,7 +420,7 @@ def test_wrong_registry_address_raises_with_the_remedy() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-            with pytest.raises(ClientError, match=f"no answer from {url}/clients: .*Check that the chain is up"):
+            with pytest.raises(ClientError, match=f"^connection refused: no answer from {url}. Check that the chain"):
                 await take(Client.register(url), 1)
         for nonsense in ("127.0.0.1:8080", "http://", ""):
             with pytest.raises(ClientError, match="give it as http://host:port"):

@@ -31,7 +31,7 @@ def test_starting_chain_raises_try_again(tmp_path: Path) -> None:
 
 def test_missing_run_dir_is_named_with_command_to_start(tmp_path: Path) -> None:
     """The error has the command that starts a chain there."""
-    with pytest.raises(SettingError, match=f"python -m pipeline up --run-dir {tmp_path / 'none'}"):
+    with pytest.raises(SettingError, match=f"has no running chain: `emostream up --run-dir {tmp_path / 'none'}"):
         find(tmp_path / "none")
 
 

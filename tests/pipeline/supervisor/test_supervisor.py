@@ -11,10 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
+import pytest
 
+from pipeline.settings import Settings
+from pipeline.supervisor import supervisor
+from pipeline.supervisor.lock_file import LockFile
 from tests.harness.paths import REPOSITORY
 from tests.harness.processes import run_to_end
 from tests.harness.waiting import until
@@ -302,3 +306,24 @@ def test_closed_terminal_ends_the_chain(tmp_path: Path) -> None:
         os.close(ours)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert left(tmp_path) == []
+
+
+class Published:
+    """Takes the line that a lock file would hold."""
+
+    def publish(self, line: str) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_person_gets_the_page_below_the_json(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, and only where standard output is a terminal: a program reads one line."""
+    monkeypatch.setattr("os.isatty", lambda descriptor: terminal and descriptor == 1)
+    endpoints = {"registry": "http://127.0.0.1:8080", "ready_s": 1.0}
+    supervisor.Supervisor(Settings(), None, 1.0)._publish(endpoints, cast(LockFile, Published()))
+    output = capsys.readouterr()
+    assert json.loads(output.out.splitlines()[-1]) == endpoints
+    line = "page: http://127.0.0.1:8080/  operations: http://127.0.0.1:8080/ops  Ctrl-C stops"
+    assert (line in output.err.splitlines()) == terminal

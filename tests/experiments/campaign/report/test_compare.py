@@ -147,6 +147,8 @@ def test_no_common_level_gives_an_empty_table_and_a_sentence(tmp_path, shifted):
     """Campaigns without a common level give an empty table and a sentence."""
     other = campaign(tmp_path / "other", levels=[{"policy": "ceil"}, {"policy": "floor"}])
     assert differences.compare(shifted[0], other).empty
+    assert not compare.comparable(shifted[0], other)
+    assert compare.comparable(*shifted)
     assert "There is nothing to compare" in compare.main_text(shifted[0], other)
     page = compare.write(shifted[0], other, tmp_path / "out.html")
     assert "There is nothing to compare" in page.read_text(encoding="utf-8")
@@ -185,7 +187,7 @@ def test_reports_directory_is_made_if_it_does_not_exist(tmp_path, shifted, capsy
 
 def test_directory_without_campaign_is_refused(tmp_path, shifted):
     """The error names the directory and how to make a campaign."""
-    with pytest.raises(RunFileError, match=r"campaign\.json is missing.*experiments sweep"):
+    with pytest.raises(RunFileError, match=r"campaign\.json is missing.*emostream sweep"):
         compare.main_text(shifted[0], tmp_path)
 
 
@@ -256,6 +258,8 @@ def test_searches_without_a_common_factor_or_load_have_no_verdict(tmp_path):
     a = search(tmp_path / "a", 1500)
     nothing = search(tmp_path / "b", 1500, faults={index: {"reasons": ["no"]} for index in range(7)})
     assert "There is nothing to compare: B has fewer than 6 valid probes." in compare.main_text(a, nothing)
+    assert not compare.comparable(a, nothing)
+    assert compare.comparable(a, a)
     users = SEARCH | {"factor": "users"}
     levels = [{"users": 1000}]
     write_synthetic(tmp_path / "c", levels=levels, search=users)
