@@ -50,6 +50,7 @@ def completion(options: argparse.Namespace) -> int:
                 named = action.dest == "design" and not action.option_strings
                 action.complete = {**shtab.FILE, **(DESIGN if named else {})}  # type: ignore[attr-defined]
     names = " ".join(sorted(path.stem for path in DESIGNS.glob("*.yaml")))
-    preamble = {"bash": f'{DESIGN["bash"]}() {{\n  compgen -W "{names}" -- "$1"\n  {shtab.FILE["bash"]} "$1"\n}}\n'}
+    bash = f'{DESIGN["bash"]}() {{\n  compgen -W "{names}" -- "$1"\n  {shtab.FILE["bash"]} "$1"\n}}\n'
+    preamble = bash if options.shell == "bash" else ""
     print(shtab.complete(options.joint, shell=options.shell, preamble=preamble))
     return 0

@@ -58,7 +58,7 @@ async def unexpected(answer: aiohttp.ClientResponse, expected: str) -> ClientErr
         detail = ""
     explanation = detail or body[:200].decode(errors="replace") or answer.reason or "no explanation"
     return ClientError(
-        f"{answer.method} {answer.url} answered {answer.status} instead of {expected}: {explanation}",
+        f"status {answer.status} instead of {expected}: {explanation} ({answer.method} {answer.url})",
         status=answer.status,
         detail=detail,
         retry_after_s=retry_after_s(answer.headers.get("Retry-After"), time.time()),

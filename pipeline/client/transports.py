@@ -153,7 +153,7 @@ class WebSocketConnection:
             # aiohttp has dropped the answer's body: only the status is left.
             retry_after = error.headers.get("Retry-After") if error.headers else None
             raise ClientError(
-                f"{url} answered {error.status} instead of a WebSocket",
+                f"status {error.status} instead of a WebSocket ({url})",
                 status=error.status,
                 retry_after_s=retry_after_s(retry_after, time.time()),
             ) from error
