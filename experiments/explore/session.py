@@ -177,7 +177,7 @@ class Session:
             with ExitStack() as stack:
                 stack.enter_context(machine_lock.alone("A notebook's live session"))
                 endpoints = stack.enter_context(self._chain())
-                given = replace(self._parameters, **endpoints.settings)
+                given = endpoints.parameters(self._parameters)
                 self._state = replace(self._state, parameters=given)
                 bus = stack.enter_context(closing(KafkaBus(endpoints.bootstrap_servers)))
                 events = topics(chain.settings_of(endpoints)).events.name

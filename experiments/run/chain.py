@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from experiments import environment
+from experiments.parameters import PARAMETERS, Parameters
 from pipeline.errors import EmoStreamError, SettingError, plain_reason
 from pipeline.settings import Settings, build, to_env
 from pipeline.shell import emostream, path_word
@@ -45,6 +47,10 @@ class Endpoints(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
     pid: int
     ready_s: float
+
+    def parameters(self, parameters: Parameters) -> Parameters:
+        """Return a run's `parameters` with those that this chain has: a chain that was up keeps its settings."""
+        return replace(parameters, **{name: value for name, value in self.settings.items() if name in PARAMETERS})
 
 
 def attached(ready_file: Path) -> Endpoints:

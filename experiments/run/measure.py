@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from experiments import files, ledger
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load.plan import replayed_from_ms
-from experiments.parameters import PARAMETERS, Parameters
+from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.repository import REPORTS
@@ -67,8 +67,7 @@ def measure(
         }
         if running is not None:
             # A chain that was up keeps its own settings, whatever the parameters are.
-            given = {name: value for name, value in running.settings.items() if name in PARAMETERS}
-            parameters = replace(parameters, **given)
+            parameters = running.parameters(parameters)
         progress = whole.enter_context(Progress(expected_s(parameters)))
         progress.begin("starting the chain" if running is None else "connecting to the chain", START_S)
         endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
