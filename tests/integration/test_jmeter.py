@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import socket
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from experiments.jmeter import run
 from experiments.jmeter.home import make_home
+from experiments.jmeter.load import PLAN
 from experiments.jmeter.properties import Properties, parsed
+from experiments.run.chain import Endpoints
 from pipeline.errors import SettingError
 
 pytestmark = pytest.mark.integration
@@ -41,6 +46,23 @@ def test_counts_of_jmeter_are_exact_and_both_reports_are_written(ready_file: Pat
         assert (done.page.parent / link).is_file()
     written = json.loads((tmp_path / "bench" / "jmeter.json").read_text(encoding="utf-8"))
     assert {"samples", "errors", "accepted", "counted", "oracle_cells", "oracle_equal", "p99_ms"} <= written.keys()
+
+
+def test_every_bad_input_is_refused_as_its_file_says(chain_up: Endpoints) -> None:
+    """The plan sends one per second, so that a short run does not come to all of them."""
+    rows = csv.DictReader(PLAN.with_name("bad-input.csv").read_text(encoding="utf-8").splitlines())
+    wrong = {}
+    for row in rows:
+        body = row["body"].replace("${__groovy(([0] * 1001) as String)}", str([0] * 1001)).encode()
+        url = f"{chain_up.ingest if row['stage'] == 'ingest' else chain_up.registry}{row['path']}"
+        headers = {"Content-Type": row["content_type"]}
+        request = urllib.request.Request(url, body or None, headers, method=row["method"])
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        refused.value.close()
+        if refused.value.code != int(row["status"]):
+            wrong[row["case"]] = refused.value.code
+    assert wrong == {}
 
 
 @pytest.mark.parametrize(

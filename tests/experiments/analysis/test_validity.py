@@ -99,8 +99,8 @@ SECONDS = (SPAN_NS[1] - SPAN_NS[0]) / 1e9
         ({"others": 0.21}, {"cores": 2}, "took 0.21 of 2 cores (at most 0.2)"),
         ({"others": 0.81}, {"cores": 8}, "took 0.81 of 8 cores (at most 0.8)"),
         ({}, {"cores": 2, "steal_s": 0.06 * SECONDS}, "0.06 of 2 cores was stolen (at most 0.05)"),
-        ({}, {"work_s": [0.010, 0.0126]}, "took 10.0 ms before the load and 12.6 ms after it"),
-        ({}, {"work_s": [0.0126, 0.010]}, "took 12.6 ms before the load and 10.0 ms after it"),
+        ({}, {"work_s": [0.010, 0.0141]}, "took 10.0 ms before the load and 14.1 ms after it"),
+        ({}, {"work_s": [0.0141, 0.010]}, "took 14.1 ms before the load and 10.0 ms after it"),
         ({}, {"other_run": True}, "Another run was active"),
     ],
 )
