@@ -125,7 +125,7 @@ def test_search_by_ramp_and_bisection_is_read_and_claims_less(tmp_path: Path):
 def test_campaign_without_search_is_refused(tmp_path: Path):
     """Given the directory of another campaign, the error names it and the remedy."""
     campaign.write_synthetic(tmp_path, blocks=1)
-    with pytest.raises(SettingError, match=r"is not a search for a capacity.*designs/capacity\.yaml"):
+    with pytest.raises(SettingError, match=r"is not a search for a capacity.*emostream sweep capacity"):
         capacity.read(tmp_path)
 
 
