@@ -9,13 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from experiments.analysis import verdict
 from experiments.campaign import design_file
 from experiments.repository import DESIGNS
-from experiments.run.usage import stage_of
 from tests.harness.processes import is_gone, module
 from tests.harness.waiting import until
 
@@ -54,9 +52,8 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(tm
 
         until(second_is_under_way, "a second run is under way", 300, poll_s=0.1)
         second = tmp_path / "smoke" / "runs" / state_of(tmp_path)["underway"]["run"]
-        until(lambda: list((second / "chain" / "logs").glob("*.log")), "its chain starts its stages", 200)
-        below = psutil.Process(first.pid).children(recursive=True)
-        chain_pid = next(process.pid for process in below if stage_of(process.cmdline()) == "supervisor")
+        until((second / "chain" / "ready.json").exists, "its chain is up", 200)
+        chain_pid = int(json.loads((second / "chain" / "ready.json").read_text())["pid"])
         first.send_signal(signal.SIGKILL)
     done = state_of(tmp_path)["runs"]
     before = (tmp_path / "smoke" / "runs" / done[0]["run"] / "summary.json").read_bytes()
