@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from http.client import HTTPException
 
 from experiments.cli import running
 from experiments.cli.instrument import Make
@@ -55,7 +56,7 @@ def send(options: argparse.Namespace) -> int:
     if len(user) > USER_ID_MAX:
         raise SettingError(f"--user has {len(user)} characters: give at most {USER_ID_MAX}")
     sender = _Sender(f"{running.url(options, 'ingest')}/reactions", user)
-    for batch in [[(0, emoji) for emoji in options.emoji]] if options.emoji else _read(sys.stdin.fileno()):
+    for batch in [[(0, emoji) for emoji in options.emoji]] if options.emoji else _read(_input()):
         reactions = [each for each in batch for _ in range(options.times)]
         for first in range(0, len(reactions), BATCH_MAX):
             try:
@@ -119,7 +120,7 @@ def _post(url: str, user: str, emoji: Sequence[str]) -> int:
                 time.sleep(min(float(wait_s), WAIT_MAX_S))
                 continue
             raise _refusal(url, error) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             raise ClientError(
                 f"no answer of ingest from {url} ({plain_reason(error)}): check that the chain is up, and the address "
                 "right"
@@ -150,6 +151,13 @@ def _read(stream: int) -> Iterator[list[Numbered]]:
         number += len(lines)
     if batch := _words([left], number):
         yield batch
+
+
+def _input() -> int:
+    """Return standard input. Raises SettingError if this process has none."""
+    if sys.stdin is None:
+        raise SettingError("there is no emoji, and standard input is closed: give emoji as arguments, or one per line")
+    return sys.stdin.fileno()
 
 
 def _words(lines: Sequence[bytes], first: int) -> list[Numbered]:

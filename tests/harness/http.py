@@ -1,15 +1,39 @@
-"""Requests to a stage that runs, by the standard library alone."""
+"""Requests to a stage that runs, and servers that stand for one, by the standard library alone."""
 
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from tests.harness.waiting import DEADLINE_S
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Answers requests, and logs none."""
+
+    def log_message(self, *_: object) -> None:
+        """Do not log requests."""
+
+
+@contextmanager
+def serving(handler: type[Quiet]) -> Iterator[str]:
+    """Serve with `handler` on a free port; yield the address. However the block ends, so does the server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def get_json(url: str) -> Any:

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.harness.http import Quiet, serving
 from tests.harness.paths import REPOSITORY
 
 UNKNOWN_USER = 54_321
@@ -64,7 +63,7 @@ def refusing_proxy() -> Iterator[tuple[dict[str, str], list[str]]]:
     """Run a proxy that answers 403; yield the variables that name it, and the list of the requests that it gets."""
     asked: list[str] = []
 
-    class Refusing(BaseHTTPRequestHandler):
+    class Refusing(Quiet):
         def refuse(self) -> None:
             asked.append(f"{self.command} {self.path}")
             self.send_response(403)
@@ -73,19 +72,9 @@ def refusing_proxy() -> Iterator[tuple[dict[str, str], list[str]]]:
 
         do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_CONNECT = refuse
 
-        def log_message(self, *_: object) -> None:
-            """Do not log requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(Refusing) as url:
         names = ("http_proxy", "https_proxy", "all_proxy")
-        try:
-            yield {spelled: url for name in names for spelled in (name, name.upper())}, asked
-        finally:
-            server.shutdown()
-            thread.join()
+        yield {spelled: url for name in names for spelled in (name, name.upper())}, asked
 
 
 def checkout(folder: Path) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from experiments.run import chain
 from experiments.run.chain import Endpoints
+from tests.harness.http import Quiet, serving
 from tests.harness.page import DESK
 from tests.harness.paths import CHROMIUM, REPOSITORY
 
@@ -43,7 +42,7 @@ def other_page() -> Iterator[str]:
     That has the query `registry`, the address of the chain, and may have `policy`, its Content-Security-Policy.
     """
 
-    class Page(BaseHTTPRequestHandler):
+    class Page(Quiet):
         def do_GET(self) -> None:
             """Answer (http.server calls this)."""
             query = parse_qs(urlsplit(self.path).query)
@@ -57,15 +56,8 @@ def other_page() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(page.encode())
 
-        def log_message(self, *_: object) -> None:
-            """Do not log requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Page) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -32,6 +31,7 @@ from experiments.run.chain import Endpoints
 from experiments.run.measure import Result, measure
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import TopicSpec, topics
+from tests.harness.http import Quiet, serving
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,7 @@ SLOW_S = 4.5
 DROPPED, DOUBLED = 150, 200
 
 
-class _Careless(BaseHTTPRequestHandler):
+class _Careless(Quiet):
     """Passes requests on to ingest, but answers one for itself and passes one on twice."""
 
     protocol_version = "HTTP/1.1"
@@ -75,23 +75,14 @@ class _Careless(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def log_message(self, *_: Any) -> None:
-        """Requests are no news."""
-
 
 @contextmanager
 def careless(ingest: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the URL of a careless proxy before `ingest`, and all that it was sent."""
     seen: list[dict[str, Any]] = []
     handler = type("Handler", (_Careless,), {"ingest": ingest, "seen": seen, "lock": threading.Lock()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(handler) as url:
+        yield url, seen
 
 
 def hold(pid: int, words: Sequence[str], for_s: float) -> None:

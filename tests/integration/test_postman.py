@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from experiments.postman.newman import Node
 from experiments.postman.requests import folders
 from experiments.run.chain import Endpoints
 from pipeline.errors import EmoStreamError
+from tests.harness.http import Quiet, serving
 
 # Some requests wait for two seconds, and one for a window; the fixture starts a chain.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -37,7 +36,7 @@ def program() -> tuple[Node, Path]:
 def nonsense() -> Iterator[str]:
     """The address of a server that answers everything with 200 and the same word."""
 
-    class Nonsense(BaseHTTPRequestHandler):
+    class Nonsense(Quiet):
         def do_GET(self) -> None:
             """Answer (http.server calls this)."""
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -48,15 +47,8 @@ def nonsense() -> Iterator[str]:
 
         do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
 
-        def log_message(self, *_: object) -> None:
-            """Do not log requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Nonsense) as url:
+        yield url
 
 
 def test_every_request_passes_on_a_chain(two_subscribers: Endpoints, program: tuple[Node, Path]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from experiments.cli import __main__ as emostream
 from experiments.cli import send
 from pipeline.ingest import intake
+from tests.harness.http import Quiet, serving
 from tests.harness.processes import module, running
 from tests.harness.waiting import until
 
@@ -34,7 +35,7 @@ def ingest(*answers: tuple[int, dict[str, Any], dict[str, str]]) -> Iterator[Ing
     """An ingest on a port of its own."""
     state = Ingest(*answers)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             """Answer (http.server calls this)."""
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -48,16 +49,8 @@ def ingest(*answers: tuple[int, dict[str, Any], dict[str, str]]) -> Iterator[Ing
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
-        def log_message(self, *_: object) -> None:
-            """Do not log requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        state.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as state.url:
         yield state
-        server.shutdown()
-        thread.join()
 
 
 def sent(*words: str) -> int:
@@ -189,6 +182,32 @@ def test_mistake_is_one_line(words: list[str], error: str) -> None:
     with pytest.raises(SystemExit) as end:
         emostream.main(["send", *words])
     assert error in str(end.value.code)
+
+
+def test_server_of_another_protocol_is_one_line() -> None:
+    """Something answers that is not HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(SystemExit) as end:
+            emostream.main(["send", "😂", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"])
+        thread.join()
+    assert "no answer of ingest from http://127.0.0.1:" in str(end.value.code)
+
+
+def test_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to send."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(SystemExit) as end:
+        emostream.main(["send", "--url", "http://127.0.0.1:9"])
+    assert "standard input is closed: give emoji as arguments" in str(end.value.code)
 
 
 @pytest.mark.parametrize("times", ["0", "-1", "many", "10001"])

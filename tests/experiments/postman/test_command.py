@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from experiments.__main__ import main
 from experiments.postman import command, newman
 from pipeline.errors import SettingError
 from pipeline.lifecycle import claim_port
+from tests.harness.http import Quiet, serving
 
 FOUND = {"requests": 5, "assertions": 9, "failed": 0}
 
@@ -24,24 +23,15 @@ FOUND = {"requests": 5, "assertions": 9, "failed": 0}
 def answering(body: bytes) -> Iterator[str]:
     """Serve `body` at every path; yield the address."""
 
-    class Stage(BaseHTTPRequestHandler):
+    class Stage(Quiet):
         def do_GET(self) -> None:
             """Answer (http.server calls this)."""
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """Do not log requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Stage) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Stage) as url:
+        yield url
 
 
 @pytest.fixture
