@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import sys
 from collections.abc import Sequence
 from urllib.error import HTTPError
 
 from pipeline import direct_http
+from pipeline.errors import ClientError, plain_reason
 
 TIMEOUT_S = 4.0
+ERRORS = (OSError, ValueError, http.client.HTTPException)
+"""What a request for a stage's health can raise: no answer, no URL, or an answer that is not HTTP or not JSON."""
+
+
+def stage_at(url: str, timeout_s: float) -> str:
+    """Return the name of the stage that answers at the base address `url`; empty if another program does.
+
+    Raises ClientError with the reason alone if none answers in `timeout_s`, or it does not say how it is.
+    """
+    try:
+        with direct_http.get(f"{url.rstrip('/')}/healthz", timeout_s) as answer:
+            health = json.load(answer)
+    except ERRORS as error:
+        raise ClientError(plain_reason(error)) from error
+    return str(health.get("stage") or "") if isinstance(health, dict) else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HTTPError as error:
         with error:
             healthy, text = False, f"status {error.code}: {error.read().decode(errors='replace')}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except ERRORS as error:
         healthy, text = False, str(error)
     (sys.stdout if healthy else sys.stderr).write(f"{url}: {text}\n")
     return 0 if healthy else 1

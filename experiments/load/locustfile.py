@@ -34,7 +34,8 @@ from locust.runners import LocalRunner
 from experiments import files
 from experiments.load.schedule import POPULAR_EMOJIS, popularity, timestamp_of
 from experiments.units import NS_PER_S, NS_PER_US
-from pipeline import direct_http
+from pipeline import health
+from pipeline.errors import ClientError
 
 # As in the open loop: a longer answer counts as no answer.
 ANSWER_S = 30.0
@@ -140,12 +141,10 @@ def _begin(environment: Environment, **_: Any) -> None:
 def _check_answers(option: str, url: str) -> None:
     """End with an error if no stage answers at the address that `option` gives."""
     try:
-        direct_http.get(f"{url.rstrip('/')}/healthz", ANSWER_S).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        why = getattr(reason, "strerror", None) or str(reason)
+        health.stage_at(url, ANSWER_S)
+    except ClientError as error:
         sys.exit(
-            f"locustfile: {option} is {url!r}, where no stage of a chain answers ({why}): start one with "
+            f"locustfile: {option} is {url!r}, where no stage of a chain answers ({error}): start one with "
             f"`emostream up`, or give its address with {option}"
         )
 

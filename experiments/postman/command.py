@@ -6,15 +6,13 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from experiments import files
 from experiments.postman import newman
 from experiments.run import chain, machine_lock
-from pipeline import direct_http
-from pipeline.errors import EmoStreamError, SettingError, plain_reason
+from pipeline import health
+from pipeline.errors import ClientError, EmoStreamError, SettingError
 from pipeline.shell import emostream
 
 ANSWER_S = 10.0
@@ -68,12 +66,8 @@ def check_stage(stage: str, url: str) -> None:
         "--ingest and --registry to have one started"
     )
     try:
-        with direct_http.get(f"{url}/healthz", ANSWER_S) as answer:
-            health: Any = json.load(answer)
-    except (OSError, HTTPException, ValueError) as error:
-        raise EmoStreamError(
-            f"--{stage} is {url!r}, and no {stage} answers there ({plain_reason(error)}): {remedy}"
-        ) from error
-    named = health.get("stage") if isinstance(health, dict) else None
+        named = health.stage_at(url, ANSWER_S)
+    except ClientError as error:
+        raise EmoStreamError(f"--{stage} is {url!r}, and no {stage} answers there ({error}): {remedy}") from error
     if named != stage:
         raise EmoStreamError(f"--{stage} is {url!r}, where {named or 'another program'} answers: {remedy}")

@@ -176,4 +176,7 @@ def test_chain_that_is_not_up_is_named_before_the_page_opens():
         check=False,
     )
     assert done.returncode == 1
-    assert "locustfile: --host is 'http://127.0.0.1:9', where no stage of a chain answers (Conn" in done.stderr
+    assert (
+        "locustfile: --host is 'http://127.0.0.1:9', where no stage of a chain answers (connection refused): start"
+        in done.stderr
+    )
