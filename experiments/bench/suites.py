@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import uvloop
 
-from experiments import files
 from experiments.analysis.latency import rank_quantile
 from experiments.analysis.validity import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
@@ -32,7 +31,7 @@ from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of
 from experiments.load.sender_processes import postponed, processes_for
 from experiments.parameters import Parameters
 from experiments.progress import Progress
-from experiments.run import manifest
+from experiments.run import benchmark_file
 from experiments.run.chain import clean_environment
 from experiments.run.measure import measure
 from pipeline import direct_http, lifecycle
@@ -63,13 +62,7 @@ LOAD_START_S = 5
 
 def run(suite: str, out: Path) -> None:
     """Run `suite`, one of SUITES; print its figures and write them to `out`/<suite>.json."""
-    figures = SUITES[suite]()
-    about = manifest.manifest({})
-    figures["machine"] = {name: about[name] for name in ("cpu", "cores", "kernel", "commit")}
-    text = json.dumps(figures, indent=1)
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_text(out / f"{suite}.json", text + "\n")
-    print(text)
+    print(json.dumps(benchmark_file.write(out, suite, SUITES[suite]()), indent=1))
 
 
 def chain() -> dict[str, Any]:

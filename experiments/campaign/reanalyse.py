@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,15 @@ def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:
         raise run_files.RunFileError(f"there is no directory {run_dir}: give that of a run or of a campaign")
     manifest = run_files.manifest(run_dir)
     frames = {name: frame(run_dir, name) for name in ledger.COLUMNS}
-    _check_unchanged(run_dir)
+    _check_unchanged(run_dir, manifest.get("frames", {}))
     return analyse(frames, manifest["parameters"], manifest), manifest
 
 
-def _check_unchanged(run_dir: Path) -> None:
-    """Compare each frame's file with its hash in the manifest. Raises RunFileError naming the first that differs."""
-    for name, file in run_files.decoded(run_dir / "manifest.json", run_files.Manifest, run_files.REMEDY).frames.items():
+def _check_unchanged(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare each frame's file with the hash that its run `left`. Raises RunFileError naming one that differs."""
+    for name, file in left.items():
         path = run_dir / f"{name}.parquet"
-        if files.sha256(path) != file.sha256:
+        if files.sha256(path) != file["sha256"]:
             raise run_files.damaged(path, "is not the file that the run left: its SHA-256 differs from manifest.json")
 
 

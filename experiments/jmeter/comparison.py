@@ -18,10 +18,10 @@ import pandas as pd
 from experiments.analysis.latency import rank_quantile
 from experiments.jmeter.audit import to_window_ms
 from experiments.jmeter.properties import Properties
-from experiments.jmeter.run import found, parameters_of, write_bench
+from experiments.jmeter.run import found, parameters_of
 from experiments.jmeter.samples import REACTION
 from experiments.parameters import Parameters
-from experiments.run import chain, machine_lock, notebook
+from experiments.run import benchmark_file, chain, machine_lock, notebook
 from experiments.run.drive import Load
 from experiments.run.measure import measure
 
@@ -63,7 +63,7 @@ def compare(properties: Properties, attach: str, reports: Path) -> str:
         # What the users would send if answers took no time.
         rate_per_s = parameters.users / parameters.think_s
         rows["open loop"] = _row(replace(parameters, loop="open", rate_per_s=rate_per_s), folder / "open")
-    write_bench(reports, "jmeter-comparison", {"generators": rows, "command": command})
+    benchmark_file.write(reports / "bench", "jmeter-comparison", {"generators": rows, "command": command})
     return table(rows)
 
 

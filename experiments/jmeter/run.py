@@ -20,7 +20,7 @@ from experiments.jmeter.properties import Properties
 from experiments.parameters import Parameters
 from experiments.report import pages
 from experiments.report.format import plain
-from experiments.run import chain, machine_lock, manifest, notebook
+from experiments.run import benchmark_file, chain, machine_lock, notebook
 from experiments.run.measure import Result, measure
 from pipeline.jars import cached_jars
 from pipeline.java import find_java
@@ -78,7 +78,7 @@ def run(properties: Properties, attach: str, reports: Path) -> Run:
             command=properties.command(attach),
         ),
     )
-    write_bench(reports, "jmeter", {**figures, "properties": about})
+    benchmark_file.write(reports / "bench", "jmeter", {**figures, "properties": about})
     return Run(figures, faults, page, run_dir / "dashboard" / "index.html", result)
 
 
@@ -96,16 +96,6 @@ def parameters_of(properties: Properties, attach: str) -> Parameters:
         trigger_s=trigger_s,
         attach=attach,
     )
-
-
-def write_bench(reports: Path, name: str, figures: Mapping[str, Any]) -> None:
-    """Write `figures` and what machine they are of as `reports`/bench/`name`.json."""
-    about = manifest.manifest({})
-    machine = {key: about[key] for key in ("cpu", "cores", "kernel", "commit")}
-    folder = reports / "bench"
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    pages.write_json(folder / f"{name}.json", {**figures, "machine": machine})
 
 
 def window() -> int:
