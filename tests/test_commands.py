@@ -218,7 +218,7 @@ def test_command_gets_as_far_as_its_start(command: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(notebook, "new_run", stop)
     monkeypatch.setattr(sweep.Campaign, "open", stop)
     # Another measurement may run on this machine.
-    monkeypatch.setattr("experiments.run.machine_lock.alone", lambda what: contextlib.nullcontext())
+    monkeypatch.setattr("experiments.machine.machine_lock.alone", lambda what: contextlib.nullcontext())
     with pytest.raises(StartedError):
         emostream.main(shlex.split(command)[1:])
 

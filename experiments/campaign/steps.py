@@ -136,7 +136,7 @@ def reduced(design: str, campaign: str = "") -> Path:
 def _opened(design: str, campaign: str) -> Iterator[Campaign]:
     """Yield the campaign with the machine locked: opening it marks a run that is under way as cut off."""
     from experiments.campaign.state import Campaign
-    from experiments.run import machine_lock
+    from experiments.machine import machine_lock
 
     if not re.fullmatch(CAMPAIGN, campaign):
         raise SettingError(f"campaign is {campaign!r}: give letters, digits, '.', '_' and '-', such as 'first-try'")

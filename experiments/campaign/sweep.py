@@ -10,9 +10,10 @@ from experiments.campaign import design_file
 from experiments.campaign.design import Design, Planned
 from experiments.campaign.report import page
 from experiments.campaign.state import Campaign
+from experiments.machine import machine_lock
 from experiments.parameters import checked
 from experiments.progress import Progress
-from experiments.run import machine_lock, measure, notebook
+from experiments.run import measure, notebook
 from pipeline.errors import EmoStreamError
 
 # The start of a notebook's kernel.

@@ -337,7 +337,7 @@ def _duel(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
-    from experiments.run import machine_lock
+    from experiments.machine import machine_lock
 
     with machine_lock.alone(f"The benchmark {options.suite}"):
         suites.run(options.suite, options.reports.resolve() / "bench")

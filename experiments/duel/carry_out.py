@@ -16,9 +16,10 @@ from experiments.duel import match as matches
 from experiments.duel import page
 from experiments.duel.match import Bout, Finished, Match
 from experiments.duel.sides import Side, check_start, side
+from experiments.machine import machine_lock
 from experiments.parameters import checked
 from experiments.progress import Progress
-from experiments.run import machine_lock, measure
+from experiments.run import measure
 from experiments.run.chain import clean_environment
 from pipeline.errors import SettingError
 

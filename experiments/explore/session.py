@@ -19,8 +19,9 @@ import aiohttp
 from experiments.explore.live_load import LiveLoad, user_names
 from experiments.explore.seen_windows import Ledger, Seen, seen
 from experiments.explore.state import KEPT, State
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
-from experiments.run import chain, machine_lock
+from experiments.run import chain
 from experiments.run.audience import CONNECT_S, Screen, joined, listen
 from experiments.run.chain import Endpoints
 from pipeline.bus.base import Reader

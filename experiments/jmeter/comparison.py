@@ -20,8 +20,9 @@ from experiments.jmeter.audit import to_window_ms
 from experiments.jmeter.properties import Properties
 from experiments.jmeter.run import found, parameters_of
 from experiments.jmeter.samples import REACTION
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
-from experiments.run import benchmark_file, chain, machine_lock, notebook
+from experiments.run import benchmark_file, chain, notebook
 from experiments.run.drive import Load
 from experiments.run.measure import measure
 

@@ -17,10 +17,11 @@ from experiments.jmeter import audit, samples
 from experiments.jmeter.home import jar_set, make_home
 from experiments.jmeter.load import JMeter, phases
 from experiments.jmeter.properties import Properties
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
 from experiments.report import pages
 from experiments.report.format import plain
-from experiments.run import benchmark_file, chain, machine_lock, notebook
+from experiments.run import benchmark_file, chain, notebook
 from experiments.run.measure import Result, measure
 from pipeline.jars import cached_jars
 from pipeline.java import find_java

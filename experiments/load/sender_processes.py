@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from experiments import environment, files
 from experiments.load.sender import CONNECTIONS_MAX, send
-from experiments.scheduling import go_first
+from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError

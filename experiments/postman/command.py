@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments import files
+from experiments.machine import machine_lock
 from experiments.postman import newman
-from experiments.run import chain, machine_lock
+from experiments.run import chain
 from pipeline import health
 from pipeline.errors import ClientError, EmoStreamError, SettingError
 from pipeline.shell import emostream

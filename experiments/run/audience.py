@@ -21,8 +21,8 @@ import uvloop
 
 from experiments import files
 from experiments.ledger import shown_hash
-from experiments.run.loop_timer import LoopTimer
-from experiments.scheduling import go_first
+from experiments.machine.loop_timer import LoopTimer
+from experiments.machine.scheduling import go_first
 from pipeline.client.client import Client
 from pipeline.client.http import open_session
 from pipeline.client.registration import Credentials

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
+from experiments.machine.facts import machine
 from experiments.report import pages
 from experiments.repository import ROOT
 from experiments.run.code_state import code_state
-from experiments.run.machine import machine
 
 
 def write(folder: Path, name: str, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import psutil
 import pyarrow.parquet as pq
 
 from experiments import files
+from experiments.machine import facts
 from experiments.repository import CHECKOUT, ROOT
-from experiments.run import code_state, machine
+from experiments.run import code_state
 from experiments.run.usage import stage_of
 from pipeline.jars import KAFKA_VERSION
 from pipeline.java import find_java
@@ -45,7 +46,7 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         "packages": dict(sorted(versions.items())),
-        **machine.machine(),
+        **facts.machine(),
         "seed": parameters.get("seed"),
         "parameters": dict(parameters),
     }

@@ -13,15 +13,16 @@ import pandas as pd
 from experiments import files, ledger
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.load.plan import replayed_from_ms
+from experiments.machine import facts, machine_lock
+from experiments.machine.clock_watch import ClockWatch
+from experiments.machine.scheduling import scheduling
 from experiments.parameters import Parameters
 from experiments.progress import Progress
 from experiments.report.run_page import write
 from experiments.repository import REPORTS
-from experiments.run import chain, machine, machine_lock, manifest, notebook, read_back, usage
-from experiments.run.clock_watch import ClockWatch
+from experiments.run import chain, manifest, notebook, read_back, usage
 from experiments.run.drive import Load, drive
 from experiments.run.rehearsal import rehearse
-from experiments.scheduling import scheduling
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
@@ -84,13 +85,13 @@ def measure(
         def step(activity: str, done_s: float) -> None:
             progress.at(activity, START_S + done_s)
 
-        steal_s, work_s = machine.steal_s(), machine.work_s()
+        steal_s, work_s = facts.steal_s(), facts.work_s()
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
-        about["work_s"] = [work_s, machine.work_s()]
-        about["steal_s"] = round(machine.steal_s() - steal_s, 3)
+        about["work_s"] = [work_s, facts.work_s()]
+        about["steal_s"] = round(facts.steal_s() - steal_s, 3)
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         progress.begin("reading Kafka back", END_S / 3)
         frames = _collect(bus, names, since, run_dir)

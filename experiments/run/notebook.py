@@ -187,7 +187,8 @@ def carry_out(notebook: Path, given: Mapping[str, str], campaign_dir: Path) -> P
     names the other measurement on this machine. Then raises as `execute` does.
     """
     # Not at the top, as papermill.
-    from experiments.run import chain, machine_lock
+    from experiments.machine import machine_lock
+    from experiments.run import chain
 
     if attach := prepared(notebook, given).get("attach"):
         chain.attached(_working_directory(notebook) / str(attach))

@@ -14,7 +14,7 @@ import psutil
 
 from experiments.analysis.usage import MACHINE
 from experiments.ledger import COLUMNS
-from experiments.run import machine_lock
+from experiments.machine import machine_lock
 
 SAMPLE_S = 2.0
 _STAGES = {

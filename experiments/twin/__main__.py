@@ -18,7 +18,7 @@ import uvloop
 from confluent_kafka import Producer
 
 from experiments import files
-from experiments.scheduling import go_first
+from experiments.machine.scheduling import go_first
 from experiments.twin.batches import Batches
 from experiments.twin.clockwork import Clockwork
 from experiments.twin.delivery import Delivery

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from experiments.scheduling import go_first
+from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_S
 
 # It sleeps until this long before a moment and then looks at the clock without pause: a sleep ends up to a tenth of a

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import main
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
-from experiments.run import kernel, lab, machine_lock, measure, notebook
+from experiments.run import kernel, lab, measure, notebook
 from experiments.run.chain import attached
 from pipeline.errors import EmoStreamError, SettingError
 

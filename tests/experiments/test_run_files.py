@@ -16,7 +16,7 @@ from experiments import run_files
 from experiments.campaign import campaign_file, reanalyse, steps
 from experiments.campaign import sweep as sweeping
 from experiments.campaign.report import capacity, page
-from experiments.run import machine_lock
+from experiments.machine import machine_lock
 from experiments.synthetic.campaign import write_synthetic
 from pipeline.errors import EmoStreamError
 

@@ -21,7 +21,7 @@ GROUPS = {
         "tests/integration/test_metrics.py",
         "tests/integration/test_notebooks.py",
         "tests/experiments/load/",
-        "tests/experiments/run/test_machine_lock.py",
+        "tests/experiments/machine/test_machine_lock.py",
         "tests/experiments/run/test_usage.py",
     ),
     # Chains that are killed, scaled and ended.

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.delivery.sizes import Sizes
-from experiments.run import machine_lock
+from experiments.machine import machine_lock
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from experiments.bench.twin import PLANTED, counts_wrong, errors
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
-from experiments.run import machine_lock
 from experiments.run.measure import Result, measure
 from experiments.twin import process, settings, truth
 from pipeline.broker import EmbeddedKafka

@@ -22,8 +22,8 @@ from experiments.bench.delivery.churn import churn
 from experiments.bench.delivery.crowd import Crowd
 from experiments.bench.delivery.feed import Feed, feeding
 from experiments.bench.delivery.sizes import SETTLE_S, WARM_UP, Sizes
+from experiments.machine import machine_lock
 from experiments.progress import Progress
-from experiments.run import machine_lock
 from pipeline.subscriber.app import SWEEP_S
 
 PAIR = ("1/1", "1/2")

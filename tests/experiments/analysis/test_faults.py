@@ -16,8 +16,8 @@ from experiments.analysis import causality
 from experiments.analysis.analyse import analyse
 from experiments.analysis.deliveries import expected_hashes
 from experiments.load.schedule import timestamp_of
+from experiments.machine import clock_watch
 from experiments.report.sentences import findings
-from experiments.run import clock_watch
 from experiments.synthetic import run
 from experiments.units import NS_PER_MS
 

@@ -11,7 +11,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from experiments.campaign import steps
 from experiments.campaign.report import page
-from experiments.run import machine_lock
+from experiments.machine import machine_lock
 from pipeline.errors import EmoStreamError, SettingError
 
 LEVELS = """\

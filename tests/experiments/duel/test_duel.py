@@ -17,8 +17,8 @@ from experiments.duel import match as matches
 from experiments.duel.carry_out import duel
 from experiments.duel.match import Bout, Finished, Match
 from experiments.duel.sides import Side, side
+from experiments.machine import machine_lock
 from experiments.repository import DESIGNS, ROOT
-from experiments.run import machine_lock
 from experiments.synthetic import campaign
 from pipeline.errors import EmoStreamError, SettingError
 

@@ -21,8 +21,8 @@ from experiments.explore.session import Session
 from experiments.explore.state import State
 from experiments.explore.view import View, status
 from experiments.load.schedule import BURST_FOCUS, timestamp_of
+from experiments.machine import machine_lock
 from experiments.parameters import Parameters
-from experiments.run import machine_lock
 from experiments.units import NS_PER_S
 from pipeline.bus.base import Record
 from pipeline.errors import EmoStreamError, SettingError

@@ -27,7 +27,7 @@ from experiments.load import sender as sending
 from experiments.load.schedule import bodies, poisson_plan, timestamp_of, user_names
 from experiments.load.sender import send
 from experiments.load.sender_processes import PER_PROCESS_S, postponed, processes_for
-from experiments.scheduling import scheduling
+from experiments.machine.scheduling import scheduling
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 

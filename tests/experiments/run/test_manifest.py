@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from experiments import files
-from experiments.run import machine, manifest
+from experiments.machine import facts
+from experiments.run import manifest
 from experiments.run.code_state import code_state
 
 
@@ -93,8 +94,8 @@ def test_limits_of_both_versions_of_control_groups_are_read(
     for name, text in written.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    facts = machine.machine(cgroup=tmp_path)
-    assert (facts["cpu_quota_cores"], facts["memory_limit_mb"]) == (quota, memory_mb)
+    found = facts.machine(cgroup=tmp_path)
+    assert (found["cpu_quota_cores"], found["memory_limit_mb"]) == (quota, memory_mb)
 
 
 def test_manifest_is_json_and_names_the_machine() -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run import machine_lock
+from experiments.machine import machine_lock
 from pipeline.errors import EmoStreamError
 
 HOLD = """
 import sys
 from pathlib import Path
-from experiments.run.machine_lock import alone
+from experiments.machine.machine_lock import alone
 with alone("The sweep of x.yaml", Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -30,7 +30,7 @@ with alone("The sweep of x.yaml", Path(sys.argv[1])):
 TRY = """
 import sys
 from pathlib import Path
-from experiments.run.machine_lock import alone
+from experiments.machine.machine_lock import alone
 with alone("a run", Path(sys.argv[1])):
     print("in")
 """
