@@ -144,6 +144,10 @@ IN_ANOTHER_TEST = {
     "emostream report reports/single/runs/<moment>": (
         "tests/experiments/campaign/test_reanalyse.py::test_the_files_alone_give_the_same_report"
     ),
+    **dict.fromkeys(
+        ("emostream second-reading reports/single/runs/<moment>", "emostream second-reading --all reports/<campaign>"),
+        "tests/experiments/second_reading/test_check.py::test_equal_figures_are_counted",
+    ),
     "emostream compare reports/concurrency reports/mine": (
         "tests/experiments/cli/test_instrument.py::test_two_campaigns_are_compared"
     ),
