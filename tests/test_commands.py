@@ -118,7 +118,7 @@ IN_ANOTHER_TEST = {
         "tests/deploy/test_compose.py::test_image_has_the_commands_that_exist",
     ),
     "docker compose --file deploy/compose.yaml up --build": (
-        "tests/integration/test_compose.py::test_each_service_starts_and_its_health_check_passes"
+        "tests/integration/page/test_compose.py::test_each_service_starts_and_its_health_check_passes"
     ),
     "jmeter -n -t experiments/jmeter/emostream.jmx -l results.jtl -e -o dashboard -Jusers=20 -Jduration_s=30": (
         "tests/integration/measuring/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"

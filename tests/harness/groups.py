@@ -28,7 +28,12 @@ GROUPS = {
         "tests/integration/page/",
     ),
     # Everything on one broker, Spark's job included.
-    "kafka": ("tests/spark/test_job.py", "tests/integration/kafka/", "tests/pipeline/ingest/test_sink.py"),
+    "kafka": (
+        "tests/spark/test_job.py",
+        "tests/integration/kafka/",
+        "tests/pipeline/ingest/test_sink.py",
+        "tests/pipeline/broker/test_embedded.py",
+    ),
 }
 ORDER = (*GROUPS, "")
 FIRST = "measuring"

@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.harness.http import Quiet, serving
 from tests.harness.paths import REPOSITORY
 
+BUSY = ("The generator fell behind", "The generator stalled", "The receivers were late", "Only ")
+"""How the reasons begin that make a run INVALID on a machine that runs other tests, though it is declared shared."""
 UNKNOWN_USER = 54_321
 """A user id that no password file has."""
 
