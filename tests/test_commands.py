@@ -92,10 +92,10 @@ IN_ANOTHER_TEST = {
     # What `make env` ends with.
     "pip install --no-deps --editable .": "tests/test_environment.py::test_environment_has_the_command",
     "python -m experiments.twin twin.yaml --ready-file twin/ready.json --run-dir twin": (
-        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/kafka/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream experiment -p attach twin/ready.json": (
-        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/kafka/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream duel . ../other": "tests/experiments/duel/test_duel.py::test_a_slower_version_is_found_with_its_size",
     "emostream duel . . --blocks 10": (

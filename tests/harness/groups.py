@@ -8,12 +8,11 @@ from tests.harness.paths import REPOSITORY
 
 # The groups begin in this order, and within a group the tests. A folder stands for its files that are not named before.
 GROUPS = {
-    # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
+    # What measures with the machine's lock, which one has at a time, and what looks for loads of other measurements.
     "measuring": (
         "tests/integration/measuring/test_sweep.py",
         "tests/integration/measuring/test_dag.py",
         "tests/integration/measuring/",
-        "tests/experiments/load/",
         "tests/experiments/machine/test_machine_lock.py",
         "tests/experiments/run/test_usage.py",
     ),
@@ -27,9 +26,10 @@ GROUPS = {
         "tests/integration/page/test_client_matrix.py",
         "tests/integration/page/",
     ),
-    # Everything on one broker, Spark's job included.
+    # Everything on one broker, Spark's job included. A run on a twin comes after the sweep, which would repeat its own.
     "kafka": (
         "tests/spark/test_job.py",
+        "tests/integration/kafka/test_ingest.py",
         "tests/integration/kafka/",
         "tests/pipeline/ingest/test_sink.py",
         "tests/pipeline/broker/test_embedded.py",
@@ -47,7 +47,7 @@ def group(nodeid: str) -> str:
         if nodeid.startswith(paths):
             return name
     # The bus contract's second run.
-    return "kafka" if "[kafka" in nodeid or "tests/pipeline/bus/test_bus.py" in nodeid else ""
+    return "kafka" if "[kafka" in nodeid else ""
 
 
 def place(nodeid: str) -> tuple[int, int]:
