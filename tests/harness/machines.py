@@ -20,6 +20,8 @@ BUSY = (
     "The generator stalled",
     "The receivers were late",
     "The users were busy",
+    # A batch ended long after its window was emitted.
+    "Triggers are wrong",
 )
 """How the reasons begin that make a run INVALID where other tests run beside it, though its machine is `shared`."""
 UNKNOWN_USER = 54_321

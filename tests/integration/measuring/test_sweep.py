@@ -20,14 +20,8 @@ from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
-SHORTER = {
-    "warm_up_triggers: 5": "warm_up_triggers: 1",
-    "trigger_s: 2": "trigger_s: 1",
-    # Its times are the machine's, which runs other tests: no limit that one of them could miss.
-    "e2e_excess_p99_s: 10.0": "e2e_excess_p99_s: 1000.0",
-    "headroom: 2.0": "headroom: 1000.0",
-    "lag_slope_upper_share: 0.01": "lag_slope_upper_share: 1000.0",
-}
+# What a machine that runs other tests makes of these says nothing about a sweep.
+TIMES = {"e2e_excess_p99_s", "headroom", "lag_slope_upper_share"}
 
 
 def state_of(reports: Path) -> dict[str, Any]:
@@ -48,14 +42,11 @@ def assert_readable(log: str, first: str) -> None:
 
 @pytest.fixture
 def smoke(tmp_path: Path) -> Path:
-    """The design `smoke` with windows of one second, one to warm up, and wide limits for times."""
+    """The design `smoke` with one window to warm up."""
     text = (DESIGNS / "smoke.yaml").read_text(encoding="utf-8")
-    for words, instead in SHORTER.items():
-        assert text.count(words) == 1, words
-        text = text.replace(words, instead)
     path = tmp_path / "designs" / "smoke.yaml"
     path.parent.mkdir()
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text.replace("warm_up_triggers: 5", "warm_up_triggers: 1"), encoding="utf-8")
     return path
 
 
@@ -63,7 +54,7 @@ def smoke(tmp_path: Path) -> Path:
 def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(smoke: Path, tmp_path: Path) -> None:
     """The finished run is kept to the byte, the broken one made again; all counts are right, with figures and a page.
 
-    The exit status follows from the verdicts: a machine that is busy with other tests may make a run INVALID.
+    The exit status follows from the verdicts: where other tests run, a run may be INVALID or miss an objective of time.
     """
     command = module("experiments", "sweep", str(smoke), "--reports", str(tmp_path))
     log = tmp_path / "sweep.log"
@@ -86,15 +77,15 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(sm
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     campaign = state_of(tmp_path)
-    valid = {run["index"] for run in campaign["runs"] if run["valid"]}
+    valid = [run for run in campaign["runs"] if run["valid"]]
+    status = 0 if all(run["passed"] for run in valid) else 3
     assert {run["index"] for run in campaign["runs"]} == {0, 1}
-    assert again.returncode == (0 if valid == {0, 1} else 4), again.stderr
+    assert again.returncode == (status if {run["index"] for run in valid} == {0, 1} else 4), again.stderr
     assert_readable(again.stderr, "run ")
     assert campaign["runs"][0] == done[0]
     assert (tmp_path / "smoke" / "runs" / done[0]["run"] / "summary.json").read_bytes() == before
     assert [(one["run"], one["failed"]) for one in campaign["abandoned"]] == [(second.name, False)]
     assert [reason for run in campaign["runs"] for reason in run["reasons"] if not reason.startswith(BUSY)] == []
-    assert all(run["passed"] for run in campaign["runs"] if run["valid"])
     assert campaign["ended"]
 
     page = Path(again.stdout.strip())
@@ -104,5 +95,7 @@ def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(sm
         assert_readable((tmp_path / "smoke" / "runs" / run["run"] / "run.log").read_text(), "starting run.ipynb")
         judged = json.loads((tmp_path / "smoke" / "runs" / run["run"] / "verdict.json").read_text())
         assert {slo["key"] for slo in judged["slos"]} == wanted
-        assert all(slo["figure"] is not None for slo in judged["slos"])
+        assert [slo["key"] for slo in judged["slos"] if not slo["passed"] and slo["key"] not in TIMES] == []
+        # Without a figure: a window that came later than a run waits for it.
+        assert all(slo["figure"] is not None for slo in judged["slos"] if slo["key"] != "e2e_excess_p99_s")
         assert run["run"] in page.read_text()
