@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.harness.paths import REPOSITORY
@@ -33,9 +36,12 @@ GROUPS = {
         "tests/integration/kafka/",
         "tests/pipeline/ingest/test_sink.py",
         "tests/pipeline/broker/test_embedded.py",
+        "tests/pipeline/bus/",
     ),
 }
 ORDER = (*GROUPS, "")
+SHARED = ("broker", "chain_up", "two_subscribers")
+"""The fixtures that start a chain or a broker for a whole process."""
 FIRST = "measuring"
 NICE = 5
 """The niceness of every other group's tests, and of the processes they start."""
@@ -62,8 +68,22 @@ def missing() -> list[str]:
     return [path for paths in GROUPS.values() for path in paths if not (REPOSITORY / path).exists()]
 
 
+def started_twice(items: Iterable[pytest.Item]) -> dict[str, set[str]]:
+    """What SHARED has that tests of several groups, or of a group and a file in none, ask for: each starts its own."""
+    users: dict[str, set[str]] = {name: set() for name in SHARED}
+    for item in items:
+        for name in users.keys() & set(getattr(item, "fixturenames", ())):
+            users[name].add(scope(item.nodeid))
+    return {name: scopes for name, scopes in users.items() if len(scopes) > 1}
+
+
+def scope(nodeid: str) -> str:
+    """What runs in one process: the name of a test's group, or else its file."""
+    return group(nodeid) or nodeid.partition("::")[0]
+
+
 class Scheduling(LoadScopeScheduling):
     """Gives a process one group after another, or else one file after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return group(nodeid) or nodeid.partition("::")[0]
+        return scope(nodeid)
