@@ -160,7 +160,8 @@ def run_figures(part: Part) -> str | None:
         return None
     summary, manifest = run_files.summary(part.run_dir), run_files.manifest(part.run_dir)
     if not summary["valid"]:
-        raise SettingError(f"{part.run_dir} is INVALID: name a valid run, as its figures are not to be quoted")
+        word = "UNSTEADY" if summary.get("unsteady") else "INVALID"
+        raise SettingError(f"{part.run_dir} is {word}: name a valid run, as its figures are not to be quoted")
     given = manifest["parameters"]
     defaults = dataclasses.asdict(Parameters())
     # Objectives only judge what was measured, and a chain that was up is not up again.
@@ -202,7 +203,8 @@ def reference(part: Part) -> str:
         unfinished = "" if state.ended else ", not finished"
         head = (
             f"`python -m experiments sweep experiments/designs/{state.design.name}.yaml`: {state.design.about} "
-            f"{len(runs)} runs, {int(runs['valid'].sum())} of them VALID{unfinished}; "
+            f"{len(runs)} runs, {int(runs['valid'].sum())} of them VALID and {int(runs['unsteady'].sum())} "
+            f"UNSTEADY{unfinished}; "
             f"commit {', '.join(sorted(set(map(_commit, manifests))))}. [Report]({link})"
         )
         body = _capacity(directory) if state.searches else _levels(state, runs)
