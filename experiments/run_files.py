@@ -125,6 +125,7 @@ class Summary(msgspec.Struct, frozen=True):
     unsteady: bool = False
     steady: bool | None = None
     steady_why: str = ""
+    warm_up_settled: bool | None = None
     # Of the protocol's first edition, which judged nothing by them.
     warm_up_steady: bool | None = None
     warm_up_why: str = ""

@@ -109,7 +109,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     """Return the analysis of a run.
 
     `frames` holds each of ledger.COLUMNS. `manifest` may hold `clock_samples` ([[time_ns, monotonic_ns],
-    ...]) and `other_run` (bool); without clock samples the run is INVALID.
+    ...]), `warm_up` (run.open_loop.run) and `other_run` (bool); without clock samples the run is INVALID.
     """
     for name in ledger.COLUMNS:
         if name not in frames:
@@ -140,6 +140,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
     steady = _steady(whole.windows, times)
+    warm_up = manifest.get("warm_up") or {}
     lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         "protocol_edition": EDITION,
@@ -156,6 +157,8 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
         "steady": _both([one.steady for one in steady]),
         "steady_why": " ".join(one.why for one in steady),
+        "warm_up_lasted_triggers": warm_up.get("triggers", math.nan),
+        "warm_up_settled": warm_up.get("settled"),
         "steady_shift_s": steady[0].shift_s,
         "steady_batch_shift_s": steady[1].shift_s,
         "loop": str(parameters.get("loop", "open")),

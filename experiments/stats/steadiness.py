@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import ruptures
+import ruptures  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 SHORTEST = 3

@@ -95,4 +95,6 @@ LEFT JOIN shifts AS s USING (figure);
 INSERT INTO figures ("key", "value")
 SELECT 'steady', CASE WHEN bool_or(changed) THEN 0 WHEN bool_and(enough) THEN 1 END FROM steadiness
 UNION ALL SELECT 'steady_shift_s', shift_s FROM steadiness WHERE figure = 'windows'
-UNION ALL SELECT 'steady_batch_shift_s', shift_s FROM steadiness WHERE figure = 'batches';
+UNION ALL SELECT 'steady_batch_shift_s', shift_s FROM steadiness WHERE figure = 'batches'
+UNION ALL SELECT 'warm_up_lasted_triggers', warm_up_triggers FROM given
+UNION ALL SELECT 'warm_up_settled', warm_up_settled::INT FROM given;

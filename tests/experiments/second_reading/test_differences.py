@@ -147,7 +147,11 @@ def machine_busy(run: Run) -> Run:
     usage = run.frames["usage"]
     load = usage[usage["stage"] == "ingest"].assign(stage="load", cpu_s=lambda rows: rows["cpu_s"] * 12)
     usage = pd.concat([usage, load, load.iloc[:1].assign(stage="once")], ignore_index=True)
-    about = run.manifest | {"cores": 2, "steal_s": 4.0, "work_s": [0.05, 0.08], "top_n": 3}
+    about = (
+        run.manifest
+        | {"cores": 2, "steal_s": 4.0, "work_s": [0.05, 0.08], "top_n": 3}
+        | {"warm_up": {"triggers": 7, "settled": True}}
+    )
     given = run.parameters | {"loop": "closed", "clients": 4, "slos": '{"e2e_excess_p99_s": 0.1, "lost": 2}'}
     return replace(run, frames=run.frames | {"usage": usage}, manifest=about, parameters=given)
 
