@@ -102,6 +102,14 @@ def clients_come_and_go(run: Run) -> Run:
     return replace(run, frames=run.frames | {"clients": clients})
 
 
+def clients_all_late(run: Run) -> Run:
+    """All join in the middle of the load: the reactions before were owed to nobody, and some of them were refused."""
+    clients, sent = run.frames["clients"], run.frames["sent"]
+    joined_ns = int(run.frames["plan"]["t_intended_ns"].quantile(0.6))
+    status = sent["status"].mask(some(sent, 12, 0.3), 503)
+    return altered(altered(run, "clients", joined_ns=clients["joined_ns"] * 0 + joined_ns), "sent", status=status)
+
+
 def stamps_wrong(run: Run) -> Run:
     """Effects before their causes, and a trigger off the grid."""
     topic, deliveries, windows = (run.frames[name].copy() for name in ("topic", "deliveries", "windows"))
@@ -178,16 +186,8 @@ def nothing_planned(run: Run) -> Run:
 
 FAULTS = (
     *(lost_and_doubled, refused_and_unsent, windows_wrong, offsets_wrong, deliveries_wrong, clients_come_and_go),
-    *(
-        stamps_wrong,
-        slow_batches,
-        change_in_the_middle,
-        second_epoch,
-        machine_busy,
-        clock_steps,
-        nothing_left,
-        nothing_planned,
-    ),
+    *(clients_all_late, stamps_wrong, slow_batches, change_in_the_middle, second_epoch, machine_busy, clock_steps),
+    *(nothing_left, nothing_planned),
 )
 
 
