@@ -147,8 +147,8 @@ def phases(properties: Properties, trigger_s: float) -> tuple[int, int]:
     if measured < 1:
         raise SettingError(
             f"property duration_s is {properties.duration_s}, and ramp_up_s {properties.ramp_up_s}: give a duration_s "
-            f"of at least {math.ceil((warm_up + 1 + AFTER_TRIGGERS) * trigger_s)}, so that one window of {trigger_s:g} s "
-            "can be measured"
+            f"of at least {math.ceil((warm_up + 1 + AFTER_TRIGGERS) * trigger_s)}, so that one window of "
+            f"{trigger_s:g} s can be measured"
         )
     return warm_up, measured
 
