@@ -61,7 +61,11 @@ class Sender:
         if not (self.returncode or self.signals or now_ns > due[-1]):
             return None
         rows = plan[due <= now_ns]
-        columns = {"t_sent_ns": rows["t_intended_ns"], "t_answered_ns": rows["t_intended_ns"], "status": 202}
+        columns: dict[str, Any] = {
+            "t_sent_ns": rows["t_intended_ns"],
+            "t_answered_ns": rows["t_intended_ns"],
+            "status": 202,
+        }
         rows[["seq"]].assign(**columns).to_parquet(self.sent)
         return self.returncode
 
