@@ -82,7 +82,8 @@ def hop_table(reactions: pd.DataFrame, due: pd.DataFrame) -> pd.DataFrame:
     )
     windows["n_reactions"] = np.bincount(codes[chosen], minlength=len(windows))
     # In the order of the codes; a window without a receipt has no clients.
-    windows = windows.merge(heard.reset_index(), on=WINDOW_KEY, how="left")
+    # Int64: a window without a receipt would turn the stamps of the others into floats, which are 100 ns off.
+    windows = windows.merge(heard.astype("Int64").reset_index(), on=WINDOW_KEY, how="left")
     clients = windows["n_clients"].fillna(0).to_numpy(dtype=np.int64)
     if len(windows):
         chosen &= clients[codes] > 0
