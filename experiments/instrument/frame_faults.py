@@ -43,7 +43,7 @@ def planted(fault: FrameFault, run: Run) -> tuple[Frames, dict[str, Any]]:
 
 def row_of(run: Run, seq: int) -> int:
     """Return the index of a planned reaction's record in the topic."""
-    due, topic = run.frames["plan"].loc[seq], run.frames["topic"]
+    due, topic = _frame(run, "plan").loc[seq], _frame(run, "topic")
     own = (topic["user_id"] == due["user_id"]) & (topic["timestamp"] == timestamp_of(due["t_intended_ns"]))
     return int(topic.index[own][0])
 
@@ -176,7 +176,7 @@ def _representatives_raised(run: Run) -> Planted:
 
 
 def _cells(run: Run) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = json.loads(run.frames["windows"].loc[WINDOW, "reactions"])
+    cells: list[dict[str, Any]] = json.loads(_frame(run, "windows").loc[WINDOW, "reactions"])
     return cells
 
 
