@@ -216,14 +216,34 @@ def _window_late(run: Run) -> Planted:
     return {"windows": windows, "deliveries": deliveries, "progress": progress}, {}
 
 
+def _window_overrun(run: Run) -> Planted:
+    """A micro-batch runs on after the next trigger was due: the next window's trigger is when it ended."""
+    windows, deliveries, progress = (_copy(run, name) for name in ("windows", "deliveries", "progress"))
+    end_ns = int(windows.loc[WINDOW + 1, "trigger_ns"]) + NS_PER_S // 2
+    later_ns = {WINDOW: end_ns - int(windows.loc[WINDOW, "emitted_ns"]), WINDOW + 1: NS_PER_S // 2 + 20 * NS_PER_MS}
+    for number, late_ns in later_ns.items():
+        windows.loc[number, "emitted_ns"] += late_ns
+        stamps = ["main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "received_ns"]
+        deliveries.loc[deliveries["window"] == number, stamps] += late_ns
+    windows.loc[WINDOW + 1, "trigger_ns"] = end_ns + 20 * NS_PER_MS
+    progress.loc[progress["batch_id"] == WINDOW + 1, "trigger_start_ns"] = end_ns + 20 * NS_PER_MS
+    progress.loc[progress["batch_id"] == WINDOW, ["trigger_execution_ms", "add_batch_ms"]] += (
+        later_ns[WINDOW] // NS_PER_MS
+    )
+    return {"windows": windows, "deliveries": deliveries, "progress": progress}, {}
+
+
 def _trigger_wrong(run: Run) -> Planted:
     windows = run.frames["windows"]
     return {"windows": windows.assign(trigger_ns=windows["trigger_ns"] + (windows["window"] == WINDOW) * NS_PER_S)}, {}
 
 
-def _broker_ahead(run: Run) -> Planted:
-    topic = run.frames["topic"]
-    return {"topic": topic.assign(appended_ns=topic["appended_ns"] + 3 * NS_PER_S)}, {}
+def _broker_ahead(by_ms: int) -> Plant:
+    def plant(run: Run) -> Planted:
+        topic = run.frames["topic"]
+        return {"topic": topic.assign(appended_ns=topic["appended_ns"] + by_ms * NS_PER_MS)}, {}
+
+    return plant
 
 
 def _receivers_stalled(run: Run) -> Planted:
@@ -351,7 +371,11 @@ FAULTS: Mapping[str, FrameFault] = {
         FrameFault("trigger-wrong", "a trigger stamped 1 s wrong", ("Triggers are wrong",),
                    ("Effects lie before their causes", "lag_slope_upper_share"), _trigger_wrong),
         FrameFault("broker-clock", "the broker's clock is 3 s ahead", ("Kafka's clock differs from ours",),
-                   ("Effects lie before their causes", "lag_slope_upper_share"), _broker_ahead),
+                   ("Effects lie before their causes", "lag_slope_upper_share"), _broker_ahead(3_000)),
+        FrameFault("broker-clock-late", "the broker's clock is 25 ms ahead", ("Kafka's clock differs from ours",), (),
+                   _broker_ahead(25)),
+        FrameFault("window-overrun", "a micro-batch runs on after the next trigger was due",
+                   ("e2e_excess_p99_s", "batch_p95_s"), ("headroom", "lag_slope_upper_share"), _window_overrun),
         FrameFault("clock-stepped", "the clock steps by 10 ms", ("The clock stepped",), (),
                    lambda run: _clock(run, lambda i: 10.0 * (i >= 30))),
         FrameFault("clock-slewed", "the clock slews by 4.9 ms/s", ("The clock drifted",), (),

@@ -188,6 +188,7 @@ def kafka_ahead(folder: Path, by_s: float) -> Iterator[EmbeddedKafka]:
     library = faketime()
     if library is None:
         raise EmoStreamError("libfaketime is not installed: install it (Debian: apt-get install libfaketime)")
+    folder.mkdir(parents=True, exist_ok=True)
     kafka = EmbeddedKafka(folder)
     # A JVM whose monotonic clock is faked hangs.
     with _environment(LD_PRELOAD=str(library), FAKETIME=f"{by_s:+g}", FAKETIME_DONT_FAKE_MONOTONIC="1"):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.analysis.analyse import Analysis
 from experiments.instrument import harm
 from experiments.instrument.fault import OF_TIME, Outcome, Where, names
-from experiments.instrument.live_faults import LiveFault
+from experiments.instrument.live_faults import TWIN, LiveFault
 from experiments.parameters import Parameters
 from experiments.run import chain
 from experiments.run.measure import measure
@@ -23,7 +24,7 @@ from pipeline.broker import EmbeddedKafka
 Machine = Literal["own", "shared"]
 # Enough reactions for p99, and enough windows for the growth of the lag, in a few seconds.
 TRIGGER_S = 0.5
-TWIN: Mapping[str, Any] = {
+TWIN_SETTINGS: Mapping[str, Any] = {
     "trigger_s": TRIGGER_S,
     "flush_ms": 100,
     "flush_lead_ms": 50,
@@ -64,7 +65,7 @@ class Place:
 
     folder: Path
     machine: Machine
-    kafka: EmbeddedKafka
+    bootstrap_servers: str
 
     def tolerated(self) -> frozenset[str]:
         """Return the names that a machine with other work gives without a fault."""
@@ -75,24 +76,29 @@ class Place:
 def place(folder: Path, machine: Machine) -> Iterator[Place]:
     """Run the Kafka of the twins."""
     with EmbeddedKafka(folder / "kafka") as kafka:
-        yield Place(folder, machine, kafka)
+        yield Place(folder, machine, kafka.bootstrap_servers)
 
 
 def on_twin(faults: Iterable[LiveFault], where: Place, name: str) -> list[Outcome]:
     """Measure one run of a twin with these faults; return an outcome each. They must not contradict each other."""
     faults = list(faults)
+    return _outcomes(faults, "twin", run_on_twin(faults, where, name), where)
+
+
+def run_on_twin(faults: Sequence[LiveFault], where: Place, name: str) -> tuple[str, ...]:
+    """Measure one run of a twin with these faults, or a clean one; return the names that the verdict gives."""
+    folder, servers = where.folder / name, where.bootstrap_servers
+    planted = settings.build({**TWIN_SETTINGS, **{key: value for fault in faults for key, value in fault.twin.items()}})
     with ExitStack() as stack:
         for fault in faults:
             stack.enter_context(fault.clock())
-        ahead_s = max((fault.kafka_ahead_s for fault in faults), default=0.0)
-        kafka = (
-            stack.enter_context(harm.kafka_ahead(where.folder / f"{name}-kafka", ahead_s)) if ahead_s else where.kafka
+            if fault.kafka_ahead_s:
+                kafka = harm.kafka_ahead(folder / "kafka", fault.kafka_ahead_s)
+                servers = stack.enter_context(kafka).bootstrap_servers
+        ready_file = stack.enter_context(
+            process.running(planted, folder / "twin", bootstrap_servers=servers, topic_prefix=f"{name}-")
         )
-        planted = settings.build({**TWIN, **{key: value for fault in faults for key, value in fault.twin.items()}})
-        folder, servers = where.folder / name, kafka.bootstrap_servers
-        twin = process.running(planted, folder / "twin", bootstrap_servers=servers, topic_prefix=f"{name}-")
-        ready_file = stack.enter_context(twin)
-        return _outcomes(faults, "twin", _measured(faults, ready_file, folder / "run", TWIN_RUN, where), where)
+        return _measured(faults, ready_file, folder / "run", TWIN_RUN, where)
 
 
 def on_chain(faults: Iterable[LiveFault], ready_file: Path, where: Place, name: str) -> list[Outcome]:
@@ -112,28 +118,21 @@ def chain_up(where: Place) -> Iterator[Path]:
 
 def clean_chain(where: Place, name: str) -> list[str]:
     """Start a chain for one clean run of half a minute; return the names of the alarms, if there are any."""
-    parameters = Parameters(**CLEAN_RUN, machine=where.machine)
-    return alarms(_quietly(parameters, where.folder / name), where)
+    return _alarms(_quietly(Parameters(**CLEAN_RUN, machine=where.machine), where.folder / name), where)
 
 
 def clean_twin(where: Place, name: str) -> list[str]:
     """Measure one clean run of a twin; return the names of the alarms, if there are any."""
-    servers = where.kafka.bootstrap_servers
-    planted = settings.build(dict(TWIN))
-    with process.running(
-        planted, where.folder / name / "twin", bootstrap_servers=servers, topic_prefix=f"{name}-"
-    ) as ready_file:
-        return alarms(_measured([], ready_file, where.folder / name / "run", TWIN_RUN, where), where)
+    return _alarms(run_on_twin([], where, name), where)
 
 
-def alarms(analysis: Analysis, where: Place) -> list[str]:
-    """Return the names that the verdict of a clean run gives."""
-    return [name for name in names(analysis.verdict) if name not in where.tolerated()]
+def _alarms(found: Iterable[str], where: Place) -> list[str]:
+    return [name for name in found if name not in where.tolerated()]
 
 
 def _measured(
     faults: Iterable[LiveFault], ready_file: Path, run_dir: Path, values: Mapping[str, Any], where: Place
-) -> Analysis:
+) -> tuple[str, ...]:
     changed = dict(itertools.chain.from_iterable(fault.parameters.items() for fault in faults))
     with ExitStack() as stack:
         pid = chain.attached(ready_file).pid
@@ -144,19 +143,34 @@ def _measured(
         return _quietly(parameters, run_dir)
 
 
-def _quietly(parameters: Parameters, run_dir: Path) -> Analysis:
-    """Measure a run; its progress is in a file beside it."""
+def _quietly(parameters: Parameters, run_dir: Path) -> tuple[str, ...]:
+    """Measure a run; return the names that its verdict gives. Its progress is in a file beside it."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     with run_dir.with_suffix(".log").open("w", encoding="utf-8") as log, contextlib.redirect_stderr(log):
-        return measure(parameters, run_dir, page=False).analysis
+        return names(measure(parameters, run_dir, page=False).analysis.verdict)
 
 
-def _outcomes(faults: Iterable[LiveFault], where: Where, analysis: Analysis, place: Place) -> list[Outcome]:
+def _outcomes(faults: Iterable[LiveFault], where: Where, found: Sequence[str], place: Place) -> list[Outcome]:
     """Judge each fault of a run: the names that the others of the run are expected under are not held against it."""
-    faults, found = list(faults), names(analysis.verdict)
+    faults = list(faults)
     outcomes = []
     for fault in faults:
         of_others = {name for other in faults if other is not fault for name in (*other.expected, *other.also)}
         seen = [name for name in found if name in fault.expected or name not in of_others]
         outcomes.append(Outcome.of(fault, where, seen, place.tolerated()))
     return outcomes
+
+
+def main() -> None:
+    """`python -m experiments.instrument.live FAULT FOLDER BOOTSTRAP_SERVERS`: one run on a twin.
+
+    It prints the names that its verdict gives, as JSON, last. FAULT may be `clean`.
+    """
+    name, folder, servers = sys.argv[1:]
+    fault = TWIN.get(name)
+    where = Place(Path(folder), "shared", servers)
+    print(json.dumps(run_on_twin([fault] if fault else [], where, name)))
+
+
+if __name__ == "__main__":
+    main()

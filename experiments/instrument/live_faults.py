@@ -108,6 +108,8 @@ TWIN: Mapping[str, LiveFault] = {
                   SLOW, **_of({"service_us": 6000})),
         LiveFault("twin-receivers-stalled", "the receivers' process is stopped for 1.6 s", ("The receivers were late",),
                   (*OF_THE_MACHINE, *LATE), harm=harm.stopped("experiments.run.audience", 1.6), parameters=OWN),
+        LiveFault("twin-generator-stopped", "the generator's process is stopped for 1.5 s", ("The generator stalled",),
+                  ("The generator fell behind its plan", *LATE), harm=harm.stopped("-m experiments.load", 1.5)),
         LiveFault("twin-another-run", "another measurement runs on the machine",
                   ("Another run was active on this machine at the same time",), harm=harm.another_measurement),
     )
