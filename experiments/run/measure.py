@@ -51,7 +51,8 @@ def measure(
 ) -> Result:
     """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
 
-    Without `page`, the report with its figures is left out: for runs of which nobody reads one. `load` replaces that of the parameters' `loop`; `regenerate` is then the command that carries out such a run.
+    Without `page`, the report with its figures is left out: for runs of which nobody reads one. `load` replaces that of
+    the parameters' `loop`; `regenerate` is then the command that carries out such a run.
     Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
     the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
     """
