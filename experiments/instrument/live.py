@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from experiments.run import chain
 from experiments.run.measure import measure
 from experiments.twin import process, settings
 from pipeline.broker import EmbeddedKafka
+from pipeline.errors import EmoStreamError
 
 Machine = Literal["own", "shared"]
 # Enough reactions for p99, and enough windows for the growth of the lag, in a few seconds.
@@ -162,14 +164,21 @@ def _outcomes(faults: Iterable[LiveFault], where: Where, found: Sequence[str], p
 
 
 def main() -> None:
-    """`python -m experiments.instrument.live FAULT FOLDER BOOTSTRAP_SERVERS`: one run on a twin.
-
-    It prints the names that its verdict gives, as JSON, last. FAULT may be `clean`.
-    """
-    name, folder, servers = sys.argv[1:]
-    fault = TWIN.get(name)
-    where = Place(Path(folder), "shared", servers)
-    print(json.dumps(run_on_twin([fault] if fault else [], where, name)))
+    """`python -m experiments.instrument.live`."""
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.instrument.live",
+        description="Measure one run of a twin with a planted fault; print the names that its verdict gives, as JSON.",
+    )
+    line.add_argument("fault", choices=("clean", *TWIN), metavar="FAULT", help="a fault on the twin, or clean")
+    line.add_argument("folder", type=Path, help="where the run leaves its files")
+    line.add_argument("servers", help="the Kafka of the twin, as host:port")
+    options = line.parse_args()
+    where = Place(options.folder, "shared", options.servers)
+    faults = [TWIN[options.fault]] if options.fault in TWIN else []
+    try:
+        print(json.dumps(run_on_twin(faults, where, options.fault)))
+    except EmoStreamError as error:
+        sys.exit(f"experiments.instrument.live: {error}")
 
 
 if __name__ == "__main__":
