@@ -29,6 +29,13 @@ OF_TIME = frozenset(
 """Names that a machine shared with other work can bring about although nothing judges that machine."""
 
 
+CHANGES = (
+    "The time from trigger to screens changed during the measurement",
+    "The micro-batch time changed during the measurement",
+)
+"""Why a run is UNSTEADY."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One planted fault.

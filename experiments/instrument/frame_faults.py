@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.deliveries import expected_hashes
-from experiments.instrument.fault import Fault
+from experiments.instrument.fault import CHANGES, Fault
 from experiments.ledger import WINDOW_KEY
 from experiments.load.schedule import timestamp_of
 from experiments.synthetic.run import Run
@@ -206,14 +206,21 @@ def _record_skipped(run: Run) -> Planted:
     return {"windows": windows, "deliveries": _shown(run, windows)}, {}
 
 
-def _window_late(run: Run) -> Planted:
-    windows, deliveries, progress = (_copy(run, name) for name in ("windows", "deliveries", "progress"))
-    late_ns = 2 * NS_PER_S
-    windows.loc[WINDOW, "emitted_ns"] += late_ns
-    stamps = ["main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "received_ns"]
-    deliveries.loc[deliveries["window"] == WINDOW, stamps] += late_ns
-    progress.loc[progress["batch_id"] == WINDOW, ["trigger_execution_ms", "add_batch_ms"]] += late_ns // NS_PER_MS
-    return {"windows": windows, "deliveries": deliveries, "progress": progress}, {}
+def _later(late_ms: Callable[[int], float]) -> Plant:
+    """Return what makes window `number` `late_ms(number)` later, with its micro-batch and its deliveries."""
+
+    def plant(run: Run) -> Planted:
+        windows, deliveries, progress = (_copy(run, name) for name in ("windows", "deliveries", "progress"))
+        for number in windows["window"]:
+            late_ns = round(late_ms(number) * NS_PER_MS)
+            windows.loc[windows["window"] == number, "emitted_ns"] += late_ns
+            stamps = ["main_sent_ns", "cluster_sent_ns", "subscriber_sent_ns", "received_ns"]
+            deliveries.loc[deliveries["window"] == number, stamps] += late_ns
+            spans = ["trigger_execution_ms", "add_batch_ms"]
+            progress.loc[progress["batch_id"] == number, spans] += late_ns // NS_PER_MS
+        return {"windows": windows, "deliveries": deliveries, "progress": progress}, {}
+
+    return plant
 
 
 def _window_overrun(run: Run) -> Planted:
@@ -367,7 +374,11 @@ FAULTS: Mapping[str, FrameFault] = {
                    _emitted_again),
         FrameFault("record-skipped", "a window skips a record", ("offset_breaks", "lost"), (), _record_skipped),
         FrameFault("window-late", "a window is emitted 2 s late", ("e2e_excess_p99_s", "batch_p95_s"), (),
-                   _window_late),
+                   _later(lambda number: 2_000.0 * (number == WINDOW))),
+        FrameFault("slowing", "the chain slows down by 1 s per minute", CHANGES, (*_LATENESS, "batch_p95_s"),
+                   _later(lambda number: 100.0 * number)),
+        FrameFault("step", "the chain is 300 ms slower from the middle on", CHANGES, (*_LATENESS, "batch_p95_s"),
+                   _later(lambda number: 300.0 * (number >= 8))),
         FrameFault("trigger-wrong", "a trigger stamped 1 s wrong", ("Triggers are wrong",),
                    ("Effects lie before their causes", "lag_slope_upper_share"), _trigger_wrong),
         FrameFault("broker-clock", "the broker's clock is 3 s ahead", ("Kafka's clock differs from ours",),

@@ -113,10 +113,13 @@ def _during(act: Callable[[Scene], None], at_s: float) -> Harm:
 
 def _await_measurement(plan_file: Path, at_s: float, ended: threading.Event) -> bool:
     deadline_s = time.monotonic() + PLAN_S
-    while not plan_file.exists():
+    while True:
+        # It is written whole, under another name first.
+        if plan_file.exists():
+            plan = pd.read_parquet(plan_file)
+            break
         if time.monotonic() > deadline_s or ended.wait(POLL_S):
             return False
-    plan = pd.read_parquet(plan_file)
     begin_ns = int(plan.loc[plan["phase"] == "measured", "t_intended_ns"].iloc[0])
     return not ended.wait(max(0.0, begin_ns / NS_PER_S + at_s - time.time()))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.instrument import harm
-from experiments.instrument.fault import OF_THE_MACHINE, Fault
+from experiments.instrument.fault import CHANGES, OF_THE_MACHINE, Fault
 
 LATE = ("e2e_excess_p50_s", "e2e_excess_p99_s")
-SLOW = (*LATE, "batch_p95_s", "headroom", "lag_slope_upper_share")
+SLOW = (*LATE, *CHANGES, "batch_p95_s", "headroom", "lag_slope_upper_share")
 """Consequences of what is late; of a chain that is slow."""
 
 
@@ -37,6 +37,7 @@ class LiveFault(Fault):
 
 
 OWN: Mapping[str, Any] = {"machine": "own"}
+LONGER: Mapping[str, Any] = {**OWN, "measured_triggers": 20}
 """What is planted must be judged, whatever machine the other runs have."""
 
 
@@ -104,6 +105,12 @@ TWIN: Mapping[str, LiveFault] = {
                   **_of({"refuse": 0.009})),
         LiveFault("twin-window-late", "a window that is 2 s late", ("e2e_excess_p99_s", "batch_p95_s"), SLOW,
                   **_of({"late_windows_ms": {6: 2000}})),
+        LiveFault("twin-slowing", "a chain that slows down by 1 s per minute", CHANGES, (*OF_THE_MACHINE, *SLOW),
+                  **_of({"micro_batch_ms": [70, 70], "late_windows_ms": {n: 1000 / 120 * n for n in range(30)}}),
+                  parameters=LONGER),
+        LiveFault("twin-step", "a chain that is 100 ms slower from the middle on", CHANGES, (*OF_THE_MACHINE, *SLOW),
+                  **_of({"micro_batch_ms": [70, 70], "late_windows_ms": dict.fromkeys(range(12, 30), 100)}),
+                  parameters=LONGER),
         LiveFault("twin-slow", "reactions of which each adds 6 ms to its micro-batch", ("headroom", "batch_p95_s"),
                   SLOW, **_of({"service_us": 6000})),
         LiveFault("twin-receivers-stalled", "the receivers' process is stopped for 1.6 s", ("The receivers were late",),
