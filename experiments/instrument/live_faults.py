@@ -64,7 +64,8 @@ TWIN: Mapping[str, LiveFault] = {
     fault.name: fault
     for fault in (
         LiveFault("twin-broker-clock", "the clock of a real Kafka is 3 s ahead (libfaketime)",
-                  ("Kafka's clock differs from ours",), ("Effects lie before their causes", "lag_slope_upper_share"),
+                  ("Kafka's clock differs from ours",),
+                  ("Effects lie before their causes", "lag_slope_upper_share", *OF_THE_MACHINE),
                   **_of({"append_time": "broker"}, kafka_ahead_s=3.0)),
         LiveFault("twin-clock-slewed", "the clock of every process slews by 4.9 ms/s", ("The clock drifted",), (),
                   clock=lambda: harm.wrong_clock(slew_ms_per_s=4.9)),
