@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.instrument import harm
-from experiments.instrument.fault import OF_TIME, Outcome, Where, names
+from experiments.instrument.fault import BESIDE_OTHER_WORK, Outcome, Where, names
 from experiments.instrument.live_faults import TWIN, LiveFault
 from experiments.parameters import Parameters
 from experiments.run import chain
@@ -77,7 +77,7 @@ class Place:
 
     def tolerated(self) -> frozenset[str]:
         """Return the names that a machine with other work gives without a fault."""
-        return OF_TIME if self.machine == "shared" else frozenset()
+        return BESIDE_OTHER_WORK if self.machine == "shared" else frozenset()
 
 
 @contextmanager
