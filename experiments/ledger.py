@@ -65,6 +65,8 @@ NEVER_NULL = {
 }
 """The columns without which a row of the frame has no place in the ledger."""
 
+TIMER_EVERY_S = 0.02
+"""How long the receivers' timer sleeps between two rows of `receivers_timer`."""
 WINDOW_KEY = ["epoch", "window"]
 REACTION_COLUMNS = (
     *("seq", "user_id", "emoji_type", "t_intended_ns", "t_sent_ns", "t_answered_ns", "status", "phase"),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.latency import is_measured, rank_quantile
-from experiments.ledger import integers, unique_windows
+from experiments.ledger import TIMER_EVERY_S, Ints, integers, unique_windows
 from experiments.units import NS_PER_MS, NS_PER_S
 
 SEND_DELAY_P99_MS = 50.0
@@ -100,8 +100,7 @@ def receivers(timer: pd.DataFrame, span_ns: tuple[int, int], *, shared: bool = F
     On a `shared` machine (Parameters.machine) their lateness is not judged.
     """
     during = timer[timer["t_ns"].between(*span_ns)]
-    late_ms = during["late_ns"].to_numpy(dtype=np.int64) / NS_PER_MS
-    p999_ms = rank_quantile(late_ms, 0.999)
+    p999_ms = rank_quantile(_at_any_moment(during["late_ns"].to_numpy(dtype=np.int64)) / NS_PER_MS, 0.999)
     figures = {"receivers_late_p99.9_ms": p999_ms}
     if math.isnan(p999_ms):
         return Finding(figures, ["The receivers were not timed: no row of their timer is from the load. Run again."])
@@ -114,6 +113,18 @@ def receivers(timer: pd.DataFrame, span_ns: tuple[int, int], *, shared: bool = F
             f"{RECEIVERS_LATE_MS:.0f} ms). Lower clients, or find out what else used the machine."
         ],
     )
+
+
+def _at_any_moment(late_ns: Ints) -> Ints:
+    """Return how late each wake-up was, and each that did not happen because the one before it was late.
+
+    A timer that oversleeps by 1.6 s has one row in a run of thousands, and would pass at p99.9; an event that came in
+    that time waited for as long as was left of it.
+    """
+    every_ns = round(TIMER_EVERY_S * NS_PER_S)
+    times = late_ns // every_ns + 1
+    before = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    return np.asarray(np.repeat(late_ns, times) - before * every_ns, dtype=np.int64)
 
 
 def machine(
