@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
-        "steady": None if steady[0].steady is None else all(one.steady for one in steady),
+        "steady": _both([one.steady for one in steady]),
         "steady_why": " ".join(one.why for one in steady),
         "warm_up_lasted_triggers": warm_up.get("triggers", math.nan),
         "warm_up_settled": warm_up.get("settled"),
@@ -244,6 +244,11 @@ def _steady(windows: pd.DataFrame, times: pd.DataFrame) -> tuple[Steadiness, Ste
         steadiness("The time from trigger to screens", windows["after_trigger_s"].to_list()),
         steadiness("The micro-batch time", measured["batch_s"].to_list()),
     )
+
+
+def _both(steady: Sequence[bool | None]) -> bool | None:
+    """Return whether all are steady: one that changed decides; one with too few windows leaves it open (None)."""
+    return False if False in steady else None if None in steady else True
 
 
 def load_span_ns(plan: pd.DataFrame) -> tuple[int, int]:
