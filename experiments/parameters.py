@@ -42,6 +42,9 @@ class Parameters:
     arrivals: Literal["poisson", "bursts", "trace"] = "poisson"
     trace: str = ""
     speed: Annotated[float, Meta(ge=1, le=60)] = 1.0
+    array_share: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    forms_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    invalid_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.01
     loop: Literal["open", "closed"] = "open"
     think_s: Annotated[float, Meta(gt=0)] = 1.0
     seed: Annotated[int, Meta(ge=0)] = 1

@@ -1,8 +1,10 @@
 """The processes of the open-loop load: they send a plan as it is, without waiting for answers.
 
-`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
-intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row per reaction sent. SIGTERM ends
-it early; it then writes the rows sent so far. If one process would not keep up, several share the rows.
+`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction at its intended time, in a request
+of its own or in that which the plan's column `request` names, and writes `seq, t_sent_ns, t_answered_ns, status` (0: no
+answer), one row per reaction sent. `--invalid FILE` sends the requests of the frame `invalid` beside them, and writes
+their answers into it. SIGTERM ends it early; it then writes the rows sent so far. If one process would not keep up,
+several share the requests.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from experiments import environment, files
-from experiments.load.sender import CONNECTIONS_MAX, send
+from experiments.load.sender import CONNECTIONS_MAX, Sent, send
 from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
@@ -62,17 +64,28 @@ def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
     return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
 
 
-def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
-    """Send every `parts`-th row of the file `plan`, from the `part`-th on, and write `sent`."""
-    rows = pd.read_parquet(plan).iloc[part::parts]
+def part_of(plan: pd.DataFrame, part: int, parts: int) -> pd.DataFrame:
+    """Return every `parts`-th request of `plan`, from the `part`-th on."""
+    numbers = plan["request"].to_numpy() if "request" in plan else np.arange(len(plan))
+    own: pd.DataFrame = plan[numbers % parts == part]
+    return own
+
+
+def send_part(plan: Path, sent: Path, url: str, bad: Path | None, part: int, parts: int) -> None:
+    """Send the `part`-th of `parts` parts of the file `plan`, and write `sent`; the first part sends `bad` as well."""
+    rows = part_of(pd.read_parquet(plan), part, parts)
+    beside = pd.read_parquet(bad) if bad is not None and part == 0 else None
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
     go_first()
-    files.to_parquet(uvloop.run(_until_signal(rows, url, connections)), sent)
+    outcome = uvloop.run(_until_signal(rows, url, connections, beside))
+    files.to_parquet(outcome.reactions, sent)
+    if bad is not None and part == 0:
+        files.to_parquet(outcome.invalid, bad)
 
 
-async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
+async def _until_signal(rows: pd.DataFrame, url: str, connections: int, beside: pd.DataFrame | None) -> Sent:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -80,10 +93,10 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.Da
     # milliseconds in which nothing is sent. Sending itself leaves no cycles behind.
     gc.collect()
     gc.disable()
-    return await send(rows, url, connections, stop)
+    return await send(rows, url, connections, stop, beside)
 
 
-def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
+def send_parts(plan: Path, sent: Path, url: str, bad: Path | None, parts: int) -> None:
     """Send the file `plan` from `parts` processes and write `sent`; SIGTERM is passed on to each.
 
     Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
@@ -101,9 +114,10 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
+    beside = [] if bad is None else ["--invalid", str(bad)]
     for part, path in enumerate(parts_sent):
-        command = [sys.executable, "-m", "experiments.load", str(plan), str(path), url, "--part", f"{part}/{parts}"]
-        workers.append(subprocess.Popen(command, env=env))
+        words = [str(plan), str(path), url, *beside, "--part", f"{part}/{parts}"]
+        workers.append(subprocess.Popen([sys.executable, "-m", "experiments.load", *words], env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
     statuses = [worker.wait() for worker in workers]
@@ -124,6 +138,7 @@ def main() -> None:
     line.add_argument("plan", type=Path, help="parquet with seq, user_id, emoji_type, t_intended_ns")
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
+    line.add_argument("--invalid", type=Path, help="parquet with case, expected, t_intended_ns; gets the answers")
     line.add_argument("--processes", type=int, default=0, help="how many; 0: as the plan's busiest second needs")
     line.add_argument("--part", help=argparse.SUPPRESS)
     options = line.parse_args()
@@ -132,13 +147,13 @@ def main() -> None:
     def body() -> None:
         if options.part:
             part, _, parts = options.part.partition("/")
-            send_part(options.plan, options.sent, options.url, int(part), int(parts))
+            send_part(options.plan, options.sent, options.url, options.invalid, int(part), int(parts))
             return
         due = pd.read_parquet(options.plan, columns=["t_intended_ns"])["t_intended_ns"].to_numpy(dtype=np.int64)
         processes = options.processes or processes_for(due, os.cpu_count() or 1)
         if processes > 1:
-            send_parts(options.plan, options.sent, options.url, processes)
+            send_parts(options.plan, options.sent, options.url, options.invalid, processes)
         else:
-            send_part(options.plan, options.sent, options.url, 0, 1)
+            send_part(options.plan, options.sent, options.url, options.invalid, 0, 1)
 
     lifecycle.run_main("experiments.load", body)

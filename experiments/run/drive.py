@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from experiments import environment, files
-from experiments.load import closed_loop
+from experiments.load import closed_loop, invalid
 from experiments.load.plan import plan_of
 from experiments.load.sender_processes import postponed
 from experiments.parameters import Parameters
@@ -48,9 +48,9 @@ def drive(
 ) -> None:
     """Connect the audience, send the load, wait until the last reaction's window has reached every client.
 
-    `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in
-    `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Raises EmoStreamError if one of the
-    processes fails.
+    `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `invalid`, `clients` and `deliveries` as
+    parquet in `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Raises EmoStreamError if
+    one of the processes fails.
     """
     step("connecting clients", 0)
     with ExitStack() as stack:
@@ -61,6 +61,7 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: see their message above")
+        files.to_parquet(invalid.none(), run_dir / "invalid.parquet")
         if load is not None:
             load(parameters, endpoints, run_dir, step)
         elif parameters.loop == "closed":
@@ -114,9 +115,11 @@ def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: S
     asked_ns = time.time_ns()
     plan = postponed(plan_of(parameters, asked_ns), asked_ns)
     files.to_parquet(plan, run_dir / "plan.parquet")
-    paths = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
+    bad = invalid.planned(plan, parameters.invalid_share, parameters.seed)
+    files.to_parquet(bad, run_dir / "invalid.parquet")
+    plan_path, sent_path, bad_path = (str(run_dir / f"{name}.parquet") for name in ("plan", "sent", "invalid"))
     sender = subprocess.Popen(
-        [sys.executable, "-m", "experiments.load", *paths, endpoints.ingest],
+        [sys.executable, "-m", "experiments.load", plan_path, sent_path, endpoints.ingest, "--invalid", bad_path],
         # A load that outlives its run would disturb the next one.
         env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
     )
