@@ -51,6 +51,9 @@ class Parameters:
     slos: str = ""
     attach: str = ""
     machine: Literal["own", "shared"] = "own"
+    foreign_share: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    burst_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    stall_ms: Annotated[float, Meta(ge=0, le=500)] = 0.0
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

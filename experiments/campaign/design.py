@@ -48,9 +48,9 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What a campaign runs.
 
     `levels` are mappings of parameters, which vary one at a time or crossed; those in a group of `together` count as
-    one. `blocks` in a level overrides the design's, so that the most important level may have more. With `intervals` the
-    report has to have intervals, for which each level needs enough blocks. A design that searches for a capacity has
-    `search` instead.
+    one. `blocks` in a level overrides the design's, so that the most important level may have more. With `intervals`
+    the report has to have intervals, for which each level needs enough blocks. A design that searches for a capacity
+    has `search` instead.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]

@@ -193,8 +193,8 @@ def _check_factors(design: Design, lines: Lines) -> None:
         raise lines.error(
             ("levels", step.level),
             f"it differs from level {step.nearest}, the nearest, in {', '.join(names[:-1])} and {names[-1]} at once, "
-            "so that their effects could not be told apart: vary one at a time or cross them, or name them as one factor, "
-            f"`together: [{{factors: [{all_names}], why: REASON}}]`",
+            "so that their effects could not be told apart: vary one at a time or cross them, or name them as one "
+            f"factor, `together: [{{factors: [{all_names}], why: REASON}}]`",
         )
 
 

@@ -14,6 +14,7 @@ from experiments import environment, files
 from experiments.load import closed_loop, invalid
 from experiments.load.plan import plan_of
 from experiments.load.sender_processes import postponed
+from experiments.machine.planted import planted
 from experiments.parameters import Parameters
 from experiments.run.chain import Endpoints
 from experiments.units import NS_PER_S
@@ -62,6 +63,7 @@ def drive(
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: see their message above")
         files.to_parquet(invalid.none(), run_dir / "invalid.parquet")
+        stack.enter_context(planted(parameters, audience.pid))
         if load is not None:
             load(parameters, endpoints, run_dir, step)
         elif parameters.loop == "closed":

@@ -83,9 +83,12 @@ def test_the_trace_is_replayed_as_it_was_and_faster() -> None:
     assert [set(level) for level in levels] == [{"speed"}] * len(levels)
 
 
-@pytest.mark.parametrize("name", sorted(set(design_file.named()) - {"smoke", "capacity"}))
+@pytest.mark.parametrize("name", sorted(set(design_file.named()) - {"smoke", "capacity", "validity"}))
 def test_every_design_with_levels_has_blocks_for_intervals(name: str) -> None:
-    """At least six of each level; `smoke` only shows that everything works, and a search has no blocks."""
+    """At least six of each level.
+
+    `smoke` only shows that everything works, a search has no blocks, and `validity` fits a line to all of its runs.
+    """
     assert shipped(name)["intervals"] is True
     assert all(level.get("blocks", shipped(name)["blocks"]) >= 6 for level in shipped(name)["levels"])
 
