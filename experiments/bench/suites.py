@@ -26,6 +26,7 @@ from experiments.bench.analysis import analysis
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
 from experiments.bench.search import search
+from experiments.bench.steady import steady
 from experiments.bench.twin import twin
 from experiments.load import invalid
 from experiments.load.http1 import get, post
@@ -243,5 +244,6 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "analysis": analysis,
     "delivery": delivery,
     "search": search,
+    "steady": steady,
     "twin": twin,
 }

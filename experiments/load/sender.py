@@ -58,16 +58,19 @@ async def send(
     url: str,
     connections: int = CONNECTIONS_MAX,
     stop: asyncio.Event | None = None,
+    enough: asyncio.Event | None = None,
     bad: pd.DataFrame | None = None,
 ) -> Sent:
     """Send `plan` to `url`/reactions, and the invalid requests `bad` beside it, until its end or until `stop`.
+
+    After `enough` nothing more becomes due, but what was sent may still be answered; after `stop` it may not.
 
     The reactions of one array share what became of it. `t_sent_ns` is taken right before the write. Without an answer
     within ANSWER_S, or when the connection was lost or could not be opened, status and t_answered_ns are 0. Raises
     SettingError for a malformed URL, EmoStreamError when this machine runs out of ports or the like.
     """
     bad = invalid.none() if bad is None else bad
-    sender = _Sender(plan, bad, url, connections)
+    sender = _Sender(plan, bad, url, connections, enough or asyncio.Event())
     sending = asyncio.create_task(sender.run())
     stopping = asyncio.create_task((stop or asyncio.Event()).wait())
     await asyncio.wait((sending, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +104,10 @@ class _Connection(http1.HttpConnection):
 
 
 class _Sender:
-    def __init__(self, plan: pd.DataFrame, bad: pd.DataFrame, url: str, connections: int) -> None:
+    def __init__(
+        self, plan: pd.DataFrame, bad: pd.DataFrame, url: str, connections: int, enough: asyncio.Event
+    ) -> None:
+        self._enough = enough
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
@@ -144,7 +150,7 @@ class _Sender:
         looking = asyncio.create_task(self._give_up_late())
         try:
             index = 0
-            while index < len(due_ns):
+            while index < len(due_ns) and not self._enough.is_set():
                 upto = min(bisect_right(due_ns, time.time_ns(), index), index + TOGETHER)
                 for each in range(index, upto):
                     self._send(each)
