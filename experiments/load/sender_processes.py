@@ -108,10 +108,10 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int, beside: 
     return await send(rows, url, connections, stop, enough, beside)
 
 
-def send_parts(plan: Path, sent: Path, url: str, bad: Path | None, parts: int, *options: str) -> None:
+def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> None:
     """Send the file `plan` from `parts` processes, each with `options`, and write `sent`.
 
-    The invalid requests of the file `bad` are the first one's. SIGTERM and SIGUSR1 are passed on to each.
+    SIGTERM and SIGUSR1 are passed on to each.
 
     Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
     """
@@ -129,9 +129,8 @@ def send_parts(plan: Path, sent: Path, url: str, bad: Path | None, parts: int, *
     signal.signal(signal.SIGINT, pass_on)
     signal.signal(signal.SIGUSR1, pass_on)
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
-    beside = [] if bad is None else ["--invalid", str(bad)]
     for part, path in enumerate(parts_sent):
-        words = [str(plan), str(path), url, *beside, *options, "--part", f"{part}/{parts}"]
+        words = [str(plan), str(path), url, *options, "--part", f"{part}/{parts}"]
         workers.append(subprocess.Popen([sys.executable, "-m", "experiments.load", *words], env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
@@ -170,8 +169,9 @@ def main() -> None:
             return
         processes = options.processes or senders_of(pd.read_parquet(options.plan, columns=["t_intended_ns"]))
         if processes > 1:
-            wait = ["--wait"] if options.wait else []
-            send_parts(options.plan, options.sent, options.url, options.invalid, processes, *wait)
+            beside = ["--invalid", str(options.invalid)] if options.invalid else []
+            waits = ["--wait"] if options.wait else []
+            send_parts(options.plan, options.sent, options.url, processes, *beside, *waits)
         else:
             send_part(options.plan, options.sent, options.url, options.invalid, 0, 1)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import uvloop
-from tests.harness.doubles import MemorySink
 
 from experiments.analysis.accuracy import answers_unexpected
 from experiments.analysis.analyse import analyse
@@ -29,6 +28,7 @@ from pipeline.ingest.app import create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.settings import Settings
+from tests.harness.stages.doubles import MemorySink
 
 
 def plan(start_ns: int = NS_PER_S, rate_per_s: float = 400.0) -> pd.DataFrame:

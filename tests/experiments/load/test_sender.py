@@ -361,7 +361,7 @@ def test_enough_sends_nothing_more_and_every_answer_is_kept() -> None:
             return ANSWER
 
         async with serving(script) as server:
-            sent = await send(planned(1_000, gap_ms=20.0), server.url, enough=enough)
+            sent, _ = await send(planned(1_000, gap_ms=20.0), server.url, enough=enough)
             assert 10 <= len(sent) < 1_000
             assert set(sent["status"]) == {202}
 
