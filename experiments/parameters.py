@@ -30,6 +30,8 @@ class Parameters:
 
     `machine="shared"` is for a check that everything works, beside other work, as in CI: what other processes took is
     recorded and not judged, and the report says that its times may not be quoted.
+
+    With another `slow_stage` than "none", an intervention: that stage's CPU time is dilated by 1 / (1 - slow_share).
     """
 
     users: Annotated[int, Meta(ge=1)] = 100
@@ -48,6 +50,8 @@ class Parameters:
     slos: str = ""
     attach: str = ""
     machine: Literal["own", "shared"] = "own"
+    slow_stage: Literal["none", "ingest", "kafka", "spark", "delivery", "instrument"] = "none"
+    slow_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.1
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

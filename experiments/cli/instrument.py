@@ -145,6 +145,24 @@ def duel_line(make: Make) -> argparse.ArgumentParser:
     return _with_reports(line)
 
 
+def limits_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the interventions."""
+    line = make(
+        description="Slow one stage at a time, and say what limits the chain at a load near its capacity: service "
+        "demands, elasticities with intervals, and the footprint of the instrument. Start it again to continue one "
+        "that was interrupted. The path of the page is printed last.",
+    )
+    load = line.add_mutually_exclusive_group()
+    load.add_argument("--load", type=float, help="reactions per second; default: the design's")
+    load.add_argument("--capacity", type=Path, metavar="DIR", help="take the load from this finished search")
+    line.add_argument("--share", type=float, help="slow the chain's stages by this share, at most 0.9; default: 0.2")
+    line.add_argument("--blocks", type=int, help="6 or more; default: the design's")
+    line.add_argument("--stages", help="the stages to slow, separated by commas; default: all")
+    line.add_argument("--design", type=Path, default=DESIGNS / "limits.yaml", help="default: %(default)s")
+    line.add_argument("--campaign", default="limits", help="folder below the reports; default: %(default)s")
+    return _with_reports(line)
+
+
 def bench_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of a benchmark."""
     line = make(
@@ -335,6 +353,23 @@ def _duel(options: argparse.Namespace) -> int:
     return 0
 
 
+def _limits(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    from experiments.limits.carry_out import limits
+
+    page = limits(
+        _design(options.design),
+        options.reports.resolve() / options.campaign,
+        load=options.load,
+        capacity_dir=options.capacity,
+        share=options.share,
+        blocks=options.blocks,
+        stages=None if options.stages is None else [stage.strip() for stage in options.stages.split(",")],
+    )
+    print(page)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
     from experiments.machine import machine_lock
@@ -398,6 +433,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
     "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
+    "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
     "postman": ("run the Postman collection with newman; write its figures as JSON", postman_line, _postman),

@@ -14,6 +14,7 @@ def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
     """Return the sentences of the first paragraph, from the flat `summary` and the run's parameters."""
     return [
         *_invalid(summary),
+        *_intervention(parameters),
         *_load(summary, parameters),
         *_latency(summary, parameters),
         _counts(summary),
@@ -29,6 +30,17 @@ def _invalid(summary: Mapping[str, Any]) -> list[str]:
     reasons = [re.split(r"[:(]", reason)[0].strip() for reason in summary["reasons"]]
     named = "; ".join(map(lower, reasons)).rstrip(".")
     return [f"This run is INVALID, so do not quote its figures: {named}."]
+
+
+def _intervention(parameters: Mapping[str, Any]) -> list[str]:
+    """Return that a stage was slowed on purpose: the figures are not those of the chain as it is."""
+    if parameters.get("slow_stage", "none") == "none":
+        return []
+    share = whole_percent(float(parameters["slow_share"]))
+    return [
+        f"This run had an intervention: {parameters['slow_stage']} lost {share} of its speed on purpose, by a throttle "
+        "that uses CPU in its place, so its figures are not those of the chain as it is."
+    ]
 
 
 def _load(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from experiments.repository import REPORTS
 from experiments.run import chain, manifest, notebook, read_back, usage
 from experiments.run.drive import Load, drive
 from experiments.run.rehearsal import rehearse
+from experiments.run.slowdown import Slowdown
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
@@ -86,8 +87,11 @@ def measure(
             progress.at(activity, START_S + done_s)
 
         steal_s, work_s = facts.steal_s(), facts.work_s()
-        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
+        slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
+        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
+        if slowdown.about:
+            about["slowed"] = slowdown.about
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         about["work_s"] = [work_s, facts.work_s()]
