@@ -45,7 +45,7 @@ def test_settings_of_the_chain_have_its_defaults() -> None:
         ("policy", ["ceil"], "parameter policy is .*: choose one of"),
         ("clusters", 101, "parameter clusters is 101: give at most 100"),
         ("flush_ms", -1, "parameter flush_ms is -1: give 0 or more, at most 60000"),
-        ("slow_stage", "spork", "slow_stage is 'spork': choose one of none, ingest, kafka, spark, delivery, instrument"),
+        ("slow_stage", "spork", "slow_stage is 'spork': choose one of none, ingest, kafka, spark, delivery"),
         ("slow_share", 0.0, r"parameter slow_share is 0\.0: give more than 0, at most 0.9"),
         ("slow_share", 0.95, r"parameter slow_share is 0\.95: give at most 0.9"),
         ("ingest_workers", 0, "parameter ingest_workers is 0: give 1 or more, at most 64"),
