@@ -13,10 +13,10 @@ it has to use. At the end it prints one line of JSON: see `Slowed`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -108,9 +108,22 @@ def schedule_as(pid: int) -> None:
 
 def main() -> None:
     """`python -m experiments.machine.throttle`."""
-    pid, share = int(sys.argv[1]), float(sys.argv[2])
-    schedule_as(pid)
-    print(json.dumps(asdict(slow(pid, share))), flush=True)
+    line = argparse.ArgumentParser(
+        prog="python -m experiments.machine.throttle",
+        description="Slow a process by a share until SIGTERM; print what was done as JSON. A run with slow_stage "
+        "starts one for each process of that stage.",
+    )
+    line.add_argument("pid", type=int, help="id of the process")
+    line.add_argument("share", type=float, help="of its CPU time and the throttle's together, below 1")
+    options = line.parse_args()
+    if not 0 < options.share < 1:
+        line.error(f"share is {options.share:g}: give more than 0 and less than 1")
+    schedule_as(options.pid)
+    try:
+        done = slow(options.pid, options.share)
+    except OSError as error:
+        line.error(f"pid is {options.pid}, which cannot be slowed ({error.strerror}): give a process that runs")
+    print(json.dumps(asdict(done)), flush=True)
 
 
 if __name__ == "__main__":

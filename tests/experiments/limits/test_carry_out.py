@@ -103,7 +103,7 @@ def test_the_load_is_that_of_a_finished_search(tmp_path: Path) -> None:
     )
     assert 3000 < carry_out.estimated(tmp_path / "capacity") < 5000
     write_synthetic(tmp_path / "short", levels=[{"rate_per_s": 1000.0}], search=search)
-    with pytest.raises(SettingError, match="--capacity is .*short.*no estimate in reactions per second"):
+    with pytest.raises(SettingError, match=r"--capacity is .*short.*no estimate in reactions per second"):
         carry_out.estimated(tmp_path / "short")
 
 
