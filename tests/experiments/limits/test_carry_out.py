@@ -20,16 +20,16 @@ KEPT = {"load": None, "share": None, "blocks": None, "stages": None}
 
 
 def test_each_block_slows_each_stage_once_on_the_same_reactions() -> None:
-    """Six blocks of six runs; the seed of the load is the block's, the order is drawn."""
+    """Seven blocks of six runs; the seed of the load is the block's, the order is drawn."""
     runs = order(planned(design_file.load(DESIGN), **KEPT))
-    assert len(runs) == 36
-    for block in range(1, 7):
+    assert len(runs) == 42
+    for block in range(1, 8):
         of_block = [run for run in runs if run.block == block]
         assert {run.parameters["slow_stage"] for run in of_block} == {
             *("none", "ingest", "kafka", "spark", "delivery", "instrument")
         }
         assert len({run.parameters["seed"] for run in of_block}) == 1
-    assert len({tuple(run.level for run in runs if run.block == block) for block in range(1, 7)}) > 1
+    assert len({tuple(run.level for run in runs if run.block == block) for block in range(1, 8)}) > 1
 
 
 def test_options_replace_what_the_design_has() -> None:
