@@ -32,6 +32,7 @@ class Parameters:
     recorded and not judged, and the report says that its times may not be quoted.
 
     With another `slow_stage` than "none", an intervention: that stage's CPU time is dilated by 1 / (1 - slow_share).
+    With `chain_cores` above 0, the chain's processes may use that many cores together.
     """
 
     users: Annotated[int, Meta(ge=1)] = 100
@@ -52,6 +53,7 @@ class Parameters:
     machine: Literal["own", "shared"] = "own"
     slow_stage: Literal["none", "ingest", "kafka", "spark", "delivery", "instrument"] = "none"
     slow_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.1
+    chain_cores: Annotated[float, Meta(ge=0, le=1024)] = 0.0
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

@@ -155,11 +155,14 @@ def limits_line(make: Make) -> argparse.ArgumentParser:
     load = line.add_mutually_exclusive_group()
     load.add_argument("--load", type=float, help="reactions per second; default: the design's")
     load.add_argument("--capacity", type=Path, metavar="DIR", help="take the load from this finished search")
+    line.add_argument(
+        "--demand", action="store_true", help="seek instead the least cores with which the chain carries the load"
+    )
     line.add_argument("--share", type=float, help="slow the chain's stages by this share, at most 0.9; default: 0.2")
-    line.add_argument("--blocks", type=int, help="6 or more; default: the design's")
+    line.add_argument("--blocks", type=int, help="6 or more, from 1 with --demand; default: the design's")
     line.add_argument("--stages", help="the stages to slow, separated by commas; default: all")
-    line.add_argument("--design", type=Path, default=DESIGNS / "limits.yaml", help="default: %(default)s")
-    line.add_argument("--campaign", default="limits", help="folder below the reports; default: %(default)s")
+    line.add_argument("--design", type=Path, help="default: limits, or demand with --demand, of the project's designs")
+    line.add_argument("--campaign", default="", help="folder below the reports; default: limits, or demand")
     return _with_reports(line)
 
 
@@ -355,11 +358,20 @@ def _duel(options: argparse.Namespace) -> int:
 
 def _limits(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
-    from experiments.limits.carry_out import limits
+    from experiments.limits.carry_out import demanded, limits
 
+    name = "demand" if options.demand else "limits"
+    design = _design(options.design or DESIGNS / f"{name}.yaml")
+    directory = options.reports.resolve() / (options.campaign or name)
+    if options.demand:
+        for option in ("share", "stages", "capacity"):
+            if getattr(options, option) is not None:
+                raise SettingError(f"--{option} has no meaning with --demand: leave one of them out")
+        print(demanded(design, directory, load=options.load, blocks=options.blocks))
+        return 0
     page = limits(
-        _design(options.design),
-        options.reports.resolve() / options.campaign,
+        design,
+        directory,
         load=options.load,
         capacity_dir=options.capacity,
         share=options.share,

@@ -1,4 +1,4 @@
-"""Carries out a campaign that asks what limits the chain; it resumes where it was cut off."""
+"""Carries out a campaign that asks what limits the chain, or what CPU a load needs; it resumes where it was cut off."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from experiments import files
 from experiments.campaign import design_file
+from experiments.campaign.design import Design
 from experiments.campaign.report import capacity
 from experiments.campaign.sweep import sweep
-from experiments.limits import page
+from experiments.limits import demand, page
 from experiments.limits.plan import planned, to_yaml
 from pipeline.errors import SettingError
 
-DESIGN_FILE = "limits.yaml"
+DESIGN_FILE = "design.yaml"
 
 
 def limits(
@@ -35,6 +36,21 @@ def limits(
     if load is None and capacity_dir is not None:
         load = estimated(capacity_dir)
     design = planned(design_file.load(design_path), load=load, share=share, blocks=blocks, stages=stages)
+    _sweep(design, directory)
+    return page.write(directory)
+
+
+def demanded(design_path: Path, directory: Path, *, load: float | None = None, blocks: int | None = None) -> Path:
+    """Carry out the design, which varies the chain's cores, in `directory`; return the path of its page.
+
+    Raises as `limits` does.
+    """
+    design = demand.planned(design_file.load(design_path), load=load, blocks=blocks)
+    _sweep(design, directory)
+    return demand.write(directory)
+
+
+def _sweep(design: Design, directory: Path) -> None:
     text, path = to_yaml(design), directory / DESIGN_FILE
     design_file.parse(text, str(path))
     if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -46,7 +62,6 @@ def limits(
         directory.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text)
     sweep(path, directory.parent, directory.name)
-    return page.write(directory)
 
 
 def estimated(capacity_dir: Path) -> float:

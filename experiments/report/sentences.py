@@ -33,7 +33,10 @@ def _invalid(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _intervention(parameters: Mapping[str, Any]) -> list[str]:
-    """Return that a stage was slowed on purpose: the figures are not those of the chain as it is."""
+    """Return what was done to the chain on purpose: the figures are not those of the chain as it is."""
+    cores = float(parameters.get("chain_cores", 0))
+    if cores:
+        return [f"In this run the chain was limited to {cores:g} cores on purpose."]
     if parameters.get("slow_stage", "none") == "none":
         return []
     share = whole_percent(float(parameters["slow_share"]))

@@ -22,6 +22,7 @@ from experiments.report.run_page import write
 from experiments.repository import REPORTS
 from experiments.run import chain, manifest, notebook, read_back, usage
 from experiments.run.drive import Load, drive
+from experiments.run.quota import Quota
 from experiments.run.rehearsal import rehearse
 from experiments.run.slowdown import Slowdown
 from pipeline.bus.kafka import KafkaBus
@@ -88,10 +89,13 @@ def measure(
 
         steal_s, work_s = facts.steal_s(), facts.work_s()
         slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
-        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown:
+        quota = Quota(parameters.chain_cores, endpoints.pid)
+        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown, quota:
             drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
         if slowdown.about:
             about["slowed"] = slowdown.about
+        if quota.about:
+            about["limited"] = quota.about
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         about["work_s"] = [work_s, facts.work_s()]

@@ -31,6 +31,7 @@ _STAGES = {
     "locust": "load",
     "experiments.run.audience": "receivers",
     "experiments.machine.throttle": "intervention",
+    "experiments.machine.quota": "intervention",
 }
 
 

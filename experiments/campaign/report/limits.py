@@ -24,7 +24,7 @@ _APART = ("machine", "others", "intervention")
 
 @dataclass(frozen=True)
 class Fact:
-    """What was seen in one run: `what` names the kind, the `words` are a sentence, with its `figures` by summary key."""
+    """What was seen in one run: `what` is the kind, `words` a sentence, `figures` its figures by summary key."""
 
     what: str
     words: str

@@ -83,12 +83,12 @@ def test_a_campaign_of_other_options_is_not_continued(tmp_path: Path, monkeypatc
     monkeypatch.setattr(carry_out.page, "write", lambda directory: directory / "limits.html")
     directory = tmp_path / "limits"
     assert carry_out.limits(DESIGN, directory, load=2000) == directory / "limits.html"
-    text = (directory / "limits.yaml").read_text(encoding="utf-8")
+    text = (directory / "design.yaml").read_text(encoding="utf-8")
     with pytest.raises(SettingError, match="was started with other options or another design"):
         carry_out.limits(DESIGN, directory, load=3000)
     carry_out.limits(DESIGN, directory, load=2000)
-    assert (directory / "limits.yaml").read_text(encoding="utf-8") == text
-    assert swept == [(directory / "limits.yaml", "limits")] * 2
+    assert (directory / "design.yaml").read_text(encoding="utf-8") == text
+    assert swept == [(directory / "design.yaml", "limits")] * 2
 
 
 def test_the_load_is_that_of_a_finished_search(tmp_path: Path) -> None:

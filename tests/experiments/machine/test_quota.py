@@ -1,0 +1,61 @@
+"""A limit on the cores of several processes: what they use, and that none is left stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from experiments.machine.throttle import cpu_clock
+from tests.harness.waiting import until
+
+CORES = 0.3
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run two processes that would use all that they get."""
+    running = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(2)]
+    yield running
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_the_processes_use_no_more_than_they_may_and_run_on_afterwards(
+    processes: list[subprocess.Popen[bytes]],
+) -> None:
+    """Two busy loops share 0.3 cores: never more, whatever else the machine does."""
+    pids = [process.pid for process in processes]
+    quota = subprocess.Popen(
+        [sys.executable, "-m", "experiments.machine.quota", str(CORES), *map(str, pids)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: any(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids), 60)
+    before_s = [time.clock_gettime(cpu_clock(pid)) for pid in pids]
+    until(lambda: sum(time.clock_gettime(cpu_clock(pid)) for pid in pids) - sum(before_s) > 0.4, 60)
+    quota.terminate()
+    done = json.loads(quota.communicate(timeout=30)[0])
+    # Above it by at most what two cores use between two looks, of the last period.
+    assert 0 < done["used_cores"] <= CORES * 1.1
+    assert done["stopped_share"] > 0
+    until(lambda: all(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in pids), 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["0", "1"], "cores is 0: give more than 0"), (["0.5", "999999999"], "none of the processes 999999999 runs")],
+)
+def test_what_cannot_be_limited_is_named(arguments: list[str], words: str) -> None:
+    """Cores, and processes that do not run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.machine.quota", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
