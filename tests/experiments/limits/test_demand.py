@@ -64,7 +64,7 @@ def test_a_load_that_no_number_of_cores_carries(tmp_path: Path) -> None:
     result = json.loads((directory / "demand.json").read_text())
     assert result["least_cores"] is None
     assert "with 1.5, the most, 2 of 3 runs met every objective" in result["finding"]
-    invalid = campaign(tmp_path / "other", {}, faults={index: STEPPED for index in range(12)})
+    invalid = campaign(tmp_path / "other", {}, faults=dict.fromkeys(range(12), STEPPED))
     with pytest.raises(EmoStreamError, match="no run was valid at 1,000 reactions per second"):
         demand.write(invalid)
 
