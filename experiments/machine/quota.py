@@ -40,7 +40,7 @@ class _Ended(Exception):
 
 
 def limit(pids: Sequence[int], cores: float) -> Limited:
-    """Limit the processes until SIGTERM or SIGINT, or until the parent of this process ends.
+    """Limit the processes until SIGTERM or SIGINT, or until all of them or the parent of this process have ended.
 
     None is left stopped. Raises OSError if none of them runs.
     """
@@ -57,7 +57,7 @@ def limit(pids: Sequence[int], cores: float) -> Limited:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     try:
-        while os.getppid() == parent:
+        while os.getppid() == parent and used.alive:
             period_ends_s = time.monotonic() + PERIOD_S
             # What a period did not use is not saved for later.
             allowed_s = min(allowed_s, used.now()) + cores * PERIOD_S
@@ -81,15 +81,18 @@ class _Used:
     """The CPU time of several processes; that of one that has ended stays what it was."""
 
     def __init__(self, pids: Sequence[int]) -> None:
+        self.alive = True
         self.clocks: dict[int, float] = {}
         for pid in pids:
             with suppress(OSError):
                 self.clocks[pid] = time.clock_gettime(cpu_clock(pid))
 
     def now(self) -> float:
+        self.alive = False
         for pid in self.clocks:
             with suppress(OSError):
                 self.clocks[pid] = time.clock_gettime(cpu_clock(pid))
+                self.alive = True
         return sum(self.clocks.values())
 
     def signal(self, number: int) -> None:

@@ -31,10 +31,10 @@ def test_only_the_processes_of_the_stage_are_slowed() -> None:
     commands = [[sys.executable, "-S", "-c", BUSY, "-m", module] for module in ("spark.job", "pipeline.ingest")]
     processes = [subprocess.Popen(command) for command in commands]
     try:
-        until(lambda: len(list(usage.processes([os.getpid()]))) == 2, 30)
+        until(lambda: len(list(usage.processes([os.getpid()]))) == 2, "both are known")
         with Slowdown("spark", 0.2, []) as slowed:
             clock = cpu_clock(processes[0].pid)
-            until(lambda: time.clock_gettime(clock) > 0.7, 60)
+            until(lambda: time.clock_gettime(clock) > 0.7, "Spark worked")
         assert [row["pid"] for row in slowed.about["processes"]] == [processes[0].pid]
         assert slowed.about["stage"] == "spark"
         assert slowed.about["reached"] == pytest.approx(0.2, rel=0.02)
@@ -50,7 +50,7 @@ def test_a_stage_that_starts_later_is_slowed_too(monkeypatch: pytest.MonkeyPatch
     with Slowdown("instrument", 0.5, []) as slowed:
         load = subprocess.Popen([sys.executable, "-S", "-c", BUSY, "-m", "experiments.load"])
         try:
-            until(lambda: time.clock_gettime(cpu_clock(load.pid)) > 0.4, 60)
+            until(lambda: time.clock_gettime(cpu_clock(load.pid)) > 0.4, "the load worked")
         finally:
             load.kill()
             load.wait()
