@@ -79,10 +79,10 @@ def slow(pid: int, share: float) -> Slowed:
             if due_s - time.process_time() >= LEAST_S:
                 began_s = time.monotonic()
                 os.kill(pid, signal.SIGSTOP)
+                stops += 1
                 while time.process_time() < due_s:
                     pass
                 os.kill(pid, signal.SIGCONT)
-                stops += 1
                 stopped_s += time.monotonic() - began_s
                 tick_s = TICK_S
             else:
