@@ -131,6 +131,20 @@ def compare_line(make: Make) -> argparse.ArgumentParser:
     return _with_json(_with_reports(line))
 
 
+def second_reading_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the second reading."""
+    line = make(
+        description="Compute every figure of a run's summary a second time, from its rows in SQL, and compare. Figures "
+        "that differ are named.",
+        epilog="Exit status: 0 all figures are equal, 1 a figure differs, or an error.",
+    )
+    line.add_argument("directories", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a run")
+    line.add_argument(
+        "--all", action="store_true", help="read each run of a campaign whose rows are kept; give its directory"
+    )
+    return _with_json(line)
+
+
 def duel_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of a duel."""
     line = make(
@@ -347,6 +361,14 @@ def _compare(options: argparse.Namespace) -> int:
     return 0 if compare.comparable(a, b) else 1
 
 
+def _second_reading(options: argparse.Namespace) -> int:
+    from experiments.second_reading import check
+
+    checks = [check.check(run_dir) for run_dir in check.runs(options.directories, whole_campaigns=options.all)]
+    print(json.dumps([each._asdict() for each in checks]) if options.json else check.table(checks))
+    return 1 if any(each.differing for each in checks) else 0
+
+
 def _duel(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
     from experiments.duel.carry_out import duel
@@ -444,6 +466,11 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "sweep": ("carry out a design; start it again to continue one that was interrupted", sweep_line, _sweep),
     "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
+    "second-reading": (
+        "compute a run's figures a second time, in SQL, and compare",
+        second_reading_line,
+        _second_reading,
+    ),
     "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
     "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
