@@ -24,6 +24,7 @@ from experiments.analysis.validity import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
+from experiments.bench.limits import limits
 from experiments.bench.search import search
 from experiments.bench.twin import twin
 from experiments.load.http1 import get, post
@@ -230,4 +231,5 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "delivery": delivery,
     "search": search,
     "twin": twin,
+    "limits": limits,
 }

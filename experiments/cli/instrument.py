@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "twin")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "twin", "limits")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
