@@ -1,7 +1,7 @@
 """The benchmark of the naming of a stage that limits: twins of known service times, one of them dilated at a time.
 
-The twin's processes cannot be slowed, since they are one; its planted times are dilated instead, as the throttle does to
-CPU time. The excess is the sum of the times here, so that the elasticity of a stage is about its part of the sum.
+The twin's stages are one process and cannot be slowed one by one; its planted times are dilated instead, as the throttle
+does to CPU time. The excess is the sum of the times here, so that the elasticity of a stage is about its part of the sum.
 """
 
 from __future__ import annotations
