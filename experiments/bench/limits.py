@@ -1,7 +1,7 @@
 """The benchmark of the naming of a stage that limits: twins of known service times, one of them dilated at a time.
 
-The twin's stages are one process and cannot be slowed one by one; its planted times are dilated instead, as the throttle
-does to CPU time. The excess is the sum of the times here, so that the elasticity of a stage is about its part of the sum.
+A twin's stages are one process and cannot be slowed one by one; its planted times are dilated instead, as the throttle
+does to CPU time. The excess is their sum here, so that the elasticity of a stage is about its part of the sum.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from experiments.twin import process, settings
 from pipeline.broker import EmbeddedKafka
 
 TIMES_MS = {
-    "clear": {"append_ms": 20.0, "micro_batch_ms": 300.0, "subscriber_ms": 30.0},
-    "equal": {"append_ms": 20.0, "micro_batch_ms": 150.0, "subscriber_ms": 150.0},
+    "clear": {"append_ms": 4.0, "micro_batch_ms": 300.0, "subscriber_ms": 30.0},
+    "equal": {"append_ms": 4.0, "micro_batch_ms": 150.0, "subscriber_ms": 150.0},
 }
 """The mean service times of two twins. In the first Spark's is the largest, in the second no one is."""
 EXPECTED = {"clear": "spark", "equal": None}
