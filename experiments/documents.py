@@ -36,6 +36,7 @@ from pipeline.errors import SettingError
 REFERENCE = REPORTS / "reference"
 DELIVERY = REPORTS / "bench" / "delivery.json"
 SEARCH = REPORTS / "bench" / "search.json"
+STEADY = REPORTS / "bench" / "steady.json"
 SKIPPED = {".git", ".venv", "node_modules", "build", "dist", "_build", "run"}
 LEVEL_FIGURES = (
     ("e2e_excess_p50_s", "median above the floor", "{:.2f} s"),
@@ -160,7 +161,8 @@ def run_figures(part: Part) -> str | None:
         return None
     summary, manifest = run_files.summary(part.run_dir), run_files.manifest(part.run_dir)
     if not summary["valid"]:
-        raise SettingError(f"{part.run_dir} is INVALID: name a valid run, as its figures are not to be quoted")
+        word = "UNSTEADY" if summary.get("unsteady") else "INVALID"
+        raise SettingError(f"{part.run_dir} is {word}: name a valid run, as its figures are not to be quoted")
     given = manifest["parameters"]
     defaults = dataclasses.asdict(Parameters())
     # Objectives only judge what was measured, and a chain that was up is not up again.
@@ -202,7 +204,8 @@ def reference(part: Part) -> str:
         unfinished = "" if state.ended else ", not finished"
         head = (
             f"`python -m experiments sweep experiments/designs/{state.design.name}.yaml`: {state.design.about} "
-            f"{len(runs)} runs, {int(runs['valid'].sum())} of them VALID{unfinished}; "
+            f"{len(runs)} runs, {int(runs['valid'].sum())} of them VALID and {int(runs['unsteady'].sum())} "
+            f"UNSTEADY{unfinished}; "
             f"commit {', '.join(sorted(set(map(_commit, manifests))))}. [Report]({link})"
         )
         body = _capacity(directory) if state.searches else _levels(state, runs)
@@ -299,6 +302,20 @@ def search(part: Part) -> str:
     return _lines(rows)
 
 
+def steadiness(part: Part) -> str:
+    """Return how many simulated runs were called UNSTEADY, a row per kind of run."""
+    measured = json.loads(STEADY.read_text(encoding="utf-8"))
+    rows = [
+        f"| {measured['runs']:,} simulated runs each | windows | level | scatter | UNSTEADY |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in measured["cases"]:
+        times = [f"{row[name] * 1000:,.0f} ms" for name in ("level_s", "scatter_s")]
+        share = f"{row['unsteady_share']:.1%}".replace("%", " %")
+        rows.append(f"| {row['name']} | {row['windows']} | {' | '.join(times)} | {share} |")
+    return _lines(rows)
+
+
 def _commit(manifest: dict[str, Any]) -> str:
     changed = {False: "", True: " with changes", None: ", with changes or not"}[manifest.get("dirty")]
     return str(manifest.get("commit"))[:7] + changed
@@ -318,5 +335,6 @@ BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "reference": reference,
     "delivery": delivery,
     "search": search,
+    "steadiness": steadiness,
 }
 """The generated parts by the name in their marker. A part that returns None stays as it is."""

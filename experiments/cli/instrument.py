@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import files
+from experiments import files, run_files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording_defaults
 from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS
@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "twin", "limits")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin", "limits")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
@@ -305,7 +305,13 @@ def _run(options: argparse.Namespace) -> int:
     from experiments.run import notebook
 
     page = notebook.carry_out(options.notebook, given, options.reports.resolve() / options.campaign)
-    _say(options, page, run_dir=str(page.parent))
+    if (page.parent / "verdict.json").exists():
+        verdict = run_files.verdict(page.parent)
+        for reason in verdict.reasons:
+            print(f"{verdict.verdict}: {reason}", file=sys.stderr)
+        _say(options, page, run_dir=str(page.parent), verdict=verdict.verdict)
+    else:
+        _say(options, page, run_dir=str(page.parent))
     return 0
 
 
@@ -329,7 +335,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from experiments.campaign.sweep import sweep
 
     outcome = sweep(_design(options.design), options.reports.resolve(), options.campaign)
-    counts = {name: getattr(outcome, name) for name in ("finished", "invalid", "missed", "unfinished")}
+    counts = {name: getattr(outcome, name) for name in ("finished", "invalid", "unsteady", "missed", "unfinished")}
     _say(options, outcome.page, **counts, status=outcome.status)
     return outcome.status
 

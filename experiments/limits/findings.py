@@ -18,7 +18,7 @@ from experiments.campaign.report.estimates import believed, derived
 from experiments.limits.plan import INSTRUMENT, NONE, STAGE, check
 from experiments.load.sender_processes import PER_PROCESS_S
 from experiments.parameters import Parameters, checked
-from experiments.report.format import NBSP, count, rounded
+from experiments.report.format import NBSP, count, left_out, rounded
 from experiments.stats.elasticity import Demand, Elasticity, Named, bound_per_s, demand, elasticity, named
 from pipeline.errors import EmoStreamError
 
@@ -72,7 +72,7 @@ class Limits:
             "reason": self.named.reason,
             "findings": [sentence.replace(NBSP, " ") for sentence in sentences(self)],
             "runs": len(self.runs),
-            "invalid": int((~self.runs["valid"].astype(bool)).sum()),
+            "left_out": int((~self.runs["valid"].astype(bool)).sum()),
             "bound_per_s": self.bound_per_s,
             "cpu_s_per_reaction": self.cpu_s,
             "cpu_s_per_reaction_of_instrument": self.instrument_cpu_s,
@@ -143,9 +143,10 @@ def sentences(result: Limits) -> list[str]:
             f"instrument's: if all of it grew in proportion to the load, {result.cores} cores would be full at "
             f"{rounded(result.bound_per_s)} reactions per second."
         )
-    bad = int((~result.runs["valid"].astype(bool)).sum())
-    if bad:
-        said.append(f"{count(bad, 'run').capitalize()} of {len(result.runs)} {'is' if bad == 1 else 'are'} INVALID.")
+    unsteady = int(result.runs["unsteady"].astype(bool).sum())
+    why = left_out(int((~result.runs["valid"].astype(bool)).sum()) - unsteady, unsteady)
+    if why:
+        said.append(f"Of {count(len(result.runs), 'run')} {why}; they are left out.")
     return said
 
 

@@ -104,7 +104,7 @@ def _demand_cells(row: dict[str, Any]) -> dict[str, Any]:
 
 def _run_cells(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{name: row[name] for name in ("block", "run", "valid", "passed")},
+        **{name: row[name] for name in ("block", "run", "valid", "unsteady", "passed")},
         "reasons": " ".join(row["reasons"]),
         "stage": "as it is" if row["stage"] == NONE else upper(row["stage"]),
         "reached": DASH if math.isnan(row["reached"]) else f"{100 * row['reached']:.1f} %",

@@ -31,6 +31,8 @@ from pipeline.bus.topics import Topics, topics
 # Before the load the chain and the sender start; after it the last window is awaited and the report written.
 START_S = 25.0
 END_S = 15.0
+# After the fewest that a warm-up lasts, it takes about as long to see that it has ended, and to start the senders.
+SETTLING_TRIGGERS = 3
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def measure(
         slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
         quota = Quota(parameters.chain_cores, endpoints.pid)
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown, quota:
-            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
+            about["warm_up"] = drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
         if slowdown.about:
             about["slowed"] = slowdown.about
         if quota.about:
@@ -116,7 +118,8 @@ def measure(
 
 def expected_s(parameters: Parameters) -> float:
     """Return how long a run should take, in seconds."""
-    return START_S + parameters.load_s + END_S
+    live = parameters.longest_warm_up > parameters.warm_up_triggers
+    return START_S + parameters.load_s + (SETTLING_TRIGGERS * parameters.trigger_s if live else 0) + END_S
 
 
 def _read_back(names: Topics) -> tuple[str, ...]:

@@ -18,9 +18,7 @@ and a figure near zero is often the difference of larger ones. So counts up to a
 
 NO_SECOND_READING = {
     "reasons": "sentences; each is judged by its figure, and `valid` is whether there are any",
-    "warm_up_why": "a sentence",
-    "warm_up_steady": "tests of ranks from scipy, and it decides nothing",
-    "warm_up_needed_windows": "as warm_up_steady",
+    "steady_why": "sentences; `steady` and its shifts are the figures behind them",
 }
 """The keys of a summary that are not read a second time, and why."""
 

@@ -34,7 +34,7 @@ class Fact:
 def facts(run: Mapping[str, Any], cores: int | None) -> list[Fact]:
     """Return what the summary of a `run` near the capacity shows, on a machine with so many `cores` (None: unknown).
 
-    It uses `valid`, `reasons` (words), `offered_per_s`, `accepted_per_s` and `cpu_share_<stage>`; a missing figure
+    It uses `valid`, `unsteady`, `reasons` (words), `offered_per_s`, `accepted_per_s` and `cpu_share_<stage>`; a missing figure
     gives no fact.
     """
     found = [_invalid(run), _used(run, cores), _refused(run)]
@@ -45,6 +45,8 @@ def _invalid(run: Mapping[str, Any]) -> Fact | None:
     if run.get("valid", True):
         return None
     reasons = " ".join(run.get("reasons") or ()) or "no reason was recorded"
+    if run.get("unsteady"):
+        return Fact("unsteady", f"There the run is UNSTEADY: {reasons}", {})
     return Fact("invalid", f"There the run is INVALID, and its figures are not those of the chain: {reasons}", {})
 
 

@@ -129,7 +129,7 @@ def test_an_invalid_run_leaves_its_block_out_and_then_nothing_is_named(tmp_path:
     assert found.named.stage is None
     text = " ".join(sentences(found))
     assert "has 5 complete blocks, and an interval needs 6" in text
-    assert "Six runs of 36 are INVALID." in text
+    assert "Of 36 runs six are invalid; they are left out." in text
 
 
 @pytest.mark.parametrize(
