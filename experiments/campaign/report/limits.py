@@ -34,8 +34,8 @@ class Fact:
 def facts(run: Mapping[str, Any], cores: int | None) -> list[Fact]:
     """Return what the summary of a `run` near the capacity shows, on a machine with so many `cores` (None: unknown).
 
-    It uses `valid`, `unsteady`, `reasons` (words), `offered_per_s`, `accepted_per_s` and `cpu_share_<stage>`; a missing figure
-    gives no fact.
+    It uses `valid`, `unsteady`, `reasons` (words), `offered_per_s`, `accepted_per_s` and `cpu_share_<stage>`; a missing
+    figure gives no fact.
     """
     found = [_invalid(run), _used(run, cores), _refused(run)]
     return [fact for fact in found if fact is not None]
