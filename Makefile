@@ -81,6 +81,11 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady, twin or limits
 	@$(BIN)/python -m experiments bench $(SUITE)
 
+.PHONY: instrument
+instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
+	@.ci/faketime
+	@$(BIN)/python -m experiments instrument $(INSTRUMENT)
+
 .PHONY: jmeter
 jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMETER="-Jusers=20 --attach FILE"
 	@$(BIN)/python -m experiments jmeter $(JMETER)

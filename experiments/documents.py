@@ -26,6 +26,7 @@ from experiments.campaign.report import capacity, provenance, read
 from experiments.campaign.report.estimates import believed, estimates
 from experiments.campaign.report.levels import layout
 from experiments.cli import reference as command_line
+from experiments.instrument import table
 from experiments.parameters import Parameters, command_of
 from experiments.report.format import DASH, seconds, whole
 from experiments.repository import DESIGNS, REPORTS, ROOT
@@ -36,6 +37,7 @@ from pipeline.errors import SettingError
 REFERENCE = REPORTS / "reference"
 DELIVERY = REPORTS / "bench" / "delivery.json"
 SEARCH = REPORTS / "bench" / "search.json"
+INSTRUMENT = REPORTS / "bench" / "instrument.json"
 STEADY = REPORTS / "bench" / "steady.json"
 SKIPPED = {".git", ".venv", "node_modules", "build", "dist", "_build", "run"}
 LEVEL_FIGURES = (
@@ -302,6 +304,13 @@ def search(part: Part) -> str:
     return _lines(rows)
 
 
+def faults(part: Part) -> str | None:
+    """Return the table of the planted faults, as `make instrument` found them; None if it never ran here."""
+    if not INSTRUMENT.exists():
+        return None
+    return _lines(table.markdown(json.loads(INSTRUMENT.read_text(encoding="utf-8"))))
+
+
 def steadiness(part: Part) -> str:
     """Return how many simulated runs were called UNSTEADY, a row per kind of run."""
     measured = json.loads(STEADY.read_text(encoding="utf-8"))
@@ -335,6 +344,7 @@ BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "reference": reference,
     "delivery": delivery,
     "search": search,
+    "faults": faults,
     "steadiness": steadiness,
 }
 """The generated parts by the name in their marker. A part that returns None stays as it is."""
