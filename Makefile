@@ -78,7 +78,7 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
-bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady or twin
+bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady, twin or limits
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: instrument

@@ -34,6 +34,9 @@ class Parameters:
 
     `machine="shared"` is for a check that everything works, beside other work, as in CI: what other processes took is
     recorded and not judged, and the report says that its times may not be quoted.
+
+    With another `slow_stage` than "none", an intervention: that stage's CPU time is dilated by 1 / (1 - slow_share).
+    With `chain_cores` above 0, the chain's processes may use that many cores together.
     """
 
     users: Annotated[int, Meta(ge=1)] = 100
@@ -59,6 +62,9 @@ class Parameters:
     foreign_share: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     burst_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     stall_ms: Annotated[float, Meta(ge=0, le=500)] = 0.0
+    slow_stage: Literal["none", "ingest", "kafka", "spark", "delivery", "instrument"] = "none"
+    slow_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.1
+    chain_cores: Annotated[float, Meta(ge=0, le=1024)] = 0.0
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

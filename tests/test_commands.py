@@ -104,6 +104,13 @@ IN_ANOTHER_TEST = {
     "emostream duel flush_ms=500 flush_ms=100": (
         "tests/experiments/duel/test_duel.py::test_settings_of_one_checkout_are_sides_too"
     ),
+    "emostream limits --capacity reports/capacity": (
+        "tests/experiments/limits/test_carry_out.py::test_the_load_is_that_of_a_finished_search"
+    ),
+    "emostream limits --load 3000 --stages ingest,kafka,spark": (
+        "tests/experiments/limits/test_carry_out.py::test_options_replace_what_the_design_has"
+    ),
+    "emostream limits --demand --load 1000": "tests/experiments/limits/test_demand.py::test_options_of_the_demand",
     # No Docker here: the file's steps, and what each service runs, are checked and carried out without it.
     "docker build --file deploy/Containerfile --tag emostream .": (
         "tests/deploy/test_compose.py::test_image_copies_what_exists_and_keeps_the_rest_out"

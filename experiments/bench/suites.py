@@ -25,6 +25,7 @@ from experiments.analysis.validity import SEND_DELAY_P99_MS
 from experiments.bench.analysis import analysis
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
+from experiments.bench.limits import limits
 from experiments.bench.search import search
 from experiments.bench.steady import steady
 from experiments.bench.twin import twin
@@ -246,4 +247,5 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "search": search,
     "steady": steady,
     "twin": twin,
+    "limits": limits,
 }

@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin", "limits")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
@@ -156,6 +156,27 @@ def duel_line(make: Make) -> argparse.ArgumentParser:
     line.add_argument("--blocks", type=int, help="default: the design's; fewer than 6 give no interval")
     line.add_argument("--design", type=Path, default=DESIGNS / "duel.yaml", help="default: %(default)s")
     line.add_argument("--campaign", default="duel", help="folder below the reports; default: %(default)s")
+    return _with_reports(line)
+
+
+def limits_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the interventions."""
+    line = make(
+        description="Slow one stage at a time, and say what limits the chain at a load near its capacity: service "
+        "demands, elasticities with intervals, and the footprint of the instrument. Start it again to continue one "
+        "that was interrupted. The path of the page is printed last.",
+    )
+    load = line.add_mutually_exclusive_group()
+    load.add_argument("--load", type=float, help="reactions per second; default: the design's")
+    load.add_argument("--capacity", type=Path, metavar="DIR", help="take the load from this finished search")
+    line.add_argument(
+        "--demand", action="store_true", help="seek instead the least cores with which the chain carries the load"
+    )
+    line.add_argument("--share", type=float, help="slow the chain's stages by this share, at most 0.9; default: 0.2")
+    line.add_argument("--blocks", type=int, help="6 or more, from 1 with --demand; default: the design's")
+    line.add_argument("--stages", help="the stages to slow, separated by commas; default: all")
+    line.add_argument("--design", type=Path, help="default: limits, or demand with --demand, of the project's designs")
+    line.add_argument("--campaign", default="", help="folder below the reports; default: limits, or demand")
     return _with_reports(line)
 
 
@@ -385,6 +406,32 @@ def _duel(options: argparse.Namespace) -> int:
     return 0
 
 
+def _limits(options: argparse.Namespace) -> int:
+    _check_campaign(options.campaign)
+    from experiments.limits.carry_out import demanded, limits
+
+    name = "demand" if options.demand else "limits"
+    design = _design(options.design or DESIGNS / f"{name}.yaml")
+    directory = options.reports.resolve() / (options.campaign or name)
+    if options.demand:
+        for option in ("share", "stages", "capacity"):
+            if getattr(options, option) is not None:
+                raise SettingError(f"--{option} has no meaning with --demand: leave one of them out")
+        print(demanded(design, directory, load=options.load, blocks=options.blocks))
+        return 0
+    page = limits(
+        design,
+        directory,
+        load=options.load,
+        capacity_dir=options.capacity,
+        share=options.share,
+        blocks=options.blocks,
+        stages=None if options.stages is None else [stage.strip() for stage in options.stages.split(",")],
+    )
+    print(page)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from experiments.bench import suites
     from experiments.machine import machine_lock
@@ -470,6 +517,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
         _second_reading,
     ),
     "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
+    "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
     "instrument": ("plant faults, and say which the instrument catches by name", instrument_line, _instrument),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),

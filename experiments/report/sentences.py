@@ -14,6 +14,7 @@ def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
     """Return the sentences of the first paragraph, from the flat `summary` and the run's parameters."""
     return [
         *_not_valid(summary),
+        *_intervention(parameters),
         *_load(summary, parameters),
         *_latency(summary, parameters),
         _counts(summary),
@@ -30,6 +31,20 @@ def _not_valid(summary: Mapping[str, Any]) -> list[str]:
     named = "; ".join(map(lower, reasons)).rstrip(".")
     word = "UNSTEADY" if summary["unsteady"] else "INVALID"
     return [f"This run is {word}, so do not quote its figures: {named}."]
+
+
+def _intervention(parameters: Mapping[str, Any]) -> list[str]:
+    """Return what was done to the chain on purpose: the figures are not those of the chain as it is."""
+    cores = float(parameters.get("chain_cores", 0))
+    if cores:
+        return [f"In this run the chain was limited to {cores:g} cores on purpose."]
+    if parameters.get("slow_stage", "none") == "none":
+        return []
+    share = whole_percent(float(parameters["slow_share"]))
+    return [
+        f"This run had an intervention: {parameters['slow_stage']} lost {share} of its speed on purpose, by a throttle "
+        "that uses CPU in its place, so its figures are not those of the chain as it is."
+    ]
 
 
 def _load(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,9 @@ from experiments.report.run_page import write
 from experiments.repository import REPORTS
 from experiments.run import chain, manifest, notebook, read_back, usage
 from experiments.run.drive import Load, drive
+from experiments.run.quota import Quota
 from experiments.run.rehearsal import rehearse
+from experiments.run.slowdown import Slowdown
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 
@@ -94,8 +96,14 @@ def measure(
             progress.at(activity, START_S + done_s)
 
         steal_s, work_s = facts.steal_s(), facts.work_s()
-        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
+        slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
+        quota = Quota(parameters.chain_cores, endpoints.pid)
+        with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown, quota:
             about["warm_up"] = drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
+        if slowdown.about:
+            about["slowed"] = slowdown.about
+        if quota.about:
+            about["limited"] = quota.about
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         about["work_s"] = [work_s, facts.work_s()]

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -30,6 +30,8 @@ _STAGES = {
     "experiments.load": "load",
     "locust": "load",
     "experiments.run.audience": "receivers",
+    "experiments.machine.throttle": "intervention",
+    "experiments.machine.quota": "intervention",
 }
 
 
@@ -72,32 +74,40 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
     now_ns = time.time_ns()
     cpu_s: dict[str, float] = defaultdict(float)
     rss: dict[str, int] = defaultdict(int)
-    seen: dict[int, str | None] = {}
-    for root in roots:
+    for process, stage in processes(roots):
         try:
-            top = psutil.Process(root)
-            processes = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
+            with process.oneshot():
+                times = process.cpu_times()
+                rss[stage] += process.memory_info().rss
+                cpu_s[stage] += times.user + times.system
+        except psutil.Error:
+            # It ended after it was listed.
             continue
-        # Parents come before their children, so a process that is not a stage itself belongs to its parent's.
-        for process in processes:
-            try:
-                with process.oneshot():
-                    stage = stage_of(process.cmdline()) or seen.get(process.ppid())
-                    if process.pid in seen:
-                        continue
-                    seen[process.pid] = stage
-                    if stage is not None:
-                        times = process.cpu_times()
-                        cpu_s[stage] += times.user + times.system
-                        rss[stage] += process.memory_info().rss
-            except psutil.Error:
-                # It ended after it was listed.
-                continue
     whole = psutil.cpu_times()
     busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0)
     rows = [(now_ns, stage, cpu_s[stage], rss[stage]) for stage in cpu_s]
     return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
+
+
+def processes(roots: Iterable[int]) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield every process at or below the `roots` that belongs to a stage, once, with its stage."""
+    seen: dict[int, str | None] = {}
+    for root in roots:
+        try:
+            top = psutil.Process(root)
+            below = [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+        # Parents come before their children, so a process that is not a stage itself belongs to its parent's.
+        for process in below:
+            try:
+                if process.pid in seen:
+                    continue
+                seen[process.pid] = stage = stage_of(process.cmdline()) or seen.get(process.ppid())
+            except psutil.Error:
+                continue
+            if stage is not None:
+                yield process, stage
 
 
 def stage_of(command: Sequence[str]) -> str | None:

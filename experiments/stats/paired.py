@@ -8,6 +8,7 @@ FEWEST_BLOCKS blocks no interval and no p-value is stated, only the values.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def _sign_test(x: Floats, y: Floats) -> float:
     return float(stats.binomtest(above, above + below).pvalue) if above + below else math.nan
 
 
+@functools.lru_cache(maxsize=256)
 def _power_size(n: int, alpha: float) -> float:
     """Return the mean change, in standard deviations, that a two-sided t-test of `n` blocks finds with POWER."""
     critical = float(stats.t.ppf(1 - alpha / 2, n - 1))

@@ -14,19 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import curve_fit
 
 from pipeline.errors import SettingError
 
 FEWEST_LEVELS = 4
+PARAMETERS = 3
+LACK_OF_FIT = 0.05
 RESAMPLES = 400
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Usl:
-    """The fitted law: its parameters, their 95 % `intervals` by name, and the N of the greatest X (`peak_n`, inf
-    without coherency).
+    """The fitted law: its parameters, their 95 % `intervals` by name, the N of the greatest X (`peak_n`, inf without
+    coherency), and the p-value of its `lack_of_fit` (NaN: not known; below LACK_OF_FIT the runs do not follow the law).
     """
 
     lambda_: float
@@ -34,6 +37,7 @@ class Usl:
     kappa: float
     intervals: dict[str, tuple[float, float]]
     peak_n: float
+    lack_of_fit: float
 
 
 def throughput(n: Floats, lambda_: float, sigma: float, kappa: float) -> Floats:
@@ -53,7 +57,7 @@ def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) 
     _check(n, x)
     best = _fit(n, x)
     fitted = throughput(n, *best)
-    residuals = (x / fitted - 1) * math.sqrt(len(n) / (len(n) - 3))
+    residuals = (x / fitted - 1) * math.sqrt(len(n) / (len(n) - PARAMETERS))
     rng = np.random.default_rng(seed)
     names = ("lambda_", "sigma", "kappa")
     again = np.array(
@@ -67,7 +71,28 @@ def fit(concurrency: Sequence[float], measured: Sequence[float], seed: int = 1) 
         kappa,
         {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)},
         _peak(sigma, kappa),
+        lack_of_fit(n, x, fitted),
     )
+
+
+def lack_of_fit(n: Floats, measured: Floats, fitted: Floats) -> float:
+    """Return the p-value of the F-test for lack of fit: do the levels' means miss the curve by more than runs scatter?
+
+    Deviations are relative to the `fitted` throughput of each run. It is NaN unless some level of `n` has two runs, and
+    there are more levels than parameters. Source: Draper and Smith, Applied Regression Analysis, Wiley 1998, 2.1.
+    """
+    ratio = measured / fitted
+    levels, of_run = np.unique(n, return_inverse=True)
+    runs = np.bincount(of_run)
+    means = np.bincount(of_run, ratio) / runs
+    of_curve, of_runs = len(levels) - PARAMETERS, len(n) - len(levels)
+    if of_curve < 1 or of_runs < 1:
+        return math.nan
+    curve, pure = float((runs * (means - 1) ** 2).sum()), float(((ratio - means[of_run]) ** 2).sum())
+    if pure <= 1e-18 * len(n):
+        # Runs without scatter: any distance from the curve that is more than rounding is a lack of fit.
+        return 1.0 if curve <= 1e-6 else 0.0
+    return float(stats.f.sf((curve / of_curve) / (pure / of_runs), of_curve, of_runs))
 
 
 def _fit(n: Floats, x: Floats, start: Floats | None = None) -> Floats:

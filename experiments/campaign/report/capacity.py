@@ -16,7 +16,7 @@ from experiments.campaign.report import provenance
 from experiments.campaign.report import read as read_back
 from experiments.campaign.report.estimates import derived
 from experiments.campaign.report.levels import axis_text, phrase
-from experiments.campaign.report.limits import Evidence, limits
+from experiments.campaign.report.limits import UNSAID, Fact, facts
 from experiments.report.format import NBSP, count, left_out, listed
 from experiments.stats.capacity import (
     CONFIDENCE,
@@ -30,7 +30,6 @@ from experiments.stats.capacity import (
 )
 from pipeline.errors import SettingError
 
-_UNKNOWN_CORES = 1_000_000  # then no machine counts as full
 RAMP = (
     "The probes were placed by a ramp and a bisection, not at random: a change of the machine in that time would look "
     "like an effect of the load, and how often such an interval holds the true capacity is not known."
@@ -39,14 +38,14 @@ RAMP = (
 
 @dataclass(frozen=True)
 class Found:
-    """A search's probes in their order, the capacity they give, the evidence of what changed from a pass below it to a
-    fail above it, and the objectives missed there. `random`: the probes were placed at random.
+    """A search's probes in their order, the capacity they give, what the fail next above it shows, and the objectives
+    missed there. `random`: the probes were placed at random.
     """
 
     search: Search
     probes: tuple[Probe, ...]
     capacity: Capacity
-    evidence: tuple[Evidence, ...]
+    facts: tuple[Fact, ...]
     missed: tuple[str, ...]
     random: bool = True
 
@@ -59,7 +58,7 @@ class Found:
             "headline": self.headline,
             "search": asdict(self.search),
             "placed_at_random": self.random,
-            "changed": [asdict(evidence) for evidence in self.evidence],
+            "shown_above": [asdict(fact) for fact in self.facts],
             "missed_above": list(self.missed),
             "probes": [asdict(probe) for probe in self.probes],
         }
@@ -96,7 +95,7 @@ class Found:
         return f"{text}: {self._passed()} passed."
 
     def sentences(self) -> list[str]:
-        """Return the capacity, what bounds it, the objectives missed above it, and what changed, for the findings."""
+        """Return the capacity, what bounds it, the objectives missed above it, and what is seen there."""
         sentences = [self.headline]
         unsteady = sum(probe.unsteady for probe in self.probes)
         why = left_out(sum(not probe.valid for probe in self.probes) - unsteady, unsteady)
@@ -118,11 +117,9 @@ class Found:
         if self.missed:
             names = [f"“{SLOS[key].name if key in SLOS else key}”" for key in self.missed]
             sentences.append(f"Above it, {listed(names)} {'is' if len(names) == 1 else 'are'} missed first.")
-        if self.evidence:
-            sentences.append(
-                f"{self.evidence[0].reason.rstrip('.')}. That does not say what limits the chain: a stage that waits "
-                "for a busy core slows down as one at its own limit does."
-            )
+        if self.facts:
+            sentences += [fact.words for fact in self.facts]
+            sentences.append(UNSAID)
         return sentences
 
     def _passed(self) -> str:
@@ -174,28 +171,23 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
         for row in rows
     )
     result = capacity(search, probes)
-    failing = _beside(rows, search.factor, result.estimate, passed=False)
+    failing = _fail_above(rows, search.factor, result.estimate)
     decisive = failing if failing is not None else _given_up(rows, search.factor, unmeasurable(probes))
-    passing = _beside(rows, search.factor, result.estimate, passed=True)
-    evidence = tuple(limits(passing, decisive, cores or _UNKNOWN_CORES)) if decisive else ()
+    shown = tuple(facts(decisive, cores)) if decisive else ()
     missed = tuple(_missed(failing)) if failing else ()
-    return Found(search, probes, result, evidence, missed, state.design.search.placement == "random")
+    return Found(search, probes, result, shown, missed, state.design.search.placement == "random")
 
 
-def _beside(rows: list[dict[str, Any]], factor: str, at: float | None, *, passed: bool) -> dict[str, Any] | None:
-    """Return the valid run with the outcome whose load is next to the capacity: a pass below it, a fail above it.
+def _fail_above(rows: list[dict[str, Any]], factor: str, at: float | None) -> dict[str, Any] | None:
+    """Return the valid run that missed an objective at the load next above the capacity `at`.
 
-    If there is none on that side, it is the lowest pass or the highest fail; without a capacity the highest pass or the
-    lowest fail.
+    If none is above it, it is the highest fail; without a capacity it is the lowest.
     """
     name = f"factor_{factor}"
-    known = sorted(
-        (row for row in rows if row["valid"] and bool(row["passed"]) is passed), key=lambda row: float(row[name])
-    )
-    if not known or at is None:
-        return known[-1 if passed else 0] if known else None
-    side = [row for row in known if (row[name] <= at if passed else row[name] >= at)]
-    return (side or known)[-1 if bool(side) is passed else 0]
+    fails = sorted((row for row in rows if row["valid"] and not row["passed"]), key=lambda row: float(row[name]))
+    if not fails or at is None:
+        return fails[0] if fails else None
+    return next((row for row in fails if row[name] >= at), fails[-1])
 
 
 def _given_up(rows: list[dict[str, Any]], factor: str, load: float) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from experiments.report.format import (
 )
 from experiments.stats.bootstrap import FEWEST_RUNS
 from experiments.stats.paired import ALPHA, effect, holm
-from experiments.stats.usl import Usl
+from experiments.stats.usl import LACK_OF_FIT, Usl
 
 TRENDS = {
     "e2e_excess_p50_s": "the median’s excess",
@@ -274,9 +274,17 @@ def throughput(valid: pd.DataFrame, plan: Layout, law: Usl | None) -> list[str]:
     text = first + (f" and {parts[-1]}." if len(parts) > 1 else ".")
     if law is None:
         return [text]
+    if law.lack_of_fit < LACK_OF_FIT:
+        return [
+            text,
+            f"The runs do not follow the Universal Scalability Law (lack of fit, p = {law.lack_of_fit:.2g}), so that "
+            "its parameters are not quoted.",
+        ]
     low, high = law.intervals["sigma"]
     result = f"{percent(law.sigma)} of the work is serial ({between(percent(low), percent(high), percent(high))})"
     seen = plan.levels.loc[plan.levels["level"].isin(rows["level"]), "x"]
     if law.peak_n <= seen.max():
         result += f", and throughput is greatest at {rounded(law.peak_n)} users"
+    if math.isnan(law.lack_of_fit):
+        result += "; no level has two runs, so that whether the law fits is not known"
     return [text, f"By the Universal Scalability Law, {result}."]

@@ -130,7 +130,22 @@ def test_findings_say_what_the_summary_says(good):
     assert "A hundred simulated users sent" in lead
     assert f"within {forms.seconds(summary['e2e_p50_s'])}" in lead
     assert "counted exactly once" in lead
+    assert "on purpose" not in lead
     assert "banner" not in page.split("<main>")[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "badge", "words"),
+    [
+        ({"slow_stage": "spark", "slow_share": 0.2}, "Intervention: spark slowed", "spark lost 20\u00a0% of its speed"),
+        ({"chain_cores": 0.75}, "The chain limited to 0.75 cores", "the chain was limited to 0.75 cores on purpose"),
+    ],
+)
+def test_a_run_with_an_intervention_says_so(tmp_path, changed, badge, words):
+    """As a badge and first of all, since its figures are not those of the chain as it is."""
+    page, _ = written(tmp_path, changed)
+    assert f'<span class="badge">{badge}</span>' in page
+    assert words in html.unescape(re.search(r'class="lead">(.*?)</p>', page, re.DOTALL).group(1))
 
 
 def test_faults_are_loud_and_named(tmp_path):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.stats.usl import fit, throughput
+from experiments.stats.usl import _fit, fit, lack_of_fit, throughput
 from pipeline.errors import SettingError
 
 LEVELS = np.repeat([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0], 3)
@@ -38,6 +38,33 @@ def test_intervals_hold_the_truth_of_noisy_runs():
         for name, value in truth.items():
             held[name] += found.intervals[name][0] <= value <= found.intervals[name][1]
     assert min(held.values()) >= 6, held
+
+
+def test_runs_that_follow_the_law_are_rarely_said_not_to() -> None:
+    """Of 100 campaigns with 3 % noise, about five have a p-value below 5 %."""
+    rng = np.random.default_rng(31)
+    truth = throughput(LEVELS, 40.0, 0.03, 0.0002)
+    alarms = 0
+    for _ in range(100):
+        noisy = truth * np.exp(rng.normal(0, 0.03, len(LEVELS)))
+        alarms += lack_of_fit(LEVELS, noisy, throughput(LEVELS, *_fit(LEVELS, noisy))) < 0.05
+    assert alarms <= 12
+
+
+def test_runs_that_do_not_follow_the_law_are_found() -> None:
+    """A wall: throughput that grows with the users up to 20 of them, and is constant above."""
+    wall = 40.0 * np.minimum(LEVELS, 20.0)
+    assert fit(LEVELS, wall * np.tile([0.97, 1.0, 1.03], 8)).lack_of_fit < 0.001
+    # Without scatter there is nothing to divide by.
+    assert fit(LEVELS, wall).lack_of_fit == 0
+    assert fit(LEVELS, throughput(LEVELS, 40.0, 0.03, 0.0002)).lack_of_fit == 1
+
+
+def test_one_run_per_level_says_nothing_about_the_fit() -> None:
+    """Scatter is not known then, nor with as many levels as parameters."""
+    levels = np.array([1.0, 2.0, 5.0, 10.0])
+    assert math.isnan(fit(levels, 10 * levels).lack_of_fit)
+    assert math.isnan(lack_of_fit(np.repeat(levels[:3], 2), np.ones(6), np.ones(6)))
 
 
 def test_linear_scaling_has_no_peak():

@@ -66,14 +66,14 @@ def test_search_on_disk_has_capacity_interval_and_probes(searched: Path):
     assert found.to_json()["headline"] == words
 
 
-def test_what_changed_is_no_verdict_on_what_limits(searched: Path):
-    """A full machine is evidence; the sentence says that it names no cause."""
+def test_what_is_seen_above_the_capacity_names_no_stage_that_limits(searched: Path):
+    """The cores in use are a fact; the sentence says that it names no cause, and how to find one."""
     found = capacity.read(searched)
-    assert found.evidence[0].stage == "spark"
-    assert re.search(r"The machine is full: [12]\.\d\d of 2 cores", found.evidence[0].reason)
+    assert found.facts[0].what == "cpu"
+    assert found.to_json()["shown_above"][0]["figures"]["cpu_share_spark"] > 0
     words = " ".join(found.sentences())
-    assert "The machine is full" in words
-    assert "That does not say what limits the chain" in words
+    assert re.search(r"There [12]\.\d\d.of 2 cores were in use: spark [\d.]+", words)
+    assert "None of this says what limits the chain: that takes an intervention, `emostream limits`." in words
     assert "limiting stage" not in words
     assert "“p99 latency above the floor”" in words
 
@@ -87,11 +87,11 @@ def test_generator_at_its_limit_is_not_the_chain(tmp_path: Path):
     assert found.capacity.high is None
     assert found.capacity.low is not None
     assert found.capacity.low <= 2560
-    assert found.evidence[0].stage == "load"
+    assert found.facts[0].what == "invalid"
     words = " ".join(found.sentences())
     assert "or more (lower end of the 95\u00a0% interval; the probes give no upper end)" in words
     assert "4,096\u00a0reactions/s and more are not measurable: the run was INVALID each time." in words
-    assert "INVALID (The generator stalled.)" in words
+    assert "INVALID, and its figures are not those of the chain: The generator stalled." in words
     assert found.missed == ()
 
 
