@@ -79,6 +79,14 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search or twin
 	@$(BIN)/python -m experiments bench $(SUITE)
 
+.PHONY: claims
+claims: env ## Compute every published number again from the rows that are kept
+	@$(BIN)/python -m experiments claims
+
+.PHONY: reproduce
+reproduce: jars ## Say which published intervals hold on this machine, in at most 40 minutes
+	@$(BIN)/python -m experiments reproduce
+
 .PHONY: jmeter
 jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMETER="-Jusers=20 --attach FILE"
 	@$(BIN)/python -m experiments jmeter $(JMETER)
