@@ -36,8 +36,8 @@ def check(kept: Path) -> None:
     for run in campaign_file.read(kept).runs:
         figures = keep.check_summary(kept / "runs" / run.run)
         assert figures["valid"] is run.valid
-    again = page.read(kept).levels
-    pd.testing.assert_frame_equal(again, pd.read_csv(kept / "summary" / "levels.csv"), check_dtype=False)
+    table = (kept / "summary" / "levels.csv").read_text(encoding="utf-8")
+    assert page.read(kept).levels.to_csv(index=False) == table
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.name)
@@ -58,7 +58,7 @@ def test_a_table_that_does_not_follow_is_found(tmp_path: Path) -> None:
     rows.to_csv(table, index=False)
     for path in (sums, kept / crate.NAME):
         path.write_text(path.read_text().replace(before, keep.files.sha256(table)))
-    with pytest.raises(AssertionError, match="median"):
+    with pytest.raises(AssertionError):
         check(kept)
 
 
