@@ -31,7 +31,7 @@ from pipeline.supervisor import supervisor
 from tests.harness.documents import PAGES, Shown, commands, inline, split
 from tests.harness.paths import REPOSITORY
 
-# On one chain that is up, in their order: tests/integration/test_documented_commands.py imports this.
+# On one chain that is up, in their order: tests/integration/page/test_documented_commands.py imports this.
 ON_A_CHAIN = (
     "curl ",
     "emostream send",
@@ -48,39 +48,41 @@ MAKE = "make "
 # As far as the chain, the kernel or the runs would start, with all their checks; a test of a small one goes on.
 AS_FAR_AS_THE_START = {
     "emostream up --origins http://localhost:3000,https://app.example": (
-        "tests/integration/test_page.py::test_listed_page_of_another_origin_reacts_and_streams"
+        "tests/integration/page/test_page.py::test_listed_page_of_another_origin_reacts_and_streams"
     ),
     "emostream up --origins https://www.example.com": (
-        "tests/integration/test_page_moments.py::test_embed_on_a_listed_page_shows_the_swarm_and_reacts"
+        "tests/integration/page/test_page_moments.py::test_embed_on_a_listed_page_shows_the_swarm_and_reacts"
     ),
-    "emostream up --metrics-port 9500": "tests/integration/test_metrics.py::test_every_stage_of_a_chain_can_be_asked",
-    "emostream up": "tests/integration/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain",
+    "emostream up --metrics-port 9500": (
+        "tests/integration/measuring/test_metrics.py::test_every_stage_of_a_chain_can_be_asked"
+    ),
+    "emostream up": "tests/integration/chains/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain",
     "emostream experiment": (
-        "tests/integration/test_any_machine.py::test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing"
+        "tests/integration/measuring/test_any_machine.py::test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing"
     ),
     "emostream experiment -p users 50 -p measured_triggers 10": (
-        "tests/integration/test_any_machine.py::test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing"
+        "tests/integration/measuring/test_any_machine.py::test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing"
     ),
     "emostream experiment -p loop closed -p users 200 -p think_s 1.0": (
-        "tests/integration/test_closed_loop.py::test_a_closed_loop_is_measured_like_any_run"
+        "tests/integration/measuring/test_closed_loop.py::test_a_closed_loop_is_measured_like_any_run"
     ),
     "emostream sweep smoke": (
-        "tests/integration/test_sweep.py::test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done"
+        "tests/integration/measuring/test_sweep.py::test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done"
     ),
     "emostream sweep experiments/designs/smoke.yaml": (
-        "tests/integration/test_sweep.py::test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done"
+        "tests/integration/measuring/test_sweep.py::test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done"
     ),
     "emostream sweep experiments/designs/concurrency.yaml": (
-        "tests/integration/test_dag.py::test_a_tiny_sweep_drives_the_chain"
+        "tests/integration/measuring/test_dag.py::test_a_tiny_sweep_drives_the_chain"
     ),
 }
 IN_ANOTHER_TEST = {
-    ". .venv/bin/activate": "tests/integration/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain",
+    ". .venv/bin/activate": "tests/integration/chains/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain",
     "(nohup emostream up > up.json 2> up.log < /dev/null &)": (
-        "tests/integration/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain"
+        "tests/integration/chains/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain"
     ),
     "kill $(grep -o '\"pid\": [0-9]*' up.json | grep -o '[0-9]*')": (
-        "tests/integration/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain"
+        "tests/integration/chains/test_wheel.py::test_wheel_in_an_empty_environment_runs_a_chain"
     ),
     # No conda here: the environment's file is compared with the lock, Python and Java.
     "conda env create --file environment.yml": (
@@ -90,10 +92,10 @@ IN_ANOTHER_TEST = {
     # What `make env` ends with.
     "pip install --no-deps --editable .": "tests/test_environment.py::test_environment_has_the_command",
     "python -m experiments.twin twin.yaml --ready-file twin/ready.json --run-dir twin": (
-        "tests/integration/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream experiment -p attach twin/ready.json": (
-        "tests/integration/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream duel . ../other": "tests/experiments/duel/test_duel.py::test_a_slower_version_is_found_with_its_size",
     "emostream duel . . --blocks 10": (
@@ -119,13 +121,13 @@ IN_ANOTHER_TEST = {
         "tests/integration/test_compose.py::test_each_service_starts_and_its_health_check_passes"
     ),
     "jmeter -n -t experiments/jmeter/emostream.jmx -l results.jtl -e -o dashboard -Jusers=20 -Jduration_s=30": (
-        "tests/integration/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"
+        "tests/integration/measuring/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"
     ),
     "emostream jmeter --compare": (
         "tests/experiments/jmeter/test_comparison.py::test_own_statistics_are_the_generators"
     ),
     "emostream postman --ingest http://127.0.0.1:8000 --registry http://127.0.0.1:8080": (
-        "tests/integration/test_postman.py::test_every_request_passes_on_a_chain"
+        "tests/integration/page/test_postman.py::test_every_request_passes_on_a_chain"
     ),
     # No k6 here: Node runs the script's functions.
     "k6 run -e USERS=100 -e DURATION=60s experiments/k6/emostream.js": (
@@ -133,7 +135,7 @@ IN_ANOTHER_TEST = {
     ),
     # No Prometheus here: what it would ask is asked.
     "prometheus --config.file pipeline/metrics/prometheus.yml": (
-        "tests/integration/test_metrics.py::test_the_registry_leads_prometheus_to_the_subscribers"
+        "tests/integration/measuring/test_metrics.py::test_the_registry_leads_prometheus_to_the_subscribers"
     ),
     "python -m pytest --nbval --nbval-current-env -c /dev/null notebooks/representatives.ipynb notebooks/sweep.ipynb": (
         "tests/integration/test_notebooks_alone.py::test_nbval_passes_on_the_policies"

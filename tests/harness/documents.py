@@ -20,7 +20,7 @@ PAGES = {
     if path.name != "changelog.md"
 }
 PROGRAM = "registry=${REGISTRY:-"
-"""How the programs of docs/clients.md begin, which tests/integration/test_client_matrix.py runs."""
+"""How the programs of docs/clients.md begin, which tests/integration/page/test_client_matrix.py runs."""
 OURS = re.compile(r"(?:emostream|python3? -m (?:pipeline|spark|experiments)[\w.]*)(?: .+)?")
 
 

@@ -6,43 +6,29 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.harness.paths import REPOSITORY
 
-# The groups begin in this order, and within a group the tests. A folder stands for its files.
+# The groups begin in this order, and within a group the tests. A folder stands for its files that are not named before.
 GROUPS = {
     # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
     "measuring": (
-        "tests/integration/test_sweep.py",
-        "tests/integration/test_dag.py",
-        "tests/integration/test_any_machine.py",
-        "tests/integration/test_chain.py",
-        "tests/integration/test_closed_loop.py",
-        "tests/integration/test_twin.py",
-        "tests/integration/test_faults_live.py",
-        "tests/integration/test_jmeter.py",
-        "tests/integration/test_metrics.py",
-        "tests/integration/test_notebooks.py",
+        "tests/integration/measuring/test_sweep.py",
+        "tests/integration/measuring/test_dag.py",
+        "tests/integration/measuring/",
         "tests/experiments/load/",
         "tests/experiments/machine/test_machine_lock.py",
         "tests/experiments/run/test_usage.py",
     ),
     # Chains that are killed, scaled and ended.
-    "chains": (
-        "tests/integration/test_bench_delivery.py",
-        "tests/integration/test_scale.py",
-        "tests/integration/test_up.py",
-        "tests/integration/test_wheel.py",
-    ),
+    "chains": ("tests/integration/chains/",),
     # The page, which is quiet at first, the stream seen from outside, and the programs of the documents, on one chain.
     "page": (
-        "tests/integration/test_page.py",
-        "tests/integration/test_page_moments.py",
-        "tests/integration/test_sse_conformance.py",
-        "tests/integration/test_client_matrix.py",
-        "tests/integration/test_openapi.py",
-        "tests/integration/test_documented_commands.py",
-        "tests/integration/test_postman.py",
+        "tests/integration/page/test_page.py",
+        "tests/integration/page/test_page_moments.py",
+        "tests/integration/page/test_sse_conformance.py",
+        "tests/integration/page/test_client_matrix.py",
+        "tests/integration/page/",
     ),
     # Everything on one broker, Spark's job included.
-    "kafka": ("tests/spark/test_job.py", "tests/integration/test_ingest.py", "tests/pipeline/ingest/test_sink.py"),
+    "kafka": ("tests/spark/test_job.py", "tests/integration/kafka/", "tests/pipeline/ingest/test_sink.py"),
 }
 ORDER = (*GROUPS, "")
 FIRST = "measuring"

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.tickets import LIFE_S, Ticket, TicketGate, TicketRefusal, issue, verify
 from pipeline.tokens import token_sha256
-from tests.harness.doubles import SECOND_NS, Clock
+from tests.harness.stages.doubles import SECOND_NS, Clock
 
 DIGEST = token_sha256("token-x")
 NOW_NS = 1_795_474_530_000_000_000

@@ -11,7 +11,7 @@ from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
 from pipeline.metrics.exposition import bare_registry, expose
 from spark.metrics import BatchMeters
-from tests.harness.metrics import NAMES, at, scraped, window
+from tests.harness.stages.metrics import NAMES, at, scraped, window
 
 
 def report(rows: int, took_ms: int, end: dict[str, int] | None) -> bytes:

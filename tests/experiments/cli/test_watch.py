@@ -14,7 +14,7 @@ from experiments.cli import __main__ as emostream
 from experiments.cli import watch
 from pipeline.client import Client
 from tests.harness.processes import module, run_to_end
-from tests.harness.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
+from tests.harness.stages.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
 from tests.harness.terminal import in_terminal
 
 DEADLINE_S = 60

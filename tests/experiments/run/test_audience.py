@@ -9,7 +9,7 @@ import pytest
 from experiments.run import audience
 from pipeline.client import backoff
 from pipeline.errors import EmoStreamError
-from tests.harness.scripted_server import Refuse, Scripted, Send, window
+from tests.harness.stages.scripted_server import Refuse, Scripted, Send, window
 
 
 def test_the_audience_records_all_windows_and_leaves(

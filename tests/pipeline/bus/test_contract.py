@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.bus.base import Bus
 from pipeline.bus.topics import TopicSpec
-from tests.harness.bus import append, take, values
+from tests.harness.stages.bus import append, take, values
 
 
 def test_records_are_read_in_order_with_offsets(bus: Bus, make_topic: Callable[..., str]) -> None:

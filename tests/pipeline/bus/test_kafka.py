@@ -24,7 +24,7 @@ from pipeline.bus.connection import client_config
 from pipeline.bus.kafka import PASSING, KafkaBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import EmoStreamError, KafkaUnreachableError, SettingError
-from tests.harness.bus import DEADLINE_S, append, take
+from tests.harness.stages.bus import DEADLINE_S, append, take
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
-from tests.harness.bus import append, take, values
+from tests.harness.stages.bus import append, take, values
 
 
 @pytest.mark.integration

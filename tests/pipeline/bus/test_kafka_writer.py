@@ -17,7 +17,7 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.kafka_writer import KafkaWriter
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
-from tests.harness.bus import DEADLINE_S, append, take, values
+from tests.harness.stages.bus import DEADLINE_S, append, take, values
 
 LIBRDKAFKA = list(Path(confluent_kafka.__file__).parents[1].glob("confluent_kafka.libs/librdkafka-*"))
 

@@ -22,7 +22,7 @@ from pipeline.client.client import Client
 from pipeline.client.http import open_session, retry_after_s
 from pipeline.client.session import REDIRECTED_WAIT_MAX_S, WAIT_MAX_S, WARN_AT_FAILURE, Reset
 from pipeline.errors import ClientError, MessageError, SettingError
-from tests.harness.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
+from tests.harness.stages.scripted_server import PATHS, Refuse, Scripted, Send, reset, window
 
 DEADLINE_S = 30
 every_transport = pytest.mark.parametrize("transport", PATHS)

@@ -15,7 +15,7 @@ from pipeline.errors import BufferFullError
 from pipeline.ingest import flusher as module
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher, wait_ns
-from tests.harness.doubles import MemorySink
+from tests.harness.stages.doubles import MemorySink
 
 MS = 1_000_000
 LONG_MS = 60_000

@@ -9,7 +9,7 @@ import pytest
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.metrics import REASONS, Meters
 from pipeline.metrics.exposition import bare_registry, expose
-from tests.harness.metrics import GOOD, Ingest, NoSink, at, scraped
+from tests.harness.stages.metrics import GOOD, Ingest, NoSink, at, scraped
 
 
 def test_accepted_and_waiting_reactions_are_counted() -> None:

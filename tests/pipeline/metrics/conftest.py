@@ -16,7 +16,7 @@ from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
 from pipeline.subscriber.state import Subscriber
 from spark.metrics import BatchMeters
-from tests.harness.metrics import NAMES, Ingest, publisher
+from tests.harness.stages.metrics import NAMES, Ingest, publisher
 
 
 @pytest.fixture

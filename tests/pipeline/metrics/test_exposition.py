@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from pipeline.metrics.exposition import PATH
-from tests.harness.metrics import Ingest
+from tests.harness.stages.metrics import Ingest
 
 # The allowed labels: none identifies a client, a user or an emoji.
 LABELS = {"stage", "cluster", "subscriber", "reason", "status", "transport", "state", "le"}

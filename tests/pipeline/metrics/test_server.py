@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.errors import PortInUseError
 from pipeline.metrics.exposition import PATH, collector_registry
 from pipeline.metrics.server import serving
-from tests.harness.metrics import publisher, scraped
+from tests.harness.stages.metrics import publisher, scraped
 
 # No test here waits this long unless something is broken.
 DEADLINE_S = 20.0

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import encode
 from pipeline.metrics.exposition import bare_registry, expose
-from tests.harness.metrics import at, publisher, scraped, window
+from tests.harness.stages.metrics import at, publisher, scraped, window
 
 
 def test_publisher_counts_forwarded_and_dropped_records() -> None:

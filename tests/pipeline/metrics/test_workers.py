@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.metrics import workers
-from tests.harness.metrics import at, scraped
+from tests.harness.stages.metrics import at, scraped
 
 FOLDER = Path(workers.__file__).parent
 # No test here waits this long unless something is broken.

@@ -30,9 +30,9 @@ from pipeline.registry.web.views import create_pages
 from pipeline.settings import Settings
 from pipeline.subscriber.app import create_app as create_subscriber
 from pipeline.subscriber.state import Subscriber
-from tests.harness.doubles import MemorySink
-from tests.harness.openapi import Contract
+from tests.harness.http_api.openapi import Contract
 from tests.harness.paths import REPOSITORY
+from tests.harness.stages.doubles import MemorySink
 
 DOCUMENTS = {"ingest": ingest.document(Settings()), "delivery": delivery.document()}
 Route = tuple[str, str]

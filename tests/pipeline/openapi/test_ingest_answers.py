@@ -15,10 +15,10 @@ from pipeline.ingest.flusher import Flusher
 from pipeline.openapi import ingest
 from pipeline.settings import Settings
 from tests.harness.builders import reaction
-from tests.harness.doubles import MemorySink
-from tests.harness.openapi import Contract, Request
+from tests.harness.http_api.openapi import Contract, Request
+from tests.harness.http_api.werkzeug_client import HANDSHAKE, check_every_path, send
+from tests.harness.stages.doubles import MemorySink
 from tests.harness.waiting import until
-from tests.harness.werkzeug_client import HANDSHAKE, check_every_path, send
 
 PAGE = {"Origin": "http://localhost:3000"}
 FOREIGN = {"Origin": "http://elsewhere.example"}

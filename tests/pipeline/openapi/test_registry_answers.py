@@ -22,10 +22,10 @@ from pipeline.registry.web.observer import Observer
 from pipeline.registry.web.views import create_pages
 from pipeline.settings import Settings
 from tests.harness.builders import NAMES, announcement, window
-from tests.harness.doubles import Clock
-from tests.harness.openapi import Contract, Request
+from tests.harness.http_api.openapi import Contract, Request
+from tests.harness.http_api.werkzeug_client import HANDSHAKE, check_every_path, send
+from tests.harness.stages.doubles import Clock
 from tests.harness.waiting import until
-from tests.harness.werkzeug_client import HANDSHAKE, check_every_path, send
 
 URL = "http://registry"
 PAGE = {"Origin": "http://localhost:3000"}

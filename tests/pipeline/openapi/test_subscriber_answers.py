@@ -11,8 +11,8 @@ from pipeline.openapi import delivery
 from pipeline.openapi.parts import CORS, ref
 from pipeline.origins import PREFLIGHT
 from pipeline.subscriber import polling
-from tests.harness.openapi import Answer, Contract, Request
-from tests.harness.werkzeug_client import HANDSHAKE
+from tests.harness.http_api.openapi import Answer, Contract, Request
+from tests.harness.http_api.werkzeug_client import HANDSHAKE
 from tests.pipeline.subscriber.test_server import Live, run, ticket
 
 PAGE = {"Origin": "http://localhost:3000"}

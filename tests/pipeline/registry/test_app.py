@@ -24,7 +24,7 @@ from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
 from pipeline.sse import SseParser
 from pipeline.tickets import verify
-from tests.harness.doubles import Clock
+from tests.harness.stages.doubles import Clock
 from tests.harness.waiting import until
 
 NAMES = topics(Settings())

@@ -15,7 +15,7 @@ from pipeline.registry.app import create_app as registry_app
 from pipeline.registry.metrics import scrape_targets
 from pipeline.registry.registrations import Registrations
 from pipeline.settings import Settings
-from tests.harness.metrics import at, scraped
+from tests.harness.stages.metrics import at, scraped
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pipeline.messages import Window
 from pipeline.sse import SseParser
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import EARLIEST, OLDEST, EventId, Missed, Wire, parse_event_id, reset_event
-from tests.harness.doubles import MemoryStreamSink as Sink
+from tests.harness.stages.doubles import MemoryStreamSink as Sink
 
 
 def window(number: int, epoch: str = "e") -> Window:

@@ -19,7 +19,7 @@ from pipeline.subscriber.metrics import StreamMeters
 from pipeline.subscriber.state import Subscriber
 from pipeline.tickets import TicketGate, TicketRefusal
 from pipeline.tokens import Tokens
-from tests.harness.metrics import Samples, at, scraped, window
+from tests.harness.stages.metrics import Samples, at, scraped, window
 
 
 class EventSink:

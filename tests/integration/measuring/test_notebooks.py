@@ -12,11 +12,12 @@ import papermill
 import pytest
 
 from tests.harness import machines
+from tests.harness.paths import REPOSITORY
 from tests.harness.processes import NBVAL, run_to_end
 
 pytestmark = pytest.mark.integration
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = REPOSITORY / "notebooks"
 # The tag of a cell whose output is compared; it also needs `keep_output`, which nbstripout goes by.
 CHECKED = "nbval-check-output"
 # What makes a run short enough to be checked; everything else stays as people find it.

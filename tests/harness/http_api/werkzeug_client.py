@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask.testing import FlaskClient
 
 from pipeline.origins import PREFLIGHT
-from tests.harness.openapi import Answer, Contract, Request
+from tests.harness.http_api.openapi import Answer, Contract, Request
 
 HANDSHAKE = {
     "Connection": "Upgrade",

@@ -1,7 +1,7 @@
 """Faults done to real parts during a real run: the instrument catches each and names it.
 
 One fault has no live twin: a stepped clock. It would take root, and would step the clock under every other process
-of the machine, Kafka's included; tests/experiments/test_faults.py steps it under the clock's watch instead.
+of the machine, Kafka's included; tests/experiments/analysis/test_faults.py steps it under the clock's watch instead.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ import pytest
 from experiments.run.chain import Endpoints
 from tests.harness.builders import reaction
 from tests.harness.http import get_json
-from tests.harness.openapi import Answer, Contract, Request
+from tests.harness.http_api.openapi import Answer, Contract, Request
+from tests.harness.http_api.werkzeug_client import HANDSHAKE
 from tests.harness.waiting import DEADLINE_S
-from tests.harness.werkzeug_client import HANDSHAKE
 
 pytestmark = pytest.mark.integration
 

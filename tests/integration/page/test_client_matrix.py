@@ -38,10 +38,10 @@ from pipeline.bus.topics import topics
 from pipeline.tickets import Fault, TicketRefusal
 from pipeline.tokens import COOKIE
 from tests.harness.builders import reaction
-from tests.harness.bus import append
 from tests.harness.live import emitted, react, subscriber_process
 from tests.harness.paths import CHROMIUM, REPOSITORY
 from tests.harness.processes import module
+from tests.harness.stages.bus import append
 from tests.harness.waiting import DEADLINE_S, until_async
 
 PAGE = REPOSITORY / "docs" / "clients.md"

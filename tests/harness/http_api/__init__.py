@@ -1,0 +1,1 @@
+"""How tests hold the answers of the stages to their OpenAPI documents."""

@@ -1,0 +1,1 @@
+"""Parts of the chain for tests: doubles, a scripted server, and how tests read from a bus and a scrape."""
