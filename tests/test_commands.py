@@ -146,6 +146,12 @@ IN_ANOTHER_TEST = {
     "emostream report reports/single/runs/<moment>": (
         "tests/experiments/campaign/test_reanalyse.py::test_the_files_alone_give_the_same_report"
     ),
+    "emostream keep reports/hundred": (
+        "tests/experiments/claims/test_commands.py::test_a_campaign_is_kept_and_its_numbers_are_written"
+    ),
+    "emostream claims --write": (
+        "tests/experiments/claims/test_commands.py::test_a_campaign_is_kept_and_its_numbers_are_written"
+    ),
     "emostream compare reports/concurrency reports/mine": (
         "tests/experiments/cli/test_instrument.py::test_two_campaigns_are_compared"
     ),

@@ -71,7 +71,8 @@ def test_a_record_that_the_plan_does_not_have_keeps_its_texts(made: Path) -> Non
     topic.loc[5, "emoji_type"] = "🦄"
     topic.loc[6, "user_id"] = "nobody"
     packed, needed = kept_rows.packed({**rows, "topic": topic}, about["parameters"])
-    assert int(packed["topic"]["emoji_type"].notna().sum()) == 2
+    assert packed["topic"]["emoji_type"].dropna().tolist() == ["🦄", topic["emoji_type"][6]]
+    assert packed["topic"]["user_id"].dropna().tolist() == ["nobody"]
     pd.testing.assert_frame_equal(kept_rows.unpacked(packed, needed, about["parameters"])["topic"], topic)
 
 
@@ -83,6 +84,20 @@ def test_a_plan_that_the_parameters_do_not_give_is_kept(made: Path) -> None:
     packed, needed = kept_rows.packed(rows, about["parameters"])
     assert needed == {}
     pd.testing.assert_frame_equal(packed["plan"], rows["plan"])
+
+
+def test_a_warm_up_that_ended_early_is_made_again(made: Path) -> None:
+    """The rest of it is left out, and the measured phase moved by whole triggers."""
+    about = run_files.manifest(made / "runs" / RUN)
+    rows = frames(made / "runs" / RUN)
+    plan, warm_up = rows["plan"], rows["plan"]["phase"] == "warm-up"
+    rest = plan[~warm_up]
+    moved = rest.assign(t_intended_ns=rest["t_intended_ns"] - 6_000_000_000)
+    rows["plan"] = pd.concat([plan[warm_up].head(50), moved], ignore_index=True)
+    packed, needed = kept_rows.packed(rows, about["parameters"])
+    assert [piece[2] for piece in needed["plan"]["pieces"]] == [0, -6_000_000_000]
+    assert "plan" not in packed
+    pd.testing.assert_frame_equal(kept_rows.unpacked(packed, needed, about["parameters"])["plan"], rows["plan"])
 
 
 def test_a_plan_that_the_code_makes_otherwise_now_is_an_error(kept_copy: Path) -> None:
