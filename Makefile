@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.
 export VENV PYTHON
+# Set in many containers. Without bytecode every process compiles all that it imports: twice the CPU for a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
@@ -76,7 +78,7 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
-bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search or twin
+bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady or twin
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: claims

@@ -22,6 +22,10 @@ from pipeline.shell import command, path_word
 CHAIN = Settings()
 """The chain's defaults."""
 PATHS = ("trace", "attach")
+AFTER_TRIGGERS = 1
+"""The load goes on for this long after the measured phase, so that the last window of it is whole."""
+JUDGED_TRIGGERS = 9
+"""With fewer measured triggers nothing is said of a run's steadiness, and the length of its warm-up is fixed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Parameters:
     rate_per_s: Annotated[float, Meta(gt=0)] = 100.0
     clients: Annotated[int, Meta(ge=1)] = 100
     warm_up_triggers: Annotated[int, Meta(ge=1)] = 5
+    warm_up_most_triggers: Annotated[int, Meta(ge=1)] = 20
     measured_triggers: Annotated[int, Meta(ge=1)] = 20
     popularity: Literal["zipf", "uniform"] = "zipf"
     activity: Literal["uniform", "zipf"] = "uniform"
@@ -95,8 +100,18 @@ class Parameters:
 
     @property
     def load_s(self) -> float:
-        """How long the load lasts, seconds."""
-        return (self.warm_up_triggers + self.measured_triggers) * self.trigger_s
+        """How long the load lasts, seconds; longer if its warm-up ends later than it may."""
+        return (self.warm_up_triggers + self.measured_triggers + AFTER_TRIGGERS) * self.trigger_s
+
+    @property
+    def longest_warm_up(self) -> int:
+        """How many triggers the warm-up may last: `warm_up_triggers` exactly, unless it ends when the windows settle.
+
+        It is fixed for a short measurement, for users who wait for their answers and for a recording, whose reactions
+        are those of their moments.
+        """
+        fixed = self.loop == "closed" or self.arrivals == "trace" or self.measured_triggers < JUDGED_TRIGGERS
+        return self.warm_up_triggers if fixed else max(self.warm_up_triggers, self.warm_up_most_triggers)
 
 
 PARAMETERS = tuple(field.name for field in fields(Parameters))

@@ -74,7 +74,7 @@ class Objective(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     """What verdict.json holds."""
 
-    verdict: Literal["VALID", "INVALID"]
+    verdict: Literal["VALID", "INVALID", "UNSTEADY"]
     passed: bool
     reasons: list[str]
     slos: list[Objective] = []
@@ -83,6 +83,11 @@ class Verdict(msgspec.Struct, frozen=True):
     def valid(self) -> bool:
         """Whether the figures of the run may be quoted."""
         return self.verdict == "VALID"
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether something changed during the measurement of a run that is not INVALID."""
+        return self.verdict == "UNSTEADY"
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -117,6 +122,11 @@ class Summary(msgspec.Struct, frozen=True):
     batch_p95_s: Figure
     headroom: Figure
     loop: str = "open"
+    unsteady: bool = False
+    steady: bool | None = None
+    steady_why: str = ""
+    warm_up_settled: bool | None = None
+    # Of the protocol's first edition, which judged nothing by them.
     warm_up_steady: bool | None = None
     warm_up_why: str = ""
     subscribers_at_fault: str = ""
@@ -141,6 +151,13 @@ def summary(run_dir: Path) -> dict[str, Any]:
         if key not in Summary.__struct_fields__ and not figure:
             raise damaged(path, f'is damaged at `{key}`: expected a number, null or "inf"')
     return {key: number(value) for key, value in values.items()}
+
+
+def outcome(*, valid: bool, unsteady: bool, passed: bool) -> str:
+    """Return how a run went, in the words of a terminal."""
+    if valid:
+        return "passed" if passed else "missed an objective"
+    return "UNSTEADY" if unsteady else "INVALID"
 
 
 def number(value: Any) -> Any:

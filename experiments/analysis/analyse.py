@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,12 +18,15 @@ from experiments.analysis.excess import Excess, excess
 from experiments.analysis.floor import Waits, spectrum
 from experiments.analysis.representation import Representation, representation, representatives_wrong
 from experiments.parameters import limits_of
-from experiments.stats import warm_up
+from experiments.stats.steadiness import Steadiness, steadiness
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
 EDITION = 2
 """The edition of the measurement protocol by which a run is analysed; a summary without one is of the first."""
+UNSTEADY_REMEDY = (
+    "Measure again; if it stays so, warm up longer (warm_up_triggers), lower the load, or find what else changed."
+)
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -106,7 +109,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     """Return the analysis of a run.
 
     `frames` holds each of ledger.COLUMNS. `manifest` may hold `clock_samples` ([[time_ns, monotonic_ns],
-    ...]) and `other_run` (bool); without clock samples the run is INVALID.
+    ...]), `warm_up` (run.open_loop.run) and `other_run` (bool); without clock samples the run is INVALID.
     """
     for name in ledger.COLUMNS:
         if name not in frames:
@@ -136,7 +139,8 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     percentiles = percentile_table(whole.histogram, over)
     breaks = accuracy.offset_breaks(windows)
     table = hops.hop_table(reactions, due)
-    steadiness = warm_up.warm_up(whole.windows["after_trigger_s"].to_list())
+    steady = _steady(whole.windows, times)
+    warm_up = manifest.get("warm_up") or {}
     lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         "protocol_edition": EDITION,
@@ -151,9 +155,12 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
-        "warm_up_steady": steadiness.steady,
-        "warm_up_why": steadiness.why,
-        "warm_up_needed_windows": steadiness.needed_windows,
+        "steady": _both([one.steady for one in steady]),
+        "steady_why": " ".join(one.why for one in steady),
+        "warm_up_lasted_triggers": warm_up.get("triggers", math.nan),
+        "warm_up_settled": warm_up.get("settled"),
+        "steady_shift_s": steady[0].shift_s,
+        "steady_batch_shift_s": steady[1].shift_s,
         "loop": str(parameters.get("loop", "open")),
         **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
         **_answers(reactions),
@@ -195,10 +202,15 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     for finding in findings:
         summary |= finding.figures
     reasons = [reason for finding in findings for reason in finding.reasons]
-    judged = verdict.judge(reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s))
+    # What else runs on a shared machine changes the chain's times: recorded, and not judged.
+    changes = [] if shared else [f"{one.why} {UNSTEADY_REMEDY}" for one in steady if one.steady is False]
+    judged = verdict.judge(
+        reasons, summary, verdict.objectives(conditions.limits, conditions.waits.trigger_s), unsteady=changes
+    )
     summary = {
         **summary,
         "valid": judged.valid,
+        "unsteady": judged.unsteady,
         "reasons": list(judged.reasons),
         "passed": judged.passed,
         "slos": {slo.key: slo.passed for slo in judged.slos},
@@ -223,6 +235,20 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         summary=summary,
         verdict=judged,
     )
+
+
+def _steady(windows: pd.DataFrame, times: pd.DataFrame) -> tuple[Steadiness, Steadiness]:
+    """Return whether the measured windows' time from trigger to screens and micro-batch time were steady."""
+    measured = times[times["phase"] == "measured"]
+    return (
+        steadiness("The time from trigger to screens", windows["after_trigger_s"].to_list()),
+        steadiness("The micro-batch time", measured["batch_s"].to_list()),
+    )
+
+
+def _both(steady: Sequence[bool | None]) -> bool | None:
+    """Return whether all are steady: one that changed decides; one with too few windows leaves it open (None)."""
+    return False if False in steady else None if None in steady else True
 
 
 def load_span_ns(plan: pd.DataFrame) -> tuple[int, int]:

@@ -196,8 +196,9 @@ def end_to_end(
             )
         )
     lost = selected.loc[selected["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
-    missed = owed(lost, clients, grace_s=grace_s, last_ns=last_ns)
-    total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
+    each = owed_each(lost, clients, grace_s=grace_s, last_ns=last_ns)
+    # A reaction that no client was owed is behind no pair.
+    total = total.merged(Histogram(0, EMPTY.counts, int(each.sum()), 0, int(np.count_nonzero(each))))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]
     return EndToEnd(total, pd.DataFrame(rows, columns=names).sort_values("trigger_ns", ignore_index=True))
 
@@ -217,8 +218,8 @@ def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
     return Histogram(first_ms, counts, undelivered, negative, len(sends))
 
 
-def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> int:
-    """Return the number of pairs of a reaction in no window, by intended send, and a client connected then and after.
+def owed_each(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> Ints:
+    """Return of each reaction in no window, by intended send, the number of clients connected then and after.
 
     `grace_s` and `last_ns` are those of `receipts`.
     """
@@ -227,4 +228,9 @@ def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int =
     stayed = joined <= until
     arrived = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
     left = np.searchsorted(np.sort(until[stayed]), lost_ns, "left")
-    return int((arrived - left).sum())
+    return np.asarray(arrived - left, dtype=np.int64)
+
+
+def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> int:
+    """Return the sum of `owed_each`: the number of pairs of a reaction in no window and a client that was there."""
+    return int(owed_each(lost_ns, clients, grace_s=grace_s, last_ns=last_ns).sum())

@@ -1,4 +1,4 @@
-"""The verdict: whether the figures are VALID or INVALID and why, and whether the objectives were met.
+"""The verdict: whether the figures are VALID, INVALID or UNSTEADY and why, and whether the objectives were met.
 
 What the analysis computes, the verdict judges: a figure that has to be zero and is not fails an objective by its name.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import SettingError
 
@@ -103,11 +103,24 @@ def objectives(limits: Mapping[str, float] | None = None, trigger_s: float = 6.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """VALID or INVALID with the reasons, and each objective's result."""
+    """VALID, INVALID or UNSTEADY with the reasons, and each objective's result.
 
-    valid: bool
+    An UNSTEADY run is one that could be believed, but for a change during its measurement.
+    """
+
+    word: Literal["VALID", "INVALID", "UNSTEADY"]
     reasons: tuple[str, ...]
     slos: tuple[SloResult, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether the figures may be quoted, and enter a summary."""
+        return self.word == "VALID"
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the run is UNSTEADY."""
+        return self.word == "UNSTEADY"
 
     @property
     def passed(self) -> bool:
@@ -121,13 +134,16 @@ class Verdict:
             if slo["figure"] is not None and math.isinf(slo["figure"]):
                 slo["figure"] = "inf"
         return {
-            "verdict": "VALID" if self.valid else "INVALID",
+            "verdict": self.word,
             "reasons": list(self.reasons),
             "passed": self.passed,
             "slos": slos,
         }
 
 
-def judge(reasons: Sequence[str], summary: Mapping[str, Any], slos: Sequence[Slo]) -> Verdict:
-    """Return the verdict for the `reasons` against a run and its `summary` figures."""
-    return Verdict(not reasons, tuple(reasons), tuple(slo.judge(summary) for slo in slos))
+def judge(
+    reasons: Sequence[str], summary: Mapping[str, Any], slos: Sequence[Slo], *, unsteady: Sequence[str] = ()
+) -> Verdict:
+    """Return the verdict for the `reasons` against a run, the changes that made it `unsteady`, and its `summary`."""
+    word: Literal["VALID", "INVALID", "UNSTEADY"] = "INVALID" if reasons else "UNSTEADY" if unsteady else "VALID"
+    return Verdict(word, (*reasons, *unsteady), tuple(slo.judge(summary) for slo in slos))

@@ -25,6 +25,7 @@ from experiments.bench.analysis import analysis
 from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
 from experiments.bench.search import search
+from experiments.bench.steady import steady
 from experiments.bench.twin import twin
 from experiments.load.http1 import get, post
 from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
@@ -229,5 +230,6 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "analysis": analysis,
     "delivery": delivery,
     "search": search,
+    "steady": steady,
     "twin": twin,
 }

@@ -24,7 +24,7 @@ RunName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """A run that was carried out, and its verdict."""
+    """A run that was carried out, and its verdict; an `unsteady` one is not `valid`, and `reasons` has the change."""
 
     index: int
     run: RunName
@@ -36,6 +36,7 @@ class Finished(msgspec.Struct, frozen=True):
     valid: bool
     passed: bool
     reasons: list[str]
+    unsteady: bool = False
 
 
 class Abandoned(msgspec.Struct, frozen=True):

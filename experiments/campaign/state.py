@@ -24,7 +24,7 @@ from experiments.run import notebook
 from experiments.stats.capacity import Probe, Search, next_load
 from pipeline.errors import SettingError
 
-# A run that is INVALID or fails is tried once more; machines have bad moments.
+# A run that is INVALID or UNSTEADY, or fails, is tried once more; machines have bad moments.
 TRIES = 2
 
 
@@ -160,13 +160,16 @@ def judge_again(directory: Path) -> None:
 
 def probes(search: Search, runs: Sequence[Finished]) -> list[Probe]:
     """Return the finished runs of a search as probes."""
-    return [Probe(float(run.factors[search.factor]), run.passed, run.valid, "; ".join(run.reasons)) for run in runs]
+    return [
+        Probe(float(run.factors[search.factor]), run.passed, run.valid, "; ".join(run.reasons), run.unsteady)
+        for run in runs
+    ]
 
 
 def _judged(run_dir: Path) -> dict[str, Any]:
-    """Return `valid, passed, reasons` of the verdict in `run_dir`, as Finished has them."""
+    """Return `valid, unsteady, passed, reasons` of the verdict in `run_dir`, as Finished has them."""
     verdict = run_files.verdict(run_dir)
-    return {"valid": verdict.valid, "passed": verdict.passed, "reasons": verdict.reasons}
+    return {name: getattr(verdict, name) for name in ("valid", "unsteady", "passed", "reasons")}
 
 
 def _now() -> str:

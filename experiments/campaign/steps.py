@@ -158,7 +158,9 @@ def _complaints(campaign: Campaign) -> Iterator[str]:
         tries = [finished for finished in state.runs if finished.index == run.index]
         valid = next((finished for finished in tries if finished.valid), None)
         if valid is None:
-            invalid = "; ".join(f"{finished.run} is INVALID: {' '.join(finished.reasons)}" for finished in tries)
+            invalid = "; ".join(
+                f"{one.run} is {'UNSTEADY' if one.unsteady else 'INVALID'}: {' '.join(one.reasons)}" for one in tries
+            )
             failed = "; ".join(f"{left.run} failed: {left.why}" for left in state.abandoned if left.index == run.index)
             yield f"run {run.index + 1} ({run.level}) has no valid verdict: {invalid or failed or 'it did not start'}"
         elif not valid.passed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import files
+from experiments import files, run_files
 from experiments.campaign import design_file
 from experiments.campaign.design import Design, Planned
 from experiments.campaign.report import page
@@ -22,11 +22,14 @@ KERNEL_S = 8.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a sweep: its report's path, and how many runs are finished, invalid, missed and unfinished."""
+    """The result of a sweep: its report's path, and how many runs are finished, invalid, unsteady, missed and
+    unfinished.
+    """
 
     page: Path
     finished: int
     invalid: int
+    unsteady: int
     missed: int
     unfinished: int
 
@@ -54,7 +57,7 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
         campaign = Campaign.open(design_path, reports, name)
         if due := campaign.pending():
             search = campaign.state.design.search
-            # Only the next probe of a search is known. INVALID runs come on top.
+            # Only the next probe of a search is known. INVALID and UNSTEADY runs come on top.
             runs = max(search.probes - len(campaign.state.runs), 1) if search else 1
             with Progress(sum(expected_s(run) for run in due) * runs) as progress:
                 while pending := campaign.pending():
@@ -72,7 +75,8 @@ def outcome(campaign: Campaign) -> Outcome:
     return Outcome(
         page=path,
         finished=len(state.runs),
-        invalid=len(state.runs) - len(valid),
+        invalid=sum(not (run.valid or run.unsteady) for run in state.runs),
+        unsteady=sum(run.unsteady for run in state.runs),
         missed=0 if searching else sum(not run.passed for run in valid),
         # A search without a valid probe has found nothing, however it ended.
         unfinished=sum(run.index not in settled for run in state.order) + (not valid if searching else not state.order),
@@ -104,7 +108,7 @@ def _carry_out(campaign: Campaign, run: Planned, progress: Progress) -> None:
             ) from error
         progress.note(f"{run_dir.name}  {run.level}: failed, will be repeated: {error}")
         return
-    words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
+    words = run_files.outcome(valid=finished.valid, unsteady=finished.unsteady, passed=finished.passed)
     progress.note(f"{finished.run}  block {finished.block}  {finished.level}: {words}")
     for reason in finished.reasons:
         progress.note(f"  {reason}")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import files
+from experiments import files, run_files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording_defaults
 from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS, ROOT
@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "twin")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
@@ -131,6 +131,20 @@ def compare_line(make: Make) -> argparse.ArgumentParser:
     return _with_json(_with_reports(line))
 
 
+def second_reading_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the second reading."""
+    line = make(
+        description="Compute every figure of a run's summary a second time, from its rows in SQL, and compare. Figures "
+        "that differ are named.",
+        epilog="Exit status: 0 all figures are equal, 1 a figure differs, or an error.",
+    )
+    line.add_argument("directories", type=Path, nargs="+", metavar="RUN_DIR", help="directory of a run")
+    line.add_argument(
+        "--all", action="store_true", help="read each run of a campaign whose rows are kept; give its directory"
+    )
+    return _with_json(line)
+
+
 def keep_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of campaigns that are kept."""
     line = make(
@@ -162,7 +176,7 @@ def reproduce_line(make: Make) -> argparse.ArgumentParser:
         "intervals hold here. If it is interrupted, start the same command again.",
         epilog="Exit status: 0 compared, whatever the result is, 1 an error.",
     )
-    line.add_argument("--minutes", type=float, default=40.0, help="how long it may take; default: %(default)g")
+    line.add_argument("--minutes", type=float, default=40.0, help="how long it may take; default: %(default)s")
     return _with_json(_with_reports(line))
 
 
@@ -305,7 +319,13 @@ def _run(options: argparse.Namespace) -> int:
     from experiments.run import notebook
 
     page = notebook.carry_out(options.notebook, given, options.reports.resolve() / options.campaign)
-    _say(options, page, run_dir=str(page.parent))
+    if (page.parent / "verdict.json").exists():
+        verdict = run_files.verdict(page.parent)
+        for reason in verdict.reasons:
+            print(f"{verdict.verdict}: {reason}", file=sys.stderr)
+        _say(options, page, run_dir=str(page.parent), verdict=verdict.verdict)
+    else:
+        _say(options, page, run_dir=str(page.parent))
     return 0
 
 
@@ -329,7 +349,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from experiments.campaign.sweep import sweep
 
     outcome = sweep(_design(options.design), options.reports.resolve(), options.campaign)
-    counts = {name: getattr(outcome, name) for name in ("finished", "invalid", "missed", "unfinished")}
+    counts = {name: getattr(outcome, name) for name in ("finished", "invalid", "unsteady", "missed", "unfinished")}
     _say(options, outcome.page, **counts, status=outcome.status)
     return outcome.status
 
@@ -359,6 +379,14 @@ def _compare(options: argparse.Namespace) -> int:
     page = compare.write(a, b, reports)
     _say(options, page, csv=str(page.with_suffix(".csv")))
     return 0 if compare.comparable(a, b) else 1
+
+
+def _second_reading(options: argparse.Namespace) -> int:
+    from experiments.second_reading import check
+
+    checks = [check.check(run_dir) for run_dir in check.runs(options.directories, whole_campaigns=options.all)]
+    print(json.dumps([each._asdict() for each in checks]) if options.json else check.table(checks))
+    return 1 if any(each.differing for each in checks) else 0
 
 
 def _keep(options: argparse.Namespace) -> int:
@@ -458,6 +486,11 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "sweep": ("carry out a design; start it again to continue one that was interrupted", sweep_line, _sweep),
     "report": ("write the report of a run or a campaign again, from its files", report_line, _report),
     "compare": ("compare two campaigns, and say which differences are supported", compare_line, _compare),
+    "second-reading": (
+        "compute a run's figures a second time, in SQL, and compare",
+        second_reading_line,
+        _second_reading,
+    ),
     "keep": ("keep a finished campaign in the repository, with its rows", keep_line, _keep),
     "claims": ("compute every published number again from the rows that are kept", claims_line, _claims),
     "reproduce": ("say which published intervals hold on this machine", reproduce_line, _reproduce),

@@ -71,10 +71,11 @@ def _carry_out(directory: Path, match: Match, one: Side, bout: Bout, progress: P
         text = log.read_text(encoding="utf-8", errors="replace")
         raise one.error(f"failed in block {bout.block} ({bout.level}; its output is in {log})", text)
     verdict = run_files.verdict(run_dir)
-    finished = Finished(bout.index, run_dir.name, verdict.verdict == "VALID", verdict.passed, verdict.reasons)
+    judged = verdict.valid, verdict.passed, verdict.reasons, verdict.unsteady
+    finished = Finished(bout.index, run_dir.name, *judged)
     match = msgspec.structs.replace(match, runs=[*match.runs, finished])
     matches.write(directory, match)
-    words = "INVALID" if not finished.valid else "passed" if finished.passed else "missed an objective"
+    words = run_files.outcome(valid=finished.valid, unsteady=finished.unsteady, passed=finished.passed)
     progress.note(f"{one.name}  block {bout.block}  {bout.level}: {words}")
     for reason in finished.reasons:
         progress.note(f"  {reason}")

@@ -51,6 +51,7 @@ class Finished(msgspec.Struct, frozen=True):
     valid: bool
     passed: bool
     reasons: list[str]
+    unsteady: bool = False
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[Finished] = []
 
     def pending(self) -> list[Bout]:
-        """Return the runs still to make: an INVALID one is made once more."""
+        """Return the runs still to make: an INVALID or UNSTEADY one is made once more."""
         tries: dict[int, list[Finished]] = {}
         for run in self.runs:
             tries.setdefault(run.index, []).append(run)

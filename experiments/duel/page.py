@@ -15,7 +15,7 @@ from experiments.campaign.report.estimates import derived
 from experiments.campaign.report.levels import phrase
 from experiments.duel.match import Match, Version
 from experiments.report import pages, svg
-from experiments.report.format import NBSP, count, listed, seconds
+from experiments.report.format import NBSP, count, left_out, listed, seconds
 from pipeline.shell import command
 
 SIDES = ("A", "B")
@@ -44,7 +44,8 @@ def write(directory: Path, match: Match) -> Path:
 
 
 def read(directory: Path, match: Match) -> pd.DataFrame:
-    """Return a row per finished run, in the order of execution: `side, block, level, run, valid, passed, reasons`, and
+    """Return a row per finished run, in the order of execution: `side, block, level, run, valid, unsteady,
+    passed, reasons`, and
     the figures of its summary.
     """
     rows = []
@@ -53,7 +54,8 @@ def read(directory: Path, match: Match) -> pd.DataFrame:
         summary = run_files.summary(directory / bout.side / "runs" / finished.run)
         of_run = {
             "side": bout.side, "block": bout.block, "level": bout.level, "run": finished.run,
-            "valid": finished.valid, "passed": finished.passed, "reasons": "; ".join(finished.reasons),
+            "valid": finished.valid, "unsteady": finished.unsteady, "passed": finished.passed,
+            "reasons": "; ".join(finished.reasons),
         }  # fmt: skip
         rows.append(of_run | {key: value for key, value in summary.items() if key not in of_run})
     return differences.with_cores(derived(pd.DataFrame(rows)))
@@ -71,18 +73,19 @@ def findings(match: Match, runs: pd.DataFrame, table: pd.DataFrame) -> list[str]
             sentences.append(f"Smallest detectable change: {listed(smallest)}.")
     for side in SIDES:
         of_side = runs[runs["side"] == side]
-        bad = int((~of_side["valid"].astype(bool)).sum())
-        if bad:
-            sentences.append(f"{count(bad, 'run').capitalize()} of {side} {'is' if bad == 1 else 'are'} INVALID.")
+        unsteady = int(of_side["unsteady"].astype(bool).sum())
+        why = left_out(int((~of_side["valid"].astype(bool)).sum()) - unsteady, unsteady)
+        if why:
+            sentences.append(f"Of {count(len(of_side), 'run')} of {side} {why}.")
         missed = int((of_side["valid"].astype(bool) & ~of_side["passed"].astype(bool)).sum())
         if missed:
             sentences.append(f"{count(missed, 'run').capitalize()} of {side} missed an objective.")
     planned = {(bout.block, bout.level) for bout in match.order}
     both = [set(zip(rows["block"], rows["level"], strict=True)) for rows in (_believed(runs, side) for side in SIDES)]
-    left_out = len(planned - (both[0] & both[1]))
-    if left_out:
+    apart = len(planned - (both[0] & both[1]))
+    if apart:
         sentences.append(
-            f"{count(left_out, 'pair').capitalize()} of {len(planned)} {'is' if left_out == 1 else 'are'} left out: "
+            f"{count(apart, 'pair').capitalize()} of {len(planned)} {'is' if apart == 1 else 'are'} left out: "
             "one side has no valid run."
         )
     return sentences
@@ -104,7 +107,7 @@ def _render(match: Match, runs: pd.DataFrame, table: pd.DataFrame, sentences: li
     a, b = (match.versions[side].text for side in SIDES)
     rows = [
         {
-            **{name: row[name] for name in ("side", "block", "level", "run", "valid", "passed", "reasons")},
+            **{name: row[name] for name in ("side", "block", "level", "run", "valid", "unsteady", "passed", "reasons")},
             "cells": [_seconds(row.get(key)) for key in ("e2e_excess_p50_s", "e2e_excess_p99_s", "batch_p95_s")],
         }
         for row in pages.records(runs)

@@ -53,6 +53,7 @@ def figures(
         "reactions_measured": len(took_ms),
         "reactions_per_s": round(summary["throughput_per_s"], 1),
         "valid": summary["valid"],
+        "verdict": "VALID" if summary["valid"] else "UNSTEADY" if summary["unsteady"] else "INVALID",
         "reasons": summary["reasons"],
     }
 

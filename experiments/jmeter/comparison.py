@@ -86,6 +86,7 @@ def _row(parameters: Parameters, run_dir: Path, load: Load | None = None) -> dic
         "accepted": summary["accepted"],
         "counted": summary["counted"],
         "valid": summary["valid"],
+        "unsteady": summary["unsteady"],
         "reasons": summary["reasons"],
     }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import environment
-from experiments.parameters import Parameters
+from experiments.parameters import AFTER_TRIGGERS, Parameters
 from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError
 
@@ -32,9 +32,9 @@ OVERTIME_S = 60.0
 def run(parameters: Parameters, ingest_url: str, out_dir: Path, step: Callable[[str, float], None]) -> None:
     """Let `parameters.users` react for `parameters.load_s`; leave `plan.parquet` and `sent.parquet` in `out_dir`.
 
-    As in the open loop the load begins at a moment drawn from U(0, trigger_s), and warm-up and measurement each last
-    a whole number of triggers. `step(what, seconds of load done)` reports the progress. Raises EmoStreamError naming
-    Locust's log if it fails.
+    As in the open loop the load begins at a moment drawn from U(0, trigger_s), warm-up and measurement each last a
+    whole number of triggers, and the load goes on for one more. `step(what, seconds of load done)` reports the
+    progress. Raises EmoStreamError naming Locust's log if it fails.
     """
     # Locust runs in it.
     out_dir = out_dir.resolve()
@@ -103,6 +103,7 @@ def command(parameters: Parameters, ingest_url: str, out_dir: Path, start_after_
         "--start-after-s": start_after_s,
         "--warm-up-s": parameters.warm_up_triggers * parameters.trigger_s,
         "--load-s": parameters.load_s,
+        "--after-s": AFTER_TRIGGERS * parameters.trigger_s,
         # Its own statistics.
         "--csv": out_dir / "locust",
     }

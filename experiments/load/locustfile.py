@@ -57,13 +57,17 @@ class Ledger:
         self.start_ns = 0
         self.end_ns = 0
         self._measured_ns = 0
+        self._after_ns = 0
         self._rows: list[list[Any]] = []
 
-    def begin(self, start_ns: int, warm_up_s: float, load_s: float) -> None:
-        """Let the load last from `start_ns` for `load_s` (0: until stopped), of which the first `warm_up_s` warm up."""
+    def begin(self, start_ns: int, warm_up_s: float, load_s: float, after_s: float = 0.0) -> None:
+        """Let the load last from `start_ns` for `load_s` (0: until stopped), of which the first `warm_up_s` warm up,
+        and the last `after_s` come after the measurement.
+        """
         self.start_ns = start_ns
         self._measured_ns = start_ns + round(warm_up_s * NS_PER_S)
         self.end_ns = start_ns + round(load_s * NS_PER_S) if load_s else 0
+        self._after_ns = self.end_ns - round(after_s * NS_PER_S)
 
     def sent(self, user_id: str, emoji_type: str, t_sent_ns: int) -> int:
         """Record a request that is sent now; return its `seq`."""
@@ -78,13 +82,15 @@ class Ledger:
         """Return the `plan` frame."""
         user_id, emoji_type, sends = self._columns(0, 1, 2)
         t_sent_ns = np.asarray(sends, dtype=np.int64)
+        after = (t_sent_ns >= self._after_ns) & (self._after_ns > 0)
+        phase = np.select([t_sent_ns < self._measured_ns, after], ["warm-up", "after"], "measured")
         return pd.DataFrame(
             {
                 "seq": np.arange(len(self._rows), dtype=np.int64),
                 "user_id": np.asarray(user_id, dtype=object),
                 "emoji_type": np.asarray(emoji_type, dtype=object),
                 "t_intended_ns": t_sent_ns,
-                "phase": np.where(t_sent_ns < self._measured_ns, "warm-up", "measured").astype(object),
+                "phase": phase.astype(object),
             }
         )
 
@@ -117,6 +123,7 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--ledger", default="", help="directory for plan.parquet and sent.parquet, written at the end")
     group.add_argument("--start-after-s", type=float, default=0.0, help="seconds to wait before the first reactions")
     group.add_argument("--warm-up-s", type=float, default=0.0, help="seconds of it that the ledger calls warm-up")
+    group.add_argument("--after-s", type=float, default=0.0, help="of which the last, not measured, seconds")
     group.add_argument("--load-s", type=float, default=0.0, help="length of the load, seconds; 0: until stopped")
 
 
@@ -152,7 +159,8 @@ def _check_answers(option: str, url: str) -> None:
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _start(environment: Environment, **_: Any) -> None:
     options = _of(environment)
-    ledger.begin(time.time_ns() + round(options.start_after_s * NS_PER_S), options.warm_up_s, options.load_s)
+    start_ns = time.time_ns() + round(options.start_after_s * NS_PER_S)
+    ledger.begin(start_ns, options.warm_up_s, options.load_s, options.after_s)
     if options.ledger:
         print(f"start {ledger.start_ns}", flush=True)
     if options.load_s:

@@ -9,26 +9,34 @@ import pandas as pd
 
 from experiments.load import recording, trace
 from experiments.load.schedule import poisson_plan, user_names
-from experiments.parameters import Parameters
+from experiments.parameters import AFTER_TRIGGERS, Parameters
+from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
 
 def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
-    """Return the plan of an open-loop run, by its `arrivals`; the load begins up to a trigger after `start_ns`.
+    """Return the plan of an open-loop run, by its `arrivals`; the load begins up to two triggers after `start_ns`.
+
+    Its place on the trigger grid, the multiples of the interval, follows from the seed: the same seed cuts the same
+    reactions into the same windows, whenever the load begins. The warm-up is the longest that there may be, and the
+    load goes on for AFTER_TRIGGERS after the measured phase.
 
     A trace brings its own users, emoji and rate: `users`, `rate_per_s`, `activity` and `popularity` do not apply to
     it. Without a path the project's own recording is replayed. Raises SettingError where no plan can be made of the
     parameters, or one of which nothing would be measured.
     """
+    trigger_ns = round(parameters.trigger_s * NS_PER_S)
+    start_ns = -(-start_ns // trigger_ns) * trigger_ns
     if parameters.arrivals == "trace":
         plan = trace.trace_plan(
             recorded(parameters.trace),
             parameters.speed,
             start_ns,
             trigger_s=parameters.trigger_s,
-            warm_up_triggers=parameters.warm_up_triggers,
+            warm_up_triggers=parameters.longest_warm_up,
             measured_triggers=parameters.measured_triggers,
             seed=parameters.seed,
+            after_triggers=AFTER_TRIGGERS,
         )
     else:
         plan = poisson_plan(
@@ -36,9 +44,10 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
             parameters.rate_per_s,
             start_ns,
             trigger_s=parameters.trigger_s,
-            warm_up_triggers=parameters.warm_up_triggers,
+            warm_up_triggers=parameters.longest_warm_up,
             measured_triggers=parameters.measured_triggers,
             seed=parameters.seed,
+            after_triggers=AFTER_TRIGGERS,
             weights=parameters.popularity,
             activity=parameters.activity,
             bursts=parameters.arrivals == "bursts",

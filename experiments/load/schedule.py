@@ -83,6 +83,7 @@ def poisson_plan(
     warm_up_triggers: int,
     measured_triggers: int,
     seed: int,
+    after_triggers: int = 0,
     emojis: Sequence[str] = POPULAR_EMOJIS,
     weights: str | Sequence[float] = "zipf",
     activity: str = "uniform",
@@ -92,8 +93,9 @@ def poisson_plan(
 
     Arrivals are a Poisson process of `rate_per_s` reactions per second in total. The load begins at `start_ns`
     plus an offset drawn from U(0, `trigger_s`), so that runs are not locked to the trigger grid, and lasts
-    `warm_up_triggers` and then `measured_triggers` trigger intervals. Since the measured phase lasts a whole
-    number of triggers, its reactions are spread evenly over a trigger interval wherever it begins.
+    `warm_up_triggers`, then `measured_triggers`, then `after_triggers` trigger intervals. Since the measured phase
+    lasts a whole number of triggers, its reactions are spread evenly over a trigger interval wherever it begins. With a
+    trigger after it, the last window of measured reactions has the load of a whole interval.
     The same arguments give the same plan. No two reactions of one user share a microsecond.
 
     With `activity` "uniform" all users send alike, with "zipf" the k-th with weight 1/k. With `bursts` there is a
@@ -116,7 +118,8 @@ def poisson_plan(
         )
     trigger_ns = round(trigger_s * NS_PER_S)
     warm_up_ns, measured_ns = warm_up_triggers * trigger_ns, measured_triggers * trigger_ns
-    length_ns = warm_up_ns + measured_ns
+    upto_ns = warm_up_ns + measured_ns
+    length_ns = upto_ns + after_triggers * trigger_ns
     rng = np.random.default_rng(seed)
     load_start_ns = start_ns + int(rng.integers(0, trigger_ns))
     begins = _burst_begins(rng, warm_up_ns, measured_ns) if bursts else np.empty(0, dtype=np.int64)
@@ -142,19 +145,23 @@ def poisson_plan(
         np.asarray(users, dtype=object)[senders],
         np.asarray(emojis, dtype=object)[chosen],
         times + load_start_ns,
-        load_start_ns + warm_up_ns,
+        (load_start_ns + warm_up_ns, load_start_ns + upto_ns),
     )
 
 
-def plan_frame(users: Column, emojis: Column, t_ns: NDArray[np.int64], measured_from_ns: int) -> pd.DataFrame:
-    """Return a plan with the columns PLAN_COLUMNS; the rows are in order of time."""
+def plan_frame(users: Column, emojis: Column, t_ns: NDArray[np.int64], measured_ns: tuple[int, int]) -> pd.DataFrame:
+    """Return a plan with the columns PLAN_COLUMNS; the rows are in order of time.
+
+    `phase` is "measured" from `measured_ns[0]` up to `measured_ns[1]`, "warm-up" before and "after" from then on.
+    """
+    phase = np.select([t_ns < measured_ns[0], t_ns < measured_ns[1]], ["warm-up", "measured"], "after")
     return pd.DataFrame(
         {
             "seq": np.arange(len(t_ns), dtype=np.int64),
             "user_id": np.asarray(users, dtype=object),
             "emoji_type": np.asarray(emojis, dtype=object),
             "t_intended_ns": t_ns,
-            "phase": np.where(t_ns < measured_from_ns, "warm-up", "measured").astype(object),
+            "phase": phase.astype(object),
         }
     )
 

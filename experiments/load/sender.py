@@ -43,15 +43,21 @@ LOOK_S = 1.0
 
 
 async def send(
-    plan: pd.DataFrame, url: str, connections: int = CONNECTIONS_MAX, stop: asyncio.Event | None = None
+    plan: pd.DataFrame,
+    url: str,
+    connections: int = CONNECTIONS_MAX,
+    stop: asyncio.Event | None = None,
+    enough: asyncio.Event | None = None,
 ) -> pd.DataFrame:
     """Send `plan` to `url`/reactions until its end or until `stop`; return `seq, t_sent_ns, t_answered_ns, status`.
+
+    After `enough` nothing more becomes due, but what was sent may still be answered; after `stop` it may not.
 
     There is a row for each reaction sent, in the plan's order. `t_sent_ns` is taken right before the write. Without an
     answer within ANSWER_S, or when the connection was lost or could not be opened, status and t_answered_ns are 0.
     Raises SettingError for a malformed URL, EmoStreamError when this machine runs out of ports or the like.
     """
-    sender = _Sender(plan, url, connections)
+    sender = _Sender(plan, url, connections, enough or asyncio.Event())
     sending = asyncio.create_task(sender.run())
     stopping = asyncio.create_task((stop or asyncio.Event()).wait())
     await asyncio.wait((sending, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +91,8 @@ class _Connection(http1.HttpConnection):
 
 
 class _Sender:
-    def __init__(self, plan: pd.DataFrame, url: str, connections: int) -> None:
+    def __init__(self, plan: pd.DataFrame, url: str, connections: int, enough: asyncio.Event) -> None:
+        self._enough = enough
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
@@ -118,7 +125,7 @@ class _Sender:
         looking = asyncio.create_task(self._give_up_late())
         try:
             index = 0
-            while index < len(due_ns):
+            while index < len(due_ns) and not self._enough.is_set():
                 upto = min(bisect_right(due_ns, time.time_ns(), index), index + TOGETHER)
                 for each in range(index, upto):
                     self._send(each)

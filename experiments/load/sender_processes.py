@@ -2,7 +2,8 @@
 
 `python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
 intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row per reaction sent. SIGTERM ends
-it early; it then writes the rows sent so far. If one process would not keep up, several share the rows.
+it early; it then writes the rows sent so far. At SIGUSR1 it sends nothing more, and ends once all is answered. If one
+process would not keep up, several share the rows.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ PER_PROCESS_S = 15_000
 # catches up while the chain warms up.
 START_S = 6.0
 PER_REACTION_S = 0.00001
+# Between two looks for a plan that is not there yet.
+AWAIT_S = 0.1
 # File descriptors that are not connections.
 OTHER_FILES = 64
 
@@ -50,16 +53,26 @@ def processes_for(due_ns: NDArray[np.int64], cores: int) -> int:
     return max(1, min(cores, math.ceil(busiest / PER_PROCESS_S)))
 
 
-def postponed(plan: pd.DataFrame, asked_ns: int) -> pd.DataFrame:
+def postponed(plan: pd.DataFrame, asked_ns: int, step_ns: int = NS_PER_MS) -> pd.DataFrame:
     """Return `plan`, which was made for a start at `asked_ns`, moved so that there is time to start its senders.
 
-    It moves by whole milliseconds, so that reactions share a microsecond after it exactly if they did before.
+    It moves by a multiple of `step_ns`: of a millisecond, so that reactions share a microsecond after it exactly if
+    they did before, or of the trigger interval, so that they keep their places on its grid.
     """
-    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
+    lead_ns = time.time_ns() - asked_ns + start_ns(plan)
+    return plan.assign(t_intended_ns=plan["t_intended_ns"] + -(-lead_ns // step_ns) * step_ns)
+
+
+def senders_of(plan: pd.DataFrame) -> int:
+    """Return how many processes send `plan` on this machine."""
+    return processes_for(plan["t_intended_ns"].to_numpy(dtype=np.int64), os.cpu_count() or 1)
+
+
+def start_ns(plan: pd.DataFrame) -> int:
+    """Return how long the senders of `plan` may take to start, ns."""
     # Several senders start only after the process that starts them.
-    starts = 1 if processes_for(due_ns, os.cpu_count() or 1) == 1 else 2
-    lead_ns = time.time_ns() - asked_ns + (starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S
-    return plan.assign(t_intended_ns=due_ns + round(lead_ns / NS_PER_MS) * NS_PER_MS)
+    starts = 1 if senders_of(plan) == 1 else 2
+    return round((starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S)
 
 
 def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
@@ -73,18 +86,20 @@ def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
 
 
 async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
-    stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    stop, enough = asyncio.Event(), asyncio.Event()
+    for signum, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGUSR1, enough)):
+        asyncio.get_running_loop().add_signal_handler(signum, event.set)
     # The plan is many objects that live to the end. A full collection visits each of them and takes some hundred
     # milliseconds in which nothing is sent. Sending itself leaves no cycles behind.
     gc.collect()
     gc.disable()
-    return await send(rows, url, connections, stop)
+    return await send(rows, url, connections, stop, enough)
 
 
-def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
-    """Send the file `plan` from `parts` processes and write `sent`; SIGTERM is passed on to each.
+def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> None:
+    """Send the file `plan` from `parts` processes, each with `options`, and write `sent`.
+
+    SIGTERM and SIGUSR1 are passed on to each.
 
     Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
     """
@@ -94,15 +109,26 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        stopped = True
+        stopped = stopped or signum != signal.SIGUSR1
         for worker in workers:
-            worker.terminate()
+            worker.send_signal(signal.SIGUSR1 if signum == signal.SIGUSR1 else signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGUSR1, pass_on)
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
     for part, path in enumerate(parts_sent):
-        command = [sys.executable, "-m", "experiments.load", str(plan), str(path), url, "--part", f"{part}/{parts}"]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.load",
+            str(plan),
+            str(path),
+            url,
+            *options,
+            "--part",
+            f"{part}/{parts}",
+        ]
         workers.append(subprocess.Popen(command, env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
@@ -125,19 +151,22 @@ def main() -> None:
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
     line.add_argument("--processes", type=int, default=0, help="how many; 0: as the plan's busiest second needs")
+    line.add_argument("--wait", action="store_true", help="start now, and wait until the plan is there")
     line.add_argument("--part", help=argparse.SUPPRESS)
     options = line.parse_args()
     lifecycle.follow_parent()
 
     def body() -> None:
+        if options.wait and (options.part or options.processes < 2):
+            while not options.plan.exists():
+                time.sleep(AWAIT_S)
         if options.part:
             part, _, parts = options.part.partition("/")
             send_part(options.plan, options.sent, options.url, int(part), int(parts))
             return
-        due = pd.read_parquet(options.plan, columns=["t_intended_ns"])["t_intended_ns"].to_numpy(dtype=np.int64)
-        processes = options.processes or processes_for(due, os.cpu_count() or 1)
+        processes = options.processes or senders_of(pd.read_parquet(options.plan, columns=["t_intended_ns"]))
         if processes > 1:
-            send_parts(options.plan, options.sent, options.url, processes)
+            send_parts(options.plan, options.sent, options.url, processes, *(["--wait"] if options.wait else []))
         else:
             send_part(options.plan, options.sent, options.url, 0, 1)
 

@@ -190,27 +190,30 @@ def trace_plan(
     warm_up_triggers: int,
     measured_triggers: int,
     seed: int,
+    after_triggers: int = 0,
 ) -> pd.DataFrame:
     """Return the plan that replays what `read` returned, `speed` times as fast.
 
     Users, emoji and times are the recording's (see `replayed`); the phases, and the seeded offset of the start, are as
-    in `schedule.poisson_plan`. The replay begins with the warm-up and ends with the measured phase. Raises SettingError
-    if the recording ends before that.
+    in `schedule.poisson_plan`. The replay begins with the warm-up. Raises SettingError if the recording ends
+    before the load does.
     """
     check_phases(trigger_s, warm_up_triggers, measured_triggers)
     trigger_ns = round(trigger_s * NS_PER_S)
-    warm_up_ns, length_ns = warm_up_triggers * trigger_ns, (warm_up_triggers + measured_triggers) * trigger_ns
+    warm_up_ns, upto_ns = warm_up_triggers * trigger_ns, (warm_up_triggers + measured_triggers) * trigger_ns
+    length_ns = upto_ns + after_triggers * trigger_ns
     load_start_ns = start_ns + int(np.random.default_rng(seed).integers(0, trigger_ns))
     rows = replayed(recorded, speed, load_start_ns)
     lasts_ns = int(rows["t_ns"].iloc[-1]) - load_start_ns
     if lasts_ns < length_ns:
+        phases = " + ".join(str(count) for count in (warm_up_triggers, measured_triggers, after_triggers) if count)
         raise SettingError(
-            f"the trace lasts {lasts_ns / NS_PER_S:.1f} s at speed {speed:g}, and {warm_up_triggers} + "
-            f"{measured_triggers} triggers of {trigger_s:g} s take {length_ns / NS_PER_S:g} s: lower "
-            "measured_triggers, warm_up_triggers or speed"
+            f"the trace lasts {lasts_ns / NS_PER_S:.1f} s at speed {speed:g}, and {phases} triggers of {trigger_s:g} s "
+            f"take {length_ns / NS_PER_S:g} s: lower measured_triggers, warm_up_triggers or speed"
         )
     rows = rows[rows["t_ns"] < load_start_ns + length_ns]
-    return plan_frame(rows["user_id"], rows["emoji_type"], rows["t_ns"].to_numpy(), load_start_ns + warm_up_ns)
+    measured_ns = load_start_ns + warm_up_ns, load_start_ns + upto_ns
+    return plan_frame(rows["user_id"], rows["emoji_type"], rows["t_ns"].to_numpy(), measured_ns)
 
 
 def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: NDArray[np.bool_], remedy: str) -> None:

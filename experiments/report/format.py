@@ -179,6 +179,12 @@ def listed(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def left_out(invalid: int, unsteady: int) -> str:
+    """Return how many runs may not be quoted: "two are invalid and one is unsteady", empty without any."""
+    kinds = ((invalid, "invalid"), (unsteady, "unsteady"))
+    return listed([f"{number(runs)} {'is' if runs == 1 else 'are'} {kind}" for runs, kind in kinds if runs])
+
+
 def hop_name(hop: str) -> str:
     """Return a hop's name in words: "trigger wait", "micro-batch"."""
     return hop.replace("_", " ").replace("micro batch", "micro-batch")

@@ -13,7 +13,7 @@ from experiments.report.format import NBSP, count, lower, number, rounded, secon
 def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
     """Return the sentences of the first paragraph, from the flat `summary` and the run's parameters."""
     return [
-        *_invalid(summary),
+        *_not_valid(summary),
         *_load(summary, parameters),
         *_latency(summary, parameters),
         _counts(summary),
@@ -22,13 +22,14 @@ def findings(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
     ]
 
 
-def _invalid(summary: Mapping[str, Any]) -> list[str]:
-    """Return why the run is INVALID, each reason without its figures and its remedy."""
+def _not_valid(summary: Mapping[str, Any]) -> list[str]:
+    """Return why the run is INVALID or UNSTEADY, each reason without its figures and its remedy."""
     if not summary["reasons"]:
         return []
     reasons = [re.split(r"[:(]", reason)[0].strip() for reason in summary["reasons"]]
     named = "; ".join(map(lower, reasons)).rstrip(".")
-    return [f"This run is INVALID, so do not quote its figures: {named}."]
+    word = "UNSTEADY" if summary["unsteady"] else "INVALID"
+    return [f"This run is {word}, so do not quote its figures: {named}."]
 
 
 def _load(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:

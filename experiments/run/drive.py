@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
-from experiments import environment, files
+from experiments import environment
 from experiments.load import closed_loop
-from experiments.load.plan import plan_of
-from experiments.load.sender_processes import postponed
 from experiments.parameters import Parameters
+from experiments.run import open_loop
 from experiments.run.chain import Endpoints
-from experiments.units import NS_PER_S
-from pipeline import lifecycle
 from pipeline.bus.base import Reader
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.records import readable
@@ -45,13 +43,14 @@ def drive(
     run_dir: Path,
     step: Steps,
     load: Load | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Connect the audience, send the load, wait until the last reaction's window has reached every client.
 
     `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in
-    `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Raises EmoStreamError if one of the
-    processes fails.
+    `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Return how the warm-up of
+    an open loop went, as open_loop.run does. Raises EmoStreamError if one of the processes fails.
     """
+    warm_up: dict[str, Any] = {}
     step("connecting clients", 0)
     with ExitStack() as stack:
         windows = stack.enter_context(closing(bus.reader(names.aggregates.name, bus.ends(names.aggregates.name))))
@@ -66,10 +65,7 @@ def drive(
         elif parameters.loop == "closed":
             closed_loop.run(parameters, endpoints.ingest, run_dir, step)
         else:
-            sender = stack.enter_context(_sender(endpoints, parameters, run_dir, step))
-            stack.callback(_end, sender)
-            if sender.wait() != 0:
-                raise EmoStreamError(f"the load ended with status {sender.returncode}: see its message above")
+            warm_up = open_loop.run(parameters, endpoints.ingest, windows, run_dir, step)
         step("waiting for the last window", parameters.load_s)
         patience_s = DRAIN_TRIGGERS * parameters.trigger_s
         # First comes the last flush of ingest's buffer.
@@ -79,6 +75,7 @@ def drive(
         audience.stdin.flush()
         if audience.wait(patience_s + OVERTIME_S) != 0:
             raise EmoStreamError(f"the receivers ended with status {audience.returncode}: see their message above")
+    return warm_up
 
 
 def last_window(ends: Mapping[int, int], since: Mapping[int, int], windows: Reader, patience_s: float) -> str:
@@ -109,31 +106,7 @@ def _audience(endpoints: Endpoints, clients: int, run_dir: Path) -> subprocess.P
     )
 
 
-def _sender(endpoints: Endpoints, parameters: Parameters, run_dir: Path, step: Steps) -> subprocess.Popen[bytes]:
-    """Write the plan, send it and report the progress; return the process when it has ended."""
-    asked_ns = time.time_ns()
-    plan = postponed(plan_of(parameters, asked_ns), asked_ns)
-    files.to_parquet(plan, run_dir / "plan.parquet")
-    paths = (str(run_dir / "plan.parquet"), str(run_dir / "sent.parquet"))
-    sender = subprocess.Popen(
-        [sys.executable, "-m", "experiments.load", *paths, endpoints.ingest],
-        # A load that outlives its run would disturb the next one.
-        env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
-    )
-    due = plan["t_intended_ns"]
-    first_ns, last_ns = int(due.iloc[0]), int(due.iloc[-1])
-    measured_ns = int(due[plan["phase"] == "measured"].iloc[0])
-    while sender.poll() is None:
-        now_ns = time.time_ns()
-        step("warming up" if now_ns < measured_ns else "measuring", max(0.0, (now_ns - first_ns) / NS_PER_S))
-        if now_ns > last_ns + OVERTIME_S * NS_PER_S:
-            _end(sender)
-            raise EmoStreamError(f"the load did not end {OVERTIME_S:g} s after its last reaction was due")
-        time.sleep(0.5)
-    return sender
-
-
-def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.terminate()
         process.wait(10)

@@ -29,6 +29,8 @@ from pipeline.bus.topics import Topics, topics
 # Before the load the chain and the sender start; after it the last window is awaited and the report written.
 START_S = 25.0
 END_S = 15.0
+# After the fewest that a warm-up lasts, it takes about as long to see that it has ended, and to start the senders.
+SETTLING_TRIGGERS = 3
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def measure(
 
         steal_s, work_s = facts.steal_s(), facts.work_s()
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch:
-            drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
+            about["warm_up"] = drive(parameters, endpoints, bus, names, since[names.events.name], run_dir, step, load)
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
         about["work_s"] = [work_s, facts.work_s()]
@@ -108,7 +110,8 @@ def measure(
 
 def expected_s(parameters: Parameters) -> float:
     """Return how long a run should take, in seconds."""
-    return START_S + parameters.load_s + END_S
+    live = parameters.longest_warm_up > parameters.warm_up_triggers
+    return START_S + parameters.load_s + (SETTLING_TRIGGERS * parameters.trigger_s if live else 0) + END_S
 
 
 def _read_back(names: Topics) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def rehearse(parameters: Parameters, root: Path) -> None:
         short = replace(
             parameters,
             warm_up_triggers=min(parameters.warm_up_triggers, enough),
+            warm_up_most_triggers=min(parameters.warm_up_most_triggers, enough),
             measured_triggers=min(parameters.measured_triggers, enough),
         )
     plan.plan_of(short, 0)

@@ -10,8 +10,8 @@ experiments.bench.search.
 
 Each probe is placed where it is expected to narrow the posterior most, at random among the loads that are nearly as
 good, so that the load neither rises nor falls with time. The next load follows from the seed and the results alone: an
-interrupted search is resumed. An INVALID probe says nothing about the chain: it is repeated. If it is INVALID three
-times and no load as high was ever valid, the instrument has reached its limit: no such load is probed again.
+interrupted search is resumed. An INVALID or UNSTEADY probe says nothing about the chain: it is repeated. If it is so
+three times and no load as high was ever valid, no such load can be measured: none is probed again.
 """
 
 from __future__ import annotations
@@ -77,12 +77,16 @@ class Search:
 
 @dataclass(frozen=True)
 class Probe:
-    """The result of one run of a search at `load`; `why` says what failed or made it INVALID."""
+    """The result of one run of a search at `load`; `why` says what failed or made it INVALID or UNSTEADY.
+
+    An `unsteady` probe is not `valid`.
+    """
 
     load: float
     passed: bool
     valid: bool = True
     why: str = ""
+    unsteady: bool = False
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def write_synthetic(
     `truth(factors)` gives the figures of a level: any keys of a summary, and `shift_s`, the distance of its latency
     from the synthetic run's. Runs scatter about it: floats of `truth` are multiplied by exp(N(0, noise)), and every
     latency is moved by N(0, noise) s. `faults[index]` overrides figures of one run exactly; `reasons` in it make the
-    run INVALID. The last `unfinished` runs of the order are planned but missing. With `search` the levels are its
-    probes, once each, in the order given.
+    run INVALID, `changes` UNSTEADY. The last `unfinished` runs of the order are planned but missing. With `search` the
+    levels are its probes, once each, in the order given.
     """
     rng = np.random.default_rng([seed, 4])
     order = _order(rng, levels, 1 if search else blocks, shuffled=search is None)
@@ -91,10 +91,10 @@ def write_synthetic(
             for key, value in own.items()
         }
         fault = dict((faults or {}).get(planned["index"], {}))
-        reasons = list(fault.pop("reasons", ()))
+        reasons, changes = (list(fault.pop(name, ())) for name in ("reasons", "changes"))
         offered = float(planned["factors"].get("rate_per_s", synthetic_run().summary["planned"] / 48))
         summary, histogram = _summary(shift_s, offered, {**scattered, **fault})
-        done.append(_write_run(campaign_dir, planned, summary, histogram, reasons))
+        done.append(_write_run(campaign_dir, planned, summary, histogram, reasons, changes))
     design = {
         "name": "synthetic",
         "about": "A campaign of known truth.",
@@ -162,7 +162,7 @@ def _summary(shift_s: float, offered: float, figures: Mapping[str, Any]) -> tupl
     p95_s = rank_quantile(batch_s, 0.95)
     slope = figures.get("lag_slope_upper_per_s", 0.001 * offered)
     summary = {
-        **{key: value for key, value in base.summary.items() if key not in ("valid", "passed", "slos")},
+        **{key: value for key, value in base.summary.items() if key not in ("valid", "unsteady", "passed", "slos")},
         **{f"e2e_{name}_s": float(rows["observed_s"][name]) for name in ("p50", "p90", "p99")},
         **{f"e2e_excess_{name}_s": float(rows["excess_s"][name]) for name in ("p50", "p90", "p99")},
         "excess_worst_window_s": base.excess.worst_s + shift_s,
@@ -190,11 +190,13 @@ def _write_run(
     summary: dict[str, Any],
     histogram: Histogram,
     reasons: list[str],
+    changes: list[str],
 ) -> dict[str, Any]:
     slos = [verdict.Slo(key, key, limit, "", at_least=key in AT_LEAST) for key, limit in SLOS.items()]
-    judged = verdict.judge(reasons, summary, slos)
+    judged = verdict.judge(reasons, summary, slos, unsteady=changes)
     summary |= {
         "valid": judged.valid,
+        "unsteady": judged.unsteady,
         "passed": judged.passed,
         "slos": {slo.key: slo.passed for slo in judged.slos},
     }
@@ -212,8 +214,9 @@ def _write_run(
         "started": started,
         "ended": _moment(planned["index"] + 1),
         "valid": judged.valid,
+        "unsteady": judged.unsteady,
         "passed": judged.passed,
-        "reasons": reasons,
+        "reasons": [*reasons, *changes],
     }
 
 

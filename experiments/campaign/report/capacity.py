@@ -17,7 +17,7 @@ from experiments.campaign.report import read as read_back
 from experiments.campaign.report.estimates import derived
 from experiments.campaign.report.levels import axis_text, phrase
 from experiments.campaign.report.limits import Evidence, limits
-from experiments.report.format import NBSP, listed
+from experiments.report.format import NBSP, count, left_out, listed
 from experiments.stats.capacity import (
     CONFIDENCE,
     FEWEST_PROBES,
@@ -98,10 +98,18 @@ class Found:
     def sentences(self) -> list[str]:
         """Return the capacity, what bounds it, the objectives missed above it, and what changed, for the findings."""
         sentences = [self.headline]
+        unsteady = sum(probe.unsteady for probe in self.probes)
+        why = left_out(sum(not probe.valid for probe in self.probes) - unsteady, unsteady)
+        if why:
+            sentences.append(
+                f"Of {count(len(self.probes), 'run')} {why}. Such a run counts neither as passed nor as failed."
+            )
         ceiling = unmeasurable(self.probes)
         if self.capacity.probes and ceiling < float("inf"):
+            kinds = {"UNSTEADY" if one.unsteady else "INVALID" for one in self.probes if one.load == ceiling}
             sentences.append(
-                f"{phrase(self.search.factor, ceiling)} and more are not measurable: the run was INVALID each time."
+                f"{phrase(self.search.factor, ceiling)} and more are not measurable: the run was "
+                f"{' or '.join(sorted(kinds))} each time."
             )
         if self.capacity.probes and not self.capacity.ended:
             sentences.append("The search has not ended.")
@@ -156,7 +164,14 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
     search = state.design.search_plan()
     rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
     probes = tuple(
-        Probe(float(row[f"factor_{search.factor}"]), bool(row["passed"]), bool(row["valid"]), _why(row)) for row in rows
+        Probe(
+            float(row[f"factor_{search.factor}"]),
+            bool(row["passed"]),
+            bool(row["valid"]),
+            _why(row),
+            bool(row["unsteady"]),
+        )
+        for row in rows
     )
     result = capacity(search, probes)
     failing = _beside(rows, search.factor, result.estimate, passed=False)
@@ -184,7 +199,7 @@ def _beside(rows: list[dict[str, Any]], factor: str, at: float | None, *, passed
 
 
 def _given_up(rows: list[dict[str, Any]], factor: str, load: float) -> dict[str, Any] | None:
-    """Return the last INVALID run at the load that cannot be measured."""
+    """Return the last run, which is not valid, at the load that cannot be measured."""
     return next((row for row in reversed(rows) if not row["valid"] and row[f"factor_{factor}"] == load), None)
 
 

@@ -23,6 +23,7 @@ from experiments.campaign.report import read
 from experiments.campaign.report.estimates import believed, derived, in_blocks
 from experiments.campaign.report.levels import Layout, layout
 from experiments.campaign.report.provenance import Facts, facts
+from experiments.report.format import count, left_out
 from experiments.stats.paired import ALPHA, FEWEST_BLOCKS, Effect, detectable, effect, holm
 
 FIGURES: dict[str, tuple[str, str]] = {
@@ -106,11 +107,10 @@ def context(a_dir: Path, b_dir: Path) -> list[str]:
     for which, state in (("A", a), ("B", b)):
         if by_level and not state.ended:
             sentences.append(f"{which} is not finished: {len(state.runs)} of {len(state.order)} runs.")
-        bad = sum(not run.valid for run in state.runs)
-        if bad:
-            sentences.append(
-                f"{bad} of {which}'s {len(state.runs)} runs {'is' if bad == 1 else 'are'} invalid and left out."
-            )
+        unsteady = sum(run.unsteady for run in state.runs)
+        why = left_out(sum(not run.valid for run in state.runs) - unsteady, unsteady)
+        if why:
+            sentences.append(f"Of {which}'s {count(len(state.runs), 'run')} {why}, and left out.")
     if by_level:
         sentences.append(APART)
     sentences += _designs(a.design, b.design)

@@ -11,12 +11,13 @@ from experiments.campaign.report.levels import FACTORS
 from experiments.report.figures import Drawing
 from experiments.report.format import four_digits
 from experiments.report.svg import BLUE, GREY, INK, MUTED, ORANGE, PAPER, canvas, label_log, nothing, render
-from experiments.stats.capacity import FEWEST_PROBES, PASSING, passing
+from experiments.stats.capacity import FEWEST_PROBES, PASSING, Probe, passing
 
 _OUTCOMES = {  # outcome: colour, marker, whether it is filled, its height in the figure
     "pass": (BLUE, "o", True, 1.0),
     "fail": (ORANGE, "s", False, 0.0),
     "INVALID": (GREY, "X", True, 0.5),
+    "UNSTEADY": (GREY, "d", False, 0.5),
 }
 _CURVE_POINTS = 80
 _ASIDE = 0.035  # of the height: between probes of nearly the same load, so that none hides another
@@ -26,15 +27,15 @@ _NEAR = 0.03  # of ln load
 def dose_response_figure(found: Found) -> Drawing:
     """Draw each probe by load and outcome, the fitted probability of a pass with its 95 % band, and the capacity.
 
-    The frame: a row per probe in the order of execution, `row` "probe" with `probe, load, outcome` (pass, fail or
-    INVALID) and `why`, then rows "curve" with `load, low, passing, high`.
+    The frame: a row per probe in the order of execution, `row` "probe" with `probe, load, outcome` (pass, fail,
+    INVALID or UNSTEADY) and `why`, then rows "curve" with `load, low, passing, high`.
     """
     probes = pd.DataFrame(
         {
             "row": "probe",
             "probe": range(1, len(found.probes) + 1),
             "load": [probe.load for probe in found.probes],
-            "outcome": ["INVALID" if not one.valid else "pass" if one.passed else "fail" for one in found.probes],
+            "outcome": [_outcome(probe) for probe in found.probes],
             "why": [probe.why for probe in found.probes],
         }
     )
@@ -70,6 +71,12 @@ def dose_response_figure(found: Found) -> Drawing:
     axes.set_xlabel(f"{FACTORS.get(found.search.factor, (found.search.factor,))[0]} (log)")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, labelcolor=INK, handletextpad=0.3)
     return render(figure, "dose_response", f"Probes by load and outcome, and the fitted curve: {found.headline}"), data
+
+
+def _outcome(probe: Probe) -> str:
+    if probe.valid:
+        return "pass" if probe.passed else "fail"
+    return "UNSTEADY" if probe.unsteady else "INVALID"
 
 
 def _curve(found: Found, least: float, most: float) -> pd.DataFrame:

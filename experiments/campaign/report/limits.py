@@ -70,6 +70,8 @@ def limits(passing: Mapping[str, Any] | None, failing: Mapping[str, Any], cores:
 def _invalid(failing: Mapping[str, Any]) -> Evidence | None:
     if failing.get("valid", True):
         return None
+    if failing.get("unsteady"):
+        return Evidence("load", f"No run above was steady ({' '.join(failing.get('reasons') or ())})", {})
     reasons = " ".join(failing.get("reasons") or ()) or "no reason was recorded"
     return Evidence(
         "load", f"The instrument reached its limit before the chain did: the run is INVALID ({reasons})", {}

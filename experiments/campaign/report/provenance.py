@@ -74,10 +74,13 @@ def first_edition(runs: pd.DataFrame) -> list[str]:
     if not old:
         return []
     these = "Its runs" if old == len(runs) else f"{old} of its {len(runs)} runs"
-    return [
+    sentences = [
         f"{these} were analysed by the first edition of the protocol: latency above the floor is the difference of two "
         "quantiles, and the representation error counts the load's truncated last window."
     ]
+    if "warm_up_steady" in runs and (kept := int((runs["warm_up_steady"] == False).sum())):  # noqa: E712 - null is not False
+        sentences.append(f"{kept} of {len(runs)} runs were not steady; that edition left none out for it.")
+    return sentences
 
 
 def objectives(campaign_dir: Path, runs: pd.DataFrame) -> pd.DataFrame:

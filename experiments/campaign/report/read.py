@@ -9,16 +9,16 @@ import pandas as pd
 from experiments import run_files
 from experiments.campaign import campaign_file
 
-COLUMNS = ("index", "run", "block", "level", "valid", "passed", "reasons", "started", "ended")
+COLUMNS = ("index", "run", "block", "level", "valid", "unsteady", "passed", "reasons", "started", "ended")
 
 
 def runs(campaign_dir: Path) -> pd.DataFrame:
     """Return one row per finished run, in the order of execution: COLUMNS, the level's factors as `factor_<name>`,
     and every key of the run's summary.json.
 
-    `valid` and `passed` are those of campaign.json, which judges by its design's objectives. In the figures null is
-    NaN and "inf" is +inf. A campaign without a finished run gives no rows. Raises RunFileError naming the file that
-    is missing or damaged.
+    `valid`, `unsteady` and `passed` are those of campaign.json, which judges by its design's objectives. In the figures
+    null is NaN and "inf" is +inf. A campaign without a finished run gives no rows. Raises RunFileError naming the file
+    that is missing or damaged.
     """
     rows = []
     for finished in campaign_file.read(campaign_dir).runs:

@@ -18,6 +18,7 @@ from experiments.report.format import (
     between,
     count,
     in_unit,
+    left_out,
     listed,
     lower,
     ms_of,
@@ -83,9 +84,11 @@ def progress(state: State, runs: pd.DataFrame) -> str:
     bad = int((~runs["valid"].astype(bool)).sum())
     if not bad:
         return upper(start) + (", and valid." if done == 1 else ", and all are valid.")
+    unsteady = int(runs["unsteady"].astype(bool).sum())
+    why = left_out(bad - unsteady, unsteady)
     if bad == done:
-        return upper(start) + ", and none is valid: do not quote these figures."
-    return upper(start) + f"; {number(bad)} {'is' if bad == 1 else 'are'} invalid and left out of every figure."
+        return upper(start) + f", and none is valid ({why}): do not quote these figures."
+    return upper(start) + f"; {why}, and left out of every figure."
 
 
 def _objectives(rows: pd.DataFrame, plan: Layout, *, searched: bool) -> list[str]:

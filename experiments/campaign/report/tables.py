@@ -130,6 +130,8 @@ def order_rows(campaign_dir: Path, state: State) -> list[dict[str, Any]]:
                 "label": labels.get(run.level, run.level),
                 "started": run.started,
                 "valid": run.valid,
+                "unsteady": run.unsteady,
+                "again": [] if state.searches else [one.run for one in state.runs[position:] if one.index == run.index],
                 "passed": run.passed,
                 "reasons": run.reasons,
             }

@@ -57,3 +57,12 @@ def test_verdict_is_strict_json():
     assert read["verdict"] == "INVALID"
     assert [slo["figure"] for slo in read["slos"]] == ["inf", None]
     assert not judged.passed
+
+
+def test_change_during_the_measurement_makes_a_valid_run_unsteady_and_leaves_an_invalid_one_invalid():
+    """UNSTEADY is neither valid nor passed; a reason to disbelieve the run weighs more, and both are named."""
+    unsteady = verdict.judge([], {}, [], unsteady=["It fell."])
+    assert (unsteady.word, unsteady.valid, unsteady.unsteady, unsteady.passed) == ("UNSTEADY", False, True, False)
+    assert unsteady.to_json()["reasons"] == ["It fell."]
+    both = verdict.judge(["The clock stepped."], {}, [], unsteady=["It fell."])
+    assert (both.word, both.unsteady, both.reasons) == ("INVALID", False, ("The clock stepped.", "It fell."))

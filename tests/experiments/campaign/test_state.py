@@ -36,18 +36,18 @@ def design(tmp_path: Path) -> Path:
     return path
 
 
-def leave(run_dir: Path, *, valid: bool = True, passed: bool = True) -> None:
-    """Leave the verdict that a run would."""
+def leave(run_dir: Path, *, valid: bool = True, passed: bool = True, bad: str = "INVALID") -> None:
+    """Leave the verdict that a run would; `bad` is that of one which is not valid."""
     reasons = [] if valid else ["The clock stepped."]
-    verdict = {"verdict": "VALID" if valid else "INVALID", "passed": passed and valid, "reasons": reasons}
+    verdict = {"verdict": "VALID" if valid else bad, "passed": passed and valid, "reasons": reasons}
     (run_dir / "verdict.json").write_text(json.dumps(verdict))
 
 
-def carry_out(campaign: Campaign, *, valid: bool = True, passed: bool = True) -> Planned:
+def carry_out(campaign: Campaign, *, valid: bool = True, passed: bool = True, bad: str = "INVALID") -> Planned:
     """Carry out the next run as if by a notebook; return it."""
     run = campaign.pending()[0]
     run_dir = campaign.begin(run)
-    leave(run_dir, valid=valid, passed=passed)
+    leave(run_dir, valid=valid, passed=passed, bad=bad)
     campaign.finish(run, run_dir)
     return run
 
@@ -82,10 +82,12 @@ def test_many_kills_do_not_use_up_a_runs_tries(design: Path, tmp_path: Path) -> 
     assert Campaign.open(design, tmp_path).pending()[0].index == 0
 
 
-def test_invalid_run_is_kept_and_repeated_once(design: Path, tmp_path: Path) -> None:
-    """It counts as finished, and the level gets a second chance; a second INVALID is the last."""
+@pytest.mark.parametrize("bad", ["INVALID", "UNSTEADY"])
+def test_invalid_or_unsteady_run_is_kept_and_repeated_once(design: Path, tmp_path: Path, bad: str) -> None:
+    """It counts as finished, and the level gets a second chance; a second such run is the last."""
     campaign = Campaign.open(design, tmp_path)
-    assert [carry_out(campaign, valid=False).index for _ in range(2)] == [0, 0]
+    assert [carry_out(campaign, valid=False, bad=bad).index for _ in range(2)] == [0, 0]
+    assert [run.unsteady for run in Campaign.open(design, tmp_path).state.runs] == [bad == "UNSTEADY"] * 2
     assert campaign.pending()[0].index == 1
     assert [run.valid for run in campaign.state.runs] == [False, False]
     assert campaign.state.runs[0].reasons == ["The clock stepped."]

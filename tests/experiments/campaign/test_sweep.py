@@ -50,8 +50,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, ends: Run) -> list[int]:
         end = ends(run, made.count(run.index))
         if end == "error":
             raise EmoStreamError("the chain did not start")
-        valid, passed = end != "invalid", end == "passed"
-        verdict = {"verdict": "VALID" if valid else "INVALID", "passed": passed, "reasons": [] if valid else ["late"]}
+        valid, passed = end not in ("invalid", "unsteady"), end == "passed"
+        word = "VALID" if valid else end.upper()
+        verdict = {"verdict": word, "passed": passed, "reasons": [] if valid else ["late"]}
         (run_dir / "verdict.json").write_text(json.dumps(verdict))
 
     monkeypatch.setattr(module, "execute", execute)
@@ -65,9 +66,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, ends: Run) -> list[int]:
         (lambda run, attempt: "missed" if run.index else "passed", 2, 3),
         (lambda run, attempt: "invalid" if run.index and attempt == 1 else "passed", 3, 0),
         (lambda run, attempt: "invalid" if run.index else "passed", 3, 4),
+        (lambda run, attempt: "unsteady" if run.index else "passed", 3, 4),
         (lambda run, attempt: "error" if run.index and attempt == 1 else "passed", 3, 0),
     ],
-    ids=["all passed", "one missed", "INVALID once", "INVALID twice", "failed once"],
+    ids=["all passed", "one missed", "INVALID once", "INVALID twice", "UNSTEADY twice", "failed once"],
 )
 def test_the_exit_status_comes_from_the_verdicts(
     design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Run, made: int, status: int

@@ -154,7 +154,7 @@ def test_an_invalid_run_gets_a_second_chance(checkout: Callable[..., Path], tmp_
     """Kept, listed, counted, and made once more."""
     duel(str(checkout("one", invalid_at="3")), str(checkout("two")), DESIGN, None, tmp_path / "duel")
     result = json.loads((tmp_path / "duel" / "result.json").read_text())
-    assert "One run of A is INVALID." in result["findings"]
+    assert "Of seven runs of A one is invalid." in result["findings"]
     assert not any("left out" in sentence for sentence in result["findings"])
     assert len(list((tmp_path / "duel").glob("A/runs/*"))) == 7
     bout = Bout(0, "A", 1, "users=1", {"users": 1}, {})

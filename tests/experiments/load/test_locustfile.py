@@ -115,10 +115,10 @@ def test_each_user_waits_for_its_answer(load):
 
 
 def test_phases_last_whole_triggers(load):
-    """Warm-up and measurement are both there, one after the other, and no longer than their triggers."""
+    """Warm-up, measurement and the trigger after it follow one another, and are no longer than their triggers."""
     parameters, told, plan, _ = load
     spans = plan.groupby("phase", sort=False)["t_intended_ns"].agg(["min", "max"])
-    assert list(spans.index) == ["warm-up", "measured"]
+    assert list(spans.index) == ["warm-up", "measured", "after"]
     assert (spans["max"] - spans["min"] < parameters.trigger_s * NS_PER_S).all()
     assert spans["max"].iloc[0] < spans["min"].iloc[1]
     assert next(what for what, _ in told) == "warming up"

@@ -25,7 +25,8 @@ from experiments.load.schedule import (
     timestamp_of,
     user_names,
 )
-from experiments.parameters import Parameters
+from experiments.parameters import JUDGED_TRIGGERS, Parameters
+from experiments.stats.steadiness import FEWEST_WINDOWS
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
@@ -94,11 +95,38 @@ def test_measured_phase_falls_evenly_on_the_trigger_grid():
     assert stats.kstest(place_s, "uniform", args=(0, 6)).pvalue > 0.001
 
 
+def test_load_goes_on_for_a_trigger_after_the_measured_phase():
+    """The reactions of that trigger are of the phase "after", and leave those before them as they are."""
+    frame = plan(rate_per_s=200.0, after_triggers=1)
+    spans_s = frame.groupby("phase", sort=False)["t_intended_ns"].agg(np.ptp) / NS_PER_S
+    assert list(spans_s.index) == ["warm-up", "measured", "after"]
+    assert spans_s.tolist() == pytest.approx([12, 30, 6], abs=0.2)
+
+
+def test_a_seed_has_its_place_on_the_trigger_grid_whenever_the_load_begins():
+    """The same seed cuts the same reactions into the same windows: plans differ by a whole number of triggers."""
+    one, other = (plan_of(Parameters(rate_per_s=20.0), START_NS + late_ns) for late_ns in (17, 23_456_789_012))
+    moved = (other["t_intended_ns"] - one["t_intended_ns"]).unique()
+    assert len(moved) == 1
+    assert moved[0] % (6 * NS_PER_S) == 0
+    assert int(one["t_intended_ns"].iloc[0]) >= START_NS + 17
+
+
+def test_warm_up_of_a_plan_is_the_longest_that_there_may_be():
+    """It ends when the windows settle; fixed is that of a short measurement, of waiting users and of a recording."""
+    assert Parameters().longest_warm_up == 20
+    assert Parameters(warm_up_triggers=30).longest_warm_up == 30
+    for fixed in ({"measured_triggers": JUDGED_TRIGGERS - 1}, {"loop": "closed"}, {"arrivals": "trace"}):
+        assert Parameters(**fixed).longest_warm_up == 5
+    # Windows begin and end within the measured phase, so that there is one more of them.
+    assert JUDGED_TRIGGERS + 1 == FEWEST_WINDOWS
+
+
 def test_the_plan_of_a_seed_stays_what_it_was():
-    """A run can be repeated by its seed: the default plan is, to the last row, the one of earlier versions."""
+    """A run can be repeated by its seed: the default plan is, to the last row, what it was."""
     frame = plan_of(Parameters(), 1_795_426_200 * NS_PER_S + 123)
-    assert len(frame) == 15_279
-    assert pd.util.hash_pandas_object(frame).sum() == 15782722921119720051
+    assert len(frame) == 24_958
+    assert pd.util.hash_pandas_object(frame).sum() == 17433254694046328237
 
 
 def test_a_few_users_send_most_when_activity_is_zipf():
@@ -172,7 +200,8 @@ def test_plan_of_takes_the_parameters_by_their_names():
         {"users": 7},
         {"rate_per_s": 20.0},
         {"trigger_s": 2.0},
-        {"warm_up_triggers": 6},
+        {"warm_up_triggers": 21},
+        {"warm_up_most_triggers": 6},
         {"measured_triggers": 3},
         {"seed": 2},
         {"popularity": "uniform"},

@@ -206,6 +206,8 @@ def test_a_replay_has_the_phases_of_any_plan() -> None:
     assert (np.diff(plan["t_intended_ns"]) == 5 * NS_PER_MS).all()
     pd.testing.assert_frame_equal(plan, trace_plan(trace, 2.0, START_NS, **phases, seed=4))
     assert trace_plan(trace, 2.0, START_NS, **phases, seed=5)["t_intended_ns"].iloc[0] != first_ns
+    longer = trace_plan(trace, 2.0, START_NS, **phases, seed=4, after_triggers=1)
+    assert list(longer["phase"]) == ["warm-up"] * 800 + ["measured"] * 1_200 + ["after"] * 400
 
 
 def test_a_replay_begins_with_the_first_row() -> None:
@@ -245,6 +247,6 @@ def test_the_real_recording_is_read_and_replayed() -> None:
     frame = read(SHARED)
     assert (len(frame), frame["user_id"].nunique(), int(frame["offset_ms"].iloc[-1])) == (14_810, 6_331, 2_498_557)
     plan = plan_of(Parameters(arrivals="trace", trace=str(SHARED), speed=10.0), START_NS)
-    in_time = frame[frame["offset_ms"] < 1_500_000]
+    in_time = frame[frame["offset_ms"] < 1_560_000]
     assert len(plan) == len(in_time)
     pd.testing.assert_series_equal(plan["user_id"].value_counts(), in_time["user_id"].value_counts())

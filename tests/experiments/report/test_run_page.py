@@ -154,6 +154,29 @@ def test_faults_are_loud_and_named(tmp_path):
     assert verdict["verdict"] == "INVALID"
 
 
+def test_run_whose_windows_become_slower_is_unsteady_unless_the_machine_is_shared(tmp_path):
+    """The page says so in words and colour, with the medians on either side; on a shared machine it is only stated."""
+    windows, deliveries = (RUN.frames[name] for name in ("windows", "deliveries"))
+    later = windows["trigger_ns"] > windows["trigger_ns"].median()
+    slow = dict(zip(windows["window"], later * 100_000_000, strict=True))
+    moved = {
+        "windows": windows.assign(emitted_ns=windows["emitted_ns"] + later * 100_000_000),
+        "deliveries": deliveries.assign(
+            **{name: deliveries[name] + deliveries["window"].map(slow) for name in deliveries if name.endswith("_ns")}
+        ),
+    }
+    page, summary = written(tmp_path, **moved)
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert (verdict["verdict"], verdict["passed"]) == ("UNSTEADY", False)
+    assert (summary["valid"], summary["unsteady"], summary["steady"]) == (False, True, False)
+    assert 90 < summary["steady_shift_s"] * 1000 < 110
+    assert '<section class="banner unsteady" role="alert">' in page
+    assert '<span class="badge unsteady">Unsteady</span>' in page
+    assert "This run is UNSTEADY, so do not quote its figures" in page
+    _, shared = written(tmp_path, {"machine": "shared"}, **moved)
+    assert (shared["valid"], shared["unsteady"], shared["steady"]) == (True, False, False)
+
+
 def test_a_run_in_which_nothing_arrived_still_has_a_report(tmp_path):
     """No windows, no deliveries, no progress: figures say why they are empty, JSON stays strict."""
     page, summary = written(

@@ -151,7 +151,7 @@ def analysis(spoiled: tuple[Result, list[dict[str, Any]]]) -> Analysis:
 @pytest.fixture(scope="module")
 def words(analysis: Analysis) -> str:
     """What its report says first."""
-    return " ".join(findings(analysis.summary, {"trigger_s": 2.0}))
+    return " ".join(findings(analysis.summary, {"trigger_s": 1.0}))
 
 
 def missed(analysis: Analysis) -> set[str]:

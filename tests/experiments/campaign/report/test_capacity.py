@@ -95,6 +95,17 @@ def test_generator_at_its_limit_is_not_the_chain(tmp_path: Path):
     assert found.missed == ()
 
 
+def test_unsteady_probes_count_for_neither_and_are_named(tmp_path: Path):
+    """An UNSTEADY probe is no fail: the sentences say how many there were, and how many were INVALID."""
+    faults = {1: {"changes": ["It fell."]}, 4: {"reasons": ["The clock stepped."]}}
+    levels = [{"rate_per_s": load} for load in (1000, 1600, 2000, 2200, 2400, 2560, 2800, 3000)]
+    campaign.write_synthetic(tmp_path, levels=levels, search=SEARCH, faults=faults, truth=lambda _: {})
+    found = capacity.read(tmp_path)
+    assert (found.capacity.probes, found.capacity.passed) == (6, 6)
+    assert "Of eight runs one is invalid and one is unsteady." in " ".join(found.sentences())
+    assert [probe.unsteady for probe in found.probes].index(True) == 1
+
+
 def test_few_probes_give_counts_and_no_capacity(tmp_path: Path):
     """Three of four passed: that is all that is said."""
     levels = [{"rate_per_s": load} for load in (1000, 1600, 2560, 4096)]

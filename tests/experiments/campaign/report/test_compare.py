@@ -104,7 +104,7 @@ def test_other_differences_are_named(tmp_path, shifted):
     assert "Only A has the level 10 users." in text
     assert "Only B has the level 800 users." in text
     assert "B is not finished: 16 of 18 runs." in text
-    assert "1 of B's 16 runs is invalid" in text
+    assert "Of B's 16 runs one is invalid, and left out." in text
     assert "measured_triggers 6 and 7" in text
     assert "trigger_s 6.0 and 2" in text
     assert "different commits: A synthetic, B 0123456789ab." in text
@@ -240,7 +240,7 @@ def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_p
     )
     assert "B: The search has not ended." in text
     assert "A: The search has not ended." not in text
-    assert "1 of B's 12 runs is invalid" in text
+    assert "Of B's twelve runs one is invalid, and left out." in text
     assert "Too few" not in text
     assert "has the level" not in text
     page = compare.write(a, b, tmp_path).read_text(encoding="utf-8")

@@ -135,7 +135,7 @@ def test_findings_are_right_for_known_runs(whole):
     """Number of runs, missed objectives and where, trends and their size, and faults of the counts."""
     _, page = whole
     text = lead(page)
-    assert "36 runs are finished; one is invalid and left out of every figure." in text
+    assert "36 runs are finished; one is invalid, and left out of every figure." in text
     assert "Of eight objectives seven hold at every level." in text
     assert "reactions lost (with 10 users: 3 instead of at most 0)" in text
     slope = re.search(r"the median’s excess grows by (\d+) ms \((\d+) to (\d+)\)", text)
@@ -553,6 +553,6 @@ def test_notebook_shows_findings_levels_and_figures(whole, tmp_path):
         kernel_manager_class=LocalKernel,
     )
     shown = str([cell.get("outputs") for cell in nbformat.read(executed, as_version=4).cells])
-    assert "one is invalid and left out of every figure" in shown
+    assert "one is invalid, and left out of every figure" in shown
     assert shown.count("image/svg+xml") == len(FIGURES)
     assert notebook.checked(source, {"campaign": "x"}) == {"campaign": "x"}

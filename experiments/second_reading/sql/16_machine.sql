@@ -1,0 +1,33 @@
+-- The machine: which stage used how many cores, whether the receivers were in time, and what others took.
+
+-- The mean number of cores of each stage between two moments, from its first and last sample there.
+CREATE MACRO cores_between(from_ns, to_ns) AS TABLE
+WITH spent AS (
+    SELECT stage, (max_by(cpu_s, t_ns) - min_by(cpu_s, t_ns)) AS cpu_s, (max(t_ns) - min(t_ns)) AS span_ns
+    FROM usage
+    WHERE t_ns BETWEEN from_ns AND to_ns
+    GROUP BY stage
+),
+cores AS (SELECT stage, greatest(cpu_s, 0) * 1e9 / span_ns AS cores FROM spent WHERE span_ns > 0)
+SELECT stage, cores FROM cores
+UNION ALL
+-- The rest of the machine: the operating system, and other people's programs.
+SELECT 'others', greatest(any_value(m.cores) - coalesce(sum(c.cores), 0), 0)
+FROM (SELECT cores FROM cores WHERE stage = 'machine') AS m
+LEFT JOIN (SELECT cores FROM cores WHERE stage <> 'machine') AS c ON true
+HAVING count(*) > 0;
+
+INSERT INTO figures ("key", "value")
+SELECT 'cpu_share_' || stage, cores
+FROM cores_between((SELECT min(t_intended_ns) FROM measured), (SELECT max(t_intended_ns) FROM measured));
+
+INSERT INTO figures ("key", "value")
+SELECT 'receivers_late_p99.9_ms', at_rank(list(late_ns / 1e6 ORDER BY late_ns), 0.999)
+FROM receivers_timer CROSS JOIN load_span
+WHERE t_ns BETWEEN from_ns AND to_ns;
+
+-- Cores that the host gave to others, and how the speed of the machine changed over the run.
+INSERT INTO figures ("key", "value")
+SELECT 'steal_cores', steal_s * 1e9 / greatest(to_ns - from_ns, 1) FROM given CROSS JOIN load_span WHERE steal_s IS NOT NULL
+UNION ALL
+SELECT 'work_ratio', work_after_s / work_before_s FROM given WHERE work_before_s IS NOT NULL;
