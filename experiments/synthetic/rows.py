@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
+from experiments.load.plan import plan_of
+from experiments.parameters import Parameters
 from experiments.report import run_page
 from experiments.run import manifest as manifests
-from experiments.synthetic.run import make_run
+from experiments.synthetic.run import START_NS, make_run
 
 SLOS = {"e2e_excess_p99_s": 2.0, "lost": 0, "deliveries_missing": 0}
 
@@ -25,7 +27,10 @@ def write_campaign(
     done, order = [], []
     for index in range(runs):
         rate = rates[index % len(rates)]
-        run = make_run(users=10, clients=4, rate_per_s=rate, measured_triggers=3, seed=index + 1)
+        own = Parameters(users=10, clients=4, rate_per_s=rate, warm_up_triggers=2, measured_triggers=3, seed=index + 1)
+        # The plan of a real run, so that it can be made again.
+        plan = plan_of(own, START_NS)
+        run = make_run(users=10, clients=4, rate_per_s=rate, measured_triggers=3, seed=index + 1, plan=plan)
         name = f"2026112{index // 24}T{index % 24:02d}0000"
         run_dir = directory / "runs" / name
         run_dir.mkdir(parents=True)
