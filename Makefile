@@ -89,6 +89,11 @@ claims: env ## Compute every published number again from the rows that are kept
 reproduce: jars ## Say which published intervals hold on this machine, in at most 40 minutes
 	@$(BIN)/python -m experiments reproduce
 
+.PHONY: instrument
+instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
+	@.ci/faketime
+	@$(BIN)/python -m experiments instrument $(INSTRUMENT)
+
 .PHONY: jmeter
 jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMETER="-Jusers=20 --attach FILE"
 	@$(BIN)/python -m experiments jmeter $(JMETER)

@@ -8,6 +8,7 @@ not generated here: experiments/claims compares them with the rows behind them, 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,12 @@ from experiments import files, http_tables
 from experiments.campaign import design_file
 from experiments.campaign.design import Design, order
 from experiments.cli import reference as command_line
-from experiments.repository import DESIGNS, ROOT
+from experiments.instrument import table
+from experiments.repository import DESIGNS, REPORTS, ROOT
 from pipeline import settings
 from pipeline.errors import SettingError
 
+INSTRUMENT = REPORTS / "bench" / "instrument.json"
 SKIPPED = {".git", ".venv", "node_modules", "build", "dist", "_build", "run"}
 
 
@@ -64,8 +67,9 @@ def generated(text: str, document: Path) -> str:
         if opened != len(pattern.findall(text)):
             raise SettingError(f"{document} has <!-- {name} --> without its end: add <!-- /{name} --> below it")
 
-        def replaced(match: re.Match[str], block: Callable[[Part], str] = block) -> str:
-            return match.group(1) + block(Part(document, match.group(2).strip())) + match.group(4)
+        def replaced(match: re.Match[str], block: Callable[[Part], str | None] = block) -> str:
+            body = block(Part(document, match.group(2).strip()))
+            return match.group(1) + (match.group(3) if body is None else body) + match.group(4)
 
         text = pattern.sub(replaced, text)
     return text
@@ -121,15 +125,23 @@ def answers_table(part: Part) -> str:
         raise SettingError(f"{part.document}: <!-- answers {part.named} -->: {error}") from error
 
 
+def faults(part: Part) -> str | None:
+    """Return the table of the planted faults, as `make instrument` found them; None if it never ran here."""
+    if not INSTRUMENT.exists():
+        return None
+    return _lines(table.markdown(json.loads(INSTRUMENT.read_text(encoding="utf-8"))))
+
+
 def _lines(rows: Sequence[str]) -> str:
     return "\n".join(rows) + "\n"
 
 
-BLOCKS: dict[str, Callable[[Part], str]] = {
+BLOCKS: dict[str, Callable[[Part], str | None]] = {
     "settings": settings_table,
     "designs": designs_table,
     "routes": routes_table,
     "answers": answers_table,
     "commands": commands,
+    "faults": faults,
 }
 """The generated parts by the name in their marker."""

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from experiments import files, ledger, run_files
+from experiments import files, frame_files, ledger, run_files
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.campaign import campaign_file, kept_rows, state
 from experiments.campaign.report import page
@@ -78,7 +78,19 @@ def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:
     if not run_dir.is_dir():
         raise run_files.RunFileError(f"there is no directory {run_dir}: give that of a run or of a campaign")
     manifest = run_files.manifest(run_dir)
-    return analyse(frames(run_dir, manifest), manifest["parameters"], manifest), manifest
+    # No name here for the frames: the analysis lets the largest go when it no longer needs them.
+    return analyse(_small(run_dir, manifest), manifest["parameters"], manifest), manifest
+
+
+def _small(run_dir: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the frames in as little memory as they need; those of a kept run as they are."""
+    if "frames_as_measured" in manifest:
+        return frames(run_dir, manifest)
+    small = {
+        name: _required(run_dir / f"{name}.parquet", name, _rows(run_dir, name, small=True)) for name in ledger.COLUMNS
+    }
+    _check_unchanged(run_dir, manifest.get("frames", {}))
+    return small
 
 
 def frames(run_dir: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -105,10 +117,10 @@ def _check_unchanged(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> No
             raise run_files.damaged(path, "is not the file that the run left: its SHA-256 differs from manifest.json")
 
 
-def _rows(run_dir: Path, name: str) -> pd.DataFrame:
+def _rows(run_dir: Path, name: str, *, small: bool = False) -> pd.DataFrame:
     path = run_dir / f"{name}.parquet"
     try:
-        return pd.read_parquet(path)
+        return frame_files.read(path, name) if small else pd.read_parquet(path)
     except FileNotFoundError:
         raise run_files.damaged(path, "is missing") from None
     except (OSError, pa.ArrowException) as error:

@@ -203,6 +203,28 @@ def bench_line(make: Make) -> argparse.ArgumentParser:
     return _with_reports(line)
 
 
+def instrument_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the instrument's own test."""
+    line = make(
+        description="Plant faults in recorded frames, on a twin, on a chain and in the instrument's own source, and "
+        "measure clean runs. The table of what was caught under which name is printed, and written as JSON into bench/ "
+        "of the reports: instrument.json, or instrument-short.json.",
+        epilog="Exit status: 0 every fault was caught under its name and no clean run gave an alarm, 1 otherwise, "
+        "or an error.",
+    )
+    line.add_argument("--short", action="store_true", help="plant a part of it, for a check of a minute")
+    line.add_argument(
+        "--only", action="append", default=[], metavar="NAME",
+        help="plant this fault alone, and write no file; repeat --only for further ones; clean-twin and clean-chain "
+        "are runs without a fault",
+    )  # fmt: skip
+    line.add_argument(
+        "--machine", choices=("own", "shared"), default="own",
+        help="shared: a check beside other work, whose share of the machine is not judged; default: %(default)s",
+    )  # fmt: skip
+    return _with_reports(line)
+
+
 def jmeter_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of JMeter's plan."""
     line = make(
@@ -433,6 +455,23 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _instrument(options: argparse.Namespace) -> int:
+    from experiments.instrument import table
+    from experiments.instrument.carry_out import carry_out, selected
+    from experiments.run import benchmark_file
+
+    selection = selected(options.only, short=options.short)
+    # A run that is interrupted has processes to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
+    result = carry_out(selection, options.machine, lambda line: print(line, flush=True))
+    figures = result.figures()
+    if not options.only:
+        name = "instrument-short" if options.short else "instrument"
+        benchmark_file.write(options.reports.resolve() / "bench", name, figures | {"measured_on": options.machine})
+    print(table.last_line(figures))
+    return 0 if result.passed else 1
+
+
 def _jmeter(options: argparse.Namespace) -> int:
     from experiments.jmeter import comparison, run
     from experiments.jmeter.properties import parsed
@@ -496,6 +535,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "reproduce": ("say which published intervals hold on this machine", reproduce_line, _reproduce),
     "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
+    "instrument": ("plant faults, and say which the instrument catches by name", instrument_line, _instrument),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
     "postman": ("run the Postman collection with newman; write its figures as JSON", postman_line, _postman),
     "trace": ("make a recording that a run can replay", trace_line, _trace),

@@ -7,13 +7,11 @@ import time
 
 import pandas as pd
 
-from experiments.ledger import COLUMNS
-
-EVERY_S = 0.02
+from experiments.ledger import COLUMNS, TIMER_EVERY_S
 
 
 class LoopTimer:
-    """Wakes up every EVERY_S while its task runs, and records by how much it overslept."""
+    """Wakes up every TIMER_EVERY_S while its task runs, and records by how much it overslept."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int]] = []
@@ -21,8 +19,8 @@ class LoopTimer:
     async def run(self) -> None:
         """Record until cancelled."""
         while True:
-            due_ns = time.monotonic_ns() + round(EVERY_S * 1e9)
-            await asyncio.sleep(EVERY_S)
+            due_ns = time.monotonic_ns() + round(TIMER_EVERY_S * 1e9)
+            await asyncio.sleep(TIMER_EVERY_S)
             self._rows.append((time.time_ns(), max(time.monotonic_ns() - due_ns, 0)))
 
     def frame(self) -> pd.DataFrame:

@@ -44,11 +44,17 @@ class Result:
 
 
 def measure(
-    parameters: Parameters, run_dir: Path | None = None, *, load: Load | None = None, regenerate: str = ""
+    parameters: Parameters,
+    run_dir: Path | None = None,
+    *,
+    load: Load | None = None,
+    regenerate: str = "",
+    page: bool = True,
 ) -> Result:
     """Carry out one run and write everything about it into `run_dir`, by default a new directory in reports/single.
 
-    `load` replaces that of the parameters' `loop`; `regenerate` is then the command that carries out such a run.
+    Without `page`, the report with its figures is left out: for runs of which nobody reads one. `load` replaces that of
+    the parameters' `loop`; `regenerate` is then the command that carries out such a run.
     Raises EmoStreamError when another measurement runs on this machine, before anything is written or started; and when
     the chain, the load or the receivers fail: everything recorded until then stays in `run_dir`.
     """
@@ -104,7 +110,7 @@ def measure(
         files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
         analysis = analyse(frames, asdict(parameters), about)
         files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
-        report = write(run_dir, analysis, asdict(parameters), about)
+        report = write(run_dir, analysis, asdict(parameters), about) if page else run_dir
     return Result(run_dir, report, analysis, endpoints.ready_s)
 
 

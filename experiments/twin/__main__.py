@@ -45,9 +45,9 @@ async def serve(twin: Twin, servers: str, prefix: str, run_dir: Path, ready_file
     """Run the twin on the Kafka at `servers` until SIGTERM or SIGINT, then write its truth. Raises EmoStreamError."""
     names = topics(Settings(topic_prefix=prefix, partitions=twin.partitions))
     bus = KafkaBus(servers)
-    # The twin says when a record was appended: the broker's own time is not planted.
     events = names.events
-    events = type(events)(events.name, events.partitions, events.config | {"message.timestamp.type": "CreateTime"})
+    if twin.append_time == "planted":
+        events = type(events)(events.name, events.partitions, events.config | {"message.timestamp.type": "CreateTime"})
     bus.ensure(events, names.aggregates, names.progress)
     bus.close()
     loop = asyncio.get_running_loop()

@@ -88,9 +88,10 @@ class Batches:
     def _trigger(self) -> None:
         started_ns = time.time_ns()
         cut: list[Reaction] = []
+        left_out = self._twin.skipped.get(self._number, 0)
         for partition, rows in enumerate(self._topic.acknowledged):
             end = len(rows)
-            cut += rows[self._read[partition] : end]
+            cut += rows[self._read[partition] + (0 if partition else left_out) : end]
             self._read[partition] = end
         if not cut:
             self._plan_next(started_ns)
@@ -120,11 +121,19 @@ class Batches:
         )
         assert made is not None
         self._carried = made.carried or NOTHING
-        made = changed(made, added=twin.added.get(number, 0), moved=twin.moved.get(number, 0))
+        made = changed(
+            made,
+            added=twin.added.get(number, 0),
+            moved=twin.moved.get(number, 0),
+            shown=twin.shown.get(number, 0),
+        )
         emitted_ns = time.time_ns()
         made = msgspec.structs.replace(made, emitted_ns=emitted_ns)
         if number not in twin.unemitted:
             self._producer.produce(self._aggregates, encode(made), self.epoch.encode())
+            if number in twin.repeated:
+                again = changed(made, added=twin.repeated[number])
+                self._producer.produce(self._aggregates, encode(again), self.epoch.encode())
         phantoms = sum(reaction.fate == "phantom" for reaction in cut)
         self._truth.windows.append((number, due_ns, named_ns, emitted_ns, len(cut), phantoms))
         if number not in twin.undelivered:
@@ -169,16 +178,18 @@ def aggregated(cut: list[Reaction]) -> list[dict[str, Any]]:
     ]
 
 
-def changed(made: Window, *, added: int = 0, moved: int = 0) -> Window:
-    """Return the window with `added` more of its first type, and with up to `moved` of that moved to its last type."""
-    if not (added or moved) or not made.reactions:
+def changed(made: Window, *, added: int = 0, moved: int = 0, shown: int = 0) -> Window:
+    """Return the window with `added` more of its first type, with up to `moved` of that moved to its last type, and
+    with `shown` more representatives of its first type.
+    """
+    if not (added or moved or shown) or not made.reactions:
         return made
     counts = [each.count for each in made.reactions]
     moved = min(moved, counts[0]) if len(counts) > 1 else 0
     counts[0] += added - moved
     counts[-1] += moved
     cells = [
-        TypeCount(each.emoji_type, count, each.representatives)
-        for each, count in zip(made.reactions, counts, strict=True)
+        TypeCount(each.emoji_type, count, each.representatives + (0 if place else shown))
+        for place, (each, count) in enumerate(zip(made.reactions, counts, strict=True))
     ]
     return msgspec.structs.replace(made, reactions=cells, total=made.total + added)

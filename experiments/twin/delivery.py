@@ -16,6 +16,7 @@ from experiments.twin.http import Connection, Handle, answer
 from experiments.twin.ingest import drawn_ns, fate_of
 from experiments.twin.settings import DELIVERY_FATES, Twin
 from experiments.twin.truth import Truth
+from experiments.units import NS_PER_MS
 from pipeline import sse
 from pipeline.messages import Hop, Window, encode
 
@@ -131,6 +132,8 @@ class Delivery:
                 other = changed(window, added=fate == "alter", moved=fate == "move")
                 framed[fate] = _framed(other) * (2 if fate == "duplicate" else 1)
             moment_ns = hop.sent_ns + drawn_ns(self._rng, self._twin.network_ms)
+            if fate == "hold":
+                moment_ns += round(self._twin.held_ms * NS_PER_MS)
             stamps = tuple(each.sent_ns for each in window.hops)
             row = (client_id, window.window, *stamps, moment_ns)
             self._clockwork.at(moment_ns, self._deliver(connection, framed[fate], row, fate))

@@ -56,7 +56,10 @@ class Topic:
         self._producer = producer
 
     def write(self, reaction: Reaction, value: bytes, appended_ms: int) -> None:
-        """Write one record at the append time given; it appears in `acknowledged` once Kafka has it."""
+        """Write one record at the append time given; it appears in `acknowledged` once Kafka has it.
+
+        If the topic's records are stamped by the broker, the reaction gets that time.
+        """
         partition = zlib.crc32(reaction.user_id.encode()) % len(self.acknowledged)
         reaction.appended_ns = appended_ms * NS_PER_MS
         self._producer.produce(
@@ -73,6 +76,7 @@ class Topic:
             self.failure = error
             return
         reaction.partition, reaction.offset = message.partition(), message.offset()
+        reaction.appended_ns = message.timestamp()[1] * NS_PER_MS
         self.acknowledged[message.partition() or 0].append(reaction)
 
 
@@ -102,7 +106,11 @@ class Ingest:
             connection.send(answer(200, {"stage": "ingest", "status": "ok"}))
             return
         if (method, path) != ("POST", "/reactions"):
-            connection.send(answer(404, {"title": "Not Found", "status": 404, "detail": f"{method} {path}"}))
+            status, title = (405, "Method Not Allowed") if path == "/reactions" else (404, "Not Found")
+            connection.send(answer(status, {"title": title, "status": status, "detail": f"{method} {path}"}))
+            return
+        if connection.content_type != "application/json":
+            connection.send(answer(415, {"title": "Not application/json", "status": 415}))
             return
         try:
             read = intake.read(body, ARRAY_MAX)

@@ -19,7 +19,10 @@ Number = Annotated[int, Meta(ge=0)]
 """A window's number: the twin counts from 0, the first micro-batch that reads something."""
 
 REACTION_FATES = ("refuse", "lose", "duplicate", "alter")
-DELIVERY_FATES = ("lose_deliveries", "duplicate_deliveries", "alter_deliveries", "move_deliveries")
+DELIVERY_FATES = (
+    *("lose_deliveries", "duplicate_deliveries", "alter_deliveries", "move_deliveries"),
+    "hold_deliveries",
+)
 
 
 class Twin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,21 +64,29 @@ class Twin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Records that nobody sent, written before these windows are cut."""
 
     # Faults of windows: delivered and never in Kafka; in Kafka and never delivered; a count raised; counts moved from
-    # one type to another, the total kept.
+    # one type to another, the total kept; representatives raised; records left out; emitted again with a count raised.
     unemitted: tuple[Number, ...] = ()
     undelivered: tuple[Number, ...] = ()
     added: dict[Number, Annotated[int, Meta(ge=1)]] = {}
     moved: dict[Number, Annotated[int, Meta(ge=1)]] = {}
+    shown: dict[Number, Annotated[int, Meta(ge=1)]] = {}
+    skipped: dict[Number, Annotated[int, Meta(ge=1)]] = {}
+    repeated: dict[Number, Annotated[int, Meta(ge=1)]] = {}
     trigger_lies_ms: dict[Number, float] = {}
     """What is added to the trigger that these windows name."""
+    append_time: Literal["planted", "broker"] = "planted"
+    """Which clock stamps an append: the twin's, at the planned moment, or the broker's own."""
     broker_offset_ms: float = 0.0
-    """What is added to the append time of every record."""
+    """What is added to the planted append time of every record."""
 
-    # Faults of deliveries, as shares: never sent; sent twice; another total; another mix with the same total.
+    # Faults of deliveries, as shares: never sent; sent twice; another total; another mix with the same total; sent
+    # `held_ms` after the others.
     lose_deliveries: Share = 0.0
     duplicate_deliveries: Share = 0.0
     alter_deliveries: Share = 0.0
     move_deliveries: Share = 0.0
+    hold_deliveries: Share = 0.0
+    held_ms: Time = 1000.0
     lose_progress: Share = 0.0
 
     def __post_init__(self) -> None:

@@ -22,9 +22,13 @@ SELECT 'cpu_share_' || stage, cores
 FROM cores_between((SELECT min(t_intended_ns) FROM measured), (SELECT max(t_intended_ns) FROM measured));
 
 INSERT INTO figures ("key", "value")
-SELECT 'receivers_late_p99.9_ms', at_rank(list(late_ns / 1e6 ORDER BY late_ns), 0.999)
-FROM receivers_timer CROSS JOIN load_span
-WHERE t_ns BETWEEN from_ns AND to_ns;
+-- A wake-up that was late kept others from happening, every 20 ms: each would have been late by what was left.
+SELECT 'receivers_late_p99.9_ms', at_rank(list(left_ns / 1e6 ORDER BY left_ns), 0.999)
+FROM (
+    SELECT unnest(range(late_ns, -1, -20_000_000)) AS left_ns
+    FROM receivers_timer CROSS JOIN load_span
+    WHERE t_ns BETWEEN from_ns AND to_ns
+);
 
 -- Cores that the host gave to others, and how the speed of the machine changed over the run.
 INSERT INTO figures ("key", "value")

@@ -19,7 +19,7 @@ QUIET = {"spark": 0.3, "others": 0.05, "machine": 0.5}
 
 def reasons(sent):
     """Return the reasons against the generator of the synthetic run."""
-    return validity.generator(PLAN, sent).reasons
+    return validity.generator(PLAN.merge(sent, on="seq", how="left")).reasons
 
 
 def test_good_run_is_not_accused():
@@ -81,6 +81,19 @@ def test_receivers_that_oversleep_are_a_reason(late_ms, share, bad):
     found = validity.receivers(spoiled, SPAN_NS)
     assert bool(found.reasons) == bad
     assert all("overslept by 25.0 ms at p99.9 (at most 20 ms)" in reason for reason in found.reasons)
+
+
+def test_one_long_stall_counts_for_all_its_time():
+    """A timer that oversleeps by 1.6 s has one row: the wake-ups that did not happen meanwhile count as well."""
+    during = TIMER.index[TIMER["t_ns"].between(*SPAN_NS)]
+    assert len(during) > 1_000
+    stalled = TIMER.copy()
+    stalled.loc[during[0], "late_ns"] = 1_600 * 10**6
+    found = validity.receivers(stalled, SPAN_NS)
+    assert found.reasons[0].startswith("The receivers were late")
+    # Of 80 such, spaced by 20 ms, the one beyond which a thousandth of all lies.
+    beyond = (len(during) + 80) // 1_000
+    assert found.figures["receivers_late_p99.9_ms"] == pytest.approx(1_600 - 20 * beyond, abs=20)
 
 
 def test_receivers_that_were_not_timed_are_a_reason():
