@@ -81,6 +81,14 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady, twin or limits
 	@$(BIN)/python -m experiments bench $(SUITE)
 
+.PHONY: claims
+claims: env ## Compute every published number again from the rows that are kept
+	@$(BIN)/python -m experiments claims
+
+.PHONY: reproduce
+reproduce: jars ## Say which published intervals hold on this machine, in at most 40 minutes
+	@$(BIN)/python -m experiments reproduce
+
 .PHONY: instrument
 instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
 	@.ci/faketime

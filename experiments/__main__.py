@@ -29,18 +29,17 @@ def parser() -> argparse.ArgumentParser:
     docs = parsers.add_parser(
         "docs",
         help="write the generated parts of the Markdown documents",
-        description="Write the generated parts of the Markdown documents: settings, options, designs and figures.",
+        description="Write the generated parts of the Markdown documents: settings, options, designs and routes.",
     )
     docs.add_argument("documents", type=Path, nargs="*", help="default: every Markdown file of the repository")
     docs.add_argument("--check", action="store_true", help="write nothing; name the documents that are not current")
-    docs.add_argument("--run", type=Path, dest="run_dir", help="the run whose figures to quote")
     return line
 
 
 def _docs(options: argparse.Namespace) -> int:
     from experiments import documents
 
-    stale = documents.update(options.documents, check=options.check, run_dir=options.run_dir)
+    stale = documents.update(options.documents, check=options.check)
     for document in stale:
         print(f"{document}: {'not current, run python -m experiments docs' if options.check else 'written'}")
     return 1 if options.check and stale else 0

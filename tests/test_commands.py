@@ -157,6 +157,12 @@ IN_ANOTHER_TEST = {
         ("emostream second-reading reports/single/runs/<moment>", "emostream second-reading --all reports/<campaign>"),
         "tests/experiments/second_reading/test_check.py::test_equal_figures_are_counted",
     ),
+    "emostream keep reports/hundred": (
+        "tests/experiments/claims/test_commands.py::test_a_campaign_is_kept_and_its_numbers_are_written"
+    ),
+    "emostream claims --write": (
+        "tests/experiments/claims/test_commands.py::test_a_campaign_is_kept_and_its_numbers_are_written"
+    ),
     "emostream compare reports/concurrency reports/mine": (
         "tests/experiments/cli/test_instrument.py::test_two_campaigns_are_compared"
     ),

@@ -39,7 +39,6 @@ CAMPAIGNS = PAGES["docs/campaigns.md"]
 COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 EVERYTHING = "\n".join([*PAGES.values(), COMMANDS])
-FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 README_MAX_BYTES = 10_240
 PICTURE_MAX_BYTES = 200_000
 
@@ -220,10 +219,3 @@ def test_reports_readme_names_functions_that_exist() -> None:
     assert len(named) > 5
     for module, function in named:
         assert callable(getattr(importlib.import_module(f"experiments.{module}"), function))
-
-
-def test_readme_says_where_its_figures_come_from() -> None:
-    """Figures stand beside the command that measured them and the machine it ran on."""
-    match = FIGURES.search(README)
-    assert match is not None
-    assert re.search(r"`python -m experiments run.*`.* cores .*, commit [0-9a-f]{7}( with changes)?\.", match.group(0))

@@ -1,73 +1,109 @@
-"""The reference campaigns: every run kept adds up, and the documents quote them as they are."""
+"""The kept campaigns and the published numbers of this repository: everything follows from rows that are there."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 
-from experiments import documents, run_files
-from experiments.campaign import campaign_file
+from experiments import documents
+from experiments.campaign import campaign_file, crate, keep
+from experiments.campaign.report import page
+from experiments.claims.claim_file import read
+from experiments.claims.recompute import FILE, recompute
+from experiments.claims.uncovered import uncovered
+from experiments.repository import REPORTS
+from experiments.synthetic.rows import write_campaign
+from tests.harness.documents import PAGES
+from tests.harness.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-REFERENCE = REPOSITORY / "reports" / "reference"
-# The end-to-end latency is binned by the millisecond, so its mean is known to half of one.
-RESOLUTION_S = 0.001
-SIZE_MAX = 5_000_000
-
-CAMPAIGNS = sorted(path.parent for path in REFERENCE.glob("*/campaign.json"))
-RUNS = [path / "runs" / run.run for path in CAMPAIGNS for run in campaign_file.read(path).runs]
-
-
-def summary(run: Path) -> dict[str, Any]:
-    """Return a run's flat figures."""
-    return run_files.summary(run)
-
-
-def test_there_is_a_reference() -> None:
-    """Nothing below is vacuous."""
-    assert RUNS
-
-
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
-def test_hops_add_up_to_the_end_to_end_latency(run: Path) -> None:
-    """The mean of each hop, added up, is the mean latency that the histogram has, to its resolution."""
-    figures = summary(run)
-    hops = [value for name, value in figures.items() if re.fullmatch(r"hop_.*_mean_ms", name)]
-    assert len(hops) == 10
-    assert sum(hops) / 1000 == pytest.approx(figures["e2e_mean_s"], abs=RESOLUTION_S)
+KEPT = keep.all_kept(REPORTS)
+NOT_WRITTEN_BY_HAND = {"docs/command-line.md", "docs/licences.md", "docs/changelog.md"}
+CFF_KEYS = {
+    *("abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords"),
+    *("license", "license-url", "message", "preferred-citation", "references", "repository", "repository-artifact"),
+    *("repository-code", "title", "type", "url", "version"),
+}
+"""The keys that version 1.2.0 of the Citation File Format has."""
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
-def test_every_accepted_reaction_was_counted_once(run: Path) -> None:
-    """Conservation is exact, in integers."""
-    figures = summary(run)
-    assert figures["counted"] == figures["accepted"] > 0
-    assert not any(figures[name] for name in ("lost", "duplicated", "altered", "foreign", "unexplained"))
+def check(kept: Path) -> None:
+    """Every file has its hash, the crate describes it, each run's rows give its summary, and the table is theirs."""
+    keep.check(kept)
+    crate.check(kept)
+    for run in campaign_file.read(kept).runs:
+        figures = keep.check_summary(kept / "runs" / run.run)
+        assert figures["valid"] is run.valid
+    table = (kept / "summary" / "levels.csv").read_text(encoding="utf-8")
+    assert page.read(kept).levels.to_csv(index=False) == table
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
-def test_every_count_agrees_with_the_oracle(run: Path) -> None:
-    """Each cell of each window is what the topic holds, and each representative what the policy says."""
-    figures = summary(run)
-    assert figures["oracle_equal"] == figures["oracle_cells"] > 0
-    assert figures["offset_breaks"] == figures["representatives_wrong"] == 0
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.name)
+def test_a_kept_campaign_follows_from_its_rows(kept: Path) -> None:
+    """Each run is analysed again."""
+    check(kept)
 
 
-def test_the_reference_is_small() -> None:
-    """No rows, no logs: a clone stays quick."""
-    assert sum(path.stat().st_size for path in kept()) < SIZE_MAX
+def test_a_table_that_does_not_follow_is_found(tmp_path: Path) -> None:
+    """The check above can fail: with one digit of a table changed, and its hash with it."""
+    write_campaign(tmp_path / "two", runs=2)
+    kept = keep.keep(tmp_path / "two", tmp_path)
+    check(kept)
+    table, sums = kept / "summary" / "levels.csv", kept / keep.SUMS
+    before = keep.files.sha256(table), keep.files.sha256(kept / crate.NAME)
+    rows = pd.read_csv(table)
+    rows.loc[0, "median"] += 0.001
+    rows.to_csv(table, index=False)
+    for path in (kept / crate.NAME, sums):
+        path.write_text(path.read_text().replace(before[0], keep.files.sha256(table)))
+    sums.write_text(sums.read_text().replace(before[1], keep.files.sha256(kept / crate.NAME)))
+    with pytest.raises(AssertionError):
+        check(kept)
 
 
-def kept() -> list[Path]:
-    """Return the files of the reference that git keeps: a campaign made here has its rows beside them."""
-    named = ("manifest.json", "verdict.json", "summary.json", "latency.hdr", "excess.hdr")
-    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
-    return [path for path in files if "runs" not in path.relative_to(REFERENCE).parts or path.name in named]
+def test_every_published_number_follows_from_its_rows(tmp_path: Path) -> None:
+    """What `make claims` finds: no error, no difference. Numbers may be older than their code, and say so."""
+    outcome = recompute(REPOSITORY)
+    assert outcome.status == 0, "\n".join(outcome.lines())
+
+
+def test_no_published_number_is_without_a_claim() -> None:
+    """A number with a unit is a claim, a constant, or in a section that says why it has no rows."""
+    known = read(REPOSITORY / FILE)
+    pages = {name: text for name, text in PAGES.items() if name not in NOT_WRITTEN_BY_HAND}
+    found = [one for name, text in pages.items() for one in uncovered(known, name, text)]
+    assert found == [], f"add a claim, or a line below `constants`, to {FILE}"
+
+
+def test_claims_name_constants_and_sections_that_are_there() -> None:
+    """A file or heading that is gone leaves no line behind."""
+    known = read(REPOSITORY / FILE)
+    assert {one.file for one in (*known.constants, *known.without_rows, *known.claims)} <= set(PAGES)
+    for part in known.without_rows:
+        assert f"# {part.heading}\n" in PAGES[part.file], part.heading
+
+
+def test_the_kept_campaigns_are_small() -> None:
+    """A clone stays quick."""
+    assert sum(path.stat().st_size for kept in KEPT for path in kept.rglob("*")) <= keep.BYTES_MAX
 
 
 def test_documents_have_their_generated_parts() -> None:
-    """Settings, designs and figures in the documents are those of code and files."""
+    """Settings, designs and options in the documents are those of the code."""
     assert documents.update(check=True) == [], "run `python -m experiments docs`"
+
+
+def test_citation_file_is_valid() -> None:
+    """The required keys of CFF 1.2.0, no unknown one, and the facts of LICENSE and pyproject.toml."""
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"authors", "cff-version", "message", "title"} <= set(citation) <= CFF_KEYS
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] in ("software", "dataset")
+    assert citation["authors"] == [{"name": crate.AUTHORS}]
+    assert crate.AUTHORS in (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{citation["version"]}"' in project
+    assert f'license = "{citation["license"]}"' in project
+    assert "date-released" not in citation  # no version was released yet

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from experiments import files, frame_files, ledger, run_files
 from experiments.analysis.analyse import Analysis, analyse
-from experiments.campaign import campaign_file, state
+from experiments.campaign import campaign_file, kept_rows, state
 from experiments.campaign.report import page
 from experiments.progress import Progress
 from experiments.report import run_page
+from pipeline.errors import EmoStreamError
 
 # What the analysis of one run takes, for the estimate of the time left.
 RUN_S = 3.0
@@ -78,14 +79,34 @@ def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:
         raise run_files.RunFileError(f"there is no directory {run_dir}: give that of a run or of a campaign")
     manifest = run_files.manifest(run_dir)
     # No name here for the frames: the analysis lets the largest go when it no longer needs them.
-    return analyse(_frames(run_dir, manifest.get("frames", {})), manifest["parameters"], manifest), manifest
+    return analyse(_small(run_dir, manifest), manifest["parameters"], manifest), manifest
 
 
-def _frames(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Return all frames of a run, whose files must be as it `left` them."""
-    frames = {name: frame(run_dir, name) for name in ledger.COLUMNS}
-    _check_unchanged(run_dir, left)
-    return frames
+def _small(run_dir: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the frames in as little memory as they need; those of a kept run as they are."""
+    if "frames_as_measured" in manifest:
+        return frames(run_dir, manifest)
+    small = {
+        name: _required(run_dir / f"{name}.parquet", name, _rows(run_dir, name, small=True)) for name in ledger.COLUMNS
+    }
+    _check_unchanged(run_dir, manifest.get("frames", {}))
+    return small
+
+
+def frames(run_dir: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return every frame of the run in `run_dir`; what a kept run leaves out is made again.
+
+    Raises RunFileError naming a file that is missing, damaged, or not the one that the run left.
+    """
+    needed = manifest.get("kept", {})
+    # A plan that follows from its seed is not kept.
+    rows = {name: _rows(run_dir, name) for name in ledger.COLUMNS if name not in needed}
+    _check_unchanged(run_dir, manifest.get("frames", {}))
+    try:
+        rows = kept_rows.unpacked(rows, needed, manifest["parameters"])
+    except (EmoStreamError, LookupError) as error:
+        raise run_files.damaged(run_dir, f"cannot be unpacked ({str(error).rstrip('.')})") from error
+    return {name: _required(run_dir / f"{name}.parquet", name, rows[name]) for name in ledger.COLUMNS}
 
 
 def _check_unchanged(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> None:
@@ -96,14 +117,18 @@ def _check_unchanged(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> No
             raise run_files.damaged(path, "is not the file that the run left: its SHA-256 differs from manifest.json")
 
 
-def frame(run_dir: Path, name: str) -> pd.DataFrame:
-    """Return the frame `name` of the run in `run_dir`. Raises RunFileError if it is missing or damaged."""
+def _rows(run_dir: Path, name: str, *, small: bool = False) -> pd.DataFrame:
     path = run_dir / f"{name}.parquet"
     try:
-        return ledger.require(name, frame_files.read(path, name))
+        return frame_files.read(path, name) if small else pd.read_parquet(path)
     except FileNotFoundError:
         raise run_files.damaged(path, "is missing") from None
-    except ledger.LedgerError as error:
-        raise run_files.damaged(path, f"is damaged ({str(error).rstrip('.')})") from error
     except (OSError, pa.ArrowException) as error:
         raise run_files.damaged(path, f"is cut off or damaged ({str(error).splitlines()[0]})") from error
+
+
+def _required(path: Path, name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    try:
+        return ledger.require(name, rows)
+    except ledger.LedgerError as error:
+        raise run_files.damaged(path, f"is damaged ({str(error).rstrip('.')})") from error

@@ -21,7 +21,7 @@ from typing import Any
 from experiments import files, run_files
 from experiments.campaign import airflow_standalone
 from experiments.load import recording_defaults
-from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS
+from experiments.repository import DESIGNS, NOTEBOOKS, REPORTS, ROOT
 from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
@@ -143,6 +143,41 @@ def second_reading_line(make: Make) -> argparse.ArgumentParser:
         "--all", action="store_true", help="read each run of a campaign whose rows are kept; give its directory"
     )
     return _with_json(line)
+
+
+def keep_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of campaigns that are kept."""
+    line = make(
+        description="Copy a finished campaign with its rows into reference/ of the reports, after every frame was "
+        "compared with its hash and every run was analysed again. The path of the copy is printed last.",
+    )
+    line.add_argument("directory", type=Path, help="directory of a finished campaign, such as reports/hundred")
+    line.add_argument("--name", default="", help="its name among the kept campaigns; default: the directory's")
+    return _with_json(_with_reports(line))
+
+
+def claims_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of published numbers."""
+    line = make(
+        description="Compute every published number again from the rows that are kept, and compare it with the "
+        "documents: reports/claims.yaml says which. The result is written to reports/bench/claims.json.",
+        epilog="Exit status: 0 every number follows from its rows, 1 one does not, or an error.",
+    )
+    line.add_argument(
+        "--write", action="store_true", help="write the numbers into the documents, and the hashes into claims.yaml"
+    )
+    return _with_json(line)
+
+
+def reproduce_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of a reproduction."""
+    line = make(
+        description="Carry out reduced designs of the kept campaigns on this machine, and say which published "
+        "intervals hold here. If it is interrupted, start the same command again.",
+        epilog="Exit status: 0 compared, whatever the result is, 1 an error.",
+    )
+    line.add_argument("--minutes", type=float, default=40.0, help="how long it may take; default: %(default)s")
+    return _with_json(_with_reports(line))
 
 
 def duel_line(make: Make) -> argparse.ArgumentParser:
@@ -397,6 +432,32 @@ def _second_reading(options: argparse.Namespace) -> int:
     return 1 if any(each.differing for each in checks) else 0
 
 
+def _keep(options: argparse.Namespace) -> int:
+    _check_campaign(options.name)
+    from experiments.campaign import keep
+
+    kept = keep.keep(options.directory.resolve(), options.reports.resolve(), options.name)
+    _say(options, kept / "index.html", kept=str(kept))
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from experiments.claims.recompute import recompute
+
+    outcome = recompute(ROOT, write=options.write)
+    print(json.dumps(outcome.to_json()) if options.json else "\n".join(outcome.lines()))
+    return outcome.status
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from experiments.claims.reproduce import reproduce
+    from experiments.report.pages import strict_json
+
+    found = reproduce(options.reports.resolve(), options.minutes)
+    print(json.dumps(json.loads(strict_json(found.to_json()))) if options.json else "\n".join(found.lines()))
+    return 0
+
+
 def _duel(options: argparse.Namespace) -> int:
     _check_campaign(options.campaign)
     from experiments.duel.carry_out import duel
@@ -516,6 +577,9 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
         second_reading_line,
         _second_reading,
     ),
+    "keep": ("keep a finished campaign in the repository, with its rows", keep_line, _keep),
+    "claims": ("compute every published number again from the rows that are kept", claims_line, _claims),
+    "reproduce": ("say which published intervals hold on this machine", reproduce_line, _reproduce),
     "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
     "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),

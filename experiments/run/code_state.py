@@ -22,8 +22,8 @@ def code_state(checkout: Path | None) -> dict[str, Any]:
     """
     if checkout is None:
         return UNKNOWN
-    commit = _git(checkout, "rev-parse", "HEAD")
-    changes = _git(checkout, "status", "--porcelain")
+    commit = git(checkout, "rev-parse", "HEAD")
+    changes = git(checkout, "status", "--porcelain")
     if commit is None or changes is None:
         return UNKNOWN
     return {
@@ -34,8 +34,8 @@ def code_state(checkout: Path | None) -> dict[str, Any]:
 
 
 def _diff_hash(checkout: Path) -> str | None:
-    diff = _git(checkout, "diff", "--binary", "HEAD")
-    others = _git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--full-name")
+    diff = git(checkout, "diff", "--binary", "HEAD")
+    others = git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--full-name")
     if diff is None or others is None:
         return None
     whole = hashlib.sha256(diff)
@@ -45,7 +45,7 @@ def _diff_hash(checkout: Path) -> str | None:
     return whole.hexdigest()
 
 
-def _git(checkout: Path, *arguments: str) -> bytes | None:
+def git(checkout: Path, *arguments: str) -> bytes | None:
     """Return git's answer about a checkout, or None if it is not one. Nothing is written there."""
     # GIT_DIR and the like name other repositories.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

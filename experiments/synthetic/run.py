@@ -51,18 +51,23 @@ def make_run(
     partitions: int = 2,
     policy: str = "ceil",
     seed: int = 1,
+    plan: pd.DataFrame | None = None,
 ) -> Run:
-    """Return a run of an aligned chain without faults: each reaction counted once, each window at each client."""
+    """Return a run of an aligned chain without faults: each reaction counted once, each window at each client.
+
+    `plan` is sent instead of the one that the other arguments give.
+    """
     rng = np.random.default_rng([seed, 1])
-    plan = poisson_plan(
-        user_names(users),
-        rate_per_s,
-        START_NS,
-        trigger_s=trigger_s,
-        warm_up_triggers=warm_up_triggers,
-        measured_triggers=measured_triggers,
-        seed=seed,
-    )
+    if plan is None:
+        plan = poisson_plan(
+            user_names(users),
+            rate_per_s,
+            START_NS,
+            trigger_s=trigger_s,
+            warm_up_triggers=warm_up_triggers,
+            measured_triggers=measured_triggers,
+            seed=seed,
+        )
     intended = plan["t_intended_ns"].to_numpy(dtype=np.int64)
     n = len(plan)
     t_sent = intended + _jitter(rng, n, 0.4)

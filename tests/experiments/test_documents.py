@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 
 import pytest
 
 from experiments import __main__ as command_line
 from experiments import documents
-from experiments.report import run_page
-from experiments.synthetic.run import make_run
 from pipeline.errors import SettingError
 
 
@@ -41,36 +37,6 @@ def test_check_writes_nothing_and_names_the_stale_document(tmp_path: Path, capsy
         command_line.main(["docs", str(page)])
     assert end.value.code == 0
     assert "| `smoke` |" in page.read_text()
-
-
-def test_links_of_the_reference_start_at_the_document(tmp_path: Path) -> None:
-    """The same part has another link in another folder."""
-    root = documents.generated("<!-- reference -->\n<!-- /reference -->\n", documents.ROOT / "README.md")
-    below = documents.generated("<!-- reference -->\n<!-- /reference -->\n", documents.ROOT / "docs" / "campaigns.md")
-    assert "](reports/reference/capacity/index.html)" in root
-    assert "](../reports/reference/capacity/index.html)" in below
-
-
-def test_figures_need_a_run_that_is_named(tmp_path: Path) -> None:
-    """Without a run the figures stay; the marker or the command line names one; an INVALID run is refused."""
-    run = make_run(measured_triggers=3)
-    more = {"cores": 2, "cpu": "CPU", "kernel": "Linux", "ready_s": 20.0, "parameters": run.parameters}
-    run_page.write_report(tmp_path, run.frames, run.parameters, run.manifest)
-    (tmp_path / "manifest.json").write_text(json.dumps(run.manifest | more))
-    page = tmp_path / "page.md"
-    kept = "<!-- figures -->\nkept\n<!-- /figures -->\n"
-    assert documents.generated(kept, page) == kept
-    assert "| reactions counted |" in documents.generated(kept, page, tmp_path)
-    about = run.manifest | more | {"parameters": run.parameters | {"arrivals": "trace", "trace": "o'brien (1).csv"}}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
-    command = documents.generated(kept, page, tmp_path).split("`")[1]
-    assert {"arrivals", "trace", "o'brien (1).csv"} < set(shlex.split(command))
-    named = f"<!-- figures {tmp_path} -->\nold\n<!-- /figures -->\n"
-    assert "| reactions counted |" in documents.generated(named, page)
-    path = tmp_path / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"valid": False}))
-    with pytest.raises(SettingError, match="is INVALID: name a valid run"):
-        documents.generated(named, page)
 
 
 def test_marker_without_its_end_is_named(tmp_path: Path) -> None:
