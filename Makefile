@@ -81,7 +81,6 @@ bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, a
 
 .PHONY: instrument
 instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
-	@.ci/faketime
 	@$(BIN)/python -m experiments instrument $(INSTRUMENT)
 
 .PHONY: jmeter
