@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.
 export VENV PYTHON
+# Set in many containers. Without bytecode every process compiles all that it imports: twice the CPU for a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets

@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups of tests first that take longest."""
     assert groups.missing() == []
+    assert groups.started_twice(items) == {}
     items.sort(key=lambda item: groups.place(item.nodeid))
 
 

@@ -92,10 +92,10 @@ IN_ANOTHER_TEST = {
     # What `make env` ends with.
     "pip install --no-deps --editable .": "tests/test_environment.py::test_environment_has_the_command",
     "python -m experiments.twin twin.yaml --ready-file twin/ready.json --run-dir twin": (
-        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/kafka/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream experiment -p attach twin/ready.json": (
-        "tests/integration/measuring/test_twin.py::test_planted_delays_and_faults_are_found"
+        "tests/integration/kafka/test_twin.py::test_planted_delays_and_faults_are_found"
     ),
     "emostream duel . ../other": "tests/experiments/duel/test_duel.py::test_a_slower_version_is_found_with_its_size",
     "emostream duel . . --blocks 10": (
@@ -118,7 +118,7 @@ IN_ANOTHER_TEST = {
         "tests/deploy/test_compose.py::test_image_has_the_commands_that_exist",
     ),
     "docker compose --file deploy/compose.yaml up --build": (
-        "tests/integration/test_compose.py::test_each_service_starts_and_its_health_check_passes"
+        "tests/integration/page/test_compose.py::test_each_service_starts_and_its_health_check_passes"
     ),
     "jmeter -n -t experiments/jmeter/emostream.jmx -l results.jtl -e -o dashboard -Jusers=20 -Jduration_s=30": (
         "tests/integration/measuring/test_jmeter.py::test_counts_of_jmeter_are_exact_and_both_reports_are_written"

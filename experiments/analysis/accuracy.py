@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.ledger import (
     WINDOW_KEY,
+    Codes,
+    Records,
     accepted,
     cells,
-    identified,
+    coded,
     offset_ranges,
-    placed,
+    pieces,
     unique_windows,
 )
 
@@ -51,20 +54,22 @@ class Conservation:
 
 
 def conservation(
-    plan: pd.DataFrame, reactions: pd.DataFrame, topic: pd.DataFrame, windows: pd.DataFrame
+    plan: pd.DataFrame,
+    reactions: pd.DataFrame,
+    records: Records,
+    windows: pd.DataFrame,
 ) -> Conservation:
-    """Return the balance of `reactions` (ledger.join of the same frames) against topic and windows."""
-    records = identified(plan, placed(topic, windows))
-    planned = records[records["seq"].notna()].astype({"seq": "int64"})
-    per_seq = planned.groupby("seq")["covers"].sum()
-    covers = per_seq.reindex(reactions["seq"], fill_value=0).to_numpy(dtype=np.int64)
+    """Return the balance of `reactions` (ledger.joined of the same records) against topic and windows."""
+    planned = records.planned
+    covers = _counted(plan, records.covers, planned)
     ok = accepted(reactions)
     lost = ok & (covers == 0)
     twice = covers > 1
-    intended = plan.set_index("seq")["emoji_type"].reindex(planned["seq"]).to_numpy(dtype=object)
-    altered = planned["emoji_type"].to_numpy(dtype=object) != intended
-    foreign = records[records["seq"].isna() & (records["covers"] > 0)]
-    counted = int(cells(unique_windows(windows))["count"].sum())
+    countable = records.topic["emoji_type"].notna().to_numpy(dtype=bool)
+    altered = np.flatnonzero(_altered(plan["emoji_type"], records.topic["emoji_type"], planned))
+    intended = plan["emoji_type"].iloc[planned[altered]].to_numpy(dtype=object)
+    foreign = np.flatnonzero(countable & (planned < 0) & (records.covers > 0))
+    counted = int(cells(records.windows)["count"].sum())
     missing = reactions["offset"].isna().to_numpy(dtype=bool)
     problems = [
         _named("lost", reactions[lost & missing], "answered 202 but not in the topic"),
@@ -72,10 +77,10 @@ def conservation(
         _named("duplicated", reactions[twice], "counted more than once").assign(
             detail=[f"counted {n} times" for n in covers[twice]]
         ),
-        _named("altered", planned[altered], "another emoji than planned").assign(
-            detail=[f"planned as {emoji}" for emoji in intended[altered]]
+        _named("altered", _of_plan(plan, records.topic.iloc[altered], planned[altered]), "").assign(
+            detail=[f"planned as {emoji}" for emoji in intended]
         ),
-        _named("foreign", foreign, "counted, but not in this run's plan"),
+        _named("foreign", records.topic.iloc[foreign].assign(seq=None), "counted, but not in this run's plan"),
         _conflicts(windows),
     ]
     return Conservation(
@@ -85,12 +90,39 @@ def conservation(
         counted=counted,
         lost=int(lost.sum()),
         duplicated=int((covers[twice] - 1).sum()),
-        altered=int(altered.sum()),
+        altered=len(altered),
         unacknowledged=int((~ok & (covers > 0)).sum()),
-        foreign=int(foreign["covers"].sum()),
-        unexplained=counted - int(records["covers"].sum()),
+        foreign=int(records.covers[foreign].sum(dtype=np.int64)),
+        unexplained=counted - int(records.covers[countable].sum(dtype=np.int64)),
         problems=pd.concat([part.astype(object) for part in problems], ignore_index=True),
     )
+
+
+def _counted(plan: pd.DataFrame, covers: Codes, planned: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return by how many windows each planned reaction was counted, all copies together, in order of `seq`."""
+    own = planned >= 0
+    counts = np.zeros(len(plan), dtype=np.int32)
+    np.add.at(counts, planned[own], covers[own])
+    seq = plan["seq"].to_numpy(dtype=np.int64)
+    return counts if (seq[1:] > seq[:-1]).all() else counts[np.argsort(seq, kind="stable")]
+
+
+def _altered(intended: pd.Series, found: pd.Series, planned: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which records have another emoji than the planned reaction whose row is in `planned`."""
+    wanted, kinds = coded(intended)
+    seen, seen_kinds = coded(found)
+    # Of each kind in the topic its number in the plan; the last entry is that of null.
+    of_seen = np.append(np.where((number := kinds.get_indexer(seen_kinds)) >= 0, number, -2), -2)
+    altered = np.zeros(len(planned), dtype=np.bool_)
+    for part in pieces(len(planned)):
+        rows = planned[part]
+        if len(wanted):
+            altered[part] = (rows >= 0) & (of_seen[seen[part]] != wanted[rows])
+    return altered
+
+
+def _of_plan(plan: pd.DataFrame, records: pd.DataFrame, rows: NDArray[np.int32]) -> pd.DataFrame:
+    return records.assign(seq=plan["seq"].to_numpy(dtype=np.int64)[rows])
 
 
 def _named(problem: str, rows: pd.DataFrame, detail: str) -> pd.DataFrame:
@@ -121,14 +153,13 @@ class Oracle:
     differing: pd.DataFrame
 
 
-def oracle(topic: pd.DataFrame, windows: pd.DataFrame) -> Oracle:
+def oracle(records: Records) -> Oracle:
     """Recompute each window from the records at its offsets and compare all its counts."""
-    known = unique_windows(windows)
+    known = records.windows
     counts = cells(known).groupby([*WINDOW_KEY, "emoji_type"], as_index=False)["count"].sum()
     malformed = known[[*WINDOW_KEY, "malformed"]].rename(columns={"malformed": "count"}).assign(emoji_type=None)
     emitted = pd.concat([counts.astype(object), malformed.astype(object)]).rename(columns={"count": "emitted"})
-    expected = _recomputed(topic, known)
-    both = emitted.merge(expected, on=[*WINDOW_KEY, "emoji_type"], how="outer")
+    both = emitted.merge(_recomputed(records), on=[*WINDOW_KEY, "emoji_type"], how="outer")
     for side in ("emitted", "expected"):
         both[side] = both[side].astype("Int64").fillna(0).astype("int64")
     both = both[both["emoji_type"].notna() | (both["emitted"] != both["expected"])]
@@ -136,35 +167,21 @@ def oracle(topic: pd.DataFrame, windows: pd.DataFrame) -> Oracle:
     return Oracle(len(both), len(both) - len(differing), differing)
 
 
-def _recomputed(topic: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    ordered = topic.sort_values(["partition", "offset"])
-    parts = []
-    by_partition = dict(iter(ordered.groupby("partition")))
-    for item in offset_ranges(windows).itertuples(index=False):
-        rows = by_partition.get(item.partition)
-        if rows is None:
-            continue
-        low = int(rows["offset"].searchsorted(item.first, "left"))
-        high = int(rows["offset"].searchsorted(item.last, "right"))
-        counts = rows["emoji_type"].iloc[low:high].value_counts(dropna=False)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "epoch": item.epoch,
-                    "window": item.window,
-                    "emoji_type": [kind if isinstance(kind, str) else None for kind in counts.index],
-                    "expected": counts.to_numpy(dtype=np.int64),
-                }
-            ).astype(object)
-        )
-    names = [*WINDOW_KEY, "emoji_type", "expected"]
-    if not parts:
-        return pd.DataFrame(columns=names, dtype=object)
-    whole = pd.concat(parts).astype({"expected": "int64"})
-    summed = whole.groupby([*WINDOW_KEY, "emoji_type"], as_index=False, dropna=False)["expected"].sum()
-    # The null type comes back as NaN; the emitted side has None.
-    kinds = [kind if isinstance(kind, str) else None for kind in summed["emoji_type"]]
-    return pd.DataFrame(summed.assign(emoji_type=pd.Series(kinds, index=summed.index, dtype=object)))
+def _recomputed(records: Records) -> pd.DataFrame:
+    """Return `epoch, window, emoji_type, expected`: each window's records by type, null if malformed."""
+    codes, kinds = coded(records.topic["emoji_type"])
+    counts = np.zeros((len(records.windows), len(kinds) + 1), dtype=np.int64)
+    for row, span in records.spans:
+        counts[row] += np.bincount(codes[span] + np.int64(1), minlength=len(kinds) + 1)
+    rows, numbers = np.nonzero(counts)
+    return pd.DataFrame(
+        {
+            "epoch": records.windows["epoch"].to_numpy(dtype=object)[rows],
+            "window": records.windows["window"].to_numpy(dtype=object)[rows],
+            "emoji_type": np.array([None, *kinds], dtype=object)[numbers],
+            "expected": counts[rows, numbers].astype(object),
+        }
+    )
 
 
 def offset_breaks(windows: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,19 +116,27 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
             raise ledger.LedgerError(f"The run has no {name} frame: pass all of {', '.join(ledger.COLUMNS)}.")
         ledger.require(name, frames[name])
     conditions = Conditions.of(parameters)
-    plan, sent, topic, windows = (frames[name] for name in ("plan", "sent", "topic", "windows"))
+    # A copy of the mapping: the largest frames are let go as soon as their figures are known.
+    frames = dict(frames)
+    plan, sent, topic, windows = (frames.pop(name) for name in ("plan", "sent", "topic", "windows"))
     clients, deliveries = frames["clients"], frames["deliveries"]
-    reactions = ledger.join(plan, sent, topic, windows)
+    planned = ledger.identified(plan, topic)
+    records = ledger.placed(topic, windows, planned)
+    del topic
+    reactions = ledger.joined(plan, sent, records)
+    del sent
+    balance = accuracy.conservation(plan, reactions, records, windows)
+    checked = accuracy.oracle(records)
+    arrivals = lag.arrivals(records, conditions.waits.trigger_s)
+    flushed_ns = records.topic["flushed_ns"].dropna().unique().astype(np.int64)
+    del records
     grace_s, last_ns = conditions.grace_s, latency.last_counted_ns(reactions, windows)
     due = latency.receipts(windows, clients, deliveries, grace_s=grace_s, last_ns=last_ns)
     whole = latency.end_to_end(reactions, due, clients, grace_s=grace_s, last_ns=last_ns)
-    flushed_ns = topic["flushed_ns"].dropna().to_numpy(dtype=np.int64)
     over = excess(reactions, due, clients, conditions.waits, flushed_ns, grace_s=grace_s, last_ns=last_ns)
     times = batches.batch_times(frames["progress"], windows, whole.windows)
     batch = batches.summarise(times, conditions.waits.trigger_s)
     trend = batches.drift(whole.windows["trigger_ns"], whole.windows["after_trigger_s"])
-    balance = accuracy.conservation(plan, reactions, topic, windows)
-    checked = accuracy.oracle(topic, windows)
     known = ledger.unique_windows(windows)
     counted = known.merge(over.whole_windows, on=ledger.WINDOW_KEY)
     shown = representation(counted, group_size=conditions.group_size, policy=conditions.policy)
@@ -141,7 +149,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     table = hops.hop_table(reactions, due)
     steady = _steady(whole.windows, times)
     warm_up = manifest.get("warm_up") or {}
-    lags = lag.lags(topic, windows, conditions.waits.trigger_s, whole.windows)
+    lags = lag.lags(arrivals, conditions.waits.trigger_s, whole.windows)
     summary: dict[str, Any] = {
         "protocol_edition": EDITION,
         **_latency_keys(percentiles),
@@ -155,7 +163,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "negative": whole.histogram.negative,
         **asdict(batch),
         **{f"drift_{name.removeprefix('slope_')}": value for name, value in asdict(trend).items()},
-        "steady": None if steady[0].steady is None else all(one.steady for one in steady),
+        "steady": _both([one.steady for one in steady]),
         "steady_why": " ".join(one.why for one in steady),
         "warm_up_lasted_triggers": warm_up.get("triggers", math.nan),
         "warm_up_settled": warm_up.get("settled"),
@@ -186,7 +194,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     }
     span_ns, shared = load_span_ns(plan), parameters.get("machine") == "shared"
     findings = [
-        validity.generator(plan, sent),
+        validity.generator(reactions),
         validity.receivers(frames["receivers_timer"], span_ns, shared=shared),
         validity.machine(usage.shares(frames["usage"], *span_ns), manifest, span_ns, shared=shared),
         validity.frames(
@@ -246,6 +254,11 @@ def _steady(windows: pd.DataFrame, times: pd.DataFrame) -> tuple[Steadiness, Ste
     )
 
 
+def _both(steady: Sequence[bool | None]) -> bool | None:
+    """Return whether all are steady: one that changed decides; one with too few windows leaves it open (None)."""
+    return False if False in steady else None if None in steady else True
+
+
 def load_span_ns(plan: pd.DataFrame) -> tuple[int, int]:
     """Return the moments of the first and the last reaction due, warm-up included; (0, 0) without any."""
     due = plan["t_intended_ns"]
@@ -285,11 +298,12 @@ def _journey(histogram: latency.Histogram, table: pd.DataFrame) -> dict[str, flo
 
 def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[str, float]:
     """Return the reactions per second offered and accepted while measured (whole triggers), and the lag's growth."""
-    due = reactions[reactions["phase"] == "measured"]
-    spent_s = float(due["t_intended_ns"].max() - due["t_intended_ns"].min()) / NS_PER_S if len(due) else 0.0
+    measured = latency.is_measured(reactions)
+    due_ns = reactions["t_intended_ns"].to_numpy(dtype=np.int64)[measured]
+    spent_s = float(due_ns.max() - due_ns.min()) / NS_PER_S if len(due_ns) else 0.0
     measured_s = max(round(spent_s / trigger_s), 1) * trigger_s
-    offered_per_s = len(due) / measured_s
-    accepted_per_s = int(ledger.accepted(due).sum()) / measured_s
+    offered_per_s = len(due_ns) / measured_s
+    accepted_per_s = int(ledger.accepted(reactions)[measured].sum()) / measured_s
     return {
         "offered_per_s": offered_per_s,
         "accepted_per_s": accepted_per_s,
@@ -304,9 +318,12 @@ def _load(reactions: pd.DataFrame, slope: lag.Slope, trigger_s: float) -> dict[s
 
 def _answers(reactions: pd.DataFrame) -> dict[str, float]:
     """Return ingest's answer times for the measured reactions sent; a missing answer counts as infinite."""
-    sent = reactions[(reactions["phase"] == "measured") & reactions["t_sent_ns"].notna()]
-    took_ms = ((sent["t_answered_ns"] - sent["t_sent_ns"]) / 1e6).to_numpy(dtype=np.float64, na_value=np.inf)
-    took_ms[(sent["status"] == 0).to_numpy(dtype=bool)] = np.inf
+    sent_ns, not_sent = ledger.integers(reactions["t_sent_ns"])
+    answered_ns, no_answer = ledger.integers(reactions["t_answered_ns"])
+    status, no_status = ledger.integers(reactions["status"])
+    sent = latency.is_measured(reactions) & ~not_sent
+    took_ms = (answered_ns[sent] - sent_ns[sent]) / 1e6
+    took_ms[(no_answer | no_status | (status == 0))[sent]] = np.inf
     return {
         f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
         for name, q in (("p50", 0.5), ("p99", 0.99))

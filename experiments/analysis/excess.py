@@ -15,8 +15,16 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.floor import Waits, earliest_triggers
-from experiments.analysis.latency import Histogram, Ints, measured, owed, rank, weighted_quantile
-from experiments.ledger import WINDOW_KEY
+from experiments.analysis.latency import (
+    LOST,
+    OTHER_PHASE,
+    Histogram,
+    measured_codes,
+    owed_each,
+    rank,
+    weighted_quantile,
+)
+from experiments.ledger import WINDOW_KEY, Codes, Ints
 from experiments.units import NS_PER_MS, NS_PER_S
 
 # Of a pair that never arrived: no time is as long.
@@ -101,58 +109,76 @@ def excess(
     """
     intended = reactions["t_intended_ns"].to_numpy(dtype=np.int64)
     earliest = earliest_triggers(intended, waits, flushed_ns)
-    all_of = reactions.assign(due_ns=earliest)
-    selected = measured(all_of)
-    counted = selected[selected["window"].notna()].astype({"window": "int64"})
-    sizes = counted.groupby([*WINDOW_KEY, "due_ns"], sort=False).size().rename("weight").reset_index()
+    codes, windows = measured_codes(reactions)
+    of_due, dues = pd.factorize(earliest)
+    of_due = of_due.astype(np.int32)
+    floors = np.subtract(earliest, intended, out=earliest)[codes != OTHER_PHASE]
+    floors.sort()
+    del earliest
+    sizes = _sizes(codes, of_due, windows, dues)
     pairs = sizes.merge(due[[*WINDOW_KEY, "received_ns"]], on=WINDOW_KEY, how="inner")
     value = (pairs["received_ns"].astype("Int64") - pairs["due_ns"]).fillna(NEVER_NS).astype("int64")
     rows = pairs[["due_ns", "weight"]].assign(value=value)
-    lost = selected[selected["window"].isna()]
-    missed = [
-        (due_ns, owed(group.to_numpy(dtype=np.int64), clients, grace_s=grace_s, last_ns=last_ns), NEVER_NS)
-        for due_ns, group in lost.groupby("due_ns")["t_intended_ns"]
-    ]
+    lost = codes == LOST
+    lost_ns, lost_due = intended[lost], of_due[lost]
+    each = owed_each(lost_ns, clients, grace_s=grace_s, last_ns=last_ns)
+    missed = [(due_ns, int(each[lost_due == number].sum()), NEVER_NS) for number, due_ns in enumerate(dues.tolist())]
     rows = pd.concat([rows, pd.DataFrame(missed, columns=["due_ns", "weight", "value"]).astype("int64")])
     rows = rows[rows["weight"] > 0].sort_values("value", kind="stable")
     return Excess(
         values_ns=rows["value"].to_numpy(dtype=np.int64),
         weights=rows["weight"].to_numpy(dtype=np.int64),
         reactions=int(sizes.merge(due[WINDOW_KEY].drop_duplicates(), on=WINDOW_KEY)["weight"].sum())
-        + sum(int((lost["due_ns"] == due_ns).sum()) for due_ns, pairs_lost, _ in missed if pairs_lost),
-        floors_ns=np.sort((selected["due_ns"] - selected["t_intended_ns"]).to_numpy(dtype=np.int64)),
-        due=_by_trigger(rows, selected, earliest),
-        whole_windows=_whole_windows(all_of, counted, earliest),
+        + int(np.count_nonzero(each)),
+        floors_ns=floors,
+        due=_by_trigger(rows, dues, np.bincount(of_due[codes != OTHER_PHASE], minlength=len(dues))),
+        whole_windows=_whole_windows(reactions, codes, windows, of_due, dues),
     )
 
 
-def _by_trigger(rows: pd.DataFrame, selected: pd.DataFrame, earliest: Ints) -> pd.DataFrame:
+def _sizes(codes: Codes, of_due: Codes, windows: pd.DataFrame, dues: Ints) -> pd.DataFrame:
+    """Return `epoch, window, due_ns, weight`: the measured reactions of a window and a trigger."""
+    counted = codes >= 0
+    cells = codes[counted].astype(np.int64) * len(dues) + of_due[counted]
+    numbers, weights = np.unique(cells, return_counts=True)
+    rows = windows.iloc[numbers // len(dues)] if len(dues) else windows.iloc[:0]
+    return rows.assign(due_ns=dues[numbers % max(len(dues), 1)], weight=weights).reset_index(drop=True)
+
+
+def _by_trigger(rows: pd.DataFrame, dues: Ints, counts: Ints) -> pd.DataFrame:
     table = []
-    for due_ns, reactions in zip(
-        *np.unique(selected["due_ns"].to_numpy(dtype=np.int64), return_counts=True), strict=True
-    ):
+    for number in np.argsort(dues):
+        due_ns, reactions = int(dues[number]), int(counts[number])
+        if not reactions:
+            continue
         group = rows[rows["due_ns"] == due_ns]
         values, weights = group["value"].to_numpy(dtype=np.int64), group["weight"].to_numpy(dtype=np.int64)
         undelivered = int(weights[values == NEVER_NS].sum())
         median_s = _seconds(weighted_quantile(values, weights, 0.5))
-        whole = bool(earliest.min() < due_ns < earliest.max())
+        whole = bool(dues.min() < due_ns < dues.max())
         table.append((due_ns, reactions, int(weights.sum()), undelivered, median_s, whole))
     kinds = {"due_ns": "int64", "reactions": "int64", "pairs": "int64", "undelivered": "int64"}
     names = [*kinds, "p50_s", "whole"]
     return pd.DataFrame(table, columns=names).astype({**kinds, "p50_s": "float64", "whole": "bool"})
 
 
-def _whole_windows(all_of: pd.DataFrame, counted: pd.DataFrame, earliest: Ints) -> pd.DataFrame:
+def _whole_windows(
+    reactions: pd.DataFrame, codes: Codes, windows: pd.DataFrame, of_due: Codes, dues: Ints
+) -> pd.DataFrame:
     """Return the windows of measured reactions that count none of the load's first or last interval.
 
     The load begins and ends within those, so that a window which counts some of them is a part of one.
     """
-    if not len(earliest):
-        return counted[WINDOW_KEY]
-    edges = all_of["due_ns"].isin([earliest.min(), earliest.max()]) & all_of["window"].notna()
-    partial = all_of.loc[edges, WINDOW_KEY].astype({"window": "int64"}).drop_duplicates()
-    windows = counted[WINDOW_KEY].drop_duplicates().merge(partial, on=WINDOW_KEY, how="left", indicator=True)
-    return windows.loc[windows["_merge"] == "left_only", WINDOW_KEY].reset_index(drop=True)
+    counting = pd.unique(codes[codes >= 0])
+    if len(dues):
+        edge = np.isin(of_due, np.flatnonzero((dues == dues.min()) | (dues == dues.max())))
+        # Of these every window is partial, also that of a reaction which is not measured or was not accepted.
+        partial = (
+            reactions.loc[edge, WINDOW_KEY].dropna().drop_duplicates().astype({"epoch": object, "window": "int64"})
+        )
+        partial_codes = windows.reset_index().merge(partial, on=WINDOW_KEY)["index"]
+        counting = counting[~np.isin(counting, partial_codes)]
+    return windows.iloc[counting].reset_index(drop=True)
 
 
 def _seconds(value_ns: float) -> float:

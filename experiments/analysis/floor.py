@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.latency import Histogram, Ints
+from experiments.analysis.latency import Histogram
+from experiments.ledger import Ints
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.analysis.latency import measured, printable, weighted_quantile
-from experiments.ledger import WINDOW_KEY
+from experiments.analysis.latency import measured, measured_codes, printable, weighted_quantiles
+from experiments.ledger import WINDOW_KEY, integers
 from experiments.units import NS_PER_MS
 
 STAMPS = (
@@ -70,37 +70,53 @@ def hop_table(reactions: pd.DataFrame, due: pd.DataFrame) -> pd.DataFrame:
     distinct values behind a row and `negative` how many of them are below zero; a percentile that `values`
     cannot carry (latency.printable) is null.
     """
-    selected = measured(reactions)
-    counted = selected[selected["window"].notna()].astype({"window": "int64"}).dropna(subset=list(STAMPS[:5]))
-    got = due.dropna(subset=list(STAMPS[5:]))
-    sizes = counted.groupby(WINDOW_KEY, sort=False).size().rename("n_reactions").reset_index()
+    codes, windows = measured_codes(reactions)
+    chosen = codes >= 0
+    for name in STAMPS[:_OF_REACTION]:
+        chosen &= ~integers(reactions[name])[1]
+    got = due.dropna(subset=list(STAMPS[_OF_REACTION:]))
     heard = got.groupby(WINDOW_KEY, sort=False).agg(
         n_clients=("client_id", "size"),
         trigger_ns=("trigger_ns", "first"),
         emitted_ns=("emitted_ns", "first"),
     )
-    windows = sizes.merge(heard.reset_index(), on=WINDOW_KEY, how="inner")
-    counted = counted.merge(windows, on=WINDOW_KEY, how="inner")
-    got = got.merge(windows[[*WINDOW_KEY, "n_reactions"]], on=WINDOW_KEY, how="inner")
+    windows["n_reactions"] = np.bincount(codes[chosen], minlength=len(windows))
+    # In the order of the codes; a window without a receipt has no clients.
+    # Int64: a window without a receipt would turn the stamps of the others into floats, which are 100 ns off.
+    windows = windows.merge(heard.astype("Int64").reset_index(), on=WINDOW_KEY, how="left")
+    clients = windows["n_clients"].fillna(0).to_numpy(dtype=np.int64)
+    if len(windows):
+        chosen &= clients[codes] > 0
+    of_row = codes[chosen]
+    weights = clients[of_row]
     rows = []
-    for i, name in enumerate(HOPS):
-        if i < _OF_REACTION:
-            frame, weights = counted, counted["n_clients"]
-        elif i < _OF_WINDOW:
-            frame, weights = windows, windows["n_clients"] * windows["n_reactions"]
+    for i in range(_OF_REACTION - 1):
+        rows.append(_row(_chosen(reactions, i + 1, chosen) - _chosen(reactions, i, chosen), weights))
+    triggers = windows["trigger_ns"].fillna(0).to_numpy(dtype=np.int64)
+    rows.append(_row(triggers[of_row] - _chosen(reactions, _OF_REACTION - 1, chosen), weights))
+    windows = windows[(clients > 0) & (windows["n_reactions"] > 0)].astype(
+        {"trigger_ns": "int64", "emitted_ns": "int64"}
+    )
+    got = got.merge(windows[[*WINDOW_KEY, "n_reactions"]], on=WINDOW_KEY, how="inner")
+    for i in range(_OF_REACTION, len(HOPS)):
+        if i < _OF_WINDOW:
+            frame, of_frame = windows, windows["n_clients"].astype("int64") * windows["n_reactions"]
         else:
-            frame, weights = got, got["n_reactions"]
+            frame, of_frame = got, got["n_reactions"]
         values = frame[STAMPS[i + 1]].to_numpy(dtype=np.int64) - frame[STAMPS[i]].to_numpy(dtype=np.int64)
-        rows.append({"hop": name, **_row(values, weights.to_numpy(dtype=np.int64))})
-    return pd.DataFrame(rows)
+        rows.append(_row(values, of_frame.to_numpy(dtype=np.int64)))
+    return pd.DataFrame([{"hop": name, **row} for name, row in zip(HOPS, rows, strict=True)])
+
+
+def _chosen(reactions: pd.DataFrame, stamp: int, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return integers(reactions[STAMPS[stamp]])[0][chosen]
 
 
 def _row(values: NDArray[np.int64], weights: NDArray[np.int64]) -> dict[str, float | int]:
     nothing = not len(values)
-    quantiles = {
-        f"{name}_ms": weighted_quantile(values, weights, q) / NS_PER_MS if printable(q, len(values)) else float("nan")
-        for name, q in QUANTILES.items()
-    }
+    printed = {name: q for name, q in QUANTILES.items() if printable(q, len(values))}
+    found = dict(zip(printed, weighted_quantiles(values, weights, list(printed.values())), strict=True))
+    quantiles = {f"{name}_ms": found.get(name, float("nan")) / NS_PER_MS for name in QUANTILES}
     return {
         "mean_ms": float("nan") if nothing else float(np.average(values, weights=weights)) / NS_PER_MS,
         **quantiles,

@@ -30,7 +30,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.tools import add_constant
 
-from experiments.ledger import WINDOW_KEY, placed, unique_windows
+from experiments.ledger import Records, pieces
 from experiments.units import NS_PER_S
 
 FEWEST_POINTS = 8
@@ -38,25 +38,43 @@ SLACK_S = 0.1
 """A micro-batch that starts within this time after its trigger was due is on time."""
 
 
-def lags(topic: pd.DataFrame, windows: pd.DataFrame, trigger_s: float, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return `due_ns, lag`: L at every due trigger from the first to the last of the `measured` windows
-    (latency.EndToEnd.windows, or any rows of `windows`).
+def arrivals(records: Records, trigger_s: float) -> pd.DataFrame:
+    """Return `due_ns, read_ns, records`: how many records wait from the due trigger at or after their append until the
+    window triggered at `read_ns` (the largest integer: none reads them).
 
-    `topic` and `windows` are the ledger's frames, all of the run. Records of no window count as unread.
+    `records` are those of all of the run (ledger.placed).
+    """
+    interval_ns = round(trigger_s * NS_PER_S)
+    appended = records.topic["appended_ns"].to_numpy(dtype=np.int64)
+    read = np.append(records.windows["trigger_ns"].to_numpy(dtype=np.int64), np.iinfo(np.int64).max)
+    parts = []
+    for part in pieces(len(appended)):
+        due = -(-appended[part] // interval_ns)
+        first = int(due.min())
+        cells, counts = np.unique((due - first) * len(read) + records.owner[part] + 1, return_counts=True)
+        number, owner = np.divmod(cells, len(read))
+        parts.append(np.array([(number + first) * interval_ns, read[owner - 1], counts]))
+    columns = np.concatenate([np.zeros((3, 0), dtype=np.int64), *parts], axis=1)
+    return pd.DataFrame(dict(zip(("due_ns", "read_ns", "records"), columns, strict=True)))
+
+
+def lags(arrivals: pd.DataFrame, trigger_s: float, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return `due_ns, lag`: L at every due trigger from the first to the last of the `measured` windows
+    (latency.EndToEnd.windows, or any rows of the windows).
+
+    `arrivals` is the function's of that name. Records of no window count as unread.
     """
     if measured.empty:
         return pd.DataFrame({"due_ns": np.zeros(0, dtype=np.int64), "lag": np.zeros(0, dtype=np.int64)})
     interval_ns, slack_ns = round(trigger_s * NS_PER_S), round(SLACK_S * NS_PER_S)
     triggers = measured["trigger_ns"].to_numpy(dtype=np.int64)
     due = np.arange(triggers.min() // interval_ns, triggers.max() // interval_ns + 1) * interval_ns
-    records = placed(topic, windows)
-    known = unique_windows(windows)[[*WINDOW_KEY, "trigger_ns"]].astype({"window": "Int64"})
-    read = records[WINDOW_KEY].merge(known, on=WINDOW_KEY, how="left")["trigger_ns"].astype("Int64")
     # A record waits at the due moments in [appended, read - slack): one step up, one step down.
-    first = np.searchsorted(due, records["appended_ns"].to_numpy(dtype=np.int64), "left")
-    until = (read - slack_ns).fillna(np.iinfo(np.int64).max).to_numpy(dtype=np.int64)
-    beyond = np.maximum(np.searchsorted(due, until, "left"), first)
-    steps = np.bincount(first, minlength=len(due) + 1) - np.bincount(beyond, minlength=len(due) + 1)
+    first = np.searchsorted(due, arrivals["due_ns"].to_numpy(), "left")
+    beyond = np.maximum(np.searchsorted(due, arrivals["read_ns"].to_numpy() - slack_ns, "left"), first)
+    steps = np.zeros(len(due) + 1, dtype=np.int64)
+    np.add.at(steps, first, arrivals["records"].to_numpy())
+    np.subtract.at(steps, beyond, arrivals["records"].to_numpy())
     return pd.DataFrame({"due_ns": due, "lag": np.cumsum(steps)[: len(due)]})
 
 

@@ -8,19 +8,21 @@ are never averaged.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.ledger import WINDOW_KEY, accepted, require, unique_windows
+from experiments.ledger import WINDOW_KEY, Bools, Codes, Ints, accepted, pieces, require, unique_windows, window_codes
 from experiments.units import NS_PER_MS, NS_PER_S
 
-_PAIRS_AT_ONCE = 1 << 22  # 32 MB of int64: the outer sums stay small however many clients there are
-
-Ints = NDArray[np.int64]
+_CELLS_AT_ONCE = 1 << 21  # 16 MB of int64: the sums stay small however many clients there are
+# Of the first, coarse count of a quantile: the values that are then sorted are those of one in so many.
+_BINS = 1 << 12
 
 
 def rank_quantile(values: NDArray[Any], q: float) -> float:
@@ -37,6 +39,31 @@ def weighted_quantile(values: Ints, weights: Ints, q: float) -> float:
     if len(heights) == 0 or heights[-1] == 0:
         return math.nan
     return float(values[order][np.searchsorted(heights, rank(q, int(heights[-1])), "right")])
+
+
+def weighted_quantiles(values: Ints, weights: Ints, qs: Sequence[float]) -> list[float]:
+    """Return weighted_quantile of each of `qs`, without sorting all values: those near each quantile are enough."""
+    if len(values) <= _BINS:
+        return [weighted_quantile(values, weights, q) for q in qs]
+    low = int(values.min())
+    width = (int(values.max()) - low) // _BINS + 1
+    bins = np.empty(len(values), dtype=np.int16)
+    heights = np.zeros(_BINS, dtype=np.float64)
+    for part in pieces(len(values)):
+        bins[part] = (values[part] - low) // width
+        # A sum of floats is exact up to 2^53 pairs.
+        heights += np.bincount(bins[part], weights[part], minlength=_BINS)
+    heights = np.cumsum(heights.astype(np.int64))
+    found = []
+    for q in qs:
+        position = rank(q, int(heights[-1]))
+        of_bin = int(np.searchsorted(heights, position, "right"))
+        near = bins == of_bin
+        inside, weight = values[near], weights[near]
+        order = np.argsort(inside, kind="stable")
+        within = np.cumsum(weight[order]) + (heights[of_bin - 1] if of_bin else 0)
+        found.append(float(inside[order][np.searchsorted(within, position, "right")]) if heights[-1] else math.nan)
+    return found
 
 
 def rank(q: float, n: int) -> int:
@@ -109,7 +136,7 @@ EMPTY = Histogram(0, np.zeros(0, dtype=np.int64), 0, 0, 0)
 
 def last_counted_ns(reactions: pd.DataFrame, windows: pd.DataFrame) -> int:
     """Return when the last window that counts a reaction of the ledger was emitted; 0 if none does."""
-    counting = reactions.loc[reactions["window"].notna(), WINDOW_KEY].drop_duplicates()
+    _, counting = window_codes(reactions)
     emitted = unique_windows(windows).merge(counting, on=WINDOW_KEY)["emitted_ns"]
     return int(emitted.max()) if len(emitted) else 0
 
@@ -162,8 +189,13 @@ def measured(reactions: pd.DataFrame) -> pd.DataFrame:
 
     A reaction that was refused, not answered or not sent never reaches a screen, as far as its sender knows.
     """
-    due = reactions[(reactions["phase"] == "measured").to_numpy(dtype=bool)]
+    due = reactions[is_measured(reactions)]
     return due.assign(window=due["window"].where(accepted(due)))
+
+
+def is_measured(reactions: pd.DataFrame) -> Bools:
+    """Return which rows of the ledger are of the measured phase."""
+    return (reactions["phase"] == "measured").to_numpy(dtype=np.bool_)
 
 
 def end_to_end(
@@ -172,19 +204,21 @@ def end_to_end(
     """Return the latency of every (measured reaction, client that should have it), from the ledger and the `receipts`.
 
     Latency = received_ns - t_intended_ns. All reactions of a window reach a client in one event, so the pairs
-    of a window are an outer difference, counted straight into bins: a million reactions to a hundred clients
-    need seconds and tens of megabytes. A reaction that was not accepted, or is in no window, is undelivered to every
-    client that was connected at its intended send and `grace_s` after. `grace_s` and `last_ns` are those of `receipts`.
+    of a window are an outer difference, of which only the counts are made. A reaction that was not accepted, or is in
+    no window, is undelivered to every client that was connected at its intended send and `grace_s` after. `grace_s` and
+    `last_ns` are those of `receipts`.
     """
-    selected = measured(reactions)
+    codes, windows = measured_codes(reactions)
+    intended = reactions["t_intended_ns"].to_numpy(dtype=np.int64)
     total = EMPTY
     rows = []
     by_window = dict(iter(due.groupby(WINDOW_KEY, sort=False)))
-    for key, group in selected[selected["window"].notna()].groupby(WINDOW_KEY, sort=False):
+    for key, sends in zip(
+        windows.itertuples(index=False, name=None), _by_code(intended, codes, len(windows)), strict=True
+    ):
         seen = by_window.get(key)
-        if seen is None:
+        if seen is None or not len(sends):
             continue
-        sends = group["t_intended_ns"].to_numpy(dtype=np.int64)
         arrived = seen["received_ns"].dropna().to_numpy(dtype=np.int64)
         part = _outer(sends, arrived, len(sends) * (len(seen) - len(arrived)))
         total = total.merged(part)
@@ -195,30 +229,71 @@ def end_to_end(
                 rank_quantile(arrived - trigger_ns, 0.5) / NS_PER_S,
             )
         )
-    lost = selected.loc[selected["window"].isna(), "t_intended_ns"].to_numpy(dtype=np.int64)
-    missed = owed(lost, clients, grace_s=grace_s, last_ns=last_ns)
-    total = total.merged(Histogram(0, EMPTY.counts, missed, 0, len(lost) if missed else 0))
+    each = owed_each(intended[codes == LOST], clients, grace_s=grace_s, last_ns=last_ns)
+    # A reaction that no client was owed is behind no pair.
+    total = total.merged(Histogram(0, EMPTY.counts, int(each.sum()), 0, int(np.count_nonzero(each))))
     names = [*WINDOW_KEY, "trigger_ns", "reactions", "clients", "p50_s", "p99_s", "after_trigger_s"]
     return EndToEnd(total, pd.DataFrame(rows, columns=names).sort_values("trigger_ns", ignore_index=True))
 
 
+LOST, OTHER_PHASE = -1, -2
+
+
+def measured_codes(reactions: pd.DataFrame) -> tuple[Codes, pd.DataFrame]:
+    """Return of each reaction the row in `epoch, window` of its window, and those windows.
+
+    The windows of `measured` are meant: a measured reaction without one is LOST, one that is not measured OTHER_PHASE.
+    """
+    codes, windows = window_codes(reactions)
+    codes[~accepted(reactions)] = LOST
+    codes[~is_measured(reactions)] = OTHER_PHASE
+    return codes, windows
+
+
+def _by_code(values: Ints, codes: Codes, count: int) -> list[Ints]:
+    """Return the values of each code from 0 to `count`, in their order."""
+    # Numbers of two bytes are sorted in one pass.
+    small = codes.astype(np.int16) if count <= np.iinfo(np.int16).max else codes
+    order = np.argsort(small, kind="stable")
+    ends = np.searchsorted(small, np.arange(count + 1), "left", sorter=order)
+    ordered = values[order]
+    return [ordered[start:end] for start, end in pairwise(ends.tolist())]
+
+
 def _outer(sends: Ints, arrived: Ints, undelivered: int) -> Histogram:
+    """Return the histogram of all differences of an arrival and a send.
+
+    A difference in whole ms is that of the two numbers of ms, or one less if the send's rest is the larger one. So the
+    sends are counted once, by ms and by which of the arrivals' rests lie below their own.
+    """
     if not len(arrived) or not len(sends):
         return Histogram(0, EMPTY.counts, undelivered, 0, len(sends))
+    sent_ms, sent_rest = np.divmod(sends, NS_PER_MS)
+    moments_ms, which = np.unique(sent_ms, return_inverse=True)
     first_ms = int((arrived.min() - sends.max()) // NS_PER_MS)
     last_ms = int((arrived.max() - sends.min()) // NS_PER_MS)
-    counts = np.zeros(last_ms - first_ms + 1, dtype=np.int64)
-    negative = 0
-    step = max(1, _PAIRS_AT_ONCE // len(arrived))
-    for start in range(0, len(sends), step):
-        pairs_ns = np.subtract.outer(arrived, sends[start : start + step]).ravel()
-        negative += int(np.count_nonzero(pairs_ns < 0))
-        counts += np.bincount(pairs_ns // NS_PER_MS - first_ms, minlength=len(counts))
-    return Histogram(first_ms, counts, undelivered, negative, len(sends))
+    # With a bin more at each end, to which only zeros are added.
+    counts = np.zeros(last_ms - first_ms + 3, dtype=np.int64)
+    step = max(1, _CELLS_AT_ONCE // len(moments_ms))
+    by_rest = arrived[np.argsort(arrived % NS_PER_MS, kind="stable")]
+    for start in range(0, len(by_rest), step):
+        arrived_ms, arrived_rest = np.divmod(by_rest[start : start + step], NS_PER_MS)
+        cells = which * (len(arrived_ms) + 1) + np.searchsorted(arrived_rest, sent_rest, "left")
+        table = np.bincount(cells, minlength=len(moments_ms) * (len(arrived_ms) + 1)).reshape(len(moments_ms), -1)
+        # Of each ms and each arrival: the sends whose rest is not larger than the arrival's, and the others.
+        whole = np.cumsum(table[:, :-1], axis=1)
+        less = table.sum(axis=1)[:, np.newaxis] - whole
+        for number, moment_ms in enumerate(arrived_ms.tolist()):
+            # The moments are distinct, and so are the bins.
+            bins = moment_ms - moments_ms - first_ms + 1
+            counts[bins] += whole[:, number]
+            counts[bins - 1] += less[:, number]
+    counts = counts[1:-1]
+    return Histogram(first_ms, counts, undelivered, int(counts[: max(-first_ms, 0)].sum()), len(sends))
 
 
-def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> int:
-    """Return the number of pairs of a reaction in no window, by intended send, and a client connected then and after.
+def owed_each(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int = 0) -> Ints:
+    """Return of each reaction in no window, by intended send, the number of clients connected then and after.
 
     `grace_s` and `last_ns` are those of `receipts`.
     """
@@ -227,4 +302,4 @@ def owed(lost_ns: Ints, clients: pd.DataFrame, *, grace_s: float, last_ns: int =
     stayed = joined <= until
     arrived = np.searchsorted(np.sort(joined[stayed]), lost_ns, "right")
     left = np.searchsorted(np.sort(until[stayed]), lost_ns, "left")
-    return int((arrived - left).sum())
+    return np.asarray(arrived - left, dtype=np.int64)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.latency import Ints, rank_quantile
-from experiments.ledger import TIMER_EVERY_S, unique_windows
+from experiments.analysis.latency import is_measured, rank_quantile
+from experiments.ledger import TIMER_EVERY_S, Ints, integers, unique_windows
 from experiments.units import NS_PER_MS, NS_PER_S
 
 SEND_DELAY_P99_MS = 50.0
@@ -41,20 +41,23 @@ class Finding(NamedTuple):
     reasons: list[str]
 
 
-def generator(plan: pd.DataFrame, sent: pd.DataFrame) -> Finding:
-    """Return whether the load was sent as planned: in full, and on time while measured."""
-    # Int64: a row without its partner would turn the others into floats, which are 100 ns off.
-    rows = plan.merge(sent.astype({"t_sent_ns": "Int64"}), on="seq", how="left")
-    done = rows["t_sent_ns"].notna()
-    share = float(done.mean()) if len(rows) else 0.0
+def generator(reactions: pd.DataFrame) -> Finding:
+    """Return whether the load was sent as planned: in full, and on time while measured.
+
+    Of the ledger's reactions it reads `seq, phase, t_intended_ns, t_sent_ns`, the last null if one was not sent.
+    """
+    (sent_ns, not_sent), planned = integers(reactions["t_sent_ns"]), len(reactions)
+    done = ~not_sent
+    share = float(done.mean()) if planned else 0.0
     reasons = []
     if share < SENT_SHARE:
         reasons.append(
-            f"Only {share:.2%} of the plan was sent ({int(done.sum()):,} of {len(rows):,}; at least "
+            f"Only {share:.2%} of the plan was sent ({int(done.sum()):,} of {planned:,}; at least "
             f"{SENT_SHARE:.1%} is needed): lower rate_per_s or give the load generator more CPU."
         )
-    timed = rows[done & (rows["phase"] == "measured")]
-    delay_ms = (timed["t_sent_ns"].astype("int64") - timed["t_intended_ns"]).to_numpy(dtype=np.int64) / NS_PER_MS
+    timed = done & is_measured(reactions)
+    intended_ns = reactions["t_intended_ns"].to_numpy(dtype=np.int64)
+    delay_ms = (sent_ns[timed] - intended_ns[timed]) / NS_PER_MS
     p99_ms = rank_quantile(delay_ms, 0.99)
     most_ms = float(delay_ms.max()) if len(delay_ms) else math.nan
     if not p99_ms <= SEND_DELAY_P99_MS:
@@ -64,8 +67,8 @@ def generator(plan: pd.DataFrame, sent: pd.DataFrame) -> Finding:
             f"{SEND_DELAY_P99_MS:.0f} ms, {seen}. Lower rate_per_s or give it more CPU."
         )
     if most_ms > SEND_STALL_MS:
-        worst = timed.iloc[int(delay_ms.argmax())]
-        into_s = (worst["t_intended_ns"] - rows["t_intended_ns"].min()) / NS_PER_S
+        worst = reactions.iloc[np.flatnonzero(timed)[int(delay_ms.argmax())]]
+        into_s = (worst["t_intended_ns"] - intended_ns.min()) / NS_PER_S
         reasons.append(
             f"The generator stalled: seq {worst['seq']}, due {into_s:.1f} s into the load, went out "
             f"{most_ms:.0f} ms late (at most {SEND_STALL_MS:.0f} ms). "

@@ -1,4 +1,4 @@
-"""The benchmark of the analysis: time and memory from the ledger of a million reactions to its report.
+"""The benchmark of the analysis: time and memory from the ledger of one and of ten million reactions to its report.
 
 `python -m experiments.bench.analysis make|report RUN_DIR` is one half, in a process of its own: the memory for making
 the run must not count as the analysis's.
@@ -24,23 +24,28 @@ from experiments.synthetic import run as synthetic
 from pipeline.errors import EmoStreamError
 
 REACTIONS = 1_000_000
-# For the estimate of the time left.
-REACTIONS_PER_S = 50_000
+# For the estimate of the time left: to make reactions, and to analyse them.
+MADE_PER_S, ANALYSED_PER_S = 150_000, 300_000
 CLIENTS = 100
 USERS = 4_000
 WARM_UP_TRIGGERS, MEASURED_TRIGGERS, TRIGGER_S = 5, 75, 6.0
 
 
 def analysis(reactions: int = REACTIONS) -> dict[str, Any]:
-    """Make a run of this many reactions, analyse it in a new process; return `reactions`, time and memory."""
-    half_s = reactions / REACTIONS_PER_S
-    with (
-        Progress(2 * half_s) as progress,
-        tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
-    ):
-        progress.begin(f"making a run of {reactions} reactions", half_s)
+    """Make a run of this many reactions, and one of ten times as many; analyse each in a new process.
+
+    Returns `reactions`, and time and memory of both.
+    """
+    with Progress(11 * reactions * (1 / MADE_PER_S + 1 / ANALYSED_PER_S)) as progress:
+        figures, of_ten = _measured(reactions, progress), _measured(10 * reactions, progress)
+    return figures | {f"{name}_10m": of_ten[name] for name in ("total_s", "peak_rss_mb")}
+
+
+def _measured(reactions: int, progress: Progress) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch:
+        progress.begin(f"making a run of {reactions:,} reactions", reactions / MADE_PER_S)
         _half("make", scratch, "--reactions", str(reactions))
-        progress.begin("analysing it and writing its report", half_s)
+        progress.begin("analysing it and writing its report", reactions / ANALYSED_PER_S)
         figures: dict[str, Any] = json.loads(_half("report", scratch))
     return figures
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from experiments.progress import Progress
 from experiments.stats.steadiness import CORRELATION, RELEVANT_S, RELEVANT_SHARE, steadiness
 
-RUNS = 600
+RUNS = 400
 RUN_S = 0.01  # for the estimate of the time left
 TRIGGER_S = 6.0
 WINDOWS, FEW = 20, 11

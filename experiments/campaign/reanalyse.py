@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from experiments import files, ledger, run_files
+from experiments import files, frame_files, ledger, run_files
 from experiments.analysis.analyse import Analysis, analyse
 from experiments.campaign import campaign_file, state
 from experiments.campaign.report import page
@@ -77,9 +77,15 @@ def analysed(run_dir: Path) -> tuple[Analysis, dict[str, Any]]:
     if not run_dir.is_dir():
         raise run_files.RunFileError(f"there is no directory {run_dir}: give that of a run or of a campaign")
     manifest = run_files.manifest(run_dir)
+    # No name here for the frames: the analysis lets the largest go when it no longer needs them.
+    return analyse(_frames(run_dir, manifest.get("frames", {})), manifest["parameters"], manifest), manifest
+
+
+def _frames(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Return all frames of a run, whose files must be as it `left` them."""
     frames = {name: frame(run_dir, name) for name in ledger.COLUMNS}
-    _check_unchanged(run_dir, manifest.get("frames", {}))
-    return analyse(frames, manifest["parameters"], manifest), manifest
+    _check_unchanged(run_dir, left)
+    return frames
 
 
 def _check_unchanged(run_dir: Path, left: Mapping[str, Mapping[str, Any]]) -> None:
@@ -94,7 +100,7 @@ def frame(run_dir: Path, name: str) -> pd.DataFrame:
     """Return the frame `name` of the run in `run_dir`. Raises RunFileError if it is missing or damaged."""
     path = run_dir / f"{name}.parquet"
     try:
-        return ledger.require(name, pd.read_parquet(path))
+        return ledger.require(name, frame_files.read(path, name))
     except FileNotFoundError:
         raise run_files.damaged(path, "is missing") from None
     except ledger.LedgerError as error:

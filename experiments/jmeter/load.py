@@ -16,7 +16,7 @@ from experiments import environment, files
 from experiments.jmeter import samples
 from experiments.jmeter.home import make_home
 from experiments.jmeter.properties import Properties
-from experiments.parameters import Parameters
+from experiments.parameters import AFTER_TRIGGERS, Parameters
 from experiments.run.chain import Endpoints, ended
 from experiments.run.drive import Steps
 from pipeline.errors import EmoStreamError, SettingError
@@ -137,16 +137,18 @@ def address(stage: str, url: str) -> dict[str, object]:
 
 
 def phases(properties: Properties, trigger_s: float) -> tuple[int, int]:
-    """Return how many whole triggers of a run warm up and are measured: after the ramp-up and at least one trigger.
+    """Return how many whole triggers of a run warm up and are measured: after the ramp-up and at least one trigger, and
+    before the last AFTER_TRIGGERS.
 
     Raises SettingError if no trigger would be measured.
     """
     warm_up = max(1, math.ceil(properties.ramp_up_s / trigger_s))
-    measured = int(properties.duration_s / trigger_s - warm_up)
+    measured = int(properties.duration_s / trigger_s - warm_up - AFTER_TRIGGERS)
     if measured < 1:
         raise SettingError(
             f"property duration_s is {properties.duration_s}, and ramp_up_s {properties.ramp_up_s}: give a duration_s "
-            f"of at least {math.ceil((warm_up + 1) * trigger_s)}, so that one window of {trigger_s:g} s can be measured"
+            f"of at least {math.ceil((warm_up + 1 + AFTER_TRIGGERS) * trigger_s)}, so that one window of "
+            f"{trigger_s:g} s can be measured"
         )
     return warm_up, measured
 

@@ -39,6 +39,8 @@ PER_PROCESS_S = 15_000
 # catches up while the chain warms up.
 START_S = 6.0
 PER_REACTION_S = 0.00001
+# Between two looks for a plan that is not there yet.
+AWAIT_S = 0.1
 # File descriptors that are not connections.
 OTHER_FILES = 64
 
@@ -61,10 +63,15 @@ def postponed(plan: pd.DataFrame, asked_ns: int, step_ns: int = NS_PER_MS) -> pd
     return plan.assign(t_intended_ns=plan["t_intended_ns"] + -(-lead_ns // step_ns) * step_ns)
 
 
+def senders_of(plan: pd.DataFrame) -> int:
+    """Return how many processes send `plan` on this machine."""
+    return processes_for(plan["t_intended_ns"].to_numpy(dtype=np.int64), os.cpu_count() or 1)
+
+
 def start_ns(plan: pd.DataFrame) -> int:
     """Return how long the senders of `plan` may take to start, ns."""
     # Several senders start only after the process that starts them.
-    starts = 1 if processes_for(plan["t_intended_ns"].to_numpy(dtype=np.int64), os.cpu_count() or 1) == 1 else 2
+    starts = 1 if senders_of(plan) == 1 else 2
     return round((starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S)
 
 
@@ -89,8 +96,10 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.Da
     return await send(rows, url, connections, stop, enough)
 
 
-def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
-    """Send the file `plan` from `parts` processes and write `sent`; SIGTERM and SIGUSR1 are passed on to each.
+def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> None:
+    """Send the file `plan` from `parts` processes, each with `options`, and write `sent`.
+
+    SIGTERM and SIGUSR1 are passed on to each.
 
     Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
     """
@@ -109,7 +118,17 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int) -> None:
     signal.signal(signal.SIGUSR1, pass_on)
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
     for part, path in enumerate(parts_sent):
-        command = [sys.executable, "-m", "experiments.load", str(plan), str(path), url, "--part", f"{part}/{parts}"]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.load",
+            str(plan),
+            str(path),
+            url,
+            *options,
+            "--part",
+            f"{part}/{parts}",
+        ]
         workers.append(subprocess.Popen(command, env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
@@ -132,19 +151,22 @@ def main() -> None:
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
     line.add_argument("--processes", type=int, default=0, help="how many; 0: as the plan's busiest second needs")
+    line.add_argument("--wait", action="store_true", help="start now, and wait until the plan is there")
     line.add_argument("--part", help=argparse.SUPPRESS)
     options = line.parse_args()
     lifecycle.follow_parent()
 
     def body() -> None:
+        if options.wait and (options.part or options.processes < 2):
+            while not options.plan.exists():
+                time.sleep(AWAIT_S)
         if options.part:
             part, _, parts = options.part.partition("/")
             send_part(options.plan, options.sent, options.url, int(part), int(parts))
             return
-        due = pd.read_parquet(options.plan, columns=["t_intended_ns"])["t_intended_ns"].to_numpy(dtype=np.int64)
-        processes = options.processes or processes_for(due, os.cpu_count() or 1)
+        processes = options.processes or senders_of(pd.read_parquet(options.plan, columns=["t_intended_ns"]))
         if processes > 1:
-            send_parts(options.plan, options.sent, options.url, processes)
+            send_parts(options.plan, options.sent, options.url, processes, *(["--wait"] if options.wait else []))
         else:
             send_part(options.plan, options.sent, options.url, 0, 1)
 

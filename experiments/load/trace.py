@@ -206,10 +206,10 @@ def trace_plan(
     rows = replayed(recorded, speed, load_start_ns)
     lasts_ns = int(rows["t_ns"].iloc[-1]) - load_start_ns
     if lasts_ns < length_ns:
+        phases = " + ".join(str(count) for count in (warm_up_triggers, measured_triggers, after_triggers) if count)
         raise SettingError(
-            f"the trace lasts {lasts_ns / NS_PER_S:.1f} s at speed {speed:g}, and {warm_up_triggers} + "
-            f"{measured_triggers + after_triggers} triggers of {trigger_s:g} s take {length_ns / NS_PER_S:g} s: lower "
-            "measured_triggers, warm_up_triggers or speed"
+            f"the trace lasts {lasts_ns / NS_PER_S:.1f} s at speed {speed:g}, and {phases} triggers of {trigger_s:g} s "
+            f"take {length_ns / NS_PER_S:g} s: lower measured_triggers, warm_up_triggers or speed"
         )
     rows = rows[rows["t_ns"] < load_start_ns + length_ns]
     measured_ns = load_start_ns + warm_up_ns, load_start_ns + upto_ns

@@ -2,8 +2,9 @@
 
 Two senders share the load. The first sends the warm-up, of which the plan has as much as there may be. When a
 change-point test over its last windows finds none, the rest of the plan is moved to the earliest moment at which its
-own sender can be ready, by a whole number of triggers: the measured reactions have the same places on the trigger grid
-in every run with the seed, however long the warm-up lasted. At that moment the first sender stops.
+own sender, which has been waiting for it, can be ready, by a whole number of triggers: the measured reactions have the
+same places on the trigger grid in every run with the seed, however long the warm-up lasted. At that moment the first
+sender stops.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pandas as pd
 
 from experiments import environment, files
 from experiments.load.plan import plan_of
-from experiments.load.sender_processes import postponed, start_ns
+from experiments.load.sender_processes import postponed, senders_of, start_ns
 from experiments.parameters import Parameters
 from experiments.stats.steadiness import settled
 from experiments.units import NS_PER_S
@@ -61,11 +62,15 @@ def run(parameters: Parameters, ingest_url: str, windows: Reader, run_dir: Path,
     files.to_parquet(first, run_dir / "plan.warm-up.parquet")
     with ExitStack() as stack:
         sender = _started(stack, run_dir, "plan.warm-up", "sent.warm-up", ingest_url)
+        # To start a process takes seconds on a busy machine; there is no warm-up behind which that could be caught up.
+        waiting = "--wait", "--processes", str(senders_of(rest))
+        measuring = _started(stack, run_dir, "plan.measured", "sent.measured", ingest_url, *waiting)
         values_s, ended = _settled(sender, windows, rest, begun_ns, parameters, step)
         moved = moves(rest, trigger_ns, time.time_ns())
         rest = rest.assign(t_intended_ns=rest["t_intended_ns"] - moved * trigger_ns)
-        files.to_parquet(rest, run_dir / "plan.measured.parquet")
-        measuring = _started(stack, run_dir, "plan.measured", "sent.measured", ingest_url)
+        # The sender must not find half of it.
+        files.to_parquet(rest, run_dir / "plan.parquet")
+        (run_dir / "plan.parquet").replace(run_dir / "plan.measured.parquet")
         measured_ns = int(rest["t_intended_ns"].iloc[0])
         while (left_s := (measured_ns - time.time_ns()) / NS_PER_S) > 0:
             _check(measuring)
@@ -121,11 +126,13 @@ def _settled(
         step("warming up", max(0.0, (time.time_ns() - begun_ns) / NS_PER_S))
 
 
-def _started(stack: ExitStack, run_dir: Path, plan: str, sent: str, ingest_url: str) -> subprocess.Popen[bytes]:
+def _started(
+    stack: ExitStack, run_dir: Path, plan: str, sent: str, ingest_url: str, *options: str
+) -> subprocess.Popen[bytes]:
     """Start the sender of one file; it ends with `stack` at the latest."""
     paths = (str(run_dir / f"{plan}.parquet"), str(run_dir / f"{sent}.parquet"))
     sender = subprocess.Popen(
-        [sys.executable, "-m", "experiments.load", *paths, ingest_url],
+        [sys.executable, "-m", "experiments.load", *paths, ingest_url, *options],
         # A load that outlives its run would disturb the next one.
         env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
     )

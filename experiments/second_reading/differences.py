@@ -18,13 +18,7 @@ and a figure near zero is often the difference of larger ones. So counts up to a
 
 NO_SECOND_READING = {
     "reasons": "sentences; each is judged by its figure, and `valid` is whether there are any",
-    "steady_why": "a sentence",
-    "steady": "the change points of a library (ruptures); their penalties are checked by simulation",
-    "steady_shift_s": "as steady",
-    "steady_batch_shift_s": "as steady",
-    "unsteady": "as steady",
-    "warm_up_lasted_triggers": "the manifest has it, no row",
-    "warm_up_settled": "the manifest has it, no row",
+    "steady_why": "sentences; `steady` and its shifts are the figures behind them",
 }
 """The keys of a summary that are not read a second time, and why."""
 

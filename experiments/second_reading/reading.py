@@ -22,7 +22,7 @@ from experiments.second_reading import functions
 from pipeline.errors import EmoStreamError
 
 SQL = resources.files("experiments.second_reading") / "sql"
-FACTS = ("top_n", "cores", "steal_s", "work_s", "other_run", "clock_samples")
+FACTS = ("top_n", "cores", "steal_s", "work_s", "other_run", "clock_samples", "warm_up")
 """What the SQL reads of a manifest."""
 # Nothing is fetched: a run may be read without a network.
 _OFFLINE: Mapping[str, str | bool | int | float | list[str]] = {

@@ -71,11 +71,11 @@ def steadiness(name: str, values_s: Sequence[float]) -> Steadiness:
 
     Values that are not finite, of windows that never arrived, are left out.
     """
-    y = _finite(values_s)
+    y, within = _finite(values_s), f"{name[:1].lower()}{name[1:]}"
     if len(y) < FEWEST_WINDOWS:
-        why = f"{len(y)} windows are too few to say whether {name} was steady ({FEWEST_WINDOWS} are needed)."
+        why = f"{len(y)} windows are too few to say whether {within} was steady ({FEWEST_WINDOWS} are needed)."
         return Steadiness(None, why, _segments(y, []))
-    found = Steadiness(True, f"No change of {name} in {len(y)} windows.", _segments(y, _changes(y, _RARELY)))
+    found = Steadiness(True, f"No change of {within} in {len(y)} windows.", _segments(y, _changes(y, _RARELY)))
     if len(found.segments) == 1:
         return found
     parts = ", ".join(f"{one.median_s * 1000:.0f} ms in {one.first} to {one.last}" for one in found.segments)

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.analysis.deliveries import expected_hashes
-from experiments.ledger import COLUMNS, WINDOW_KEY
+from experiments.ledger import COLUMNS, WINDOW_KEY, pieces
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from spark.policies import represent
@@ -125,8 +125,11 @@ def _jitter(rng: np.random.Generator, n: int, mean_ms: float) -> NDArray[np.int6
 
 
 def _timestamps(t_ns: NDArray[np.int64]) -> NDArray[np.object_]:
-    text = np.datetime_as_string((t_ns // NS_PER_US).astype("datetime64[us]"), unit="us")
-    return np.char.add(text, "Z").astype(object)
+    texts = np.empty(len(t_ns), dtype=object)
+    for part in pieces(len(t_ns)):
+        moments = np.datetime_as_string((t_ns[part] // NS_PER_US).astype("datetime64[us]"), unit="us")
+        texts[part] = np.char.add(moments, "Z")
+    return texts
 
 
 def _topic(

@@ -189,6 +189,6 @@ def test_recording_that_ends_too_soon_is_refused_before_the_run(tmp_path: Path) 
     """Also from a notebook and a scheduler, which call this: no chain starts, nothing is written."""
     path = tmp_path / "cut.csv"
     path.write_text("offset_ms,user_id,emoji_type\n2499477,ada,😂\n2500477,ada,😂\n", encoding="utf-8")
-    with pytest.raises(SettingError, match=r"the trace lasts 1\.0 s at speed 1, and 5 \+ 20 triggers"):
+    with pytest.raises(SettingError, match=r"the trace lasts 1\.0 s at speed 1, and 5 \+ 20 \+ 1 triggers"):
         measure.measure(Parameters(arrivals="trace", trace=str(path)), tmp_path / "run")
     assert list(tmp_path.iterdir()) == [path]

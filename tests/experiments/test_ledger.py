@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import ledger
+from experiments import frame_files, ledger
 from experiments.synthetic import run
 
 RUN = run.make_run()
@@ -126,3 +126,31 @@ def test_frames_of_a_run_are_as_required(name):
     """The frames of the synthetic run pass, as do frames without a row."""
     assert ledger.require(name, RUN.frames[name]) is RUN.frames[name]
     ledger.require(name, pd.DataFrame(columns=list(ledger.COLUMNS[name])))
+
+
+def test_plan_with_a_number_twice_is_refused():
+    """Two planned reactions of one seq are named: no answer could be told apart."""
+    plan = RUN.frames["plan"].copy()
+    plan.loc[7, "seq"] = 6
+    with pytest.raises(ledger.LedgerError, match="plan has seq 6 twice"):
+        joined(plan=plan)
+
+
+@pytest.mark.parametrize("change", [{"Z": "+00:00"}, {"T": " "}, {"Z": "000Z"}])
+def test_unusual_timestamps_name_the_same_reaction(change):
+    """A timestamp with another zone, separator or resolution is the same moment."""
+    topic = RUN.frames["topic"].copy()
+    (old, new), row = next(iter(change.items())), topic.index[topic["emoji_type"].notna()][5]
+    topic.loc[row, "timestamp"] = topic.loc[row, "timestamp"].replace(old, new)
+    pd.testing.assert_frame_equal(joined(topic=topic), joined())
+
+
+def test_frames_from_files_give_the_same_ledger(tmp_path):
+    """Categories and numbers of two bytes, as frame_files reads them, change no value."""
+    frames = {}
+    for name in ("plan", "sent", "topic"):
+        RUN.frames[name].to_parquet(tmp_path / f"{name}.parquet", index=False)
+        frames[name] = frame_files.read(tmp_path / f"{name}.parquet", name)
+    assert frames["plan"]["user_id"].dtype == "category"
+    assert frames["sent"]["status"].dtype == "int16"
+    pd.testing.assert_frame_equal(joined(**frames).astype(object), joined().astype(object))

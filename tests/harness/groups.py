@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.harness.paths import REPOSITORY
 
 # The groups begin in this order, and within a group the tests. A folder stands for its files that are not named before.
 GROUPS = {
-    # What measures, and what a measurement takes for the load of somebody else: the machine has one at a time.
+    # What measures with the machine's lock, which one has at a time, and what looks for loads of other measurements.
     "measuring": (
         "tests/integration/measuring/test_sweep.py",
         "tests/integration/measuring/test_dag.py",
         "tests/integration/measuring/",
-        "tests/experiments/load/",
         "tests/experiments/machine/test_machine_lock.py",
         "tests/experiments/run/test_usage.py",
     ),
@@ -27,10 +29,19 @@ GROUPS = {
         "tests/integration/page/test_client_matrix.py",
         "tests/integration/page/",
     ),
-    # Everything on one broker, Spark's job included.
-    "kafka": ("tests/spark/test_job.py", "tests/integration/kafka/", "tests/pipeline/ingest/test_sink.py"),
+    # Everything on one broker, Spark's job included. A run on a twin comes after the sweep, which would repeat its own.
+    "kafka": (
+        "tests/spark/test_job.py",
+        "tests/integration/kafka/test_ingest.py",
+        "tests/integration/kafka/",
+        "tests/pipeline/ingest/test_sink.py",
+        "tests/pipeline/broker/test_embedded.py",
+        "tests/pipeline/bus/",
+    ),
 }
 ORDER = (*GROUPS, "")
+SHARED = ("broker", "chain_up", "two_subscribers")
+"""The fixtures that start a chain or a broker for a whole process."""
 FIRST = "measuring"
 NICE = 5
 """The niceness of every other group's tests, and of the processes they start."""
@@ -42,7 +53,7 @@ def group(nodeid: str) -> str:
         if nodeid.startswith(paths):
             return name
     # The bus contract's second run.
-    return "kafka" if "[kafka" in nodeid or "tests/pipeline/bus/test_bus.py" in nodeid else ""
+    return "kafka" if "[kafka" in nodeid else ""
 
 
 def place(nodeid: str) -> tuple[int, int]:
@@ -57,8 +68,22 @@ def missing() -> list[str]:
     return [path for paths in GROUPS.values() for path in paths if not (REPOSITORY / path).exists()]
 
 
+def started_twice(items: Iterable[pytest.Item]) -> dict[str, set[str]]:
+    """What SHARED has that tests of several groups, or of a group and a file in none, ask for: each starts its own."""
+    users: dict[str, set[str]] = {name: set() for name in SHARED}
+    for item in items:
+        for name in users.keys() & set(getattr(item, "fixturenames", ())):
+            users[name].add(scope(item.nodeid))
+    return {name: scopes for name, scopes in users.items() if len(scopes) > 1}
+
+
+def scope(nodeid: str) -> str:
+    """What runs in one process: the name of a test's group, or else its file."""
+    return group(nodeid) or nodeid.partition("::")[0]
+
+
 class Scheduling(LoadScopeScheduling):
     """Gives a process one group after another, or else one file after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return group(nodeid) or nodeid.partition("::")[0]
+        return scope(nodeid)

@@ -13,6 +13,17 @@ from pathlib import Path
 from tests.harness.http import Quiet, serving
 from tests.harness.paths import REPOSITORY
 
+BUSY = (
+    "Another run was active",
+    "Only ",
+    "The generator fell behind",
+    "The generator stalled",
+    "The receivers were late",
+    "The users were busy",
+    # A batch ended long after its window was emitted.
+    "Triggers are wrong",
+)
+"""How the reasons begin that make a run INVALID where other tests run beside it, though its machine is `shared`."""
 UNKNOWN_USER = 54_321
 """A user id that no password file has."""
 

@@ -16,16 +16,17 @@ from tests.harness.http import Quiet, serving
 from tests.harness.page import DESK
 from tests.harness.paths import CHROMIUM, REPOSITORY
 
-# Quick windows and few processes: these tests ask whether it works, not how fast it is.
-SETTINGS: dict[str, object] = {"trigger_s": 2.0, "ingest_workers": 1}
+# Few processes: these tests ask whether it works, not how fast it is.
+SETTINGS: dict[str, object] = {"ingest_workers": 1}
 EMPTY = "<!doctype html><title>Another page</title><link rel=icon href=data:,>"
 EMBED = REPOSITORY / "pipeline" / "registry" / "web" / "static" / "embed.html"
 
 
 @pytest.fixture(scope="session")
 def chain_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """The endpoints of a chain that is measured: 2 clusters of 1 subscriber, 2-second windows."""
-    with chain.started({**SETTINGS, "clusters": 2, "subscribers": 1}, tmp_path_factory.mktemp("chain")) as endpoints:
+    """The endpoints of a chain that is measured: 2 clusters of 1 subscriber, 1-second windows."""
+    settings = {**SETTINGS, "trigger_s": 1.0, "clusters": 2, "subscribers": 1}
+    with chain.started(settings, tmp_path_factory.mktemp("chain")) as endpoints:
         yield endpoints
 
 
@@ -66,7 +67,7 @@ def two_subscribers(tmp_path_factory: pytest.TempPathFactory, other_page: str) -
 
     It allows `other_page`.
     """
-    settings = {**SETTINGS, "clusters": 1, "subscribers": 2, "origins": other_page}
+    settings = {**SETTINGS, "trigger_s": 2.0, "clusters": 1, "subscribers": 2, "origins": other_page}
     with chain.started(settings, tmp_path_factory.mktemp("two")) as endpoints:
         yield endpoints
 

@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIGGER_MS = 1_000
+# A batch starts that soon after its grid point unless the machine is busy.
+PUNCTUAL_MS = 50
 # Enough for a cold start of Spark on a busy machine.
 DEADLINE_S = 120.0
 
@@ -125,6 +127,10 @@ class Job:
             if not first and not {before.window, window.window} & overran and window.window in reports:
                 yield window, milliseconds(reports[window.window]["timestamp"])
 
+    def late_ms(self) -> list[int]:
+        """Return how long after its trigger each such batch started."""
+        return [started_ms - window.trigger_ns // 1_000_000 for window, started_ms in self.punctual()]
+
     def close(self) -> None:
         """Kill the process and close the connections."""
         if self._process is not None and self._process.poll() is None:
@@ -151,10 +157,10 @@ def job(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running.await_records(36)
         running.send(b"nonsense", b"{}", reaction("❤️"))
         running.await_records(39)
-        # Several sizes, and at least one batch that started on the grid: on a busy machine the first ones overrun.
+        # Several sizes, and at least one batch that started at once: on a busy machine the first ones overrun, or wait.
         deadline_s = time.monotonic() + DEADLINE_S
-        while running.claps < 15 or not any(running.punctual()):
-            assert time.monotonic() < deadline_s, "every batch overran the trigger"
+        while running.claps < 15 or min(running.late_ms(), default=PUNCTUAL_MS + 1) > PUNCTUAL_MS:
+            assert time.monotonic() < deadline_s, f"no batch started within {PUNCTUAL_MS} ms of the grid"
             size = running.claps % 5 + 1
             running.send(*(reaction("👏") for _ in range(size)))
             running.claps += size
@@ -242,16 +248,16 @@ def test_last_reaction_arrives_without_later_traffic(job: Job) -> None:
 
 
 def test_trigger_is_the_grid_point_of_spark(job: Job) -> None:
-    """A punctual batch's trigger is the grid point at which Spark started it, within 50 ms for the fastest."""
+    """A punctual batch's trigger is the grid point at which Spark started it; the fastest starts within 50 ms of it.
+
+    The fixture sends until one does: how late the others are depends on the machine's load.
+    """
     reports = {report["batchId"]: report for report in job.progress if report["numInputRows"]}
     assert set(reports) == {window.window for window in job.windows}
-    late_ms = []
     for window, started_ms in job.punctual():
         assert window.trigger_ns == started_ms // TRIGGER_MS * TRIGGER_MS * 1_000_000
         assert window.trigger_ns < window.emitted_ns
-        late_ms.append(started_ms - window.trigger_ns // 1_000_000)
-    # The smallest delay only: the others depend on the machine's load.
-    assert min(late_ms) <= 50
+    assert min(job.late_ms()) <= PUNCTUAL_MS
 
 
 def milliseconds(timestamp: str) -> int:

@@ -26,7 +26,10 @@ SELECT
     -- What a fixed piece of work took before and after the run.
     (m ->> '$.work_s[0]')::DOUBLE AS work_before_s,
     (m ->> '$.work_s[1]')::DOUBLE AS work_after_s,
-    coalesce((m ->> 'other_run')::BOOLEAN, false) AS other_run
+    coalesce((m ->> 'other_run')::BOOLEAN, false) AS other_run,
+    -- How long the warm-up lasted, and whether it ended because the windows had settled.
+    (m ->> '$.warm_up.triggers')::DOUBLE AS warm_up_triggers,
+    (m ->> '$.warm_up.settled')::BOOLEAN AS warm_up_settled
 FROM texts;
 
 -- The wall clock and the monotonic clock, read as one, in order.

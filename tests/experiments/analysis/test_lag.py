@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.analysis import lag
-from experiments.ledger import COLUMNS
+from experiments.ledger import COLUMNS, placed
 from experiments.synthetic import run as synthetic
 from experiments.units import NS_PER_S
 
@@ -42,10 +42,15 @@ def chain(rate_per_s: float, triggers: int, seed: int, read: list[tuple[int, int
     return topic, pd.DataFrame(rows, columns=names).reindex(columns=list(COLUMNS["windows"]))
 
 
+def found_lags(topic, windows, measured):
+    """Return the lags of a topic and its windows at the `measured` ones."""
+    return lag.lags(lag.arrivals(placed(topic, windows), T_S), T_S, measured)
+
+
 def upper_share(rate_per_s: float, *of_chain, **options) -> float:
     """Return the figure the objective is about: upper limit of the slope over the load."""
     topic, windows = chain(rate_per_s, *of_chain, **options)
-    return lag.lag_slope(lag.lags(topic, windows, T_S, windows)).high_per_s / rate_per_s
+    return lag.lag_slope(found_lags(topic, windows, windows)).high_per_s / rate_per_s
 
 
 @pytest.mark.parametrize("rate_per_s", [1, 10, 100, 400])
@@ -64,7 +69,7 @@ def test_a_chain_that_loses_two_percent_fails(rate_per_s: float):
 def test_the_slope_of_a_losing_chain_is_its_loss():
     """Over many windows the slope is 2 % of the load."""
     topic, windows = chain(400, 400, 3, share=0.98)
-    slope = lag.lag_slope(lag.lags(topic, windows, T_S, windows))
+    slope = lag.lag_slope(found_lags(topic, windows, windows))
     assert slope.per_s == pytest.approx(0.02 * len(topic) / (400 * T_S), rel=0.1)
     assert slope.points == 400
 
@@ -77,7 +82,7 @@ def test_micro_batches_that_read_all_but_outlast_the_interval_are_a_growing_lag(
         took *= 1.05
         moment += round(took * NS_PER_S)
     topic, windows = chain(100, 25, 1, read=read)
-    found = lag.lags(topic, windows, T_S, windows)
+    found = found_lags(topic, windows, windows)
     assert found["lag"].iloc[0] == 0
     assert found["lag"].iloc[-5:].max() > 500
     assert lag.lag_slope(found).high_per_s > 1
@@ -95,7 +100,7 @@ def test_lag_counts_each_record_at_the_triggers_it_waited_for():
             "offsets": ['{"emoji-events-0": [0, 0]}', '{"emoji-events-0": [1, 2]}', "{}"],
         }
     ).reindex(columns=list(COLUMNS["windows"]))
-    found = lag.lags(topic, windows, T_S, windows)
+    found = found_lags(topic, windows, windows)
     assert list(found["due_ns"] // NS_PER_S) == [6, 12, 18, 24]
     assert list(found["lag"]) == [0, 1, 1, 1]
 
@@ -104,10 +109,10 @@ def test_a_whole_synthetic_run_has_no_lag():
     """The lag of a faultless run with two partitions and probes is 0 at each measured trigger."""
     run = synthetic.make_run(measured_triggers=10)
     windows = run.frames["windows"]
-    found = lag.lags(run.frames["topic"], windows, T_S, windows[windows["window"] >= 2])
+    found = found_lags(run.frames["topic"], windows, windows[windows["window"] >= 2])
     assert len(found) == len(windows) - 2
     assert (found["lag"] == 0).all()
-    assert lag.lags(run.frames["topic"], windows, T_S, windows.iloc[:0]).empty
+    assert found_lags(run.frames["topic"], windows, windows.iloc[:0]).empty
 
 
 def test_too_few_points_give_nan():

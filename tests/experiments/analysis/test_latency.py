@@ -66,7 +66,7 @@ def test_latencies_are_the_true_ones():
 def test_chunks_do_not_change_the_counts(monkeypatch):
     """Counting a window in many small pieces gives the same histogram."""
     before = analysed(RUN.frames)[2].histogram
-    monkeypatch.setattr(latency, "_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(latency, "_CELLS_AT_ONCE", 50)
     after = analysed(RUN.frames)[2].histogram
     assert (before.counts == after.counts).all()
 
@@ -226,3 +226,27 @@ def test_a_percentile_needs_ten_samples_beyond_it(q, enough):
     """The rule of the protocol: p99.9 under 10,000 samples is not printed."""
     assert latency.printable(q, enough)
     assert not latency.printable(q, enough - 1)
+
+
+@given(st.lists(st.tuples(st.integers(-(10**9), 10**9), st.integers(0, 5)), min_size=1, max_size=60))
+@settings(max_examples=30, deadline=None)
+def test_quantiles_without_a_whole_sort_are_the_same(pairs):
+    """Quantiles from the values of one coarse bin equal those of all values in order."""
+    values, weights = np.array([*pairs, (0, 1)], dtype=np.int64).repeat(3000, axis=0).T
+    qs = (0.01, 0.5, 0.99, 1.0)
+    assert latency.weighted_quantiles(values, weights, qs) == [
+        latency.weighted_quantile(values, weights, q) for q in qs
+    ]
+
+
+@given(st.lists(st.integers(0, 10**8), min_size=1, max_size=40), st.lists(st.integers(-(10**7), 10**9), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_counted_differences_are_those_of_all_pairs(sends, arrivals):
+    """The histogram of a window equals that of every pair written out."""
+    sent, arrived = np.array(sends, dtype=np.int64), np.array(arrivals, dtype=np.int64)
+    found = latency._outer(sent, arrived, 0)
+    pairs = np.subtract.outer(arrived, sent).ravel()
+    bins, counts = np.unique(pairs // 10**6, return_counts=True)
+    assert found.first_ms + np.flatnonzero(found.counts) == pytest.approx(bins)
+    assert found.counts[found.counts > 0].tolist() == counts.tolist()
+    assert found.negative == np.count_nonzero(pairs < 0)

@@ -27,7 +27,7 @@ def test_few_searches_with_real_noise_hold_the_truth() -> None:
 def test_intervals_that_are_too_narrow_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark convicts a procedure that claims too much: 20 % intervals called 95 % ones."""
     monkeypatch.setattr(capacity, "_TAILS", (0.4, 0.5, 0.6))
-    figures = simulated(design_file.unrehearsed(DESIGNS / "capacity.yaml").search_plan(), REAL, 40)
+    figures = simulated(design_file.unrehearsed(DESIGNS / "capacity.yaml").search_plan(), REAL, 16)
     assert figures["covered_share"] < 0.6
     assert figures["false_difference_share"] > 0.3
 

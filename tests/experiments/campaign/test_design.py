@@ -204,7 +204,7 @@ def test_a_load_that_cannot_be_planned_is_refused_before_anything_runs(old: str,
         ("0,ada,😂\n9,ada,😂\n8,ada,😂\n", r"line 5, field parameters\.trace: .*line 4, column offset_ms is '8'"),
         (
             "0,ada,😂\n3000,ada,😂\n20000,ada,😂\n",
-            r"line 8, field levels\[1\]\.speed: the trace lasts 5\.0 s at speed 4, .* take 6 s: lower",
+            r"line 8, field levels\[1\]\.speed: the trace lasts 5\.0 s .* 1 \+ 2 \+ 1 triggers of 2 s take 8 s: lower",
         ),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_recording_that_cannot_be_replayed_is_refused_before_anything_runs(
 
 def test_a_recording_is_sought_where_the_notebook_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the project's folder, wherever the command was given; and it is read once for all levels."""
-    rows = "".join(f"{second}000,ada,😂\n" for second in range(30))
+    rows = "".join(f"{second}000,ada,😂\n" for second in range(34))
     (tmp_path / "replay.csv").write_text(f"offset_ms,user_id,emoji_type\n{rows}", encoding="utf-8")
     reads: list[Path] = []
     read = planning.trace.read

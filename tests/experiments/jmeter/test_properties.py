@@ -77,10 +77,10 @@ def test_property_given_twice_is_refused() -> None:
 
 def test_only_whole_windows_after_the_ramp_up_are_measured() -> None:
     """The ramp-up and at least one window warm up; what is left of the last window is not measured."""
-    assert phases(Properties(duration_s=60, ramp_up_s=6), 6.0) == (1, 9)
-    assert phases(Properties(duration_s=61, ramp_up_s=7), 6.0) == (2, 8)
-    assert phases(Properties(duration_s=6, ramp_up_s=0), 2.0) == (1, 2)
-    with pytest.raises(SettingError, match=r"duration_s is 11, and ramp_up_s 6: give a duration_s of at least 12"):
+    assert phases(Properties(duration_s=60, ramp_up_s=6), 6.0) == (1, 8)
+    assert phases(Properties(duration_s=61, ramp_up_s=7), 6.0) == (2, 7)
+    assert phases(Properties(duration_s=6, ramp_up_s=0), 2.0) == (1, 1)
+    with pytest.raises(SettingError, match=r"duration_s is 11, and ramp_up_s 6: give a duration_s of at least 18"):
         phases(Properties(duration_s=11), 6.0)
 
 

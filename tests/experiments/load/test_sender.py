@@ -349,6 +349,25 @@ def test_stop_keeps_what_was_sent() -> None:
     ended(run())
 
 
+def test_enough_sends_nothing_more_and_every_answer_is_kept() -> None:
+    """What had gone out by then is answered, and nothing that became due later is sent."""
+
+    async def run() -> None:
+        enough = asyncio.Event()
+
+        def script(server: Server, number: int) -> bytes:
+            if number == 9:
+                enough.set()
+            return ANSWER
+
+        async with serving(script) as server:
+            sent = await send(planned(1_000, gap_ms=20.0), server.url, enough=enough)
+            assert 10 <= len(sent) < 1_000
+            assert set(sent["status"]) == {202}
+
+    ended(run())
+
+
 def test_a_plan_of_nothing_sends_nothing() -> None:
     """An empty part of a plan is no error."""
     assert ended(send(planned(0), "http://127.0.0.1:9")).empty

@@ -49,17 +49,23 @@ class Sender:
     """A sender that sends what is due until it is asked to stop; it ends with `status`."""
 
     def __init__(self, plan: Path, sent: Path, status: int) -> None:
-        self.plan, self.sent, self.returncode = pd.read_parquet(plan), sent, status
+        self.plan, self.sent, self.returncode = plan, sent, status
         self.signals: list[int] = []
 
     def poll(self) -> int | None:
         """Return the status once everything is sent, or at once if it is an error."""
-        due = self.plan["t_intended_ns"].to_numpy()
-        now_ns = time.time_ns()
+        if not self.plan.exists():
+            return None
+        plan = pd.read_parquet(self.plan)
+        due, now_ns = plan["t_intended_ns"].to_numpy(), time.time_ns()
         if not (self.returncode or self.signals or now_ns > due[-1]):
             return None
-        rows = self.plan[due <= now_ns]
-        columns = {"t_sent_ns": rows["t_intended_ns"], "t_answered_ns": rows["t_intended_ns"], "status": 202}
+        rows = plan[due <= now_ns]
+        columns: dict[str, Any] = {
+            "t_sent_ns": rows["t_intended_ns"],
+            "t_answered_ns": rows["t_intended_ns"],
+            "status": 202,
+        }
         rows[["seq"]].assign(**columns).to_parquet(self.sent)
         return self.returncode
 
@@ -74,7 +80,7 @@ def carried_out(
     """Carry out a load with senders that need no time to start; return what the manifest says, the plan and `sent`."""
     run_dir.mkdir(exist_ok=True)
 
-    def started(_: object, folder: Path, plan: str, sent: str, __: str) -> Sender:
+    def started(_: object, folder: Path, plan: str, sent: str, *__: str) -> Sender:
         return Sender(folder / f"{plan}.parquet", folder / f"{sent}.parquet", status)
 
     monkeypatch.setattr(open_loop, "_started", started)

@@ -158,7 +158,7 @@ def test_stages_that_die_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
         until(lambda: len(_events(run_dir, "back")) == len(victims), "`up` has reported that all four are back")
         up.send_signal(signal.SIGTERM)
         assert up.wait(GONE_S) == 0
-        until(lambda: not _processes(run_dir), "no process is left", 1)
+        until(lambda: not _processes(run_dir), "no process is left", GONE_S)
         assert not (run_dir / "ready.json").exists()
     carriers = {"spark", "main-publisher", "cluster-publisher-1", "subscriber-1-1"}
     started = {line["name"]: line for line in _events(run_dir, "ready")}
@@ -223,7 +223,7 @@ def test_a_kafka_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = run_to_end(_command(tmp_path, *options), 90)
     assert ended.returncode == 1
     assert "bootstrap_servers='127.0.0.1:1'" in ended.stderr
-    until(lambda: not _processes(tmp_path), "no process is left", 5)
+    until(lambda: not _processes(tmp_path), "no process is left", GONE_S)
     assert not (tmp_path / "kafka").exists()
 
 

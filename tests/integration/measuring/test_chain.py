@@ -85,7 +85,7 @@ def test_the_run_leaves_what_the_protocol_lists(result: Result) -> None:
         *("reactions.parquet", "windows.parquet", "deliveries.parquet", "progress.parquet"),
     }
     manifest = json.loads((result.run_dir / "manifest.json").read_text())
-    assert manifest["parameters"]["trigger_s"] == 2.0
+    assert manifest["parameters"]["trigger_s"] == 1.0
     assert manifest["versions"]["pyspark"]
 
 

@@ -69,7 +69,7 @@ def test_a_reaction_is_counted_by_every_stage_it_passes(chain_up: Endpoints, add
         )
         assert risen(stage, ("emostream_windows_dropped_total", stage)) == 0
     until(lambda: risen("spark", ("emostream_spark_batch_seconds_count", "")) >= 1, "Spark has reported the batch")
-    assert scrape(addresses["spark"])["emostream_spark_trigger_seconds", ""] == 2.0
+    assert scrape(addresses["spark"])["emostream_spark_trigger_seconds", ""] == 1.0
 
 
 def test_the_registry_leads_prometheus_to_the_subscribers(chain_up: Endpoints, addresses: dict[str, str]) -> None:

@@ -240,7 +240,7 @@ def test_words_and_page_of_two_searches_have_their_intervals_and_no_levels(tmp_p
     )
     assert "B: The search has not ended." in text
     assert "A: The search has not ended." not in text
-    assert "Of B's 12 runs one is invalid, and left out." in text
+    assert "Of B's twelve runs one is invalid, and left out." in text
     assert "Too few" not in text
     assert "has the level" not in text
     page = compare.write(a, b, tmp_path).read_text(encoding="utf-8")

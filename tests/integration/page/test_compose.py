@@ -37,9 +37,9 @@ def own(command: list[str], old: int, new: int) -> list[str]:
     return [sys.executable, *(word.replace(str(old), str(new)) for word in command[1:])]
 
 
-def test_each_service_starts_and_its_health_check_passes(chain_up: Endpoints, tmp_path: Path) -> None:
+def test_each_service_starts_and_its_health_check_passes(two_subscribers: Endpoints, tmp_path: Path) -> None:
     """Before that the check fails; each ends with status 0 when its container is stopped."""
-    kafka = settings_of(chain_up).kafka
+    kafka = settings_of(two_subscribers).kafka
     with ExitStack() as stack:
         processes, checks = {}, {}
         for name, port in zip(KINDS, free_ports(len(KINDS)), strict=True):
@@ -62,8 +62,9 @@ def test_each_service_starts_and_its_health_check_passes(chain_up: Endpoints, tm
         assert {name: process.wait(30) for name, process in processes.items()} == dict.fromkeys(KINDS, 0)
 
 
-def test_spark_answers_the_health_check(chain_up: Endpoints, ready_file: Path) -> None:
+def test_spark_answers_the_health_check(two_subscribers: Endpoints) -> None:
     """With the same module, at its own port for metrics."""
+    ready_file = Path(two_subscribers.run_dir) / "ready.json"
     url = json.loads(ready_file.read_text(encoding="utf-8"))["metrics"]["spark"]
     done: subprocess.CompletedProcess[str] = run_to_end(module("pipeline.health", url.replace("/metrics", "/healthz")))
     assert (done.returncode, "spark" in done.stdout) == (0, True), done.stderr

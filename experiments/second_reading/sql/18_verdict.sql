@@ -105,12 +105,18 @@ SELECT
 FROM chosen AS c
 LEFT JOIN figures AS f ON f."key" = c."key";
 
+-- A run that could be believed, but changed while it was measured, is UNSTEADY: it is not valid either. On a machine that
+-- is shared on purpose, a change is not judged.
 INSERT INTO figures ("key", "value")
+WITH verdict AS (
+    SELECT
+        (SELECT coalesce(bool_or(broken), false) FROM criteria) AS invalid,
+        (SELECT bool_or(changed) FROM steadiness) AND NOT (SELECT shared FROM given) AS changed,
+        (SELECT bool_and(met) FROM objectives) AS all_met
+)
 SELECT 'slos.' || "key", met::INT FROM objectives
-UNION ALL SELECT 'valid', (NOT coalesce(bool_or(broken), false))::INT FROM criteria
-UNION ALL
-SELECT 'passed', (
-    (SELECT NOT coalesce(bool_or(broken), false) FROM criteria) AND (SELECT bool_and(met) FROM objectives)
-)::INT
+UNION ALL SELECT 'valid', (NOT invalid AND NOT changed)::INT FROM verdict
+UNION ALL SELECT 'unsteady', (NOT invalid AND changed)::INT FROM verdict
+UNION ALL SELECT 'passed', (NOT invalid AND NOT changed AND all_met)::INT FROM verdict
 -- This reading is of the second edition of the measurement protocol.
 UNION ALL SELECT 'protocol_edition', 2;
