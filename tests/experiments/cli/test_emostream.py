@@ -32,7 +32,15 @@ SLOW = ("pandas", "numpy", "pyspark", "circus", "aiohttp", "locust", "papermill"
 def test_every_command_is_there() -> None:
     """Those that the project was asked for, and what else is useful on a command line."""
     assert set(COMMANDS) > ASKED_FOR
-    assert set(COMMANDS) - ASKED_FOR == {"lab", "duel", "instrument", "jmeter", "postman", "completion"}
+    assert set(COMMANDS) - ASKED_FOR == {
+        "lab",
+        "duel",
+        "instrument",
+        "second-reading",
+        "jmeter",
+        "postman",
+        "completion",
+    }
 
 
 def test_wheel_installs_the_command() -> None:
