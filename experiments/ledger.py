@@ -47,13 +47,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "usage": ("t_ns", "stage", "cpu_s", "rss_bytes"),
     "receivers_timer": ("t_ns", "late_ns"),
+    "invalid": ("case", "expected", "t_intended_ns", "t_sent_ns", "t_answered_ns", "status"),
 }
 """The frames of a run and the columns each must have."""
 
 TEXTS = frozenset(
     (
         *("user_id", "emoji_type", "phase", "timestamp", "epoch", "offsets", "reactions", "carried"),
-        *("client_id", "cluster", "subscriber", "event_id", "stage"),
+        *("client_id", "cluster", "subscriber", "event_id", "stage", "case"),
     )
 )
 """The columns that hold text; all others hold numbers."""

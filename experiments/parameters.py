@@ -47,12 +47,18 @@ class Parameters:
     arrivals: Literal["poisson", "bursts", "trace"] = "poisson"
     trace: str = ""
     speed: Annotated[float, Meta(ge=1, le=60)] = 1.0
+    array_share: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    forms_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    invalid_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.01
     loop: Literal["open", "closed"] = "open"
     think_s: Annotated[float, Meta(gt=0)] = 1.0
     seed: Annotated[int, Meta(ge=0)] = 1
     slos: str = ""
     attach: str = ""
     machine: Literal["own", "shared"] = "own"
+    foreign_share: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    burst_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    stall_ms: Annotated[float, Meta(ge=0, le=500)] = 0.0
     clusters: int = CHAIN.clusters
     subscribers: int = CHAIN.subscribers
     trigger_s: float = CHAIN.trigger_s

@@ -1,4 +1,4 @@
-"""Check that the counts are right, in integers: conservation, oracle, offsets."""
+"""Check that counts and answers are right, in integers: conservation, oracle, offsets, and what was refused."""
 
 from __future__ import annotations
 
@@ -200,3 +200,13 @@ def offset_breaks(windows: pd.DataFrame) -> pd.DataFrame:
     )
     names = ["epoch", "partition", "window", "previous_window", "kind", "first", "previous_last", "records"]
     return frame[(step != 0).fillna(False).to_numpy(dtype=bool)][names].reset_index(drop=True)
+
+
+def answers_unexpected(invalid: pd.DataFrame) -> pd.DataFrame:
+    """Return the invalid requests that were answered otherwise than they must be: `case, expected, status, requests`.
+
+    A request without an answer has status 0.
+    """
+    wrong = invalid[invalid["status"] != invalid["expected"]]
+    kinds = wrong.groupby(["case", "expected", "status"], as_index=False, sort=False).size()
+    return kinds.rename(columns={"size": "requests"})

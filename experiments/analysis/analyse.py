@@ -101,6 +101,7 @@ class Analysis:
     representation: Representation
     cells: pd.DataFrame
     audit: pd.DataFrame
+    answers_unexpected: pd.DataFrame
     summary: dict[str, Any]
     verdict: verdict.Verdict
 
@@ -146,6 +147,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
     )
     percentiles = percentile_table(whole.histogram, over)
     breaks = accuracy.offset_breaks(windows)
+    answers = accuracy.answers_unexpected(frames["invalid"])
     table = hops.hop_table(reactions, due)
     steady = _steady(whole.windows, times)
     warm_up = manifest.get("warm_up") or {}
@@ -172,6 +174,9 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         "loop": str(parameters.get("loop", "open")),
         **_load(reactions, lag.lag_slope(lags), conditions.waits.trigger_s),
         **_answers(reactions),
+        **_forms(plan),
+        "invalid_requests": len(frames["invalid"]),
+        "answers_unexpected": int(answers["requests"].sum()),
         **_usage(frames["usage"], reactions),
         "users": int(plan["user_id"].nunique()),
         "clients": len(clients),
@@ -240,6 +245,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         representation=shown,
         cells=ledger.cells(counted),
         audit=audited,
+        answers_unexpected=answers,
         summary=summary,
         verdict=judged,
     )
@@ -328,6 +334,15 @@ def _answers(reactions: pd.DataFrame) -> dict[str, float]:
         f"answer_{name}_ms": latency.rank_quantile(took_ms, q) if latency.printable(q, len(took_ms)) else math.nan
         for name, q in (("p50", 0.5), ("p99", 0.99))
     }
+
+
+def _forms(plan: pd.DataFrame) -> dict[str, int]:
+    """Return how a plan was sent: its requests, how many were arrays, and the reactions in another spelling."""
+    if "request" not in plan:
+        return {"requests": len(plan), "arrays": 0, "respelled": 0}
+    sizes = plan["request"].value_counts()
+    respelled = int((plan["sent_as"] != plan["emoji_type"]).sum())
+    return {"requests": len(sizes), "arrays": int((sizes > 1).sum()), "respelled": respelled}
 
 
 def _usage(samples: pd.DataFrame, reactions: pd.DataFrame) -> dict[str, float]:

@@ -64,6 +64,7 @@ SLOS = {
         Slo("Gaps and overlaps between windows", "offset_breaks", 0, ""),
         Slo("Counts that agree with the oracle", "oracle_share", 1.0, "share", at_least=True),
         Slo("Representatives that differ from the policy's", "representatives_wrong", 0, ""),
+        Slo("Invalid requests answered otherwise than they must be", "answers_unexpected", 0, ""),
         Slo("Deliveries missing", "deliveries_missing", 0, ""),
         Slo("Deliveries doubled", "deliveries_duplicate", 0, ""),
         Slo("Deliveries out of order", "deliveries_out_of_order", 0, ""),
@@ -76,7 +77,7 @@ SLOS = {
 
 INTEGRITY = (
     *("accepted_share", "lost", "duplicated", "altered", "foreign", "unexplained", "conflicting", "offset_breaks"),
-    *("oracle_share", "representatives_wrong"),
+    *("oracle_share", "representatives_wrong", "answers_unexpected"),
     *("deliveries_missing", "deliveries_duplicate", "deliveries_out_of_order", "deliveries_altered"),
     "deliveries_unknown",
 )

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from experiments.bench.hammer import hammer
 from experiments.bench.search import search
 from experiments.bench.steady import steady
 from experiments.bench.twin import twin
+from experiments.load import invalid
 from experiments.load.http1 import get, post
-from experiments.load.schedule import POPULAR_EMOJIS, poisson_plan, timestamp_of, user_names
+from experiments.load.plan import plan_of
+from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
 from experiments.load.sender_processes import postponed, processes_for
 from experiments.parameters import Parameters
 from experiments.progress import Progress
@@ -51,7 +54,8 @@ SERVERS_S = 10.0
 CONNECTIONS = 100
 SERVER_START_S = 30.0
 
-# The load generator: the first rate is the promised one; the others show its limit.
+# The load generator: the first rate is the promised one; the others show its limit. The last is sent again as plain
+# reactions, one per request.
 LOAD_RATES_PER_S = (2_000, 4_000, 8_000, 12_000)
 LOAD_S = 30
 # Not measured, as in a run.
@@ -130,43 +134,52 @@ def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
 def load() -> dict[str, Any]:
     """Measure how well the generator keeps to its plan against a stub server, and up to which rate."""
     rungs: list[dict[str, Any]] = []
-    lengths_s = [LOAD_S, *(LOAD_RUNG_S for _ in LOAD_RATES_PER_S[1:])]
+    usual = Parameters()
+    plain = replace(usual, array_share=0, forms_share=0, invalid_share=0)
+    loads = [*((rate_per_s, usual) for rate_per_s in LOAD_RATES_PER_S), (LOAD_RATES_PER_S[-1], plain)]
+    lengths_s = [LOAD_S, *(LOAD_RUNG_S for _ in loads[1:])]
     besides_s = LOAD_WARM_UP_S + LOAD_START_S
     with (
         Progress(sum(lengths_s) + len(lengths_s) * besides_s) as progress,
         tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
     ):
-        for rate_per_s, length_s in zip(LOAD_RATES_PER_S, lengths_s, strict=True):
+        for (rate_per_s, forms), length_s in zip(loads, lengths_s, strict=True):
             progress.begin(f"{rate_per_s} reactions per second", length_s + besides_s)
-            rungs.append(_keeping(rate_per_s, length_s, Path(scratch)))
+            rungs.append(_keeping(rate_per_s, length_s, forms, Path(scratch)))
             if not rungs[-1]["kept"]:
                 break
     highest = max((rung["rate_per_s"] for rung in rungs if rung["kept"]), default=0)
-    return {**rungs[0], "highest_kept_per_s": highest, "higher": rungs[1:]}
+    return {
+        **rungs[0],
+        "highest_kept_per_s": highest,
+        "higher": rungs[1 : len(LOAD_RATES_PER_S)],
+        "plain": rungs[len(LOAD_RATES_PER_S) :],
+    }
 
 
-def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
-    """Send a plan to a stub server; return how late the reactions were sent."""
+def _keeping(rate_per_s: int, length_s: int, forms: Parameters, scratch: Path) -> dict[str, Any]:
+    """Send a plan in the `forms` of these parameters to a stub server; return how late the reactions were sent."""
     asked_ns = time.time_ns()
-    plan = poisson_plan(
-        user_names(rate_per_s),
-        rate_per_s,
-        asked_ns,
+    given = replace(
+        forms,
+        users=rate_per_s,
+        rate_per_s=rate_per_s,
         trigger_s=1.0,
         warm_up_triggers=LOAD_WARM_UP_S,
         measured_triggers=length_s,
-        seed=1,
     )
-    plan = postponed(plan, asked_ns)
+    plan = postponed(plan_of(given, asked_ns), asked_ns)
     due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
-    paths = scratch / "plan.parquet", scratch / "sent.parquet"
+    paths = [scratch / f"{name}.parquet" for name in ("plan", "sent", "invalid")]
     plan.to_parquet(paths[0], index=False)
+    invalid.planned(plan, given.invalid_share, given.seed).to_parquet(paths[2], index=False)
     stub = [sys.executable, "-m", "experiments.bench.stub_server"]
     with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            command = [sys.executable, "-m", "experiments.load", *map(str, paths), url]
+            words = [str(paths[0]), str(paths[1]), url, "--invalid", str(paths[2])]
+            command = [sys.executable, "-m", "experiments.load", *words]
             if (status := subprocess.run(command, check=False).returncode) != 0:
                 raise EmoStreamError(f"the load ended with status {status}: see its message above")
         finally:
@@ -178,6 +191,7 @@ def _keeping(rate_per_s: int, length_s: int, scratch: Path) -> dict[str, Any]:
     return {
         "rate_per_s": rate_per_s,
         "planned": len(plan),
+        "requests": int(plan["request"].nunique()),
         "sent": len(sent),
         "answered_202": int((sent["status"] == 202).sum()),
         "p50_ms": round(p50_ms, 2),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -29,12 +29,28 @@ class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     placement: Literal["random", "ramp"] = "random"
 
 
+class Together(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Factors that count as one because they change together, and why they do."""
+
+    factors: Annotated[list[str], Meta(min_length=2)]
+    why: Annotated[str, Meta(min_length=1)]
+
+
+class Step(NamedTuple):
+    """Two levels, by their index, and the factors in which they differ; those that count as one stand together."""
+
+    level: int
+    nearest: int
+    factors: list[tuple[str, ...]]
+
+
 class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a campaign runs.
 
-    `levels` are mappings of parameters that change together; `blocks` in a level overrides the design's, so that the
-    most important level may have more. With `intervals` the report has to have intervals, for which each level needs
-    enough blocks. A design that searches for a capacity has `search` instead.
+    `levels` are mappings of parameters, which vary one at a time or crossed; those in a group of `together` count as
+    one. `blocks` in a level overrides the design's, so that the most important level may have more. With `intervals`
+    the report has to have intervals, for which each level needs enough blocks. A design that searches for a capacity
+    has `search` instead.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,60}\Z")]
@@ -47,6 +63,7 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     measured_triggers: Positive = 20
     parameters: dict[str, Value] = {}
     levels: list[dict[str, Value]] = []
+    together: list[Together] = []
     slos: Annotated[dict[str, float], Meta(min_length=1)]
     search: SearchSpec | None = None
 
@@ -109,6 +126,31 @@ def planned(design: Design, index: int, block: int, factors: Mapping[str, Value]
     """Return one run of `design` at the level `factors`."""
     seed = random.Random(f"{design.seed}:load:{block}").randrange(2**31)
     return Planned(index, block, level_name(factors), dict(factors), design.given(factors, seed))
+
+
+def confounded(design: Design) -> Step | None:
+    """Return a level that no step of one factor leads to, with the level nearest to it; None if there is none.
+
+    From the first level every other one has to be reached in steps that each change one factor. That holds where
+    factors are crossed, and where they vary one at a time. Otherwise an effect could not be told from that of another.
+    """
+    groups = [tuple(group.factors) for group in design.together]
+    single = [(name,) for name in design.factors if not any(name in group for group in groups)]
+    axes = [*groups, *single]
+
+    def differing(one: int, other: int) -> list[tuple[str, ...]]:
+        first, second = design.levels[one], design.levels[other]
+        return [axis for axis in axes if any(first.get(name) != second.get(name) for name in axis)]
+
+    reached, left = [0], list(range(1, len(design.levels)))
+    while left:
+        steps = [Step(level, known, differing(level, known)) for level in left for known in reached]
+        step = min(steps, key=lambda each: len(each.factors))
+        if len(step.factors) > 1:
+            return step
+        reached.append(step.level)
+        left.remove(step.level)
+    return None
 
 
 def level_name(factors: Mapping[str, Value]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from experiments import parameters, text_files
 from experiments.analysis import verdict
 from experiments.campaign import strict_yaml
-from experiments.campaign.design import Design, SearchSpec, Value, level_name
+from experiments.campaign.design import Design, SearchSpec, Value, confounded, level_name
 from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
@@ -169,9 +169,33 @@ def _check(design: Design, lines: Lines) -> None:
             missing = sorted(set(design.factors) - set(factors))
             raise lines.error(("levels", index), f"it lacks {', '.join(missing)}: every level names every factor")
         _check_run(design, lines, factors, ("levels", index))
+    if design.levels:
+        _check_factors(design, lines)
     if design.search is not None:
         for end in ("least", "most"):
             _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
+
+
+def _check_factors(design: Design, lines: Lines) -> None:
+    """Check that factors vary one at a time or crossed, but for those that the design names as one."""
+    grouped: set[str] = set()
+    for number, group in enumerate(design.together):
+        for place, name in enumerate(group.factors):
+            path = ("together", number, "factors", place)
+            if name not in design.factors:
+                raise lines.error(path, f"no level names {name!r}: use one of {', '.join(design.factors)}")
+            if name in grouped:
+                raise lines.error(path, f"{name!r} is named twice: a factor belongs to one group")
+            grouped.add(name)
+    if step := confounded(design):
+        names = [" with ".join(axis) for axis in step.factors]
+        all_names = ", ".join(name for axis in step.factors for name in axis)
+        raise lines.error(
+            ("levels", step.level),
+            f"it differs from level {step.nearest}, the nearest, in {', '.join(names[:-1])} and {names[-1]} at once, "
+            "so that their effects could not be told apart: vary one at a time or cross them, or name them as one "
+            f"factor, `together: [{{factors: [{all_names}], why: REASON}}]`",
+        )
 
 
 def _check_search(search: SearchSpec, lines: Lines) -> None:

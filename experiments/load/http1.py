@@ -23,6 +23,14 @@ def post(path: str, body: bytes) -> bytes:
     return post_head(path, len(body)) + body
 
 
+def request(method: str, path: str, body: bytes, content_type: str) -> bytes:
+    """Return the bytes of any request on a connection that stays open."""
+    return b"%b %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        *(method.encode(), path.encode(), content_type.encode()),
+        *(len(body), body),
+    )
+
+
 def get(path: str) -> bytes:
     """Return the bytes of a GET on a connection that stays open."""
     return b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode()

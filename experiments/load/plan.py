@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.load import recording, trace
+from experiments.load.forms import as_real_senders
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.parameters import AFTER_TRIGGERS, Parameters
 from experiments.units import NS_PER_S
@@ -20,6 +21,8 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
     Its place on the trigger grid, the multiples of the interval, follows from the seed: the same seed cuts the same
     reactions into the same windows, whenever the load begins. The warm-up is the longest that there may be, and the
     load goes on for AFTER_TRIGGERS after the measured phase.
+
+    It is sent as `forms.as_real_senders` says.
 
     A trace brings its own users, emoji and rate: `users`, `rate_per_s`, `activity` and `popularity` do not apply to
     it. Without a path the project's own recording is replayed. Raises SettingError where no plan can be made of the
@@ -62,7 +65,7 @@ def plan_of(parameters: Parameters, start_ns: int) -> pd.DataFrame:
             f"measured_triggers is {parameters.measured_triggers}, and no reaction falls into them: measure longer, "
             f"{remedy}"
         )
-    return plan
+    return as_real_senders(plan, parameters.array_share, parameters.forms_share, parameters.seed)
 
 
 def replayed_from_ms(parameters: Parameters) -> dict[str, int]:

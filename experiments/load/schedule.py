@@ -21,9 +21,12 @@ from pipeline.messages import encode
 Column = NDArray[np.object_] | pd.Series
 
 
-_BY_FREQUENCY = "😂 ❤️ 🔥 👏 😍 🎉 😮 😢 👍 🙌 💯 😭 🤣 😎 🥳 💀 😱 🤔 👀 ✨ 💙 🚀 😡 👎 🙏 🎶 ⚽ 🏆 😴 🤯"
+_BY_FREQUENCY = "😂 ❤️ 🔥 👏 😍 🎉 😮 😢 👍🏽 🙌 💯 😭 🤣 😎 🥳 💀 😱 🤔 👀 ✨ 💙 🚀 😡 👎 🙏🏿 🎶 ⚽ 🏆 😴 🤯"
 POPULAR_EMOJIS: tuple[str, ...] = tuple(_BY_FREQUENCY.split())
-"""Thirty emoji that a live audience sends, the most common first, each in its fully-qualified form."""
+"""Thirty emoji that a live audience sends, the most common first, each in its fully-qualified form.
+
+Two have a skin tone, which is part of the type that is counted.
+"""
 
 # A burst, as after a goal.
 BURST_EVERY_NS = 60 * NS_PER_S
@@ -46,14 +49,16 @@ def timestamp_of(t_ns: int) -> str:
 
 
 def bodies(plan: pd.DataFrame) -> list[bytes]:
-    """Return each row's request body, made before the run so that only sending is timed.
+    """Return each row's reaction as JSON, made before the run so that only sending is timed.
 
-    The timestamp is `timestamp_of` the intended time.
+    The timestamp is `timestamp_of` the intended time; the emoji has the spelling of the column `sent_as`, if there is
+    one.
     """
     moments = np.datetime_as_string((plan["t_intended_ns"].to_numpy(dtype=np.int64) // NS_PER_US).view("M8[us]"))
+    written = plan["sent_as" if "sent_as" in plan else "emoji_type"]
     return [
         encode({"user_id": user_id, "emoji_type": emoji_type, "timestamp": f"{moment}Z"})
-        for user_id, emoji_type, moment in zip(plan["user_id"], plan["emoji_type"], moments, strict=True)
+        for user_id, emoji_type, moment in zip(plan["user_id"], written, moments, strict=True)
     ]
 
 

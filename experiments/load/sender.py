@@ -1,4 +1,4 @@
-"""Send a plan: prepared requests, each written at its time on a connection that is free then.
+"""Send a plan, and invalid requests beside it: prepared, each written at its time on a connection that is free then.
 
 An open loop cannot limit how many answers are outstanding, so connections are opened as they are needed, up to a bound.
 When all are busy a reaction waits for the first free one, and that wait is part of its `t_sent_ns - t_intended_ns`:
@@ -13,13 +13,13 @@ import time
 from array import array
 from bisect import bisect_right
 from collections import deque
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 
-from experiments.load import http1
-from experiments.load.schedule import bodies
+from experiments.load import forms, http1, invalid
 from experiments.units import NS_PER_S
 from pipeline.errors import EmoStreamError, SettingError
 
@@ -42,22 +42,35 @@ TICK_S = 0.001
 LOOK_S = 1.0
 
 
+class Sent(NamedTuple):
+    """What became of a load.
+
+    `reactions` has `seq, t_sent_ns, t_answered_ns, status`, one row for each reaction sent, in the plan's order;
+    `invalid` is the frame of the ledger, with the answers.
+    """
+
+    reactions: pd.DataFrame
+    invalid: pd.DataFrame
+
+
 async def send(
     plan: pd.DataFrame,
     url: str,
     connections: int = CONNECTIONS_MAX,
     stop: asyncio.Event | None = None,
     enough: asyncio.Event | None = None,
-) -> pd.DataFrame:
-    """Send `plan` to `url`/reactions until its end or until `stop`; return `seq, t_sent_ns, t_answered_ns, status`.
+    bad: pd.DataFrame | None = None,
+) -> Sent:
+    """Send `plan` to `url`/reactions, and the invalid requests `bad` beside it, until its end or until `stop`.
 
     After `enough` nothing more becomes due, but what was sent may still be answered; after `stop` it may not.
 
-    There is a row for each reaction sent, in the plan's order. `t_sent_ns` is taken right before the write. Without an
-    answer within ANSWER_S, or when the connection was lost or could not be opened, status and t_answered_ns are 0.
-    Raises SettingError for a malformed URL, EmoStreamError when this machine runs out of ports or the like.
+    The reactions of one array share what became of it. `t_sent_ns` is taken right before the write. Without an answer
+    within ANSWER_S, or when the connection was lost or could not be opened, status and t_answered_ns are 0. Raises
+    SettingError for a malformed URL, EmoStreamError when this machine runs out of ports or the like.
     """
-    sender = _Sender(plan, url, connections, enough or asyncio.Event())
+    bad = invalid.none() if bad is None else bad
+    sender = _Sender(plan, bad, url, connections, enough or asyncio.Event())
     sending = asyncio.create_task(sender.run())
     stopping = asyncio.create_task((stop or asyncio.Event()).wait())
     await asyncio.wait((sending, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -70,7 +83,7 @@ async def send(
         pass
     finally:
         await sender.close()
-    return sender.outcome(plan)
+    return sender.outcome(plan, bad)
 
 
 class _Connection(http1.HttpConnection):
@@ -91,19 +104,31 @@ class _Connection(http1.HttpConnection):
 
 
 class _Sender:
-    def __init__(self, plan: pd.DataFrame, url: str, connections: int, enough: asyncio.Event) -> None:
+    def __init__(
+        self, plan: pd.DataFrame, bad: pd.DataFrame, url: str, connections: int, enough: asyncio.Event
+    ) -> None:
         self._enough = enough
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
         self._host, self._port = parts.hostname, parts.port or 80
-        self._due_ns = array("q", plan["t_intended_ns"].to_numpy(dtype=np.int64).tobytes())
-        self._bodies = bodies(plan)
-        self._heads = {
-            length: http1.post_head(f"{parts.path.rstrip('/')}/reactions", length)
-            for length in {len(body) for body in self._bodies}
+        base, planned = parts.path.rstrip("/"), forms.requests(plan)
+        due_ns = np.concatenate([planned.due_ns, bad["t_intended_ns"].to_numpy(dtype=np.int64)])
+        order = np.argsort(due_ns, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        self._of_reaction, self._of_bad = place[planned.of_row], place[len(planned.bodies) :]
+        self._due_ns = array("q", due_ns[order].tobytes())
+        # An invalid request is kept whole, and has no body here.
+        unordered = [*planned.bodies, *(b"" for _ in range(len(bad)))]
+        self._bodies = [unordered[number] for number in order.tolist()]
+        self._whole = {
+            number: invalid.request(case, base) for number, case in zip(self._of_bad.tolist(), bad["case"], strict=True)
         }
-        empty = bytes(8 * len(plan))
+        self._heads = {
+            length: http1.post_head(f"{base}/reactions", length) for length in {len(body) for body in planned.bodies}
+        }
+        empty = bytes(8 * len(due_ns))
         self._sent_ns, self._answered_ns, self._statuses = array("q", empty), array("q", empty), array("q", empty)
         self._most = connections
         self._connections: set[_Connection] = set()
@@ -154,12 +179,14 @@ class _Sender:
             connection.abort()
         await asyncio.sleep(0)
 
-    def outcome(self, plan: pd.DataFrame) -> pd.DataFrame:
-        """Return a row for each reaction sent."""
+    def outcome(self, plan: pd.DataFrame, bad: pd.DataFrame) -> Sent:
+        """Return what became of each reaction sent, and of each invalid request."""
         columns = {"t_sent_ns": self._sent_ns, "t_answered_ns": self._answered_ns, "status": self._statuses}
-        frame = pd.DataFrame({name: np.frombuffer(values, dtype=np.int64) for name, values in columns.items()})
+        seen = {name: np.frombuffer(values, dtype=np.int64) for name, values in columns.items()}
+        frame = pd.DataFrame({name: values[self._of_reaction] for name, values in seen.items()})
         frame.insert(0, "seq", plan["seq"].to_numpy())
-        return frame[frame["t_sent_ns"] > 0].reset_index(drop=True)
+        answers = bad.assign(**{name: values[self._of_bad] for name, values in seen.items()})
+        return Sent(frame[frame["t_sent_ns"] > 0].reset_index(drop=True), answers)
 
     def _send(self, index: int) -> None:
         connection = self._free()
@@ -180,7 +207,7 @@ class _Sender:
 
     def _write(self, connection: _Connection, index: int) -> None:
         body = self._bodies[index]
-        request = self._heads[len(body)] + body
+        request = self._heads[len(body)] + body if body else self._whole[index]
         connection.index = index
         self._under_way += 1
         self._sent_ns[index] = time.time_ns()

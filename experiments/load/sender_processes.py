@@ -1,9 +1,10 @@
 """The processes of the open-loop load: they send a plan as it is, without waiting for answers.
 
-`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction, in a request of its own, at its
-intended time and writes `seq, t_sent_ns, t_answered_ns, status` (0: no answer), one row per reaction sent. SIGTERM ends
-it early; it then writes the rows sent so far. At SIGUSR1 it sends nothing more, and ends once all is answered. If one
-process would not keep up, several share the rows.
+`python -m experiments.load PLAN.parquet SENT.parquet URL` posts each row's reaction at its intended time, in a request
+of its own or in that which the plan's column `request` names, and writes `seq, t_sent_ns, t_answered_ns, status` (0: no
+answer), one row per reaction sent. `--invalid FILE` sends the requests of the frame `invalid` beside them, and writes
+their answers into it. SIGTERM ends it early; it then writes the rows sent so far. At SIGUSR1 it sends nothing more, and
+ends once all is answered. If one process would not keep up, several share the requests.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from experiments import environment, files
-from experiments.load.sender import CONNECTIONS_MAX, send
+from experiments.load.sender import CONNECTIONS_MAX, Sent, send
 from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
@@ -75,17 +76,28 @@ def start_ns(plan: pd.DataFrame) -> int:
     return round((starts * START_S + len(plan) * PER_REACTION_S) * NS_PER_S)
 
 
-def send_part(plan: Path, sent: Path, url: str, part: int, parts: int) -> None:
-    """Send every `parts`-th row of the file `plan`, from the `part`-th on, and write `sent`."""
-    rows = pd.read_parquet(plan).iloc[part::parts]
+def part_of(plan: pd.DataFrame, part: int, parts: int) -> pd.DataFrame:
+    """Return every `parts`-th request of `plan`, from the `part`-th on."""
+    numbers = plan["request"].to_numpy() if "request" in plan else np.arange(len(plan))
+    own: pd.DataFrame = plan[numbers % parts == part]
+    return own
+
+
+def send_part(plan: Path, sent: Path, url: str, bad: Path | None, part: int, parts: int) -> None:
+    """Send the `part`-th of `parts` parts of the file `plan`, and write `sent`; the first part sends `bad` as well."""
+    rows = part_of(pd.read_parquet(plan), part, parts)
+    beside = pd.read_parquet(bad) if bad is not None and part == 0 else None
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
     go_first()
-    files.to_parquet(uvloop.run(_until_signal(rows, url, connections)), sent)
+    outcome = uvloop.run(_until_signal(rows, url, connections, beside))
+    files.to_parquet(outcome.reactions, sent)
+    if bad is not None and part == 0:
+        files.to_parquet(outcome.invalid, bad)
 
 
-async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.DataFrame:
+async def _until_signal(rows: pd.DataFrame, url: str, connections: int, beside: pd.DataFrame | None) -> Sent:
     stop, enough = asyncio.Event(), asyncio.Event()
     for signum, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGUSR1, enough)):
         asyncio.get_running_loop().add_signal_handler(signum, event.set)
@@ -93,13 +105,13 @@ async def _until_signal(rows: pd.DataFrame, url: str, connections: int) -> pd.Da
     # milliseconds in which nothing is sent. Sending itself leaves no cycles behind.
     gc.collect()
     gc.disable()
-    return await send(rows, url, connections, stop, enough)
+    return await send(rows, url, connections, stop, enough, beside)
 
 
-def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> None:
+def send_parts(plan: Path, sent: Path, url: str, bad: Path | None, parts: int, *options: str) -> None:
     """Send the file `plan` from `parts` processes, each with `options`, and write `sent`.
 
-    SIGTERM and SIGUSR1 are passed on to each.
+    The invalid requests of the file `bad` are the first one's. SIGTERM and SIGUSR1 are passed on to each.
 
     Raises EmoStreamError when one of them failed; the rows of the others are written nevertheless.
     """
@@ -117,19 +129,10 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> N
     signal.signal(signal.SIGINT, pass_on)
     signal.signal(signal.SIGUSR1, pass_on)
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
+    beside = [] if bad is None else ["--invalid", str(bad)]
     for part, path in enumerate(parts_sent):
-        command = [
-            sys.executable,
-            "-m",
-            "experiments.load",
-            str(plan),
-            str(path),
-            url,
-            *options,
-            "--part",
-            f"{part}/{parts}",
-        ]
-        workers.append(subprocess.Popen(command, env=env))
+        words = [str(plan), str(path), url, *beside, *options, "--part", f"{part}/{parts}"]
+        workers.append(subprocess.Popen([sys.executable, "-m", "experiments.load", *words], env=env))
     if stopped:
         pass_on(signal.SIGTERM, None)
     statuses = [worker.wait() for worker in workers]
@@ -150,6 +153,7 @@ def main() -> None:
     line.add_argument("plan", type=Path, help="parquet with seq, user_id, emoji_type, t_intended_ns")
     line.add_argument("sent", type=Path, help="parquet to write")
     line.add_argument("url", help="base URL of ingest")
+    line.add_argument("--invalid", type=Path, help="parquet with case, expected, t_intended_ns; gets the answers")
     line.add_argument("--processes", type=int, default=0, help="how many; 0: as the plan's busiest second needs")
     line.add_argument("--wait", action="store_true", help="start now, and wait until the plan is there")
     line.add_argument("--part", help=argparse.SUPPRESS)
@@ -162,12 +166,13 @@ def main() -> None:
                 time.sleep(AWAIT_S)
         if options.part:
             part, _, parts = options.part.partition("/")
-            send_part(options.plan, options.sent, options.url, int(part), int(parts))
+            send_part(options.plan, options.sent, options.url, options.invalid, int(part), int(parts))
             return
         processes = options.processes or senders_of(pd.read_parquet(options.plan, columns=["t_intended_ns"]))
         if processes > 1:
-            send_parts(options.plan, options.sent, options.url, processes, *(["--wait"] if options.wait else []))
+            wait = ["--wait"] if options.wait else []
+            send_parts(options.plan, options.sent, options.url, options.invalid, processes, *wait)
         else:
-            send_part(options.plan, options.sent, options.url, 0, 1)
+            send_part(options.plan, options.sent, options.url, options.invalid, 0, 1)
 
     lifecycle.run_main("experiments.load", body)

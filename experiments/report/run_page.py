@@ -75,6 +75,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "problems": analysis.conservation.problems,
         "oracle_differences": analysis.oracle.differing,
         "offset_breaks": analysis.offset_breaks,
+        "answers_unexpected": analysis.answers_unexpected,
         "deliveries": analysis.audit,
     }
 
@@ -106,6 +107,7 @@ def render(
         problems=records(analysis.conservation.problems.head(_NAMED_ROWS)),
         differing=records(analysis.oracle.differing.head(_NAMED_ROWS)),
         breaks=records(analysis.offset_breaks.head(_NAMED_ROWS)),
+        answers=records(analysis.answers_unexpected.head(_NAMED_ROWS)),
         named_rows=_NAMED_ROWS,
         audit=records(by_subscriber),
         faults=FAULTS,

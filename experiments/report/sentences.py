@@ -110,6 +110,8 @@ def _counts(summary: Mapping[str, Any]) -> str:
         faults.append(f"{count(differing, 'count')} differing from what the topic holds")
     if summary["offset_breaks"]:
         faults.append(f"{count(summary['offset_breaks'], 'break')} between consecutive windows")
+    if summary["answers_unexpected"]:
+        faults.append(f"{count(summary['answers_unexpected'], 'invalid request')} answered otherwise than expected")
     if faults:
         return "The counts have faults: " + ", ".join(faults) + "."
     if summary["unexplained"]:

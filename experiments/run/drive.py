@@ -11,8 +11,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from experiments import environment
-from experiments.load import closed_loop
+from experiments import environment, files
+from experiments.load import closed_loop, invalid
+from experiments.machine.planted import planted
 from experiments.parameters import Parameters
 from experiments.run import open_loop
 from experiments.run.chain import Endpoints
@@ -46,8 +47,8 @@ def drive(
 ) -> dict[str, Any]:
     """Connect the audience, send the load, wait until the last reaction's window has reached every client.
 
-    `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `clients` and `deliveries` as parquet in
-    `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Return how the warm-up of
+    `load` replaces that of the parameters' `loop`. Leaves `plan`, `sent`, `invalid`, `clients` and `deliveries` as
+    parquet in `run_dir`. Records of emoji-events from the offsets `since` on are this run's. Return how the warm-up of
     an open loop went, as open_loop.run does. Raises EmoStreamError if one of the processes fails.
     """
     warm_up: dict[str, Any] = {}
@@ -60,6 +61,8 @@ def drive(
         assert audience.stdout is not None
         if audience.stdout.readline().strip() != "ready":
             raise EmoStreamError("the receivers could not connect: see their message above")
+        files.to_parquet(invalid.none(), run_dir / "invalid.parquet")
+        stack.enter_context(planted(parameters, audience.pid))
         if load is not None:
             load(parameters, endpoints, run_dir, step)
         elif parameters.loop == "closed":

@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from experiments import environment, files
+from experiments.load import invalid
 from experiments.load.plan import plan_of
 from experiments.load.sender_processes import postponed, senders_of, start_ns
 from experiments.parameters import Parameters
@@ -41,7 +43,7 @@ Steps = Callable[[str, float], None]
 
 
 def run(parameters: Parameters, ingest_url: str, windows: Reader, run_dir: Path, step: Steps) -> dict[str, Any]:
-    """Send the load of a run; leave `plan.parquet` and `sent.parquet` in `run_dir`.
+    """Send the load of a run; leave `plan.parquet`, `sent.parquet` and `invalid.parquet` in `run_dir`.
 
     `windows` reads the windows of the run from the first on. `step(activity, seconds of load done)` reports the
     progress. Return what the manifest says of the warm-up: `triggers` (how long it lasted, in intervals), `settled`
@@ -51,23 +53,30 @@ def run(parameters: Parameters, ingest_url: str, windows: Reader, run_dir: Path,
     trigger_ns = round(parameters.trigger_s * NS_PER_S)
     asked_ns = time.time_ns()
     plan = postponed(plan_of(parameters, asked_ns), asked_ns, trigger_ns)
+    bad = invalid.planned(plan, parameters.invalid_share, parameters.seed)
     begun_ns = int(plan["t_intended_ns"].iloc[0])
     warm_up = plan["phase"] == "warm-up"
     if parameters.longest_warm_up == parameters.warm_up_triggers or not warm_up.any():
+        files.to_parquet(bad, run_dir / "invalid.parquet")
         files.to_parquet(plan, run_dir / "plan.parquet")
         with ExitStack() as stack:
-            _finished(_started(stack, run_dir, "plan", "sent", ingest_url), plan, begun_ns, step)
+            _finished(_started(stack, run_dir, "", ingest_url), plan, begun_ns, step)
         return {"triggers": parameters.warm_up_triggers, "settled": None, "after_trigger_ms": []}
     first, rest = plan[warm_up], plan[~warm_up]
+    later = bad["t_intended_ns"] >= int(rest["t_intended_ns"].iloc[0])
+    files.to_parquet(bad[~later], run_dir / "invalid.warm-up.parquet")
     files.to_parquet(first, run_dir / "plan.warm-up.parquet")
     with ExitStack() as stack:
-        sender = _started(stack, run_dir, "plan.warm-up", "sent.warm-up", ingest_url)
+        sender = _started(stack, run_dir, ".warm-up", ingest_url)
         # To start a process takes seconds on a busy machine; there is no warm-up behind which that could be caught up.
         waiting = "--wait", "--processes", str(senders_of(rest))
-        measuring = _started(stack, run_dir, "plan.measured", "sent.measured", ingest_url, *waiting)
+        measuring = _started(stack, run_dir, ".measured", ingest_url, *waiting)
         values_s, ended = _settled(sender, windows, rest, begun_ns, parameters, step)
         moved = moves(rest, trigger_ns, time.time_ns())
-        rest = rest.assign(t_intended_ns=rest["t_intended_ns"] - moved * trigger_ns)
+        rest, beside = (
+            frame.assign(t_intended_ns=frame["t_intended_ns"] - moved * trigger_ns) for frame in (rest, bad[later])
+        )
+        files.to_parquet(beside, run_dir / "invalid.measured.parquet")
         # The sender must not find half of it.
         files.to_parquet(rest, run_dir / "plan.parquet")
         (run_dir / "plan.parquet").replace(run_dir / "plan.measured.parquet")
@@ -80,15 +89,19 @@ def run(parameters: Parameters, ingest_url: str, windows: Reader, run_dir: Path,
             sender.send_signal(signal.SIGUSR1)
         _finished(measuring, rest, begun_ns, step)
         _finished(sender, rest, begun_ns, step)
-    parts = [run_dir / f"{kind}.{part}.parquet" for kind in ("plan", "sent") for part in ("warm-up", "measured")]
-    sent = pd.concat([pd.read_parquet(path) for path in parts[2:]])
+    kinds = ("plan", "sent", "invalid")
+    parts = {kind: [run_dir / f"{kind}.{part}.parquet" for part in ("warm-up", "measured")] for kind in kinds}
+    sent = pd.concat([pd.read_parquet(path) for path in parts["sent"]])
+    early, beside = (pd.read_parquet(path) for path in parts["invalid"])
     # What became due before the first sender stopped belongs to the load, sent or not; so does what it sent in the
     # moment until it stopped.
     due = (first["t_intended_ns"] < measured_ns) | first["seq"].isin(sent["seq"])
     whole = pd.concat([first[due], rest]).sort_values("t_intended_ns", kind="stable", ignore_index=True)
     files.to_parquet(whole, run_dir / "plan.parquet")
     files.to_parquet(sent.reset_index(drop=True), run_dir / "sent.parquet")
-    for path in parts:
+    early = early[(early["t_intended_ns"] < measured_ns) | (early["t_sent_ns"] > 0)]
+    files.to_parquet(pd.concat([early, beside], ignore_index=True), run_dir / "invalid.parquet")
+    for path in chain.from_iterable(parts.values()):
         path.unlink()
     return {
         "triggers": parameters.longest_warm_up - moved,
@@ -126,13 +139,11 @@ def _settled(
         step("warming up", max(0.0, (time.time_ns() - begun_ns) / NS_PER_S))
 
 
-def _started(
-    stack: ExitStack, run_dir: Path, plan: str, sent: str, ingest_url: str, *options: str
-) -> subprocess.Popen[bytes]:
-    """Start the sender of one file; it ends with `stack` at the latest."""
-    paths = (str(run_dir / f"{plan}.parquet"), str(run_dir / f"{sent}.parquet"))
+def _started(stack: ExitStack, run_dir: Path, part: str, ingest_url: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start the sender of one part of the load; it ends with `stack` at the latest."""
+    plan, sent, bad = (str(run_dir / f"{kind}{part}.parquet") for kind in ("plan", "sent", "invalid"))
     sender = subprocess.Popen(
-        [sys.executable, "-m", "experiments.load", *paths, ingest_url, *options],
+        [sys.executable, "-m", "experiments.load", plan, sent, ingest_url, "--invalid", bad, *options],
         # A load that outlives its run would disturb the next one.
         env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
     )

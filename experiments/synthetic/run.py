@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.analysis.deliveries import expected_hashes
 from experiments.ledger import COLUMNS, WINDOW_KEY, pieces
+from experiments.load.invalid import none
 from experiments.load.schedule import poisson_plan, user_names
 from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from spark.policies import represent
@@ -90,7 +91,7 @@ def make_run(
     truth = plan[["seq"]].assign(window=window, end_to_end_ns=latency_ns, floor_ns=due - intended)
     topic = topic.drop(columns="window")
     timer = _timer(rng, int(intended.min()), int(windows["emitted_ns"].max()))
-    whole = (plan, sent, topic, windows, people, deliveries, progress, usage, timer)
+    whole = (plan, sent, topic, windows, people, deliveries, progress, usage, timer, none())
     frames = dict(zip(COLUMNS, whole, strict=True))
     parameters = {
         "users": users,

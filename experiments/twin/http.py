@@ -13,7 +13,8 @@ from pipeline.messages import encode
 
 REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 307: "Temporary Redirect"}
 Handle = Callable[["Connection", str, str, bytes], None]
-"""`handle(connection, method, path, body)` answers one request."""
+"""`handle(connection, method, path, body)` answers one request; `connection.content_type` is that of the body."""
+_CONTENT_TYPE = b"\r\ncontent-type: "
 
 
 def answer(status: int, body: object = None, *headers: str) -> bytes:
@@ -34,6 +35,7 @@ class Connection(asyncio.Protocol):
         self._received = b""
         self._lock = threading.Lock()
         self._file = -1
+        self.content_type = ""
         self.on_lost: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,6 +55,7 @@ class Connection(asyncio.Protocol):
             method, path, _ = head.split(b" ", 2)
             body = received[head.__len__() + 4 : end]
             received = received[end:]
+            self.content_type = head.partition(_CONTENT_TYPE)[2].partition(b"\r\n")[0].decode("latin-1")
             self._handle(self, method.decode("ascii").upper(), path.decode("latin-1"), body)
         self._received = received
 

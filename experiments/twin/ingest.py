@@ -106,7 +106,11 @@ class Ingest:
             connection.send(answer(200, {"stage": "ingest", "status": "ok"}))
             return
         if (method, path) != ("POST", "/reactions"):
-            connection.send(answer(404, {"title": "Not Found", "status": 404, "detail": f"{method} {path}"}))
+            status, title = (405, "Method Not Allowed") if path == "/reactions" else (404, "Not Found")
+            connection.send(answer(status, {"title": title, "status": status, "detail": f"{method} {path}"}))
+            return
+        if connection.content_type != "application/json":
+            connection.send(answer(415, {"title": "Not application/json", "status": 415}))
             return
         try:
             read = intake.read(body, ARRAY_MAX)

@@ -53,6 +53,12 @@ def test_sweep_shows_a_capacity_with_its_interval_and_curve(tmp_path: Path) -> N
     assert "cpu_share_spark" in shown
 
 
+def test_validity_limits_reads_its_table() -> None:
+    """validity_limits.ipynb needs no chain: every cell runs on the runs that are kept with it."""
+    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "validity_limits.ipynb")], timeout_s=220)
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_an_unknown_parameter_is_named() -> None:
     """A parameter the notebook does not have is refused before anything starts, with those it has."""
     with pytest.raises(SettingError, match=r"no parameter 'user'.*users"):

@@ -29,7 +29,9 @@ levels:
   - {users: 50, rate_per_s: 100, blocks: 6}
   - {users: 70, rate_per_s: 100.5}
 slos: {lost: 0, oracle_share: 1.0}
+together: [{factors: [users, rate_per_s], why: a fan is a user and a reaction per second}]
 """
+TOGETHER = TEXT[TEXT.index("together:") :]
 REPLAY = """\
 name: replay
 about: A recording at two speeds.
@@ -74,10 +76,94 @@ def test_every_design_of_the_project_warms_up_as_the_protocol_says(name: str) ->
     assert shipped(name).get("warm_up_triggers", 5) >= 5
 
 
-def test_the_trace_is_replayed_at_every_speed_up_to_sixty() -> None:
-    """As it was, and a minute in a second, as the issue asks."""
-    speeds = [level["speed"] for level in shipped("trace")["levels"]]
-    assert (min(speeds), max(speeds)) == (1, 60)
+def test_the_trace_is_replayed_as_it_was_and_faster() -> None:
+    """At several speeds, and with windows of one length: only one factor varies."""
+    levels = shipped("trace")["levels"]
+    assert levels[0] == {"speed": 1}
+    assert [set(level) for level in levels] == [{"speed"}] * len(levels)
+
+
+@pytest.mark.parametrize("name", sorted(set(design_file.named()) - {"smoke", "capacity", "validity"}))
+def test_every_design_with_levels_has_blocks_for_intervals(name: str) -> None:
+    """At least six of each level.
+
+    `smoke` only shows that everything works, a search has no blocks, and `validity` fits a line to all of its runs.
+    """
+    assert shipped(name)["intervals"] is True
+    assert all(level.get("blocks", shipped(name)["blocks"]) >= 6 for level in shipped(name)["levels"])
+
+
+CROSSED = "[{users: 9, clients: 1}, {users: 9, clients: 2}, {users: 8, clients: 1}, {users: 8, clients: 2}]"
+
+
+def varied(levels: str, together: str = "") -> Design:
+    """Return the design with these levels."""
+    text = TEXT[: TEXT.index("levels:")] + f"levels: {levels}\nslos: {{lost: 0}}\n{together}"
+    return tiny(text)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        CROSSED,
+        "[{users: 9, clients: 1}, {users: 8, clients: 1}, {users: 9, clients: 2}]",
+        "[{users: 9, clients: 1}]",
+    ],
+)
+def test_factors_crossed_or_one_at_a_time_are_accepted(levels: str) -> None:
+    """So that each effect can be told from the others."""
+    assert len(varied(levels).factors) == 2
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (
+            "[{users: 9, clients: 1}, {users: 8, clients: 2}]",
+            r"levels\[1\]: .* level 0, .* in users and clients at",
+        ),
+        (
+            f"{CROSSED[:-1]}, {{users: 7, clients: 3}}]",
+            r"levels\[4\]: .* in users and clients at once, .*`together: \[\{factors: \[users, clients\], why: REASON",
+        ),
+        (
+            "[{users: 9, clients: 1, rate_per_s: 9}, {users: 8, clients: 2, rate_per_s: 8}]",
+            r"levels\[1\]: .* in users, clients and rate_per_s at once",
+        ),
+    ],
+)
+def test_factors_that_vary_together_are_refused(levels: str, message: str) -> None:
+    """The level, the one nearest to it and the factors are named, and the remedy."""
+    with pytest.raises(SettingError, match=r"tiny\.yaml, line 8, field " + message):
+        varied(levels)
+
+
+def test_factors_named_as_one_may_vary_together_and_no_others() -> None:
+    """The group counts as one factor, which has to be crossed with the rest."""
+    people = "together: [{factors: [users, clients], why: each has a screen}]\n"
+    assert varied("[{users: 9, clients: 1}, {users: 8, clients: 2}]", people).together[0].why == "each has a screen"
+    levels = "[{users: 9, clients: 1, speed: 1}, {users: 8, clients: 2, speed: 2}]"
+    with pytest.raises(SettingError, match="in users with clients and speed at once"):
+        varied(levels, people)
+
+
+@pytest.mark.parametrize(
+    ("together", "message"),
+    [
+        (
+            "[{factors: [users, speed], why: x}]",
+            r"together\[0\]\.factors\[1\]: no level names 'speed': use one of",
+        ),
+        ("[{factors: [users, users], why: x}]", r"together\[0\]\.factors\[1\]: 'users' is named twice"),
+        ("[{factors: [users, clients]}]", r"together\[0\]: .*`why` is missing"),
+        ("[{factors: [users], why: x}]", r"together\[0\]\.factors: .*2"),
+        ("[{factors: [users, clients], why: ''}]", r"together\[0\]\.why: .*1"),
+    ],
+)
+def test_a_group_names_factors_and_a_reason(together: str, message: str) -> None:
+    """A name that no level has, one in two groups, a single one, and a missing reason are errors."""
+    with pytest.raises(SettingError, match=message):
+        varied(CROSSED, f"together: {together}\n")
 
 
 def test_a_block_runs_every_level_once() -> None:
@@ -152,7 +238,8 @@ def test_an_error_points_at_its_line(old: str, new: str, message: str) -> None:
 def test_a_search_is_checked_as_a_level_is() -> None:
     """Its factor is a parameter, and its start makes a run."""
     levels = TEXT[TEXT.index("levels:") : TEXT.index("slos:")]
-    good = TEXT.replace(levels, "search: {factor: rate_per_s, least: 100, most: 900, probes: 12}\n")
+    search = "search: {factor: rate_per_s, least: 100, most: 900, probes: 12}\n"
+    good = TEXT.replace(levels, search).replace(TOGETHER, "")
     assert tiny(good).factors == ("rate_per_s",)
     for old, new, message in (
         ("factor: rate_per_s", "factor: rate", "there is no factor 'rate'"),
@@ -168,7 +255,7 @@ def test_a_search_whose_most_cannot_be_planned_is_refused() -> None:
     """Ten users cannot send so often; the search would come to it in the middle of a night."""
     levels = TEXT[TEXT.index("levels:") : TEXT.index("slos:")]
     search = "search: {factor: rate_per_s, least: 100, most: 900000}\n"
-    text = TEXT.replace(levels, search).replace("clusters: 1", "users: 10")
+    text = TEXT.replace(levels, search).replace("clusters: 1", "users: 10").replace(TOGETHER, "")
     with pytest.raises(SettingError, match=r"line 8, field search\.most: rate_per_s is 900000\.0: 10 users"):
         tiny(text)
 

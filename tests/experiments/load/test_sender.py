@@ -121,7 +121,7 @@ def test_each_reaction_is_posted_once_and_not_before_its_time() -> None:
     async def run() -> None:
         async with serving() as server:
             plan = planned(300)
-            sent = await send(plan, server.url)
+            sent, _ = await send(plan, server.url)
             assert seen(server) == wanted(plan)
             assert all(head.startswith(b"POST /reactions HTTP/1.1\r\n") for head in server.heads)
             assert all(b"\r\nContent-Type: application/json\r\n" in head for head in server.heads)
@@ -149,7 +149,7 @@ def test_each_status_is_recorded_for_its_reaction() -> None:
     async def run() -> None:
         async with serving(script) as server:
             plan = planned(80)
-            sent = await send(plan, server.url)
+            sent, _ = await send(plan, server.url)
             numbers = plan["user_id"].str[4:].astype(int)
             assert list(sent["status"]) == [statuses[number % 4] for number in numbers]
 
@@ -173,7 +173,7 @@ def test_slow_answers_delay_no_reaction() -> None:
                 await asyncio.sleep(0.01)
             assert server.answered == 0
             release.set()
-            sent = await sending_all
+            sent, _ = await sending_all
             assert len(sent) == len(plan)
             assert (sent["status"] == 202).all()
 
@@ -207,7 +207,7 @@ def test_a_reaction_that_counted_on_a_connection_already_taken_gets_its_own(monk
             while len(server.bodies) < len(plan):
                 await asyncio.sleep(0.01)
             release.set()
-            assert (await sending_all)["status"].eq(202).all()
+            assert (await sending_all).reactions["status"].eq(202).all()
 
     ended(run())
 
@@ -231,7 +231,7 @@ def test_beyond_the_bound_a_reaction_waits_and_its_delay_shows() -> None:
             assert len(server.bodies) == 5
             released_ns = time.time_ns()
             release.set()
-            sent = await sending_all
+            sent, _ = await sending_all
             assert server.connections == 5
             assert list(sent["seq"]) == list(plan["seq"])
             assert (sent["status"] == 202).all()
@@ -247,7 +247,7 @@ def test_a_connection_that_is_cut_costs_its_own_reaction_only() -> None:
     async def run() -> None:
         async with serving(lambda server, number: None if number % 3 == 0 else ANSWER) as server:
             plan = planned(90)
-            sent = await send(plan, server.url)
+            sent, _ = await send(plan, server.url)
             assert seen(server) == wanted(plan)
             assert Counter(sent["status"]) == {0: 30, 202: 60}
             assert (sent["t_sent_ns"] > 0).all()
@@ -268,7 +268,7 @@ def test_incomplete_answer_counts_as_no_answer() -> None:
 
         listening = await asyncio.start_server(handle, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
-        sent = await send(planned(6), f"http://127.0.0.1:{port}")
+        sent, _ = await send(planned(6), f"http://127.0.0.1:{port}")
         listening.close()
         assert list(sent["status"]) == [0] * 6
 
@@ -281,7 +281,7 @@ def test_a_connection_announced_as_closing_is_not_used_again() -> None:
 
     async def run() -> None:
         async with serving(lambda server, number: last) as server:
-            sent = await send(planned(30), server.url, connections=2)
+            sent, _ = await send(planned(30), server.url, connections=2)
             assert (sent["status"] == 202).all()
             assert server.connections >= 30
 
@@ -294,7 +294,7 @@ def test_a_connection_idle_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch)
 
     async def run() -> None:
         async with serving() as server:
-            sent = await send(planned(3, gap_ms=200.0), server.url)
+            sent, _ = await send(planned(3, gap_ms=200.0), server.url)
             assert (sent["status"] == 202).all()
             # The last of them each needed a new one.
             assert server.connections >= 4
@@ -313,7 +313,7 @@ def test_late_answer_counts_as_no_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def run() -> None:
         async with serving(lambda server, number: hang() if number == 2 else ANSWER) as server:
-            sent = await send(planned(5, gap_ms=5.0), server.url)
+            sent, _ = await send(planned(5, gap_ms=5.0), server.url)
             assert sorted(sent["status"]) == [0, 202, 202, 202, 202]
 
     ended(run())
@@ -322,7 +322,7 @@ def test_late_answer_counts_as_no_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_server_leaves_every_reaction_without_an_answer() -> None:
     """Where nothing listens each reaction is an attempt with status 0: that is the chain's failure, and shows."""
     plan = planned(20)
-    sent = ended(send(plan, "http://127.0.0.1:9"))
+    sent, _ = ended(send(plan, "http://127.0.0.1:9"))
     assert list(sent["seq"]) == list(plan["seq"])
     assert (sent["status"] == 0).all()
     assert (sent["t_answered_ns"] == 0).all()
@@ -341,7 +341,7 @@ def test_stop_keeps_what_was_sent() -> None:
 
         async with serving(script) as server:
             plan = planned(1_000, gap_ms=20.0)
-            sent = await send(plan, server.url, stop=stop)
+            sent, _ = await send(plan, server.url, stop=stop)
             assert 10 <= len(sent) < 1_000
             assert list(sent["seq"]) == list(plan["seq"][: len(sent)])
             assert len(server.bodies) == len(sent)
@@ -370,7 +370,7 @@ def test_enough_sends_nothing_more_and_every_answer_is_kept() -> None:
 
 def test_a_plan_of_nothing_sends_nothing() -> None:
     """An empty part of a plan is no error."""
-    assert ended(send(planned(0), "http://127.0.0.1:9")).empty
+    assert ended(send(planned(0), "http://127.0.0.1:9")).reactions.empty
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "https://127.0.0.1:8000", "http://"])
