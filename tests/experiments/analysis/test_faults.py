@@ -55,7 +55,7 @@ def test_a_faultless_run_is_valid_and_passes():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_in_frames_is_caught_under_its_name(name):
-    """Every expected name is there, and none that does not follow from the fault. The first paragraph has the verdict."""
+    """Every expected name is there, and none that does not follow from it. The first paragraph has the verdict."""
     result, words = examined(name)
     outcome = Outcome.of(FAULTS[name], "frames", names(result.verdict))
     assert outcome.caught
