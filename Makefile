@@ -91,7 +91,6 @@ reproduce: jars ## Say which published intervals hold on this machine, in at mos
 
 .PHONY: instrument
 instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
-	@.ci/faketime
 	@$(BIN)/python -m experiments instrument $(INSTRUMENT)
 
 .PHONY: jmeter

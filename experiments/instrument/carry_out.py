@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.analysis.analyse import analyse
-from experiments.instrument import frame_faults, harm, live, live_faults, mutants, table
+from experiments.instrument import frame_faults, live, live_faults, mutants, table
 from experiments.instrument.fault import Outcome, names
 from experiments.instrument.live_faults import LiveFault
 from experiments.instrument.mutations import MUTATIONS, Mutation
@@ -26,7 +25,6 @@ SHORT_CLEAN_TWINS = 1
 SHORT_TWINS = ("twin-lost", "twin-doubled", "twin-altered", "twin-phantoms", "twin-not-emitted")
 SHORT_MUTATIONS = ("quantile-rank", "floor-previous", "worst-mean", "doubles-ignored", "hash-not-compared")
 """What a short check plants of the twin's faults and of the mutations: one that fits into a minute."""
-NEEDS_FAKETIME = "twin-broker-clock"
 
 Say = Callable[[str], None]
 
@@ -48,11 +46,10 @@ SHORT = Selection(twin=SHORT_TWINS, chain=(), source=SHORT_MUTATIONS, clean_twin
 
 @dataclass
 class Result:
-    """What was found: an outcome per fault, the names of alarms by clean run, and why a fault could not be planted."""
+    """What was found: an outcome per fault, and the names of the alarms by clean run."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     clean: dict[str, list[str]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Return what instrument.json holds."""
@@ -62,7 +59,6 @@ class Result:
             "named": sum(outcome.named for outcome in self.outcomes),
             "clean_runs": len(self.clean),
             "false_alarms": sum(bool(alarms) for alarms in self.clean.values()),
-            "skipped": self.skipped,
             "alarms": {run: alarms for run, alarms in self.clean.items() if alarms},
             "faults": [asdict(outcome) for outcome in self.outcomes],
         }
@@ -165,13 +161,6 @@ def _on_twins(
     selection: Selection, place: live.Place, result: Result, add: Callable[[Iterable[Outcome]], None], say: Say
 ) -> None:
     for run, faults in _runs(selection.twin, live_faults.TWIN):
-        if run == NEEDS_FAKETIME and harm.faketime() is None:
-            why = "libfaketime is not installed (Debian: apt-get install libfaketime)"
-            if os.environ.get("CI"):
-                raise EmoStreamError(f"{run}: {why}")
-            result.skipped[run] = why
-            say(f"skipped {run}: {why}")
-            continue
         add(live.on_twin(faults, place, run))
     for number in range(1, selection.clean_twins + 1):
         _clean(f"{CLEAN_TWIN}-{number}", live.clean_twin, place, result, say)

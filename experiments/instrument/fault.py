@@ -66,11 +66,15 @@ class Outcome:
 
     @classmethod
     def of(cls, fault: Fault, where: Where, found: Iterable[str], tolerated: Iterable[str] = ()) -> Outcome:
-        """Judge what was found: caught if anything was, named if all expected names and no wrong ones are there."""
-        found = tuple(dict.fromkeys(found))
+        """Judge what was found: named if all expected names and no wrong ones are there, caught if anything was found.
+
+        What is `tolerated` is no wrong name, and alone does not count as caught.
+        """
+        found, tolerated = tuple(dict.fromkeys(found)), set(tolerated)
+        caught = bool(set(found) & set(fault.expected) or set(found) - tolerated)
         wrong = set(found) - {*fault.expected, *fault.also, *tolerated}
         named = set(fault.expected) <= set(found) and not wrong
-        return cls(fault.name, where, fault.what, fault.expected, found, bool(found), named)
+        return cls(fault.name, where, fault.what, fault.expected, found, caught, named)
 
 
 def heading(reason: str) -> str:

@@ -29,16 +29,11 @@ from experiments.instrument.wrong_clock import sitecustomize
 from experiments.load.schedule import timestamp_of
 from experiments.run import chain
 from experiments.units import NS_PER_MS, NS_PER_S
-from pipeline.broker import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Event, encode
 
-FAKETIME = tuple(
-    Path(folder) / "faketime" / "libfaketimeMT.so.1"
-    for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib", "/usr/local/lib")
-)
 # A run that has not begun by then has failed: its own error is the one to read.
 PLAN_S = 90.0
 POLL_S = 0.05
@@ -178,28 +173,6 @@ def wrong_clock(*, slew_ms_per_s: float = 0.0, step_ms: float = 0.0, step_after_
             yield
         finally:
             time.time_ns, time.time = true_ns, true_s
-
-
-def faketime() -> Path | None:
-    """Return the library of libfaketime, None if it is not installed."""
-    return next((path for path in FAKETIME if path.exists()), None)
-
-
-@contextmanager
-def kafka_ahead(folder: Path, by_s: float) -> Iterator[EmbeddedKafka]:
-    """Run a Kafka whose wall clock is ahead (libfaketime). Raises EmoStreamError without libfaketime."""
-    library = faketime()
-    if library is None:
-        raise EmoStreamError("libfaketime is not installed: install it (Debian: apt-get install libfaketime)")
-    folder.mkdir(parents=True, exist_ok=True)
-    kafka = EmbeddedKafka(folder)
-    # A JVM whose monotonic clock is faked hangs.
-    with _environment(LD_PRELOAD=str(library), FAKETIME=f"{by_s:+g}", FAKETIME_DONT_FAKE_MONOTONIC="1"):
-        kafka.start()
-    try:
-        yield kafka
-    finally:
-        kafka.stop()
 
 
 @contextmanager

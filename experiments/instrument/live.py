@@ -122,9 +122,6 @@ def run_on_twin(faults: Sequence[LiveFault], where: Place, name: str) -> tuple[s
     with ExitStack() as stack:
         for fault in faults:
             stack.enter_context(fault.clock())
-            if fault.kafka_ahead_s:
-                kafka = harm.kafka_ahead(folder / "kafka", fault.kafka_ahead_s)
-                servers = stack.enter_context(kafka).bootstrap_servers
         ready_file = stack.enter_context(
             process.running(planted, folder / "twin", bootstrap_servers=servers, topic_prefix=f"{name}-")
         )

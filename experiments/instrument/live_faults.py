@@ -27,8 +27,8 @@ class LiveFault(Fault):
     """A fault of a live run.
 
     `twin` is what is planted in the twin (experiments.twin.settings). `harm` is done to real processes. `clock` is a
-    context in which the whole run, the twin included, has a wrong clock. `parameters` are those of the run that differ.
-    With `kafka_ahead_s` the twin uses a Kafka of its own whose clock is ahead.
+    context in which the whole run, the twin included, has a wrong clock; Kafka keeps the true one. `parameters` are
+    those of the run that differ.
     """
 
     run: str = ""
@@ -36,7 +36,6 @@ class LiveFault(Fault):
     harm: harm.Harm = harm.harmless
     clock: Callable[[], AbstractContextManager[None]] = nullcontext
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    kafka_ahead_s: float = 0.0
 
 
 OWN: Mapping[str, Any] = {"machine": "own"}
@@ -63,10 +62,9 @@ def _lie(number: int, body: bytes) -> tuple[bytes, ...]:
 TWIN: Mapping[str, LiveFault] = {
     fault.name: fault
     for fault in (
-        LiveFault("twin-broker-clock", "the clock of a real Kafka is 3 s ahead (libfaketime)",
-                  ("Kafka's clock differs from ours",),
-                  ("Effects lie before their causes", "lag_slope_upper_share", *OF_THE_MACHINE),
-                  **_of({"append_time": "broker"}, kafka_ahead_s=3.0)),
+        LiveFault("twin-broker-clock", "the clock of the real Kafka is 3 s ahead of every other process's",
+                  ("Kafka's clock differs from ours",), ("Effects lie before their causes", "lag_slope_upper_share"),
+                  **_of({"append_time": "broker"}), clock=lambda: harm.wrong_clock(step_ms=-3000.0)),
         LiveFault("twin-clock-slewed", "the clock of every process slews by 4.9 ms/s", ("The clock drifted",), (),
                   clock=lambda: harm.wrong_clock(slew_ms_per_s=4.9)),
         LiveFault("twin-clock-stepped", "the clock of every process steps by 50 ms", ("The clock stepped",), SLOW,

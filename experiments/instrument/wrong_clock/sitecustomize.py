@@ -1,8 +1,10 @@
 """A wall clock that runs or steps away from the monotonic one, in every Python process that finds this module first.
 
-libfaketime cannot do it here: with FAKETIME_DONT_FAKE_MONOTONIC its clock_nanosleep refuses Python's time.sleep, and
-without it both clocks are wrong by the same amount. WRONG_CLOCK is `BEGIN_NS RATE STEP_NS`: from the monotonic moment
-BEGIN_NS on the wall clock is ahead by STEP_NS, and by RATE of the time since then.
+libfaketime 0.9.10 cannot do it here: with FAKETIME_DONT_FAKE_MONOTONIC its clock_nanosleep refuses Python's time.sleep,
+and without it both clocks are wrong by the same amount. A Kafka under it needs seconds for an event.
+
+WRONG_CLOCK is `BEGIN_NS RATE STEP_NS`: from the monotonic moment BEGIN_NS on the wall clock is ahead by STEP_NS, and by
+RATE of the time since then.
 """
 
 import os
