@@ -39,7 +39,7 @@ CAMPAIGNS = PAGES["docs/campaigns.md"]
 COMMANDS = (REPOSITORY / "commands.txt").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 EVERYTHING = "\n".join([*PAGES.values(), COMMANDS])
-README_MAX_BYTES = 10_240
+README_MAX_BYTES = 11_264
 PICTURE_MAX_BYTES = 200_000
 
 # Options beside the settings, of the stages that commands.txt starts.

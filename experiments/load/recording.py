@@ -36,10 +36,15 @@ _THINGS = (
 )
 _FLAGS = "🇬🇧 🇺🇸 🇫🇷 🇩🇪 🇪🇸 🇮🇹 🇧🇷 🇦🇷 🇮🇪 🇯🇵 🇰🇷 🇮🇳 🇳🇬 🇲🇽 🇨🇦 🇦🇺 🇳🇱 🇵🇹 🇸🇪 🇵🇱"
 _JOINED = "👨‍👩‍👧 ❤️‍🔥 🏳️‍🌈 🤷‍♂️ 🤷‍♀️ 🤦‍♂️ 🤦‍♀️ 🙋‍♀️"
-TYPES: tuple[str, ...] = (
-    *POPULAR_EMOJIS,
-    *" ".join((_FACES, _THINGS, _FLAGS, _JOINED)).split(),
-    *(hand + tone for hand in _TONED.split() for tone in _TONES),
+TYPES: tuple[str, ...] = tuple(
+    # The popular ones are among those with a tone, too.
+    dict.fromkeys(
+        (
+            *POPULAR_EMOJIS,
+            *" ".join((_FACES, _THINGS, _FLAGS, _JOINED)).split(),
+            *(hand + tone for hand in _TONED.split() for tone in _TONES),
+        )
+    )
 )
 """Every emoji of a recording, fully qualified; which of the rare ones is how rare is drawn by the seed."""
 

@@ -24,6 +24,8 @@ from pipeline.errors import EmoStreamError
 SQL = resources.files("experiments.second_reading") / "sql"
 FACTS = ("top_n", "cores", "steal_s", "work_s", "other_run", "clock_samples", "warm_up")
 """What the SQL reads of a manifest."""
+OF_FORMS = ("request", "sent_as")
+"""Columns that the plan of a closed loop lacks."""
 # Nothing is fetched: a run may be read without a network.
 _OFFLINE: Mapping[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
@@ -146,11 +148,13 @@ def _fill(
 ) -> None:
     """Write the rows into the table. Raises the `fault` of a column that is missing or has values of another type."""
     columns = [column for column, *_ in connection.execute(f"DESCRIBE {name}").fetchall()]
-    needed = [column for column in columns if column != "position"]
+    absent = [column for column in OF_FORMS if column in columns and column not in rows.column_names]
+    needed = [column for column in columns if column != "position" and column not in absent]
     missing = [column for column in needed if column not in rows.column_names]
     if missing:
         raise fault(name, f"is damaged (it lacks the column {', '.join(missing)})")
-    chosen = ", ".join("row_number() OVER ()" if column == "position" else f'"{column}"' for column in columns)
+    made = {"position": "row_number() OVER ()"} | dict.fromkeys(absent, "NULL")
+    chosen = ", ".join(made.get(column, f'"{column}"') for column in columns)
     connection.register("rows", rows.select(needed))
     try:
         connection.execute(f"INSERT INTO {name} SELECT {chosen} FROM rows")

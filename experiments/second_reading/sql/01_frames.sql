@@ -2,13 +2,20 @@
 --
 -- Times are nanoseconds since 1970 (…_ns). `position` numbers the rows in the order of the file; no file has it.
 
--- What the load generator planned. `phase` is 'warm-up' or 'measured'.
+-- What the load generator planned. `phase` is 'warm-up', 'measured' or 'after'. Rows with one `request` are one array, and
+-- `sent_as` is the spelling in which the emoji was sent; both columns are null in a load that has no such forms.
 CREATE TABLE plan (
-    seq BIGINT NOT NULL, user_id VARCHAR, emoji_type VARCHAR, t_intended_ns BIGINT NOT NULL, phase VARCHAR
+    seq BIGINT NOT NULL, user_id VARCHAR, emoji_type VARCHAR, t_intended_ns BIGINT NOT NULL, phase VARCHAR,
+    request BIGINT, sent_as VARCHAR
 );
 
 -- What it sent, and what ingest answered (an HTTP status; 0: no answer).
 CREATE TABLE sent (seq BIGINT NOT NULL, t_sent_ns BIGINT, t_answered_ns BIGINT, status BIGINT);
+
+-- The invalid requests that were sent beside it: the status that ingest must answer, and the one that it answered.
+CREATE TABLE invalid (
+    "case" VARCHAR, expected BIGINT NOT NULL, t_intended_ns BIGINT, t_sent_ns BIGINT, t_answered_ns BIGINT, status BIGINT NOT NULL
+);
 
 -- What Kafka holds. A record with a null emoji_type is a probe or cannot be read: it counts nothing.
 CREATE TABLE topic (

@@ -7,6 +7,15 @@ SELECT 'users', count(DISTINCT user_id) FROM plan
 UNION ALL SELECT 'clients', count(*) FROM clients
 UNION ALL SELECT 'windows', count(*) FROM known;
 
+-- The forms of real senders: arrays, other spellings, and requests that must be refused.
+INSERT INTO figures ("key", "value")
+WITH sizes AS (SELECT count(*) AS size FROM plan GROUP BY coalesce(request, -1 - seq))
+SELECT 'requests', count(*) FROM sizes
+UNION ALL SELECT 'arrays', count(*) FILTER (size > 1) FROM sizes
+UNION ALL SELECT 'respelled', count(*) FILTER (sent_as <> emoji_type) FROM plan
+UNION ALL SELECT 'invalid_requests', count(*) FROM invalid
+UNION ALL SELECT 'answers_unexpected', count(*) FILTER (status <> expected) FROM invalid;
+
 -- Reactions per second, over the measured phase in whole intervals between two triggers.
 CREATE TABLE rates AS
 WITH measured_phase AS (

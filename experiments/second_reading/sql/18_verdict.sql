@@ -72,6 +72,7 @@ WITH usual("key", "limit", at_least, always) AS (
     ('offset_breaks', 0, false, true),
     ('oracle_share', 1, true, true),
     ('representatives_wrong', 0, false, true),
+    ('answers_unexpected', 0, false, true),
     ('deliveries_missing', 0, false, true),
     ('deliveries_duplicate', 0, false, true),
     ('deliveries_out_of_order', 0, false, true),

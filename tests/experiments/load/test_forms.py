@@ -109,7 +109,7 @@ def test_requests_carry_every_reaction_once() -> None:
     stamps = [each.timestamp.isoformat(timespec="microseconds").replace("+00:00", "Z") for _, each in read]
     assert stamps == [timestamp_of(t_ns) for t_ns in shaped["t_intended_ns"]]
     topic = pd.DataFrame({"user_id": shaped["user_id"], "timestamp": stamps, "emoji_type": shaped["emoji_type"]})
-    assert list(ledger.identified(shaped, topic)["seq"]) == list(shaped["seq"])
+    assert list(ledger.identified(shaped, topic)) == list(range(len(shaped)))
     # No reaction goes out before its own time.
     assert (made.due_ns[made.of_row] >= shaped["t_intended_ns"]).all()
 

@@ -80,15 +80,15 @@ def carried_out(
     """Carry out a load with senders that need no time to start; return what the manifest says, the plan and `sent`."""
     run_dir.mkdir(exist_ok=True)
 
-    def started(_: object, folder: Path, plan: str, sent: str, *__: str) -> Sender:
-        return Sender(folder / f"{plan}.parquet", folder / f"{sent}.parquet", status)
+    def started(_: object, folder: Path, part: str, *__: str) -> Sender:
+        return Sender(folder / f"plan{part}.parquet", folder / f"sent{part}.parquet", status)
 
     monkeypatch.setattr(open_loop, "_started", started)
     monkeypatch.setattr(open_loop, "LOOK_S", 0.01)
     monkeypatch.setattr(sender_processes, "START_S", 0.1)
     windows: Any = Windows(times_s)
     about = open_loop.run(Parameters(**GIVEN | given), "", windows, run_dir, lambda *_: None)
-    assert sorted(path.name for path in run_dir.iterdir()) == ["plan.parquet", "sent.parquet"]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["invalid.parquet", "plan.parquet", "sent.parquet"]
     return about, pd.read_parquet(run_dir / "plan.parquet"), pd.read_parquet(run_dir / "sent.parquet")
 
 
