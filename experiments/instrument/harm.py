@@ -32,7 +32,9 @@ from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
+from pipeline.ingest import intake
 from pipeline.messages import Event, encode
+from pipeline.problems import Refusal
 
 # A run that has not begun by then has failed: its own error is the one to read.
 PLAN_S = 90.0
@@ -209,11 +211,14 @@ def strangers_writing(count: int) -> Harm:
 
 
 Rule = Callable[[int, bytes], Sequence[bytes] | int]
-"""`rule(number, body)` returns the bodies to pass on for a request, or the status to answer without passing it on."""
+"""`rule(number, body)` returns the bodies to pass on for a reaction, or the status to answer without passing it on."""
 
 
 def lying_proxy(rule: Rule) -> Harm:
-    """Return a proxy before ingest that answers 202 for all that it loses, doubles or alters."""
+    """Return a proxy before ingest that answers 202 for all that it loses, doubles or alters.
+
+    The rule is for requests of one reaction, which are numbered from 0. Arrays and invalid requests pass as they are.
+    """
 
     @contextmanager
     def harm(scene: Scene) -> Iterator[Path]:
@@ -242,7 +247,22 @@ class _Proxy(ThreadingHTTPServer):
         self.place = urlsplit(ingest)
         self.rule = rule
         self.lock = threading.Lock()
-        self.requests = 0
+        self.reactions = 0
+
+    def bodies(self, method: str, path: str, content_type: str, body: bytes) -> Sequence[bytes] | int:
+        """Return what the rule makes of a request."""
+        if (method, path, content_type) != ("POST", "/reactions", "application/json") or not _is_one_reaction(body):
+            return (body,)
+        with self.lock:
+            number, self.reactions = self.reactions, self.reactions + 1
+        return self.rule(number, body)
+
+
+def _is_one_reaction(body: bytes) -> bool:
+    try:
+        return len(intake.read(body, 1_000)) == 1
+    except Refusal:
+        return False
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -257,14 +277,17 @@ class _Request(BaseHTTPRequestHandler):
         super().finish()
         self.onward.close()
 
+    def do_GET(self) -> None:
+        """Pass a request on (http.server calls this)."""
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with self.server.lock:
-            number, self.server.requests = self.server.requests, self.server.requests + 1
-        told = self.server.rule(number, body)
+        """Pass a request on, or lie (http.server calls this)."""
+        body, content_type = self.rfile.read(int(self.headers["Content-Length"])), self.headers["Content-Type"]
+        told = self.server.bodies(self.command, self.path, content_type, body)
         status = told if isinstance(told, int) else 202
         for each in () if isinstance(told, int) else told:
-            self.onward.request("POST", self.path, each, {"Content-Type": "application/json"})
+            self.onward.request(self.command, self.path, each, {"Content-Type": content_type})
             with self.onward.getresponse() as answer:
                 answer.read()
                 status = answer.status

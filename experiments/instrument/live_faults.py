@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.instrument import harm
 from experiments.instrument.fault import CHANGES, OF_THE_MACHINE, Fault
+from pipeline.emojis import recognise
 
 LATE = ("e2e_excess_p50_s", "e2e_excess_p99_s")
 SLOW = (*LATE, *CHANGES, "batch_p95_s", "headroom", "lag_slope_upper_share")
@@ -48,13 +49,13 @@ def _of(values: Mapping[str, Any], run: str = "", **others: Any) -> Mapping[str,
 
 
 LOST, DOUBLED, ALTERED = 700, 800, 900
-"""Which of the requests to the proxy get lost, are passed on twice, and get another emoji."""
+"""Which of the single reactions that the proxy gets are lost, are passed on twice, and get another emoji."""
 
 
 def _lie(number: int, body: bytes) -> tuple[bytes, ...]:
     if number == ALTERED:
         said = json.loads(body)
-        said["emoji_type"] = "🔥" if said["emoji_type"] != "🔥" else "😂"
+        said["emoji_type"] = "🔥" if recognise(said["emoji_type"]) != "🔥" else "😂"
         return (json.dumps(said).encode(),)
     return (body,) * {LOST: 0, DOUBLED: 2}.get(number, 1)
 

@@ -19,6 +19,7 @@ from experiments.twin.http import Connection, answer
 from experiments.twin.settings import REACTION_FATES, Span, Twin
 from experiments.twin.truth import Reaction, Truth
 from experiments.units import NS_PER_MS
+from pipeline.emojis import canonical
 from pipeline.errors import EmoStreamError
 from pipeline.ingest import intake
 from pipeline.messages import Event, encode
@@ -121,12 +122,11 @@ class Ingest:
         if "refuse" in fates:
             fates = ["refuse"] * len(read)
         reactions = [
-            Reaction(each.user_id, (each.timestamp - EPOCH) // _MICROSECOND, each.emoji_type, fate, arrived_ns)
+            Reaction(each.user_id, (each.timestamp - EPOCH) // _MICROSECOND, emoji_type, fate, arrived_ns)
             for each, fate in zip(read, fates, strict=True)
+            # `read` may leave another spelling as it was sent; what is written to Kafka has the canonical one.
+            if (emoji_type := canonical(each.emoji_type)) is not None
         ]
-        bodies = intake.records(read, 0)
-        for reaction, text in zip(reactions, bodies, strict=True):
-            reaction.body = text
         accept = partial(self._accept, connection, reactions)
         if delay_ns := drawn_ns(self._rng, self._twin.accept_ms):
             self._clockwork.at(arrived_ns + delay_ns, accept)

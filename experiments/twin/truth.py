@@ -47,7 +47,6 @@ class Reaction:
     emoji_type: str
     fate: str
     arrived_ns: int
-    body: bytes = b""
     accepted_ns: int | None = None
     flushed_ns: int | None = None
     appended_ns: int | None = None

@@ -344,7 +344,9 @@ def test_stop_keeps_what_was_sent() -> None:
             sent, _ = await send(plan, server.url, stop=stop)
             assert 10 <= len(sent) < 1_000
             assert list(sent["seq"]) == list(plan["seq"][: len(sent)])
-            assert len(server.bodies) == len(sent)
+            # What was written at the very end the server may not have read any more; the rest it has.
+            assert seen(server) <= wanted(plan[: len(sent)])
+            assert len(server.bodies) >= (sent["status"] == 202).sum() > 0
 
     ended(run())
 
