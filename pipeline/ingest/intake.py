@@ -65,10 +65,10 @@ SHOWN_MAX = 80
 def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyType({})) -> list[Reaction]:
     """Return the reactions of a JSON body, one object or an array of at most `array_max`.
 
-    Emoji come back in a spelling that Unicode lists, timestamps in UTC, numbers of users as text. A byte order mark is ignored, as RFC
-    8259 permits. `headers` has the names of a WSGI environment; only a refusal reads them. Raises Refusal: 400 for
-    invalid JSON or another encoding than UTF-8, 413 for an array that is too long, 415 for a compressed body, 422 for
-    a wrong field, with every bad item's index.
+    Emoji come back in a spelling that Unicode lists, timestamps in UTC, numbers of users as text. A byte order mark is
+    ignored, as RFC 8259 permits. `headers` has the names of a WSGI environment; only a refusal reads them. Raises
+    Refusal: 400 for invalid JSON or another encoding than UTF-8, 413 for an array that is too long, 415 for a
+    compressed body, 422 for a wrong field, with every bad item's index.
     """
     try:
         decoded = _decode(body)
