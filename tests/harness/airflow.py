@@ -17,7 +17,8 @@ about: As little as a campaign can be.
 seed: 5
 warm_up_triggers: 1
 measured_triggers: 2
-parameters: {trigger_s: 2, rate_per_s: 40, clients: 2, clusters: 1, subscribers: 1, ingest_workers: 1}
+parameters:
+  {machine: shared, trigger_s: 1, rate_per_s: 40, clients: 2, clusters: 1, subscribers: 1, ingest_workers: 1}
 levels: [{users: 5}]
 slos: {lost: 0, duplicated: 0, oracle_share: 1.0, deliveries_missing: 0, deliveries_duplicate: 0}
 """

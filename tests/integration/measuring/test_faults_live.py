@@ -1,4 +1,4 @@
-"""Faults done to real parts during a real run: the instrument catches each and names it.
+"""Faults done to a real chain during a real run: the instrument catches each and names it.
 
 They are those of experiments.instrument. `make instrument` plants all of them, each in a run of its own; here several
 share a run on the chain that is up.
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from experiments.instrument import live
-from experiments.instrument.carry_out import SHORT_CLEAN_TWINS, SHORT_TWINS, Selection, carry_out
 from experiments.instrument.fault import Outcome
 from experiments.instrument.live_faults import CHAIN
 from experiments.machine import machine_lock
@@ -35,15 +34,3 @@ def outcomes(ready_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def test_fault_on_the_chain_is_caught_under_its_name(name: str, outcomes: dict[str, Outcome]) -> None:
     """And under no other."""
     assert outcomes[name].named, outcomes[name]
-
-
-def test_faults_on_a_twin_are_caught_and_a_clean_one_gives_no_alarm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in the short check."""
-    monkeypatch.setattr(machine_lock, "FOLDER", tmp_path)
-    selection = Selection((), SHORT_TWINS, (), (), clean_twins=SHORT_CLEAN_TWINS, clean_chains=0)
-    result = carry_out(selection, "shared")
-    assert [outcome for outcome in result.outcomes if not outcome.named] == []
-    assert len(result.outcomes) == len(SHORT_TWINS)
-    assert list(result.clean.values()) == [[]] * SHORT_CLEAN_TWINS
