@@ -88,7 +88,9 @@ def one(planted: settings.Twin, arrivals: str, scratch: Path, **changes: Any) ->
             "arrivals": arrivals,
             "attach": str(ready_file),
             "clients": CLIENTS,
+            # A fixed one, so that the late window is a measured one.
             "warm_up_triggers": WARM_UP_TRIGGERS,
+            "warm_up_most_triggers": WARM_UP_TRIGGERS,
             "measured_triggers": MEASURED_TRIGGERS,
             "seed": planted.seed,
             **LOADS[arrivals],

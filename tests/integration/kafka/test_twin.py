@@ -36,7 +36,9 @@ def measured(twin: settings.Twin, broker: EmbeddedKafka, folder: Path) -> tuple[
             users=40,
             rate_per_s=250.0,
             clients=CLIENTS,
+            # A fixed one, so that the windows with faults are measured ones.
             warm_up_triggers=2,
+            warm_up_most_triggers=1,
             measured_triggers=20,
             seed=twin.seed,
         )
