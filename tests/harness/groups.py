@@ -29,7 +29,7 @@ GROUPS = {
         "tests/integration/page/test_client_matrix.py",
         "tests/integration/page/",
     ),
-    # Everything on one broker, Spark's job included. A run on a twin comes after the sweep, which would repeat its own.
+    # Everything on one broker: Spark's job, and runs on twins, which take no lock of the machine.
     "kafka": (
         "tests/spark/test_job.py",
         "tests/integration/kafka/test_ingest.py",

@@ -74,12 +74,12 @@ def smoke(tmp_path: Path) -> Path:
 
 
 def family_with_chain(sweep: int) -> list[int]:
-    """Return every process below a sweep, or none while its run's chain has not begun to start its stages."""
+    """Return every process below a sweep, or none while its run's chain has not started its stages, Spark included."""
     family = psutil.Process(sweep).children(recursive=True)
     for process in family:
         # It may have ended since.
         with suppress(psutil.NoSuchProcess):
-            if process.cmdline()[1:4] == ["-m", "pipeline", "up"] and process.children():
+            if process.cmdline()[1:3] == ["-m", "spark.job"]:
                 return [one.pid for one in family]
     return []
 
