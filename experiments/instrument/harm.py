@@ -143,7 +143,7 @@ def another_measurement(scene: Scene) -> Iterator[Path]:
     # The one that starts it ends at once, so that the system's first process adopts it.
     command = f"[sys.executable, '-c', {sleep!r}, 'experiments.load']"
     start = f"import subprocess, sys; print(subprocess.Popen({command}, stdout=subprocess.DEVNULL).pid)"
-    pid = int(subprocess.run([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    pid = int(subprocess.run([sys.executable, "-c", start], stdout=subprocess.PIPE, check=True).stdout)
     try:
         yield scene.ready_file
     finally:

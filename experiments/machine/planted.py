@@ -62,7 +62,7 @@ def planted(parameters: Parameters, receivers: int) -> Iterator[None]:
 def _start(words: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "experiments.machine.planted", *words]
     env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=env)
 
 
 def foreign(share: float) -> None:

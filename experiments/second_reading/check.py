@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from experiments import run_files
 from experiments.second_reading.differences import compared, flat
-from experiments.second_reading.reading import SecondReadingError, read
+from experiments.second_reading.reading import Figures, SecondReadingError, read
 
 HEADINGS = ("run", "figures", "equal", "differing")
 
@@ -21,9 +21,12 @@ class Check(NamedTuple):
     differing: list[str]
 
 
-def check(run_dir: Path) -> Check:
-    """Return the comparison of the run's summary.json with its second reading. Raises RunFileError."""
-    summary, second = run_files.summary(run_dir), read(run_dir)
+def check(run_dir: Path, second: Figures | None = None) -> Check:
+    """Return the comparison of the run's summary.json with `second`, by default its own second reading.
+
+    Raises RunFileError.
+    """
+    summary, second = run_files.summary(run_dir), read(run_dir) if second is None else second
     return Check(run_dir.name, len({*flat(summary), *second}), compared(summary, second))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 
 from experiments.campaign import campaign_file
-from experiments.repository import REPORTS
 from experiments.run_files import RunFileError
+from experiments.synthetic.campaign import write_synthetic
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -27,7 +26,7 @@ Change = Callable[[dict[str, Any]], None]
 )
 def test_contradicting_campaign_is_refused(tmp_path: Path, change: Change, fault: str) -> None:
     """A run twice, and a run or level that the order does not have, are named with the file."""
-    shutil.copy(REPORTS / "reference" / "representatives" / "campaign.json", tmp_path)
+    write_synthetic(tmp_path, blocks=1)
     path = tmp_path / "campaign.json"
     state = json.loads(path.read_text(encoding="utf-8"))
     change(state)

@@ -83,7 +83,7 @@ def test_the_trace_is_replayed_as_it_was_and_faster() -> None:
     assert [set(level) for level in levels] == [{"speed"}] * len(levels)
 
 
-@pytest.mark.parametrize("name", sorted(set(design_file.named()) - {"smoke", "capacity", "validity"}))
+@pytest.mark.parametrize("name", sorted(set(design_file.named()) - {"smoke", "capacity", "capacity_rows", "validity"}))
 def test_every_design_with_levels_has_blocks_for_intervals(name: str) -> None:
     """At least six of each level.
 

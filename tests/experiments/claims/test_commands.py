@@ -43,6 +43,7 @@ def test_a_campaign_is_kept_and_its_numbers_are_written(
     write_campaign(tmp_path / "reports" / "hundred", runs=6, rates=(100.0,))
     assert run("keep", str(tmp_path / "reports" / "hundred"), "--reports", str(tmp_path / "reports")) == 0
     assert capsys.readouterr().out.strip().endswith("reports/reference/hundred/index.html")
+    assert run("second-reading", "--all", str(tmp_path / "reports" / "reference" / "hundred")) == 0
     assert run("claims", "--write") == 0
     text = (tmp_path / "README.md").read_text()
     assert "`emostream sweep hundred`: 6 of 6 runs VALID, on 2 cores (Synthetic), commit synthet." in text

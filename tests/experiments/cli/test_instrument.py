@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,19 @@ from typing import Any
 import pytest
 
 from experiments.campaign import sweep
+from experiments.campaign.report import page
 from experiments.cli import __main__ as emostream
-from experiments.repository import REPORTS
 from experiments.run import notebook
+from experiments.synthetic.campaign import write_synthetic
 
-CAMPAIGN = REPORTS / "reference" / "concurrency"
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished campaign."""
+    place = tmp_path_factory.mktemp("reports") / "concurrency"
+    write_synthetic(place)
+    page.write(place)
+    return place
 
 
 @pytest.fixture
@@ -35,18 +42,17 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 Said = Callable[..., tuple[int, str]]
 
 
-def test_report_of_a_campaign_is_written_again(said: Said, tmp_path: Path) -> None:
+def test_report_of_a_campaign_is_written_again(said: Said, campaign: Path) -> None:
     """Its path is the result."""
-    shutil.copytree(CAMPAIGN, tmp_path / "mine")
-    page = tmp_path / "mine" / "index.html"
-    page.unlink()
-    assert said("report", str(tmp_path / "mine"), "--json") == (0, json.dumps({"report": str(page)}) + "\n")
-    assert page.is_file()
+    written = campaign / "index.html"
+    written.unlink()
+    assert said("report", str(campaign), "--json") == (0, json.dumps({"report": str(written)}) + "\n")
+    assert written.is_file()
 
 
-def test_two_campaigns_are_compared(said: Said, tmp_path: Path) -> None:
+def test_two_campaigns_are_compared(said: Said, campaign: Path, tmp_path: Path) -> None:
     """The text is for people; with --json only the paths of the page and its data are printed."""
-    words = ("compare", str(CAMPAIGN), str(CAMPAIGN), "--reports", str(tmp_path))
+    words = ("compare", str(campaign), str(campaign), "--reports", str(tmp_path))
     status, text = said(*words)
     assert (status, len(text.splitlines()) > 3) == (0, True)
     status, line = said(*words, "--json")
@@ -54,10 +60,12 @@ def test_two_campaigns_are_compared(said: Said, tmp_path: Path) -> None:
     assert all(Path(path).is_file() for path in json.loads(line).values())
 
 
-def test_campaigns_without_a_common_level_are_an_error(said: Said, tmp_path: Path) -> None:
+def test_campaigns_without_a_common_level_are_an_error(said: Said, campaign: Path, tmp_path: Path) -> None:
     """A program sees it by the status, and how the designs differ is in words."""
-    other = REPORTS / "reference" / "capacity"
-    status, text = said("compare", str(other), str(CAMPAIGN), "--reports", str(tmp_path))
+    other = tmp_path / "capacity"
+    loads = [{"rate_per_s": float(load)} for load in range(2000, 8000, 1000)]
+    write_synthetic(other, levels=loads, search={"factor": "rate_per_s", "least": 2000, "most": 20000, "probes": 6})
+    status, text = said("compare", str(other), str(campaign), "--reports", str(tmp_path))
     assert (status, "There is nothing to compare" in text) == (1, True)
     assert "search factor rate_per_s, least 2000, most 20000" in text
     assert "{" not in text
@@ -99,9 +107,9 @@ def test_sweep_ends_with_its_outcome(
     missed: int, unfinished: int, status: int, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Objectives that were missed, and levels without a valid run, have statuses of their own."""
-    outcome = sweep.Outcome(tmp_path / "index.html", 4, 0, missed, unfinished)
+    outcome = sweep.Outcome(tmp_path / "index.html", 4, 0, 1, missed, unfinished)
     monkeypatch.setattr(sweep, "sweep", lambda *_: outcome)
     ended, line = said("sweep", "smoke", "--reports", str(tmp_path), "--json")
     assert ended == status
-    facts = {"finished": 4, "invalid": 0, "missed": missed, "unfinished": unfinished, "status": status}
+    facts = {"finished": 4, "invalid": 0, "unsteady": 1, "missed": missed, "unfinished": unfinished, "status": status}
     assert json.loads(line) == {"report": str(tmp_path / "index.html"), **facts}

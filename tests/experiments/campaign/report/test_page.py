@@ -448,7 +448,8 @@ def test_search_states_capacity_and_its_probes(tmp_path):
     assert capacity["low"] < 2024 < capacity["high"]
     assert (len(capacity["probes"]), capacity["passed"]) == (6, 4)
     assert capacity["missed_above"] == ["headroom"]
-    assert capacity["changed"][0]["stage"] == "spark"
+    # Facts, and no stage that they would name.
+    assert [fact["what"] for fact in capacity["shown_above"]] == ["cpu"]
     assert (tmp_path / "summary" / "dose_response.csv").is_file()
     assert "objectives missed" not in page
 
