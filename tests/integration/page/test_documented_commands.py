@@ -23,8 +23,18 @@ from tests.test_commands import bin_folder, way
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-WATCH_S = 5
-"""How long a command that ends at Ctrl-C runs; a window comes every two seconds."""
+WATCHED = """watched() {
+    shown=$(mktemp)
+    # With job control, so that the command does not ignore the signal.
+    set -m
+    "$@" > "$shown" &
+    set +m
+    for _ in $(seq 600); do [ -s "$shown" ] && break; sleep 0.1; done
+    kill -INT $!
+    wait $!
+    cat "$shown"
+    rm "$shown"
+}"""
 SCALED_BACK = "emostream scale --cluster 1 --subscribers 2"
 ON_PAGE = [(shown.page, shown.command) for shown in commands() if way(shown.command) == "chain"]
 PAGES = list(dict.fromkeys(page for page, _ in ON_PAGE))
@@ -41,15 +51,15 @@ exit 0
 
 def script(page: str, endpoints: Endpoints) -> str:
     """The commands of a page as one script, that ends where one fails; each is announced."""
-    lines = ["set -eo pipefail"]
+    lines = ["set -eo pipefail", WATCHED]
     for shown, command in ON_PAGE:
         if shown != page:
             continue
         typed = command.replace(f"http://127.0.0.1:{DEFAULTS.ingest_port}", endpoints.ingest)
         typed = typed.replace(f"http://127.0.0.1:{DEFAULTS.registry_port}", endpoints.registry)
-        # Ctrl-C, after a while.
+        # Ctrl-C, once it has shown something.
         if typed.startswith("emostream watch") and "--windows" not in typed and "|" not in typed:
-            typed = f"timeout --signal=INT --preserve-status {WATCH_S} {typed}"
+            typed = f"watched {typed}"
         lines += [f"echo {'#' * 8} >&2", typed]
     return "\n".join(lines)
 
