@@ -153,6 +153,12 @@ def confounded(design: Design) -> Step | None:
     return None
 
 
+def with_blocks(design: Design, blocks: int) -> Design:
+    """Return `design` with as many blocks of every level."""
+    levels = [{name: value for name, value in level.items() if name != "blocks"} for level in design.levels]
+    return msgspec.structs.replace(design, blocks=blocks, levels=levels)
+
+
 def level_name(factors: Mapping[str, Value]) -> str:
     """Return a level's name, `users=100, rate_per_s=100`."""
     words = (f"{value:g}" if isinstance(value, float) else str(value) for value in factors.values())

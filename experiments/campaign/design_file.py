@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from experiments import parameters, text_files
 from experiments.analysis import verdict
@@ -41,6 +42,12 @@ def parse(text: str, where: str) -> Design:
     design, lines = _converted(text, where)
     _check(design, lines)
     return design
+
+
+def to_yaml(design: Design) -> str:
+    """Return the text of a design file that holds `design`; what is empty is left out."""
+    values = {name: value for name, value in msgspec.to_builtins(design).items() if value not in (None, {}, [])}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def unrehearsed(path: Path) -> Design:

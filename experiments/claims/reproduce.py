@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-import yaml
 
 from experiments import files
-from experiments.campaign import campaign_file, design, keep
+from experiments.campaign import campaign_file, design, design_file, keep
 from experiments.campaign.campaign_file import State
 from experiments.campaign.design import Design
 from experiments.campaign.report import capacity, page, provenance
@@ -101,7 +100,7 @@ def reproduce(reports: Path, minutes: float) -> Reproduction:
     for (path, state), smaller in zip(states.items(), designs, strict=True):
         with tempfile.TemporaryDirectory(prefix="emostream-reproduce-") as folder:
             file = Path(folder) / f"{smaller.name}.yaml"
-            files.write_text(file, as_yaml(smaller))
+            files.write_text(file, design_file.to_yaml(smaller))
             sweep(file, reports / FOLDER, path.name)
         here = reports / FOLDER / path.name
         compared += compare(path, state, here)
@@ -141,14 +140,7 @@ def _smaller(one: Design, share: float) -> Design:
         probes = max(math.floor(one.search.probes * share), min(FEWEST_PROBES, one.search.probes))
         return msgspec.structs.replace(one, search=msgspec.structs.replace(one.search, probes=probes))
     blocks = max(math.floor(one.blocks * share), 1)
-    levels = [{name: value for name, value in level.items() if name != "blocks"} for level in one.levels]
-    return msgspec.structs.replace(one, blocks=blocks, levels=levels, intervals=False)
-
-
-def as_yaml(one: Design) -> str:
-    """Return a design as its file has it."""
-    fields = {name: value for name, value in msgspec.to_builtins(one).items() if value is not None}
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return msgspec.structs.replace(design.with_blocks(one, blocks), intervals=False)
 
 
 def compare(published: Path, state: State, here: Path) -> list[Compared]:

@@ -11,6 +11,7 @@ import msgspec
 
 from experiments import files, run_files
 from experiments.campaign import design_file
+from experiments.campaign.design import with_blocks
 from experiments.campaign.sweep import KERNEL_S
 from experiments.duel import match as matches
 from experiments.duel import page
@@ -40,9 +41,8 @@ def duel(a: str, b: str, design_path: Path, blocks: int | None, directory: Path)
     if blocks is not None:
         if blocks < 1:
             raise SettingError(f"--blocks is {blocks}: give a whole number from 1; an interval needs 6")
-        levels = [{name: value for name, value in level.items() if name != "blocks"} for level in design.levels]
         # Who asks for fewer blocks than an interval needs gets the runs without one.
-        design = msgspec.structs.replace(design, blocks=blocks, levels=levels, intervals=False)
+        design = msgspec.structs.replace(with_blocks(design, blocks), intervals=False)
     match = matches.opened(directory, design, design_path, sides)
     with machine_lock.alone(f"The duel of {a} and {b}"):
         if due := match.pending():

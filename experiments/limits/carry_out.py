@@ -11,7 +11,7 @@ from experiments.campaign.design import Design
 from experiments.campaign.report import capacity
 from experiments.campaign.sweep import sweep
 from experiments.limits import demand, page
-from experiments.limits.plan import planned, to_yaml
+from experiments.limits.plan import planned
 from pipeline.errors import SettingError
 
 DESIGN_FILE = "design.yaml"
@@ -51,7 +51,7 @@ def demanded(design_path: Path, directory: Path, *, load: float | None = None, b
 
 
 def _sweep(design: Design, directory: Path) -> None:
-    text, path = to_yaml(design), directory / DESIGN_FILE
+    text, path = design_file.to_yaml(design), directory / DESIGN_FILE
     design_file.parse(text, str(path))
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise SettingError(

@@ -15,10 +15,10 @@ import pandas as pd
 
 from experiments import files
 from experiments.campaign import campaign_file
-from experiments.campaign.design import Design
+from experiments.campaign.design import Design, with_blocks
 from experiments.campaign.report import read as read_back
 from experiments.campaign.report.estimates import believed
-from experiments.parameters import bounded
+from experiments.limits.plan import with_load
 from experiments.report import pages
 from experiments.report.format import rounded, seconds
 from pipeline.errors import EmoStreamError, SettingError
@@ -61,15 +61,8 @@ def planned(design: Design, *, load: float | None, blocks: int | None) -> Design
     if blocks is not None:
         if blocks < 1:
             raise SettingError(f"--blocks is {blocks}: give a whole number from 1")
-        levels = [{FACTOR: level[FACTOR]} for level in design.levels]
-        design = msgspec.structs.replace(design, blocks=blocks, levels=levels, intervals=False)
-    if load is not None:
-        try:
-            bounded("rate_per_s", load)
-        except SettingError as error:
-            raise SettingError(f"--load is {load:g}: give reactions per second, more than 0") from error
-        design = msgspec.structs.replace(design, parameters={**design.parameters, "rate_per_s": load})
-    return design
+        design = msgspec.structs.replace(with_blocks(design, blocks), intervals=False)
+    return with_load(design, load)
 
 
 def tried(runs: pd.DataFrame) -> list[Tried]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-import yaml
 
-from experiments.campaign.design import Design
+from experiments.campaign.design import Design, with_blocks
 from experiments.parameters import bounded
 from experiments.stats.paired import FEWEST_BLOCKS
 from pipeline.errors import SettingError
@@ -41,18 +39,23 @@ def planned(
         except SettingError as error:
             raise SettingError(f"--share is {share:g}: give more than 0, at most 0.9") from error
         levels = [level if level[STAGE] == INSTRUMENT else {**level, SHARE: share} for level in levels]
+    if blocks is not None and blocks < FEWEST_BLOCKS:
+        raise SettingError(f"--blocks is {blocks}: give {FEWEST_BLOCKS} or more; fewer give no interval")
+    design = msgspec.structs.replace(design, levels=levels)
     if blocks is not None:
-        if blocks < FEWEST_BLOCKS:
-            raise SettingError(f"--blocks is {blocks}: give {FEWEST_BLOCKS} or more; fewer give no interval")
-        levels = [{name: value for name, value in level.items() if name != "blocks"} for level in levels]
-        design = msgspec.structs.replace(design, blocks=blocks)
-    if load is not None:
-        try:
-            bounded("rate_per_s", load)
-        except SettingError as error:
-            raise SettingError(f"--load is {load:g}: give reactions per second, more than 0") from error
-        design = msgspec.structs.replace(design, parameters={**design.parameters, "rate_per_s": load})
-    return msgspec.structs.replace(design, levels=levels)
+        design = with_blocks(design, blocks)
+    return with_load(design, load)
+
+
+def with_load(design: Design, load: float | None) -> Design:
+    """Return `design` with this many reactions per second, None for its own. Raises SettingError for --load."""
+    if load is None:
+        return design
+    try:
+        bounded("rate_per_s", load)
+    except SettingError as error:
+        raise SettingError(f"--load is {load:g}: give reactions per second, more than 0") from error
+    return msgspec.structs.replace(design, parameters={**design.parameters, "rate_per_s": load})
 
 
 def check(design: Design) -> None:
@@ -66,13 +69,3 @@ def check(design: Design) -> None:
     twice = next((stage for stage in stages if stages.count(stage) > 1), None)
     if twice is not None:
         raise SettingError(f"design {design.name} has {twice!r} as {STAGE} of two levels: keep one")
-
-
-def to_yaml(design: Design) -> str:
-    """Return the text of a design file that holds `design`."""
-    values: dict[str, Any] = {
-        name: value
-        for name, value in msgspec.to_builtins(design).items()
-        if value is not None and value != {} and value != []
-    }
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

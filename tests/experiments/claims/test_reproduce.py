@@ -46,7 +46,7 @@ def test_a_reduced_design_can_be_swept() -> None:
     """Its file is a design, although it has fewer blocks than an interval needs."""
     for name in ("hundred", "capacity_rows"):
         smaller = reduced([design(name)], 10)[0]
-        assert design_file.parse(reproductions.as_yaml(smaller), "x.yaml") == smaller
+        assert design_file.parse(design_file.to_yaml(smaller), "x.yaml") == smaller
 
 
 @pytest.mark.parametrize(

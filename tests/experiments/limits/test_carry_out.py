@@ -10,7 +10,7 @@ from experiments import __main__ as command_line
 from experiments.campaign import design_file
 from experiments.campaign.design import order
 from experiments.limits import carry_out
-from experiments.limits.plan import planned, to_yaml
+from experiments.limits.plan import planned
 from experiments.repository import DESIGNS
 from experiments.synthetic.campaign import write_synthetic
 from pipeline.errors import SettingError
@@ -42,7 +42,7 @@ def test_options_replace_what_the_design_has() -> None:
         ("kafka", 0.1),
         ("instrument", 0.5),
     ]
-    assert design_file.parse(to_yaml(design), "limits.yaml") == design
+    assert design_file.parse(design_file.to_yaml(design), "limits.yaml") == design
 
 
 @pytest.mark.parametrize(
