@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from experiments import files
 from experiments.load.plan import plan_of
+from experiments.load.schedule import timestamps
 from experiments.parameters import checked
-from experiments.units import NS_PER_US
 from pipeline.errors import EmoStreamError
 
 PLANNED = ("user_id", "emoji_type", "timestamp")
@@ -118,15 +118,11 @@ def _hash(plan: pd.DataFrame) -> str:
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
-def _timestamps(plan: pd.DataFrame) -> pd.Series[str]:
-    """Return the timestamp of each row of the plan, as ingest writes it to Kafka."""
-    moments = (plan["t_intended_ns"].to_numpy(dtype=np.int64) // NS_PER_US).view("M8[us]")
-    return pd.Series(np.char.add(np.datetime_as_string(moments), "Z").astype(object), index=plan.index)
-
-
 def _of_plan(plan: pd.DataFrame) -> pd.DataFrame:
     """Return what the topic holds of each row of the plan: PLANNED, and `seq`."""
-    return plan[["seq", "user_id", "emoji_type"]].assign(timestamp=_timestamps(plan))[["seq", *PLANNED]]
+    return plan[["seq", "user_id", "emoji_type"]].assign(
+        timestamp=timestamps(plan["t_intended_ns"].to_numpy(dtype=np.int64))
+    )[["seq", *PLANNED]]
 
 
 def _by_seq(topic: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.analysis.deliveries import expected_hashes
-from experiments.ledger import COLUMNS, WINDOW_KEY, pieces
+from experiments.ledger import COLUMNS, WINDOW_KEY
 from experiments.load.invalid import none
-from experiments.load.schedule import poisson_plan, user_names
-from experiments.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from experiments.load.schedule import poisson_plan, timestamps, user_names
+from experiments.units import NS_PER_MS, NS_PER_S
 from spark.policies import represent
 
 START_NS = 1_795_426_200 * NS_PER_S  # 2026-11-23T09:30:00Z
@@ -130,14 +130,6 @@ def _jitter(rng: np.random.Generator, n: int, mean_ms: float) -> NDArray[np.int6
     return (rng.gamma(4.0, mean_ms / 4.0, n) * NS_PER_MS).astype(np.int64)
 
 
-def _timestamps(t_ns: NDArray[np.int64]) -> NDArray[np.object_]:
-    texts = np.empty(len(t_ns), dtype=object)
-    for part in pieces(len(t_ns)):
-        moments = np.datetime_as_string((t_ns[part] // NS_PER_US).astype("datetime64[us]"), unit="us")
-        texts[part] = np.char.add(moments, "Z")
-    return texts
-
-
 def _topic(
     plan: pd.DataFrame,
     accepted: NDArray[np.int64],
@@ -152,7 +144,7 @@ def _topic(
             "partition": numbers,
             "user_id": plan["user_id"],
             "emoji_type": plan["emoji_type"],
-            "timestamp": _timestamps(plan["t_intended_ns"].to_numpy(dtype=np.int64)),
+            "timestamp": timestamps(plan["t_intended_ns"].to_numpy(dtype=np.int64)),
             "accepted_ns": accepted,
             "flushed_ns": flushed,
             "appended_ns": appended,
