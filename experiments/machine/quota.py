@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import FrameType
 
+from experiments.machine.ending import Ended, raise_when_asked
 from experiments.machine.scheduling import go_first
 from experiments.machine.throttle import cpu_clock
 
@@ -35,10 +35,6 @@ class Limited:
     lasted_s: float
 
 
-class _Ended(Exception):
-    """The process that started the quota has ended, or wants the result."""
-
-
 def limit(pids: Sequence[int], cores: float) -> Limited:
     """Limit the processes until SIGTERM or SIGINT, or until all of them or the parent of this process have ended.
 
@@ -50,12 +46,7 @@ def limit(pids: Sequence[int], cores: float) -> Limited:
         raise ProcessLookupError(f"none of the processes {', '.join(map(str, pids))} runs")
     first_s, began_s = used.now(), time.monotonic()
     allowed_s, stopped_s = first_s, 0.0
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Ended
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    raise_when_asked()
     try:
         while os.getppid() == parent and used.alive:
             period_ends_s = time.monotonic() + PERIOD_S
@@ -69,7 +60,7 @@ def limit(pids: Sequence[int], cores: float) -> Limited:
                 time.sleep(left_s)
                 used.signal(signal.SIGCONT)
                 stopped_s += left_s
-    except _Ended:
+    except Ended:
         pass
     finally:
         used.signal(signal.SIGCONT)

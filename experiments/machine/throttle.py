@@ -20,7 +20,8 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import FrameType
+
+from experiments.machine.ending import Ended, raise_when_asked
 
 TICK_S = 0.004
 # While nothing is owed, the time to the next look doubles up to this: a look costs some 40 microseconds of CPU.
@@ -54,10 +55,6 @@ def cpu_clock(pid: int) -> int:
     return (~pid << 3) | _CPUCLOCK_SCHED
 
 
-class _Ended(Exception):
-    """The process that started the throttle has ended, or wants the result."""
-
-
 def slow(pid: int, share: float) -> Slowed:
     """Slow the process until SIGTERM or SIGINT, or until it or the parent of this process ends.
 
@@ -66,12 +63,7 @@ def slow(pid: int, share: float) -> Slowed:
     parent, clock, owed_per_s = os.getppid(), cpu_clock(pid), extra(share)
     first_s, last_s, own_s = time.clock_gettime(clock), 0.0, time.process_time()
     stops, stopped_s, tick_s = 0, 0.0, TICK_S
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Ended
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    raise_when_asked()
     try:
         while os.getppid() == parent:
             last_s = time.clock_gettime(clock) - first_s
@@ -88,7 +80,7 @@ def slow(pid: int, share: float) -> Slowed:
             else:
                 tick_s = min(2 * tick_s, IDLE_TICK_S)
             time.sleep(tick_s)
-    except (_Ended, OSError):
+    except (Ended, OSError):
         # A process that has ended has no clock.
         pass
     finally:
