@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 SUITE ?= chain
 # Most tests wait, so there are more processes of them than cores.
-WORKERS ?= 4
+WORKERS ?= 6
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.

@@ -52,7 +52,7 @@ def journeys(reactions: pd.DataFrame, due: pd.DataFrame) -> pd.DataFrame:
     Every pair is written out: meant for small runs or a slice of one. Pairs that lack a stamp are left out.
     """
     selected = measured(reactions)
-    counted = selected[selected["window"].notna()].astype({"window": "int64"}).drop(columns=["partition", "offset"])
+    counted = selected[selected["window"].notna()].astype({"window": "int64"})
     pairs = counted.merge(due, on=WINDOW_KEY, how="inner").dropna(subset=list(STAMPS))
     stamps = [pairs[name].to_numpy(dtype=np.int64) for name in STAMPS]
     hops = {name: stamps[i + 1] - stamps[i] for i, name in enumerate(HOPS)}
