@@ -117,7 +117,9 @@ def measure(
         about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)
         files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
         analysis = analyse(frames, asdict(parameters), about)
-        files.to_parquet(analysis.reactions, run_dir / "reactions.parquet")
+        # The analysis lets each reaction's place in the topic go; who reads the file wants it.
+        reactions = ledger.join(*(frames[name] for name in ("plan", "sent", "topic", "windows")))
+        files.to_parquet(reactions, run_dir / "reactions.parquet")
         report = write(run_dir, analysis, asdict(parameters), about) if page else run_dir
     return Result(run_dir, report, analysis, endpoints.ready_s)
 

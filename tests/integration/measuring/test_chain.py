@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from experiments.analysis import hops, latency
+from experiments.ledger import REACTION_COLUMNS
 from experiments.parameters import Parameters
 from experiments.run.chain import Endpoints
 from experiments.run.measure import Result, measure
@@ -84,6 +85,7 @@ def test_the_run_leaves_what_the_protocol_lists(result: Result) -> None:
         *("manifest.json", "verdict.json", "summary.json", "report.html", "summary"),
         *("reactions.parquet", "windows.parquet", "deliveries.parquet", "progress.parquet"),
     }
+    assert list(_frame(result, "reactions").columns) == list(REACTION_COLUMNS)
     manifest = json.loads((result.run_dir / "manifest.json").read_text())
     assert manifest["parameters"]["trigger_s"] == 1.0
     assert manifest["versions"]["pyspark"]
