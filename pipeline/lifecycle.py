@@ -16,7 +16,8 @@ import psutil
 from pipeline import environment
 from pipeline.errors import EmoStreamError, PortInUseError, SettingError
 
-STOP_WITH_PARENT = "EMOSTREAM_STOP_WITH_PARENT"
+PARENT_PID = "EMOSTREAM_PARENT_PID"
+"""The variable that holds the process id of a stage's parent, with which the stage is to end."""
 PARENT_POLL_S = 0.5
 # The exit status of a command that Ctrl-C ended, as a shell reports it.
 INTERRUPTED = 130
@@ -24,17 +25,21 @@ INTERRUPTED = 130
 TERMINATED = 143
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
+PID_DIGITS_MAX = 18
 
 
 def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None:
-    """End this process soon after its parent, if `EMOSTREAM_STOP_WITH_PARENT` is set or `always`.
+    """End this process soon after its parent, if `EMOSTREAM_PARENT_PID` is set or `always`.
 
-    Polling the parent's id works on every POSIX system, and also after SIGKILL, which no handler can see. SIGTERM comes
-    first, so that buffers are flushed.
+    The id is handed down, because a parent may die in the seconds before this process asks for it. Polling works on
+    every POSIX system, and also after SIGKILL, which no handler can see. SIGTERM comes first, so that buffers are
+    flushed. Raises SettingError if the variable holds no process id.
     """
-    if not always and os.environ.get(STOP_WITH_PARENT) != "1":
-        return
-    parent = os.getppid()
+    parent = given_parent()
+    if parent is None:
+        if not always:
+            return
+        parent = os.getppid()
     never = threading.Event()
 
     def watch() -> None:
@@ -45,6 +50,19 @@ def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None
         os._exit(1)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def given_parent() -> int | None:
+    """Return the parent's process id as `EMOSTREAM_PARENT_PID` has it, None without it. Raises SettingError."""
+    text = os.environ.get(PARENT_PID, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) <= PID_DIGITS_MAX):
+        raise SettingError(f"{PARENT_PID} is {text!r}: give the id of the process that starts this one, such as $$")
+    return int(text) if text else None
+
+
+def as_parent() -> dict[str, str]:
+    """Return the variable by which the processes that this one starts end with it."""
+    return {PARENT_PID: str(os.getpid())}
 
 
 class StopEvent(threading.Event):

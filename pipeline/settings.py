@@ -25,7 +25,7 @@ from pipeline.origins import origin_of_url, parse_origins
 
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
-NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT", environment.IGNORED})
+NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_PARENT_PID", environment.IGNORED})
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
 HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"

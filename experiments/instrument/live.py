@@ -92,7 +92,7 @@ def place(folder: Path, machine: Machine) -> Iterator[Place]:
     with log_path.open("wb") as log:
         broker = subprocess.Popen(
             [sys.executable, "-m", "pipeline.broker", *words],
-            env={**chain.clean_environment(), lifecycle.STOP_WITH_PARENT: "1"},
+            env={**chain.clean_environment(), **lifecycle.as_parent()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

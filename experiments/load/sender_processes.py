@@ -128,7 +128,7 @@ def send_parts(plan: Path, sent: Path, url: str, parts: int, *options: str) -> N
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
     signal.signal(signal.SIGUSR1, pass_on)
-    env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
+    env = {**environment.own(os.environ), **lifecycle.as_parent()}
     for part, path in enumerate(parts_sent):
         words = [str(plan), str(path), url, *options, "--part", f"{part}/{parts}"]
         workers.append(subprocess.Popen([sys.executable, "-m", "experiments.load", *words], env=env))

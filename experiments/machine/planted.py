@@ -61,7 +61,7 @@ def planted(parameters: Parameters, receivers: int) -> Iterator[None]:
 
 def _start(words: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "experiments.machine.planted", *words]
-    env = {**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"}
+    env = {**environment.own(os.environ), **lifecycle.as_parent()}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=env)
 
 

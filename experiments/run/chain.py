@@ -18,6 +18,7 @@ import msgspec
 
 from experiments import environment
 from experiments.parameters import PARAMETERS, Parameters
+from pipeline import lifecycle
 from pipeline.errors import EmoStreamError, SettingError, plain_reason
 from pipeline.settings import Settings, build, to_env
 from pipeline.shell import emostream, path_word
@@ -84,7 +85,7 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "up", "--ready-file", str(ready_file)],
-            env={**clean_environment(), **to_env(settings)},
+            env={**clean_environment(), **to_env(settings), **lifecycle.as_parent()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

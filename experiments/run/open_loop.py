@@ -147,7 +147,7 @@ def _started(stack: ExitStack, run_dir: Path, part: str, ingest_url: str, *optio
     sender = subprocess.Popen(
         [sys.executable, "-m", "experiments.load", plan, sent, ingest_url, "--invalid", bad, *options],
         # A load that outlives its run would disturb the next one.
-        env={**environment.own(os.environ), lifecycle.STOP_WITH_PARENT: "1"},
+        env={**environment.own(os.environ), **lifecycle.as_parent()},
     )
     stack.callback(_end, sender)
     return sender

@@ -35,7 +35,7 @@ def running(twin: Twin, folder: Path, *, bootstrap_servers: str = "", topic_pref
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "experiments.twin", *paths, *kafka],
-            env={**clean_environment(), lifecycle.STOP_WITH_PARENT: "1"},
+            env={**clean_environment(), **lifecycle.as_parent()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -17,7 +17,7 @@ from typing import NoReturn
 from pipeline import environment
 from pipeline.broker.embedded import DEFAULT_HEAP_MB, EmbeddedKafka
 from pipeline.errors import EmoStreamError
-from pipeline.lifecycle import STOP_WITH_PARENT
+from pipeline.lifecycle import given_parent
 
 CHECK_S = 0.2
 
@@ -32,12 +32,11 @@ def _request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _StopRequested
 
 
-def run(kafka: EmbeddedKafka, announce: Callable[[str], None], stop_with_parent: bool) -> None:
-    """Run `kafka` until this process is stopped, or until its parent ends if `stop_with_parent`.
+def run(kafka: EmbeddedKafka, announce: Callable[[str], None], parent: int | None) -> None:
+    """Run `kafka` until this process is stopped, or until its `parent` ends if there is one.
 
     `announce` gets a line of JSON once Kafka is ready. Raises what `start` raises, and BrokerError if Kafka ends.
     """
-    parent = os.getppid()
     with kafka:
         facts = {
             "bootstrap_servers": kafka.bootstrap_servers,
@@ -45,7 +44,7 @@ def run(kafka: EmbeddedKafka, announce: Callable[[str], None], stop_with_parent:
             "pid": kafka.pid,
         }
         announce(json.dumps(facts))
-        while not (stop_with_parent and os.getppid() != parent):
+        while parent in (None, os.getppid()):
             kafka.check()
             time.sleep(CHECK_S)
 
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.ready_file is not None:
             options.ready_file.unlink(missing_ok=True)
         kafka = EmbeddedKafka(options.data_dir, port=options.port, heap_mb=options.heap_mb)
-        run(kafka, announce, os.environ.get(STOP_WITH_PARENT) == "1")
+        run(kafka, announce, given_parent())
     except _StopRequested:
         return 0
     except (EmoStreamError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing.util
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -96,6 +97,8 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
     gc.collect()
     gc.freeze()
     lifecycle.follow_parent()
+    # A worker without its main process would keep the port occupied.
+    os.environ.update(lifecycle.as_parent())
     log.info("serving", url=f"http://{values.host}:{port}", workers=values.ingest_workers, ack=values.ack)
     server = Granian(
         "pipeline.ingest",

@@ -37,8 +37,6 @@ KILL_S = 2
 
 def load_app(values: settings.Settings, port: int) -> flask.Flask:
     """Return the application of Granian's worker process; it is closed when the worker ends."""
-    # A worker without its main process would keep the port occupied.
-    os.environ[lifecycle.STOP_WITH_PARENT] = "1"
     lifecycle.follow_parent()
     logs.configure(STAGE, values.log_level)
 
@@ -74,6 +72,8 @@ def run(values: settings.Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PortInUseError."""
     port = lifecycle.claim_port(values.host, values.registry_port, "registry_port")
     lifecycle.follow_parent()
+    # A worker without its main process would keep the port occupied.
+    os.environ.update(lifecycle.as_parent())
     server = Granian(
         "pipeline.registry",
         address=values.host,

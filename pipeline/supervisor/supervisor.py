@@ -145,7 +145,7 @@ class Supervisor:
         return given.replace(**changes), broker_port
 
     def _arbiter(self, plan: Sequence[Stage], settings: Settings, sockets: Path) -> ChainArbiter:
-        env = {**to_env(settings), lifecycle.STOP_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
+        env = {**to_env(settings), **lifecycle.as_parent(), "PYTHONUNBUFFERED": "1"}
 
         def watcher_of(stage: Stage) -> StageWatcher:
             log_file = Path(settings.run_dir, "logs", f"{stage.name}.log")

@@ -55,7 +55,7 @@ def test_other_programs_settings_are_left_out(name: str) -> None:
         *("PATH", "HOME", "JAVA_HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "XDG_CACHE_HOME"),
         *("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "AWS_ACCESS_KEY_ID", "M2_REPO"),
         *("PYTHONPATH", "PYTHONMALLOC", "PYTHONDONTWRITEBYTECODE", "PYTHON_VERSION", "KAFKA_HOME"),
-        *("EMOSTREAM_TRIGGER_S", "EMOSTREAM_CACHE_DIR", "EMOSTREAM_STOP_WITH_PARENT"),
+        *("EMOSTREAM_TRIGGER_S", "EMOSTREAM_CACHE_DIR", "EMOSTREAM_PARENT_PID"),
     ],
 )
 def test_what_describes_the_machine_is_kept(name: str) -> None:

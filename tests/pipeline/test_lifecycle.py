@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -162,11 +163,11 @@ import os, subprocess, sys
 children = [
     subprocess.Popen(
         [sys.executable, "-c", sys.argv[1]],
-        env={**os.environ, "EMOSTREAM_STOP_WITH_PARENT": follows},
+        env={**os.environ, "EMOSTREAM_PARENT_PID": follows},
         stdout=subprocess.PIPE,
         text=True,
     )
-    for follows in ("0", "1")
+    for follows in ("", str(os.getpid()))
 ]
 for child in children:
     child.stdout.readline()
@@ -176,7 +177,7 @@ children[0].wait()
 
 
 def test_stage_ends_with_its_parent_only_if_configured() -> None:
-    """After the parent is killed, the stage with EMOSTREAM_STOP_WITH_PARENT=1 ends and the one with 0 does not."""
+    """After the parent is killed, the stage with EMOSTREAM_PARENT_PID ends and the one without does not."""
     with python(PARENT, WAITING) as parent:
         assert parent.stdout is not None
         alone, follower = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
@@ -191,12 +192,30 @@ def test_stage_ends_with_its_parent_only_if_configured() -> None:
                     child.kill()
 
 
-@pytest.mark.parametrize("follows", ["0", ""])
-def test_stage_started_by_hand_does_not_watch_its_parent(follows: str) -> None:
+def test_stage_started_by_hand_does_not_watch_its_parent() -> None:
     """By default the process has no thread that watches the parent."""
-    with python(WATCHERS, EMOSTREAM_STOP_WITH_PARENT=follows) as process:
+    with python(WATCHERS) as process:
         output, _ = process.communicate(timeout=DEADLINE_S)
     assert output == "['MainThread']\n"
+
+
+def test_stage_whose_parent_died_before_it_asked_ends() -> None:
+    """A supervisor may be killed while its stages still import: they must not take another process for it."""
+    with python("") as parent:
+        parent.wait(DEADLINE_S)
+    with python(WAITING, EMOSTREAM_PARENT_PID=str(parent.pid)) as stage:
+        try:
+            stage.wait(DEADLINE_S)
+        finally:
+            stage.kill()
+
+
+@pytest.mark.parametrize("text", ["$$", "-1", "1.5", "١", "9" * 19])
+def test_parent_that_is_no_process_id_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The error names the variable, its value and the remedy."""
+    monkeypatch.setenv(lifecycle.PARENT_PID, text)
+    with pytest.raises(SettingError, match=rf"EMOSTREAM_PARENT_PID is {re.escape(repr(text))}: give the id of the"):
+        lifecycle.follow_parent()
 
 
 LOGGING = """

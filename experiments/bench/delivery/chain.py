@@ -97,7 +97,7 @@ class Stages:
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**clean_environment(), **to_env(self.settings), lifecycle.STOP_WITH_PARENT: "1"},
+                env={**clean_environment(), **to_env(self.settings), **lifecycle.as_parent()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

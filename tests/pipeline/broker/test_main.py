@@ -49,7 +49,7 @@ def command(
 ) -> Iterator[tuple[subprocess.Popen[str], dict]]:
     """Run the command until it is ready; yield its process and the JSON that it printed."""
     line = [sys.executable, "-m", "pipeline.broker", *arguments]
-    env = {**os.environ, "EMOSTREAM_STOP_WITH_PARENT": "1"}
+    env = {**os.environ, "EMOSTREAM_PARENT_PID": str(os.getpid())}
     with subprocess.Popen(wrap(line), cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -93,10 +93,11 @@ def test_kafka_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_command_ends_with_its_parent() -> None:
-    """With EMOSTREAM_STOP_WITH_PARENT=1 it stops when its parent is killed, and removes its temporary directory."""
+    """It stops when the parent that EMOSTREAM_PARENT_PID names is killed, and removes its temporary directory."""
 
     def in_a_shell(line: list[str]) -> list[str]:
-        return [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *line]
+        own = "import os, subprocess, sys; os.environ['EMOSTREAM_PARENT_PID'] = str(os.getpid())"
+        return [sys.executable, "-c", f"{own}; subprocess.run(sys.argv[1:])", *line]
 
     with command(wrap=in_a_shell) as (parent, about):
         family = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
