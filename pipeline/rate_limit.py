@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from pipeline.units import NS_PER_S
 
@@ -25,18 +26,23 @@ class RateLimit:
 
     def hit(self, sender: str, cost: int, now_ns: int) -> bool:
         """Count `cost` and return True; over the limit count nothing and return False."""
+        return self.first_over({sender: cost}, now_ns) is None
+
+    def first_over(self, costs: Mapping[str, int], now_ns: int) -> str | None:
+        """Count the cost of each sender and return None; if one is over the limit count nothing and return its name."""
         if not self.most:
-            return True
+            return None
         with self._lock:
             window = now_ns // self._window_ns
             if window != self._window:
                 self._window = window
                 self._counts.clear()
-            count = self._counts.get(sender, 0) + cost
-            if count > self.most:
-                return False
-            self._counts[sender] = count
-            return True
+            counts = {sender: self._counts.get(sender, 0) + cost for sender, cost in costs.items()}
+            for sender, count in counts.items():
+                if count > self.most:
+                    return sender
+            self._counts.update(counts)
+            return None
 
     def wait_s(self, now_ns: int) -> int:
         """Return the time until the next window, in whole seconds, at least 1."""

@@ -107,22 +107,24 @@ def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> 
     # A Counter is for arrays: for a single reaction it costs more than all the rest of this function.
     single = len(reactions) == 1
     costs = {reactions[0].user_id: 1} if single else Counter(reaction.user_id for reaction in reactions)
+    over = limit.first_over(costs, now_ns)
+    if over is None:
+        return
+    # Waiting does not help an array that is over the limit by itself.
     for user_id, cost in costs.items():
-        if 0 < limit.most < cost:
+        if cost > limit.most:
             raise Refusal(
                 413,
                 "Too many reactions of one user",
                 f"the array has {cost} reactions of user_id {user_id!a}, at most {limit.most} per second "
                 "(rate_per_user_s) are allowed: split it",
             )
-        if not limit.hit(user_id, cost, now_ns):
-            raise Refusal(
-                429,
-                "Too many reactions",
-                f"user_id {user_id!a} sends more than {limit.most} reactions per second (rate_per_user_s): "
-                "wait a second",
-                headers={"Retry-After": "1"},
-            )
+    raise Refusal(
+        429,
+        "Too many reactions",
+        f"user_id {over!a} sends more than {limit.most} reactions per second (rate_per_user_s): wait a second",
+        headers={"Retry-After": "1"},
+    )
 
 
 def _check_length(length: int, array_max: int) -> None:

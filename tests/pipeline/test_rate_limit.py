@@ -27,6 +27,18 @@ def test_user_never_exceeds_the_limit_in_a_second(per_s: int, hits: list[tuple[s
     assert all(count <= per_s for count in accepted.values())
 
 
+@given(per_s=st.integers(1, 10), costs=st.dictionaries(st.sampled_from("abc"), st.integers(1, 12)))
+def test_costs_of_many_senders_count_together_or_not_at_all(per_s: int, costs: dict[str, int]) -> None:
+    """One sender over the limit spends nothing of the others' allowance."""
+    limit = RateLimit(per_s)
+    over = [sender for sender, cost in costs.items() if cost > per_s]
+    assert limit.first_over(costs, 0) == (over[0] if over else None)
+    for sender in "abc":
+        spent = 0 if over else costs.get(sender, 0)
+        assert limit.hit(sender, per_s - spent, 0)
+        assert not limit.hit(sender, 1, 0)
+
+
 def test_zero_means_no_limit() -> None:
     """`rate_per_user_s=0` accepts everything."""
     limit = RateLimit(0)

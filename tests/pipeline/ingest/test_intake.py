@@ -386,6 +386,19 @@ def test_user_over_the_rate_is_429_with_retry_after() -> None:
     intake.check_rate(reactions, limit, NS_PER_S)
 
 
+def test_refused_array_spends_no_other_users_allowance() -> None:
+    """One user of an array is over the limit: the others may still send as much as before."""
+    limit = RateLimit(3)
+    intake.check_rate(read(encode([{**GOOD, "user_id": "loud"}] * 2), ARRAY_MAX), limit, 0)
+    for loud, status in ((2, 429), (4, 413)):
+        mixed = [{**GOOD, "user_id": "quiet"}] * 3 + [{**GOOD, "user_id": "loud"}] * loud
+        with pytest.raises(Refusal) as caught:
+            intake.check_rate(read(encode(mixed), ARRAY_MAX), limit, 0)
+        assert caught.value.status == status
+        assert "user_id 'loud'" in caught.value.detail
+    intake.check_rate(read(encode([{**GOOD, "user_id": "quiet"}] * 3), ARRAY_MAX), limit, 0)
+
+
 def test_generated_load_is_accepted_and_joinable() -> None:
     """Each row of a plan becomes one reaction, and (user_id, timestamp) of its record identifies the row."""
     start_ns = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp()) * NS_PER_S
