@@ -57,13 +57,22 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
                 "the reactions accepted before are kept: try again later",
                 headers=KAFKA_RETRY_AFTER,
             )
+        if reason := flusher.refuses():
+            raise Refusal(
+                503,
+                "Kafka refuses reactions",
+                f"Kafka refused a reaction of the last flush for good ({reason}), so nothing was accepted: check the "
+                "topic and this stage's rights, then try again",
+                headers=KAFKA_RETRY_AFTER,
+            )
+        records = intake.records(reactions, clock_ns())
         try:
-            flushed = buffer.add(intake.records(reactions, clock_ns()))
+            flushed = buffer.add(records)
         except BufferFullError as error:
             raise Refusal(503, "Buffer full", str(error), headers=BUFFER_RETRY_AFTER) from error
         if durable:
             try:
-                flushed.result(durable_wait_s)
+                refused = flushed.result(durable_wait_s)
             except FutureTimeout as error:
                 raise Refusal(
                     503,
@@ -72,21 +81,32 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
                     "answers, so sending them again may count them twice",
                     headers=KAFKA_RETRY_AFTER,
                 ) from error
+            if reasons := [refused[record] for record in records if record in refused]:
+                counted = len(records) - len(reasons)
+                again = f"; {counted} others are counted, and would be twice if they were sent again" if counted else ""
+                raise Refusal(
+                    503,
+                    "Kafka refuses reactions",
+                    f"Kafka refused {len(reasons)} of {len(records)} reactions for good ({reasons[0]}){again}: check "
+                    "the topic and this stage's rights, then try again",
+                    headers=KAFKA_RETRY_AFTER,
+                )
         return Response(b'{"accepted":%d}' % len(reactions), 202, content_type=JSON)
 
     @app.get("/healthz")
     def healthz() -> Response:
         silent_s = flusher.silent_s()
-        healthy = silent_s <= values.kafka_out_s
+        silent, refusal = silent_s > values.kafka_out_s, flusher.refusal
+        status = "Kafka is out of reach" if silent else "Kafka refuses reactions" if refusal else "ok"
         health = IngestHealth(
             stage=STAGE,
-            status="ok" if healthy else "Kafka is out of reach",
+            status=status,
             pid=os.getpid(),
             accepted=buffer.accepted,
             waiting=len(buffer),
             kafka_silent_s=round(silent_s, 3),
         )
-        return uncached_json(health, 200 if healthy else 503)
+        return uncached_json(health, 503 if silent or refusal else 200)
 
     def refused(refusal: Refusal) -> None:
         flusher.meters.refused(refusal.title)

@@ -7,6 +7,7 @@ are refused.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 from pipeline.errors import BufferFullError
@@ -22,16 +23,20 @@ class Buffer:
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
         self._in_flight = 0
-        self._flushed: Future[None] = Future()
+        self._flushed: Future[Mapping[bytes, str]] = Future()
+        self._closed = False
         self.accepted = 0
         self.due = threading.Event()
 
-    def add(self, records: list[bytes]) -> Future[None]:
-        """Append all of `records` or none; the future ends when Kafka has acknowledged their flush.
+    def add(self, records: list[bytes]) -> Future[Mapping[bytes, str]]:
+        """Append all of `records` or none.
 
-        Raises BufferFullError when they do not fit.
+        The future ends when Kafka has answered their flush, with the records that it refused for good, and why.
+        Raises BufferFullError when they do not fit, or after `close`.
         """
         with self._lock:
+            if self._closed:
+                raise BufferFullError("this worker ends: try again, another one answers then")
             if len(self._waiting) + self._in_flight + len(records) > self.limit:
                 raise BufferFullError(
                     f"{len(self._waiting) + self._in_flight} of {self.limit} reactions (buffer_max) wait for Kafka: "
@@ -43,7 +48,12 @@ class Buffer:
                 self.due.set()
             return self._flushed
 
-    def take(self) -> tuple[list[bytes], Future[None]]:
+    def close(self) -> None:
+        """Accept no more records: nobody would flush them."""
+        with self._lock:
+            self._closed = True
+
+    def take(self) -> tuple[list[bytes], Future[Mapping[bytes, str]]]:
         """Return the waiting records and their future; records added later belong to the next flush."""
         with self._lock:
             records, self._waiting = self._waiting, []

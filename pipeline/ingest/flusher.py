@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline import logs
 from pipeline.ingest.buffer import Buffer
@@ -21,6 +21,8 @@ from pipeline.units import NS_PER_S
 log = logs.get(__name__)
 
 IDLE_MS = 500
+REFUSED_S = 5.0
+"""How long no reaction is accepted after Kafka has refused one for good; then a flush tries again."""
 
 
 def wait_ns(now_ns: int, flush_ms: int, lead_ms: int, aligned: bool) -> int:
@@ -59,6 +61,9 @@ class Flusher:
         self._stop = threading.Event()
         self._deadline_s = 0.0
         self._waiting_since_s: float | None = None
+        self._refused_s = 0.0
+        self.refusal = ""
+        """Why Kafka refused a reaction of the last flush for good; empty if it took them all."""
         self.meters = Meters(buffer, self.silent_s)
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
@@ -67,7 +72,11 @@ class Flusher:
         self._thread.start()
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Flush the waiting records and end the thread; return the number of reactions given up after `timeout_s`."""
+        """Accept no more records, flush those that wait, and end the thread.
+
+        Returns the number of reactions given up after `timeout_s`.
+        """
+        self._buffer.close()
         self._deadline_s = time.monotonic() + timeout_s
         self._stop.set()
         self._buffer.due.set()
@@ -78,6 +87,10 @@ class Flusher:
         """Return the time that the current flush has been waiting for Kafka, seconds; 0 without one."""
         since = self._waiting_since_s
         return 0.0 if since is None else time.monotonic() - since
+
+    def refuses(self) -> str:
+        """Return why Kafka would refuse a reaction now; empty if it would not, or if a flush has to find out."""
+        return self.refusal if time.monotonic() - self._refused_s < REFUSED_S else ""
 
     def _run(self) -> None:
         try:
@@ -101,11 +114,12 @@ class Flusher:
     def _flush(self, sink: EventSink) -> None:
         records, future = self._buffer.take()
         if not records:
-            future.set_result(None)
+            future.set_result({})
             return
         self._waiting_since_s = time.monotonic()
         flushed_ns = self._clock_ns()
-        sink.write([close_record(record, flushed_ns) for record in records])
+        values = [close_record(record, flushed_ns) for record in records]
+        sink.write(values)
         while left := sink.wait(0.5):
             self.meters.refresh(sink)
             if self._stop.is_set() and time.monotonic() > self._deadline_s:
@@ -114,4 +128,15 @@ class Flusher:
         self.meters.flushed(len(records), self.silent_s())
         self._waiting_since_s = None
         self._buffer.done()
-        future.set_result(None)
+        future.set_result(self._refused(sink, records, values))
+
+    def _refused(self, sink: EventSink, records: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, str]:
+        """Return the records whose values Kafka refused for good, and why; remember a reason for the next requests."""
+        self.refusal = next(iter(sink.refusals.values()), "")
+        if not self.refusal:
+            return {}
+        self._refused_s = time.monotonic()
+        both = zip(records, values, strict=True)
+        refused = {record: sink.refusals[value] for record, value in both if value in sink.refusals}
+        sink.refusals.clear()
+        return refused

@@ -22,10 +22,12 @@ class EventSink(Protocol):
     """Where flushes go.
 
     `lost` counts the values that the sink's target refused permanently, `errors` the failed or broken connections.
+    `refusals` has the refused values with the reason, until the flusher has seen them and clears it.
     """
 
     lost: int
     errors: int
+    refusals: dict[bytes, str]
 
     def write(self, values: Sequence[bytes]) -> None:
         """Begin to send `values`, in order."""
@@ -41,13 +43,14 @@ class KafkaSink:
     """An idempotent producer for one topic that keeps trying until Kafka accepts or refuses a record.
 
     `queue_max` bounds librdkafka's own queue; it must be at least the largest flush. `lost` counts the records that
-    Kafka refused permanently, `errors` the failed or broken connections.
+    Kafka refused permanently, `refusals` names them, `errors` counts the failed or broken connections.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, queue_max: int) -> None:
         self._topic = topic
         self.lost = 0
         self.errors = 0
+        self.refusals: dict[bytes, str] = {}
         self._producer = Producer(
             {
                 **client_config(bootstrap_servers),
@@ -83,10 +86,13 @@ class KafkaSink:
         self._producer.flush(0)
 
     def _refused(self, error: KafkaError | None, message: Message) -> None:
-        # Only for errors that no retry can fix, such as a record over the broker's size limit.
+        # Only for errors that no retry can fix, such as a topic that is gone or a right that was withdrawn.
         if error is not None:
             self.lost += 1
-            log.error("Kafka refused a reaction permanently: it is lost", reason=str(error), value=str(message.value()))
+            value = message.value()
+            if value is not None:
+                self.refusals[value] = error.str()
+            log.error("Kafka refused a reaction permanently: it is lost", reason=str(error), value=str(value))
 
     def _failed(self, error: KafkaError) -> None:
         # Not for fatal errors: `write` and `wait` raise those.

@@ -38,6 +38,7 @@ _REFUSED = (
     kinds.NOT_A_REACTION,
     kinds.TOO_MANY_REACTIONS,
     kinds.KAFKA_OUT,
+    kinds.KAFKA_REFUSES,
     kinds.BUFFER_FULL,
     kinds.NOT_ACKNOWLEDGED,
 )

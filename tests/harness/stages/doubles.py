@@ -36,6 +36,7 @@ class MemorySink:
 
     def __init__(self, held: bool = False) -> None:
         self.changed = threading.Condition()
+        self.refusals: dict[bytes, str] = {}
         self.flushes: list[list[bytes]] = []
         self.outstanding = 0
         self.held = held

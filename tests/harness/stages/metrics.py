@@ -49,6 +49,9 @@ class NoSink:
 
     lost = errors = 0
 
+    def __init__(self) -> None:
+        self.refusals: dict[bytes, str] = {}
+
     def write(self, values: object) -> None:
         """Accept the records."""
 

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from pipeline.ingest import flusher as flusher_module
 from pipeline.ingest.app import create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.messages import Event, decode_event
 from pipeline.settings import Settings
+from tests.harness.waiting import until
 
 GOOD = {"user_id": "fan", "emoji_type": "❤", "timestamp": "2026-11-23T09:30:00Z"}
 # Longer than any wait of a passing test.
@@ -28,7 +30,7 @@ DEADLINE_S = 20.0
 
 
 class Kafka:
-    """An in-memory sink that can withhold acknowledgements, as an unreachable broker does."""
+    """An in-memory sink that can withhold acknowledgements, as an unreachable broker does, and refuse `unwanted`."""
 
     lost = errors = 0
 
@@ -37,11 +39,15 @@ class Kafka:
         self.answers.set()
         self.asked = threading.Event()
         self.values: list[bytes] = []
+        self.unwanted = b""
+        self.refusals: dict[bytes, str] = {}
         self._outstanding = 0
 
     def write(self, values: Sequence[bytes]) -> None:
         """Take a flush."""
-        self.values += values
+        bad = [value for value in values if self.unwanted and self.unwanted in value]
+        self.refusals |= dict.fromkeys(bad, "Broker: Topic authorization failed")
+        self.values += [value for value in values if value not in self.refusals]
         self._outstanding += len(values)
 
     def wait(self, timeout_s: float) -> int:
@@ -301,6 +307,43 @@ def test_durable_without_acknowledgement_returns_503(start: Callable[..., Stage]
     assert answer.headers["Retry-After"] == "5"
     stage.close()
     assert len(stage.kafka.values) == 1
+
+
+def test_durable_answer_says_what_kafka_refused(start: Callable[..., Stage]) -> None:
+    """No 202 for a reaction that is not in Kafka; of an array that is there in part the answer says how much."""
+    stage = start(ack="durable", flush_batch=1)
+    stage.kafka.unwanted = b"mallory"
+    refused = [{**GOOD, "user_id": "mallory"}] * 2
+    document = assert_problem(
+        stage.post([GOOD, *refused]),
+        503,
+        "refused 2 of 3 reactions for good (Broker: Topic authorization failed)",
+        "1 others are counted, and would be twice",
+    )
+    assert document["title"] == "Kafka refuses reactions"
+    assert [event.user_id for event in stage.kafka.events] == ["fan"]
+
+
+@pytest.mark.parametrize("ack", ["async", "durable"])
+def test_nothing_is_accepted_while_kafka_refuses(
+    start: Callable[..., Stage], ack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal requests and health get 503; some seconds later a flush tries again, and all is well."""
+    stage = start(ack=ack, flush_batch=1)
+    stage.kafka.unwanted = b"fan"
+    assert stage.post(GOOD).status_code == (202 if ack == "async" else 503)
+    until(lambda: stage.flusher.refuses(), "the refusal is known")
+    accepted = stage.buffer.accepted
+    answer = stage.post(GOOD)
+    assert_problem(answer, 503, "of the last flush for good (Broker: Topic authorization failed), so nothing")
+    assert answer.headers["Retry-After"] == "5"
+    health = stage.client.get("/healthz")
+    assert (health.status_code, health.json["status"]) == (503, "Kafka refuses reactions")
+    assert stage.buffer.accepted == accepted
+    stage.kafka.unwanted = b""
+    monkeypatch.setattr(flusher_module, "REFUSED_S", 0.0)
+    assert stage.post(GOOD).status_code == 202
+    until(lambda: stage.client.get("/healthz").status_code == 200, "a flush was taken")
 
 
 def test_health_reports_accepted_and_waiting_reactions(start: Callable[..., Stage]) -> None:

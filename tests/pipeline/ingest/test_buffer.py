@@ -53,6 +53,16 @@ def test_senders_of_one_flush_share_its_future() -> None:
     assert later is not taken
 
 
+def test_closed_buffer_takes_nothing() -> None:
+    """Nobody would flush it: the request is refused, and what waited can still be taken."""
+    buffer = Buffer(10, wake_at=3)
+    buffer.add([b"a"])
+    buffer.close()
+    with pytest.raises(BufferFullError, match="this worker ends: try again"):
+        buffer.add([b"b"])
+    assert buffer.take()[0] == [b"a"]
+
+
 def test_full_batch_sets_due() -> None:
     """`due` is set by the record that completes a batch, not before, and `take` clears it."""
     buffer = Buffer(10, wake_at=3)

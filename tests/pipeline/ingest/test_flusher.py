@@ -115,6 +115,8 @@ def test_close_flushes_waiting_records() -> None:
     assert numbers_in(sink) == list(range(5))
     assert flushed.done()
     assert sink.closed
+    with pytest.raises(BufferFullError, match="this worker ends"):
+        buffer.add(open_records([6]))
     assert len(buffer) == 0
 
 

@@ -48,6 +48,24 @@ def test_flush_of_queue_max_fits_into_the_queue(broker: EmbeddedKafka) -> None:
     assert stored(broker.bootstrap_servers, topic) == Counter(values)
 
 
+def test_refused_values_are_named(broker: EmbeddedKafka) -> None:
+    """What the topic does not take is lost, with the reason; the rest of the flush is there."""
+    topic = "sink-refused"
+    with closing(KafkaBus(broker.bootstrap_servers)) as bus:
+        bus.ensure(TopicSpec(topic, config={"max.message.bytes": "1000"}))
+    large = bytes(2_000)
+    with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=10)) as sink:
+        sink.write([b"small"])
+        assert sink.wait(DEADLINE_S) == 0
+        assert sink.refusals == {}
+        sink.write([large])
+        assert sink.wait(DEADLINE_S) == 0
+        assert list(sink.refusals) == [large]
+        assert "too large" in sink.refusals[large]
+        assert sink.lost == 1
+    assert stored(broker.bootstrap_servers, topic) == Counter([b"small"])
+
+
 def test_broker_outage_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """Nothing is given up during the outage; after a restart on the same data every value is there once, in order."""
     topic, size = "sink-outage", 50
