@@ -1,8 +1,11 @@
-"""Identities of subscribers, and URLs of stages."""
+"""Identities of clusters and subscribers, and URLs of stages."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+CLUSTER_NAME = r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z"
+"""A cluster "1-feed" would read the feed of cluster 1 as its source."""
 
 
 class SubscriberId(NamedTuple):

@@ -20,8 +20,17 @@ log = logs.get(__name__)
 
 
 def read(records: Iterable[Record]) -> dict[str, ClusterRoute | None]:
-    """Return each cluster's last record: its route, or None if the cluster has left."""
-    return dict(keyed(records, decode_cluster_route, "cluster route"))
+    """Return each cluster's last record: its route, or None if the cluster has left.
+
+    A record under another key than its cluster's name is logged and skipped: its tombstone would never come.
+    """
+    found: dict[str, ClusterRoute | None] = {}
+    for key, route in keyed(records, decode_cluster_route, "cluster route"):
+        if route is not None and route.cluster != key:
+            log.error("skipped a cluster route under another key", key=key, cluster=route.cluster)
+            continue
+        found[key] = route
+    return found
 
 
 def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[ClusterRoute]:

@@ -99,16 +99,23 @@ class Forwarder:
         for record, window in windows:
             received_ns = self._clock_ns()
             forwarded: dict[str, int] = {}
+            why = "duplicate"
             for topic, view in self._outputs.items():
-                if not self._marks[topic].is_new(window):
+                mark = self._marks[topic]
+                if not mark.is_new(window):
                     log.info("dropped a window already forwarded", id=window.event_id, topic=topic)
+                    why = "duplicate"
+                    continue
+                if not mark.follows(window):
+                    log.error("skipped a window whose number cannot follow", id=window.event_id, offset=record.offset)
+                    why = "implausible"
                     continue
                 hop = Hop(self.stage, record.offset, received_ns, self._clock_ns())
                 seen = msgspec.structs.replace(view(window), hops=(*window.hops, hop))
                 self._writer.send(topic, encode(seen), key=window.epoch.encode())
                 forwarded[topic] = hop.sent_ns
             if not forwarded:
-                self.meters.dropped("duplicate")
+                self.meters.dropped(why)
                 continue
             self._writer.flush()
             self.meters.passed(window, max(forwarded.values()))

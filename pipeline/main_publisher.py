@@ -7,6 +7,7 @@ not affect the others.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -17,6 +18,7 @@ from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
+from pipeline.errors import EmoStreamError
 from pipeline.forwarding import POLL_S, Forwarder
 from pipeline.messages import ClusterRoute, Window
 from pipeline.metrics.exposition import collector_registry
@@ -26,6 +28,8 @@ from pipeline.metrics.windows import WindowMeters
 log = logs.get(__name__)
 
 STAGE = "main-publisher"
+AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
+"""How long a forwarder that failed waits before it starts again: at first, doubled each time, and at most."""
 OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "metrics_port", "log_level")
 
 
@@ -40,14 +44,14 @@ def for_clusters(window: Window) -> Window:
 class ClusterForwarders:
     """One forwarder per cluster that has joined and not left, each in its own thread.
 
-    `connect` opens a connection to Kafka for one thread; `failed(error)` is called from the thread of a forwarder that
-    gave up.
+    `connect` opens a connection to Kafka for one thread. A forwarder that fails, whether Kafka is away or its route is
+    wrong, starts again after a while; the others go on.
     """
 
-    def __init__(self, connect: Callable[[], Bus], names: Topics, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, connect: Callable[[], Bus], names: Topics) -> None:
         self._connect = connect
         self._names = names
-        self._failed = failed
+        self._failing: dict[str, str] = {}
         self._running: dict[str, tuple[ClusterRoute, threading.Event, threading.Thread]] = {}
         self._ready = False
         # Shared by all clusters: a window that was sent to three clusters counts three times.
@@ -55,7 +59,9 @@ class ClusterForwarders:
 
     def health(self) -> dict[str, object]:
         """Return the answer of `GET /healthz`."""
-        return {"status": "ok" if self._ready else "starting", "stage": STAGE, "clusters": sorted(self._running)}
+        failing = dict(self._failing)
+        status = f"cannot forward to {', '.join(sorted(failing))}" if failing else "ok" if self._ready else "starting"
+        return {"status": status, "stage": STAGE, "clusters": sorted(self._running), "failing": failing}
 
     def apply(self, records: list[Record]) -> None:
         """Start and stop forwarders according to `records` of the topic `clusters`; keep those of unchanged routes."""
@@ -92,43 +98,45 @@ class ClusterForwarders:
             log.info("stopped forwarding", cluster=cluster)
 
     def _forward(self, cluster_route: ClusterRoute, stop: threading.Event) -> None:
-        source, output = self._names.aggregates.name, self._names.cluster(cluster_route.cluster)
-        try:
-            with closing(self._connect()) as bus:
-                bus.ensure(output)
-                outputs = {output.name: for_clusters}
-                Forwarder(STAGE, bus, source, bus, outputs, start=cluster_route.from_offset, meters=self.meters).run(
-                    stop
-                )
-        except Exception as error:
-            self._failed(error)
+        cluster, source = cluster_route.cluster, self._names.aggregates.name
+        output = self._names.cluster(cluster)
+        outputs = {output.name: for_clusters}
+        failures = 0
+        while not stop.is_set():
+            begun_s = time.monotonic()
+            try:
+                with closing(self._connect()) as bus:
+                    bus.ensure(output)
+                    forwarder = Forwarder(
+                        STAGE, bus, source, bus, outputs, start=cluster_route.from_offset, meters=self.meters
+                    )
+                    self._failing.pop(cluster, None)
+                    forwarder.run(stop)
+            except Exception as error:
+                failures = 0 if time.monotonic() - begun_s > AGAIN_MOST_S else failures + 1
+                again_s = min(AGAIN_MOST_S, AGAIN_S * 2.0**failures)
+                self._failing[cluster] = str(error)
+                known = isinstance(error, EmoStreamError)
+                log.error("forwarding failed", cluster=cluster, reason=str(error), again_s=again_s, exc_info=not known)
+                stop.wait(again_s)
+        self._failing.pop(cluster, None)
 
 
 def run(values: settings.Settings) -> None:
-    """Forward `emoji-aggregates` to `cluster-{c}` for every cluster c, until a signal stops it.
-
-    Raises the error of a forwarder that gave up.
-    """
+    """Forward `emoji-aggregates` to `cluster-{c}` for every cluster c, until a signal stops it."""
     stop = lifecycle.stop_event()
     names = topics(values)
-    errors: list[BaseException] = []
-
-    def failed(error: BaseException) -> None:
-        errors.append(error)
-        stop.set()
 
     def connect() -> KafkaBus:
         return KafkaBus(values.kafka, values.kafka_wait_s)
 
     with (
         closing(connect()) as bus,
-        closing(ClusterForwarders(connect, names, failed)) as forwarders,
+        closing(ClusterForwarders(connect, names)) as forwarders,
         serving(values.host, values.metrics_port, collector_registry(forwarders.meters), forwarders.health),
     ):
         bus.ensure(names.aggregates, names.clusters)
         follow(bus, names, forwarders, stop)
-    if errors:
-        raise errors[0]
 
 
 def follow(bus: Bus, names: Topics, forwarders: ClusterForwarders, stop: threading.Event) -> None:

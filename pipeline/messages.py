@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from pipeline.addresses import CLUSTER_NAME
 from pipeline.errors import MessageError
 
 USER_ID_MAX = 128
@@ -20,6 +21,12 @@ EMOJI_MAX = 64
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
 EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A count, an offset or a time: a foreign record's larger number would end a stage where it is added up."""
+
+JUMP_MAX = 1_000
+"""Between two windows of an epoch there are at most this many numbers without a window."""
 
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
@@ -48,25 +55,25 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     user_id: str
     emoji_type: str
     timestamp: str
-    accepted_ns: int
-    flushed_ns: int
+    accepted_ns: Natural
+    flushed_ns: Natural
 
 
 class TypeCount(msgspec.Struct, frozen=True):
     """How often one emoji type occurred in a window, and how many representatives it gets on screen."""
 
     emoji_type: str
-    count: int
-    representatives: int
+    count: Natural
+    representatives: Natural
 
 
 class Hop(msgspec.Struct, frozen=True):
     """One stage's stamp on a window: the window's offset in the stage's input, and when it was received and sent."""
 
     stage: str
-    offset: int
-    received_ns: int
-    sent_ns: int
+    offset: Natural
+    received_ns: Natural
+    sent_ns: Natural
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -81,16 +88,16 @@ class Window(msgspec.Struct, frozen=True):
     """
 
     epoch: str
-    window: int
-    trigger_ns: int
-    emitted_ns: int
-    offsets: dict[str, tuple[int, int]]
-    total: int
+    window: Natural
+    trigger_ns: Natural
+    emitted_ns: Natural
+    offsets: dict[str, tuple[Natural, Natural]]
+    total: Natural
     reactions: list[TypeCount]
-    malformed: int = 0
+    malformed: Natural = 0
     cluster: str | None = None
     hops: tuple[Hop, ...] = ()
-    carried: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    carried: dict[str, Natural] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def event_id(self) -> str:
@@ -110,7 +117,7 @@ class Registration(msgspec.Struct, frozen=True):
     token_sha256: str
     cluster: str
     subscriber: str
-    registered_ns: int
+    registered_ns: Natural
     transport: Transport = "sse"
     asked: str | None = None
 
@@ -124,8 +131,8 @@ class Announcement(msgspec.Struct, frozen=True):
     subscriber: str
     cluster: str
     url: str
-    clients: int
-    announced_ns: int
+    clients: Natural
+    announced_ns: Natural
     last_event_id: str | None = None
     held: tuple[str, ...] = ()
 
@@ -136,8 +143,8 @@ class ClusterRoute(msgspec.Struct, frozen=True):
     `from_offset` is the first offset of `emoji-aggregates` that the cluster gets: the end of the topic when it joined.
     """
 
-    cluster: str
-    from_offset: int
+    cluster: Annotated[str, msgspec.Meta(pattern=CLUSTER_NAME)]
+    from_offset: Natural
 
 
 _encoder = msgspec.json.Encoder()
@@ -174,13 +181,28 @@ class HighWater:
     """The highest window seen in each epoch."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, int] = {}
+        self._last: dict[str, Window] = {}
 
     def is_new(self, window: Window) -> bool:
         """Return whether `window` is above its epoch's mark."""
-        return window.window > self._marks.get(window.epoch, -1)
+        last = self._last.get(window.epoch)
+        return last is None or window.window > last.window
+
+    def follows(self, window: Window) -> bool:
+        """Return whether a new `window` may follow the last one of its epoch.
+
+        Its number is at most JUMP_MAX higher, or its offsets lie behind the last one's, as after a time in which
+        records were removed before they were read. A foreign record with a great number would otherwise be the mark,
+        and all windows after it old.
+        """
+        last = self._last.get(window.epoch)
+        if last is None or window.window - last.window <= JUMP_MAX:
+            return True
+        shared = last.offsets.keys() & window.offsets.keys()
+        return bool(shared) and all(window.offsets[name][0] > last.offsets[name][1] for name in shared)
 
     def raise_to(self, window: Window) -> None:
         """Count `window` as seen."""
         if self.is_new(window):
-            self._marks[window.epoch] = window.window
+            # Only what `follows` looks at: a window may be large.
+            self._last[window.epoch] = msgspec.structs.replace(window, reactions=[], hops=(), carried=msgspec.UNSET)

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import environment
+from pipeline.addresses import CLUSTER_NAME
 from pipeline.errors import SettingError
 from pipeline.hosts import WILDCARDS, local_address
 from pipeline.origins import origin_of_url, parse_origins
@@ -168,10 +169,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clusters: Annotated[int, Meta(ge=1, le=100, description="number of clusters")] = 2
     subscribers: Annotated[int, Meta(ge=1, le=100, description="number of subscribers per cluster")] = 2
     cluster: Annotated[
-        # A cluster "1-feed" would read the feed of cluster 1 as its source.
         str,
         Meta(
-            pattern=r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z",
+            pattern=CLUSTER_NAME,
             description="name of the cluster; it must not end in -feed",
             extra={"allowed": "1 to 50 letters, digits, '_' or '-' that do not end in -feed"},
         ),

@@ -12,7 +12,7 @@ from pipeline.units import NS_PER_S
 # A window leaves Spark about 0.3 s after its trigger and reaches the clients a few tenths of a second later. The last
 # bound is above the trigger interval.
 LATENCY_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
-REASONS = ("duplicate", "malformed", "unsendable")
+REASONS = ("duplicate", "malformed", "implausible", "unsendable")
 
 
 class WindowMeters:
@@ -24,7 +24,8 @@ class WindowMeters:
         )
         self._dropped = Counter(
             "emostream_windows_dropped",
-            "Records that this stage did not forward: duplicates, unreadable records, and windows that cannot be sent.",
+            "Records that this stage did not forward: duplicates, unreadable records, windows whose number cannot "
+            "follow, and windows that cannot be sent.",
             ["stage", "reason"],
             registry=None,
         )

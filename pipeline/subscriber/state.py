@@ -75,6 +75,10 @@ class Subscriber:
                 log.info("dropped a window already forwarded", id=window.event_id)
                 self.meters.windows.dropped("duplicate")
                 continue
+            if not self._newest.follows(window):
+                log.error("skipped a window whose number cannot follow", id=window.event_id, offset=record.offset)
+                self.meters.windows.dropped("implausible")
+                continue
             self._newest.raise_to(window)
             hop = Hop(self._stage, record.offset, received_ns, self._clock_ns())
             started_s = time.perf_counter()

@@ -44,13 +44,14 @@ def prepared() -> MemoryBus:
 
 @contextmanager
 def publishing(bus: MemoryBus) -> Iterator[None]:
-    """Run a main publisher, and check that it ends without an error."""
+    """Run a main publisher, and check that it ends, and no forwarder is failing."""
     stop = threading.Event()
-    failures: list[BaseException] = []
+    failing: list[object] = []
 
     def run() -> None:
-        with closing(ClusterForwarders(lambda: bus, NAMES, failures.append)) as forwarders:
+        with closing(ClusterForwarders(lambda: bus, NAMES)) as forwarders:
             main_publisher.follow(bus, NAMES, forwarders, stop)
+            failing.append(forwarders.health()["failing"])
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -60,7 +61,7 @@ def publishing(bus: MemoryBus) -> Iterator[None]:
         stop.set()
         thread.join(20)
     assert not thread.is_alive()
-    assert failures == []
+    assert failing == [{}]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("forward-")]
 
 
@@ -158,17 +159,43 @@ def test_restarted_main_publisher_continues_per_cluster() -> None:
     assert windows(bus, "2") == [0]
 
 
-def test_failed_forwarder_is_reported() -> None:
-    """The stage gets the error and can end."""
-    failures: list[BaseException] = []
+def test_failed_forwarder_is_reported_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cluster stands in the answer of /healthz until it forwards; the forwarder of another one goes on."""
+    monkeypatch.setattr(main_publisher, "AGAIN_S", 0.01)
+    bus, away = prepared(), threading.Event()
+    away.set()
 
     def connect() -> Bus:
-        raise ConnectionError("away")
+        if away.is_set() and threading.current_thread().name == "forward-1":
+            raise ConnectionError("away")
+        return bus
 
-    with closing(ClusterForwarders(connect, NAMES, failures.append)) as forwarders:
-        bus = prepared()
-        cluster_routes.join(bus, NAMES, ["1"])
+    with closing(ClusterForwarders(connect, NAMES)) as forwarders:
+        cluster_routes.join(bus, NAMES, ["1", "2"])
+        emit(bus, 0)
         forwarders.apply(bus.tail(NAMES.clusters.name, 9))
-        until(lambda: len(failures) == 1, "the failure is reported")
-    with pytest.raises(ConnectionError, match="away"):
-        raise failures[0]
+        until(lambda: forwarders.health()["failing"] == {"1": "away"}, "the failure is reported")
+        assert forwarders.health()["status"] == "cannot forward to 1"
+        until(lambda: windows(bus, "2") == [0], "cluster 2 has window 0")
+        away.clear()
+        until(lambda: windows(bus, "1") == [0], "cluster 1 has window 0")
+        assert (forwarders.health()["status"], forwarders.health()["failing"]) == ("ok", {})
+
+
+@pytest.mark.parametrize(
+    ("key", "route"),
+    [
+        (b"1", {"cluster": "2", "from_offset": 0}),
+        (b"1-feed", {"cluster": "1-feed", "from_offset": 0}),
+        (b"bad name!", {"cluster": "bad name!", "from_offset": 0}),
+        (b"1", {"cluster": "1", "from_offset": -1}),
+        (b"1", {"cluster": "1", "from_offset": 2**63}),
+    ],
+)
+def test_foreign_route_is_skipped(key: bytes, route: dict[str, object]) -> None:
+    """Another cluster's name, a name that no cluster may have, and an offset that no topic has; real ones stay."""
+    bus = prepared()
+    cluster_routes.join(bus, NAMES, ["1"])
+    with closing(bus.writer()) as writer:
+        writer.send(NAMES.clusters.name, encode(route), key)
+    assert routes(bus) == {"1": ClusterRoute("1", 0)}

@@ -146,6 +146,17 @@ def test_hop_is_appended_and_nothing_else_changes(bus: Bus, make_topic: Topic) -
     assert 100 < hop.received_ns < hop.sent_ns
 
 
+def test_foreign_window_with_a_great_number_silences_no_epoch(bus: Bus, make_topic: Topic) -> None:
+    """It is skipped, and the windows after it are forwarded; a gap of removed records is no such thing."""
+    source, output = make_topic(), make_topic()
+    far = msgspec.structs.replace(window(2**62), offsets={})
+    send(bus, source, window(0), window(1), far, window(2), window(1 + 2**20), window(2 + 2**20))
+    stage = forwarder(bus, source, output)
+    stage.step(bus.tail(source, 100))
+    assert [each.window for each in received(bus, output)] == [0, 1, 2, 1 + 2**20, 2 + 2**20]
+    assert stage.meters._by_reason["implausible"]._value.get() == 1
+
+
 def test_windows_are_keyed_by_epoch(bus: Bus, make_topic: Topic) -> None:
     """So the windows of an epoch stay on one partition."""
     source, output = make_topic(), make_topic()

@@ -88,6 +88,19 @@ def test_error_names_type_and_fault(value: bytes | None, culprit: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 10**400, 1.5])
+@pytest.mark.parametrize("field", ["window", "trigger_ns", "emitted_ns", "total", "malformed"])
+def test_numbers_that_no_stage_can_add_are_refused(field: str, number: float) -> None:
+    """They would overflow in metrics and offsets, after the record was written: every stage would end at it."""
+    whole = msgspec.to_builtins(Window("e", 1, 1, 1, {}, 0, []))
+    with pytest.raises(MessageError, match=f"Window.*{field}"):
+        messages.decode_window(json.dumps({**whole, field: number}).encode())
+    with pytest.raises(MessageError, match=r"Announcement.*clients"):
+        messages.decode_announcement(
+            json.dumps({**msgspec.to_builtins(Announcement("1", "1", "", 0, 0)), "clients": number}).encode()
+        )
+
+
 @given(window=WINDOW)
 def test_event_id_has_epoch_and_number(window: Window) -> None:
     """The event id can be split again, for any name of the epoch."""
