@@ -171,6 +171,9 @@ class KafkaBus:
                 "group.id": NO_GROUP,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
+                # As Spark reads: a transaction that another program left open holds nobody up.
+                "isolation.level": "read_uncommitted",
+                "enable.partition.eof": True,
                 # A long topic arrives faster than Python reads it, and the default pause at a full queue is 1 s.
                 "fetch.queue.backoff.ms": 20,
             },

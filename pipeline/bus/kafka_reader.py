@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -16,7 +17,9 @@ POLL_MAX = 10_000
 class KafkaReader:
     """Reads the assigned partitions of one topic; `positions` maps each to the offset of its next record.
 
-    `where` names the Kafka in errors: the setting and its value.
+    `consumer` reports the end of a partition. Not every offset holds a record: a transaction of another program ends
+    with a marker, which no reader is given, so that only that report says that all has been read. `where` names the
+    Kafka in errors: the setting and its value.
     """
 
     def __init__(self, consumer: Consumer, topic: str, positions: dict[int, int], where: str) -> None:
@@ -33,7 +36,15 @@ class KafkaReader:
         Raises KafkaUnreachableError when Kafka refuses the topic, after the records before that have been returned.
         An outage raises nothing: reading goes on by itself.
         """
-        records = self._take(timeout_s) if self._refusal is None else []
+        return self._next(timeout_s, lambda: False)
+
+    def _next(self, timeout_s: float, reached: Callable[[], bool]) -> list[Record]:
+        """Return the next records, or [] when none came within `timeout_s` or before `reached()`. Raises as `poll`."""
+        end_s = time.monotonic() + timeout_s
+        records: list[Record] = []
+        while not records and self._refusal is None and not reached():
+            if not self._receive(records, max(0.0, end_s - time.monotonic())):
+                break
         if not records and self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise KafkaUnreachableError(
@@ -42,28 +53,37 @@ class KafkaReader:
             )
         return records
 
-    def _take(self, timeout_s: float) -> list[Record]:
+    def _receive(self, records: list[Record], timeout_s: float) -> bool:
+        """Add what comes to `records`; return False if nothing came, not even an error or the end of a partition."""
         first = self._consumer.poll(timeout_s)
         if first is None:
-            return []
-        records = []
+            return False
         # consume() alone would wait until its maximum is reached, or for the whole timeout.
         for message in (first, *self._consumer.consume(POLL_MAX - 1, 0)):
-            self._refusal = message.error() or self._refusal
-            if message.error() is None:
+            error = message.error()
+            if error is None:
                 record = _record(message)
                 self._positions[record.partition] = record.offset + 1
                 records.append(record)
-        return records
+            elif error.code() == KafkaError._PARTITION_EOF:
+                partition, offset = cast(int, message.partition()), cast(int, message.offset())
+                self._positions[partition] = max(self._positions[partition], offset)
+            else:
+                self._refusal = error
+        return True
 
     def until(self, ends: Mapping[int, int], timeout_s: float = 30.0) -> Iterable[Record]:
         """Yield records until every partition has been read up to `ends`.
 
         Raises KafkaUnreachableError after `timeout_s` without a record.
         """
-        while any(position < ends.get(partition, 0) for partition, position in self._positions.items()):
-            records = self.poll(timeout_s)
-            if not records:
+
+        def reached() -> bool:
+            return all(position >= ends.get(partition, 0) for partition, position in self._positions.items())
+
+        while not reached():
+            records = self._next(timeout_s, reached)
+            if not records and not reached():
                 raise KafkaUnreachableError(
                     f"Kafka sent nothing for {timeout_s:g} s before offset {dict(ends)}: check the broker's log"
                 )
