@@ -103,7 +103,8 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
     def direct_url(assignment: Assignment, path: str) -> str:
         """Return the address at the client's subscriber, with the request's query and a new ticket."""
         client = assignment.registration
-        now_ns, nonce = registrations.clock_ns(), secrets.token_hex(8)
+        # The wall clock: the subscriber compares with its own.
+        now_ns, nonce = registrations.wall_ns(), secrets.token_hex(8)
         ticket = tickets.issue(client.token_sha256, client.client_id, subscriber_of(client).key, now_ns, nonce)
         query = flask.request.query_string.decode("latin-1")
         query += f"{'&' if query else ''}{tickets.FIELD}={ticket}"

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
+import msgspec
+
 from pipeline import logs, settings
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Bus, Record
@@ -15,12 +17,13 @@ from pipeline.bus.follower import ALL, Follower
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import topics
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
+from pipeline.messages import Announcement, Registration, Transport, decode_announcement, decode_registration, encode
 from pipeline.registry.assignments import Assignment, Assignments, subscriber_of
 from pipeline.registry.batch_writer import BatchWriter
 from pipeline.registry.metrics import RegistryMeters
 from pipeline.registry.rebalancing import Rebalancer
 from pipeline.registry.refusals import no_live_subscriber, registry_full, unknown_client
+from pipeline.registry.steady_clock import SteadyClock
 from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
@@ -44,22 +47,28 @@ class Registrations:
         bus: Bus,
         values: settings.Settings,
         failed: Callable[[BaseException], None],
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] | None = None,
     ) -> None:
+        """`clock_ns` says which subscribers are live and which clients idle, and what time it is; None: a SteadyClock
+        for the one and the wall clock for the other.
+        """
         names = topics(values)
         bus.ensure(names.clients, names.subscribers)
+        self.wall_ns = clock_ns or time.time_ns
+        self.clock_ns = clock_ns = clock_ns or SteadyClock()
         self.assignments = Assignments(values.silent_s, clock_ns())
+        # The last announcements as they were sent, by which one that is delivered twice is known.
+        self._announced: dict[str, Announcement] = {}
         self.lock = threading.Lock()
         self._rebalancer = Rebalancer(values.silent_s, values.moves_per_s)
         self._clients_max = values.clients_max
         self._idle_s = values.client_idle_s
         self._failed = failed
         self._closed = threading.Event()
-        self.clock_ns = clock_ns
         self._clients = Follower(bus, names.clients.name, failed)
         self._subscribers = Follower(bus, names.subscribers.name, failed)
         self._apply_clients(self._clients.history(ALL))
-        self._apply_subscribers(self._subscribers.history(ANNOUNCEMENTS))
+        self._apply_subscribers(self._subscribers.history(ANNOUNCEMENTS), live=False)
         self._writer = BatchWriter(bus.writer(), names.clients.name)
         self.meters = RegistryMeters(self.assignments, self.lock, self._writer, clock_ns)
         self._clients.start(self._apply_clients)
@@ -177,8 +186,20 @@ class Registrations:
             with self.lock:
                 self.assignments.apply_registration(client_id, registration)
 
-    def _apply_subscribers(self, records: list[Record], _received_ns: int = 0) -> None:
+    def _apply_subscribers(self, records: list[Record], _received_ns: int = 0, live: bool = True) -> None:
+        """Apply announcements. Those that arrive now count from now, whatever the subscriber's clock says; those of the
+        history count from their stamp, unless it lies in the future.
+        """
         for key, announcement in keyed(records, decode_announcement, "announcement"):
             cluster, _, subscriber = key.partition("/")
+            now_ns = self.clock_ns()
+            if announcement is None:
+                self._announced.pop(key, None)
+            elif self._announced.get(key) == announcement:
+                continue
+            else:
+                self._announced[key] = announcement
+                if live or announcement.announced_ns > now_ns:
+                    announcement = msgspec.structs.replace(announcement, announced_ns=now_ns if live else 0)
             with self.lock:
                 self.assignments.apply_announcement(SubscriberId(cluster, subscriber), announcement)

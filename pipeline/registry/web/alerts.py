@@ -15,10 +15,11 @@ BEHIND_MAX = 2
 
 
 class Member(NamedTuple):
-    """A subscriber's last announcement, and whether it is live."""
+    """A subscriber's last announcement, whether it is live, and how long ago it was announced."""
 
     announcement: Announcement
     live: bool
+    age_ns: int
 
 
 class Facts(NamedTuple):

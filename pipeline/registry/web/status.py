@@ -130,7 +130,7 @@ class ChainStatus:
                 SampleRow(sample.at_ns // 1_000_000, self._arriving(index), sample.lag)
                 for index, sample in enumerate(self._samples)
             ],
-            subscribers=[subscriber_row(member, now_ns) for member in listed],
+            subscribers=[subscriber_row(member) for member in listed],
             alerts=[AlertRow(*alert) for alert in alerts(facts)],
         )
 
@@ -163,7 +163,7 @@ def window_row(window: Window) -> WindowRow:
     )
 
 
-def subscriber_row(member: Member, now_ns: int) -> MemberRow:
+def subscriber_row(member: Member) -> MemberRow:
     """Return the row of a subscriber."""
     announcement = member.announcement
     return MemberRow(
@@ -171,6 +171,6 @@ def subscriber_row(member: Member, now_ns: int) -> MemberRow:
         subscriber=announcement.subscriber,
         clients=announcement.clients,
         live=member.live,
-        age_s=round((now_ns - announcement.announced_ns) / NS_PER_S, 1),
+        age_s=round(member.age_ns / NS_PER_S, 1),
         last_event_id=announcement.last_event_id,
     )

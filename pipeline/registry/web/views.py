@@ -52,7 +52,7 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
                 trigger_s=values.trigger_s,
                 group_size=values.group_size,
                 after=None if newest is None else earlier(newest, REPLAYED),
-                now_ms=registrations.clock_ns() // 1_000_000,
+                now_ms=registrations.wall_ns() // 1_000_000,
             )
         )
 
@@ -76,7 +76,7 @@ def create_pages(registrations: Registrations, observer: Observer, values: Setti
         with registrations.lock:
             now_ns, assignments = registrations.clock_ns(), registrations.assignments
             members = [
-                Member(announcement, assignments.is_live(announcement, now_ns))
+                Member(announcement, assignments.is_live(announcement, now_ns), now_ns - announcement.announced_ns)
                 for announcement in assignments.subscribers()
             ]
         return uncached_json(observer.document(members))

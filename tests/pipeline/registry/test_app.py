@@ -394,6 +394,24 @@ def test_client_without_a_stream_for_an_hour_is_removed(chain: Chain) -> None:
     assert chain.http.get(f"/clients/{watching['client_id']}").status_code == 200
 
 
+def test_stamp_in_the_future_keeps_no_subscriber_live(chain: Chain) -> None:
+    """A subscriber whose clock is an hour ahead, and which then died, is silent as soon as any other."""
+    hour_ns = 3_600_000_000_000
+    ghost = Announcement("ghost", "1", "http://ghost", 0, chain.clock() + hour_ns)
+    chain.bus.writer().send(NAMES.subscribers.name, encode(ghost), b"1/ghost")
+
+    def live(registrations: Registrations) -> set[str]:
+        return {each.subscriber for each in registrations.assignments.live(registrations.clock_ns())}
+
+    until(lambda: live(chain.registrations) == {"a", "ghost"}, "both have announced themselves")
+    chain.clock.now_ns += 6_000_000_000
+    chain.announce("1", "a")
+    assert live(chain.registrations) == {"a"}
+    restarted = Chain(chain.bus, chain.clock)
+    assert live(restarted.registrations) == {"a"}
+    restarted.registrations.close()
+
+
 def test_run_ticks_ends_with_the_registry() -> None:
     """`close` ends the thread."""
     with started_chain() as chain:

@@ -18,7 +18,7 @@ def a_window(number: int, age_s: float) -> Window:
 
 def a_member(live: bool = True, last: str | None = "e:20") -> Member:
     """Return subscriber 1/a."""
-    return Member(Announcement("a", "1", "http://a", 3, NOW, last), live)
+    return Member(Announcement("a", "1", "http://a", 3, NOW, last), live, 0)
 
 
 HEALTHY = Facts(

@@ -115,8 +115,8 @@ def test_memory_is_bounded() -> None:
 
 def test_only_clients_of_live_subscribers_are_watching() -> None:
     """The last count of a silent subscriber is ignored."""
-    live = Member(Announcement("a", "1", "http://a", 7, NOW - NS_PER_S, "e:3"), live=True)
-    silent = Member(Announcement("b", "1", "http://b", 5, NOW - 9 * NS_PER_S), live=False)
+    live = Member(Announcement("a", "1", "http://a", 7, NOW - NS_PER_S, "e:3"), live=True, age_ns=NS_PER_S)
+    silent = Member(Announcement("b", "1", "http://b", 5, NOW - 9 * NS_PER_S), live=False, age_ns=9 * NS_PER_S)
     document = document_of(ChainStatus(T), live, silent)
     assert document["watching"] == 7
     assert [(row["subscriber"], row["clients"], row["live"], row["age_s"]) for row in document["subscribers"]] == [
