@@ -4,8 +4,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
-# Most tests wait: six processes use two cores in full, four leave a fifth of them idle.
-WORKERS ?= 6
+# Most tests wait: four processes left a fifth of two cores idle, and beside six a stage starved now and then.
+WORKERS ?= 5
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON, if given, is the interpreter that .venv is made from.

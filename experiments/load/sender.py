@@ -103,16 +103,21 @@ class _Connection(http1.HttpConnection):
         self._sender.lost(self)
 
 
+def place_of(url: str) -> tuple[str, int, str]:
+    """Return host, port and path of ingest's base URL. Raises SettingError for another form."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
+    return parts.hostname, parts.port or 80, parts.path.rstrip("/")
+
+
 class _Sender:
     def __init__(
         self, plan: pd.DataFrame, bad: pd.DataFrame, url: str, connections: int, enough: asyncio.Event
     ) -> None:
         self._enough = enough
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise SettingError(f"the URL of ingest is {url!r}: give http://host:port")
-        self._host, self._port = parts.hostname, parts.port or 80
-        base, planned = parts.path.rstrip("/"), forms.requests(plan)
+        self._host, self._port, base = place_of(url)
+        planned = forms.requests(plan)
         due_ns = np.concatenate([planned.due_ns, bad["t_intended_ns"].to_numpy(dtype=np.int64)])
         order = np.argsort(due_ns, kind="stable")
         place = np.empty_like(order)

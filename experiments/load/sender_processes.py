@@ -28,7 +28,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from experiments import environment, files
-from experiments.load.sender import CONNECTIONS_MAX, Sent, send
+from experiments.load.sender import CONNECTIONS_MAX, Sent, place_of, send
 from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
@@ -160,6 +160,8 @@ def main() -> None:
     lifecycle.follow_parent()
 
     def body() -> None:
+        # Before anything is read or started.
+        place_of(options.url)
         if options.wait and (options.part or options.processes < 2):
             while not options.plan.exists():
                 time.sleep(AWAIT_S)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import uvloop
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ from experiments.load.sender_processes import PER_PROCESS_S, postponed, processe
 from experiments.machine.scheduling import scheduling
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
+from tests.harness.waiting import until
 
 ANSWER = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"accepted":1}'
 
@@ -514,10 +516,25 @@ def test_sigterm_keeps_what_was_sent(tmp_path: Path, processes: int) -> None:
 
 
 def test_a_failed_sender_raises_and_the_rest_is_kept(tmp_path: Path) -> None:
-    """When the senders cannot start, the command says so and ends with status 1."""
-    with started(tmp_path, planned(4), "nowhere", 2) as load:
+    """When a sender is killed, the command says so and ends with status 1; the other one's rows are there."""
+    with stub() as url, started(tmp_path, planned(4, lead_ms=10_000.0), url, 2) as load:
+
+        def second() -> psutil.Process | None:
+            children = psutil.Process(load.pid).children()
+            return next((child for child in children if "1/2" in child.cmdline()), None)
+
+        until(second, "both have started").kill()
         _, errors = load.communicate(timeout=60)
     assert load.returncode == 1
-    assert b"the URL of ingest is 'nowhere'" in errors
-    assert b"the 2 senders ended with status [1, 1]" in errors
+    assert b"the 2 senders ended with status [0, -9]" in errors
+    assert list(pd.read_parquet(tmp_path / "sent.parquet")["seq"]) == [100, 102]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_wrong_url_is_refused_before_anything_starts(tmp_path: Path, processes: int) -> None:
+    """One line with the remedy, and no file."""
+    with started(tmp_path, planned(4), "nowhere", processes) as load:
+        _, errors = load.communicate(timeout=60)
+    assert load.returncode == 1
+    assert errors == b"experiments.load: the URL of ingest is 'nowhere': give http://host:port\n"
     assert [path.name for path in tmp_path.iterdir()] == ["plan.parquet"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from experiments.machine.throttle import Slowed, cpu_clock
@@ -55,7 +56,10 @@ def test_a_stage_that_starts_later_is_slowed_too(monkeypatch: pytest.MonkeyPatch
     with Slowdown("instrument", 0.5, []) as slowed:
         load = subprocess.Popen([sys.executable, "-S", "-c", BUSY, "-m", "experiments.load"])
         try:
-            until(lambda: time.clock_gettime(cpu_clock(load.pid)) > 0.4, "the load worked")
+            stopped = psutil.STATUS_STOPPED
+            until(lambda: psutil.Process(load.pid).status() == stopped, "the throttle works", poll_s=0.001)
+            begun_s = time.clock_gettime(cpu_clock(load.pid))
+            until(lambda: time.clock_gettime(cpu_clock(load.pid)) > begun_s + 0.4, "the load worked")
         finally:
             load.kill()
             load.wait()
