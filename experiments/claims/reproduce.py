@@ -33,12 +33,12 @@ FIGURES = {
     "e2e_excess_p99_s": "above the floor, 99 in 100 within, s",
     "batch_p95_s": "micro-batch, p95, s",
 }
-"""The figures whose intervals are published."""
+"""The figures that are published with an interval, or with the range of the runs."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A published interval, and what this machine gave: the median and the range of its `runs` valid runs."""
+    """A published interval or range, and what this machine gave: the median and the range of its `runs` valid runs."""
 
     campaign: str
     level: str
@@ -53,7 +53,7 @@ class Compared:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the range here and the published interval overlap; None if nothing was measured."""
+        """Whether the range here and what is published overlap; None if nothing was measured."""
         if math.isnan(self.least) and math.isnan(self.most):
             return None
         return self.least <= self.high and self.low <= self.most
@@ -153,6 +153,8 @@ def compare(published: Path, state: State, here: Path) -> list[Compared]:
         return [Compared(published.name, "", words, estimates[0], *ends[0], estimates[1], *ends[1], ours.probes)]
     left, right = (page.read(folder).levels for folder in (published, here))
     both = left.merge(right, on=["level", "key"], suffixes=("", "_here"))
+    # A percentile with few windows beyond it is published with the range of its runs.
+    both["low"], both["high"] = both["low"].fillna(both["least"]), both["high"].fillna(both["most"])
     stated = both[both["key"].isin(FIGURES) & both["low"].notna()]
     return [
         Compared(

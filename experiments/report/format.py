@@ -29,7 +29,8 @@ def count(value: int, noun: str) -> str:
     """Return `value` and its noun, in the plural where English wants one."""
     if value == 1:
         return f"{number(value)} {noun}"
-    return f"{number(value)} {noun[:-1]}ies" if noun.endswith("y") else f"{number(value)} {noun}s"
+    ends = noun.endswith("y") and noun[-2] not in "aeiou"
+    return f"{number(value)} {noun[:-1]}ies" if ends else f"{number(value)} {noun}s"
 
 
 def whole(value: int) -> str:

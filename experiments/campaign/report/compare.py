@@ -19,9 +19,17 @@ from experiments.report.figures import Drawing
 from experiments.report.format import NBSP, between, count, in_unit, number, upper
 from experiments.report.svg import BLUE, GREY, MUTED, PAPER, canvas, nothing, render
 from experiments.stats.paired import FEWEST_BLOCKS
+from experiments.stats.percentiles import WINDOWS_BEYOND
 from pipeline.shell import command, path_word
 
-_MARKS = {"supported": "●", "hint": "◐", "not supported": "○", "alike": "=", "too few blocks": "·"}
+_MARKS = {
+    "supported": "●",
+    "hint": "◐",
+    "not supported": "○",
+    "alike": "=",
+    "too few blocks": "·",
+    "too few windows": "·",
+}
 
 
 def main_text(a_dir: Path, b_dir: Path) -> str:
@@ -141,6 +149,12 @@ def findings(table: pd.DataFrame) -> list[str]:
         names = [name for key, (name, _) in FIGURES.items() if _all(table, key, verdict)]
         if names and (verdict == "alike" or len(sentences) > 1 or sentences[0] != "No difference is supported."):
             sentences.append(f"{start}: {', '.join(names)}.")
+    sparse = [name for key, (name, _) in FIGURES.items() if _all(table, key, "too few windows")]
+    if sparse:
+        sentences.append(
+            f"Shown and not judged, as fewer than {number(WINDOWS_BEYOND)} windows lie beyond the percentile: "
+            f"{', '.join(sparse)}."
+        )
     few = table.loc[table["verdict"] == "too few blocks", "words"].drop_duplicates()
     if len(few):
         sentences.append(

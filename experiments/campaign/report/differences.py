@@ -9,6 +9,7 @@ that is the same in every block is not tested and not counted (Tarone, 1990).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import pandas as pd
 from experiments.campaign import campaign_file
 from experiments.campaign.design import Design
 from experiments.campaign.report import read
-from experiments.campaign.report.estimates import believed, derived, in_blocks
+from experiments.campaign.report.estimates import believed, derived, in_blocks, windows
 from experiments.campaign.report.levels import Layout, layout
 from experiments.campaign.report.provenance import Facts, facts
 from experiments.report.format import count, left_out
 from experiments.stats.paired import ALPHA, FEWEST_BLOCKS, Effect, detectable, effect, holm
+from experiments.stats.percentiles import inferable
 
 FIGURES: dict[str, tuple[str, str]] = {
     "e2e_excess_p50_s": ("median latency above the floor", "s"),
@@ -38,7 +40,7 @@ FIGURES: dict[str, tuple[str, str]] = {
 }
 """What is compared: the figure's key, its name and its unit. `cores_used` sums the stages and the instrument, `faults`
 is that of estimates.derived."""
-VERDICTS = ("supported", "hint", "not supported", "alike", "too few blocks")
+VERDICTS = ("supported", "hint", "not supported", "alike", "too few blocks", "too few windows")
 COLUMNS = [
     *("level", "words", "key", "name", "unit", "blocks", "a", "b"),
     *("ratio", "ratio_low", "ratio_high", "difference", "low", "high"),
@@ -67,27 +69,39 @@ def judged(levels: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame) -> p
     `levels` has `level` and `words`; `first` and `second` are valid runs with `level, block` and the figures.
     `a` and `b` are medians over the blocks that both have. `ratio` (b / a) is null where a value is zero, negative or
     infinite, `difference` (b - a) where one is infinite; each has its 95 % interval, null with fewer than
-    paired.FEWEST_BLOCKS blocks. `p_holm` is `p` corrected for all rows that have one. `detectable` is a ratio above 1
-    if there is a `ratio`, else a difference. `verdict` is one of VERDICTS.
+    paired.FEWEST_BLOCKS blocks, and of a percentile beyond which a side has too few windows (stats.percentiles).
+    `p_holm` is `p` corrected for all rows that have one. `detectable` is a ratio above 1 if there is a `ratio`, else a
+    difference. `verdict` is one of VERDICTS.
     """
-    rows, effects = [], []
+    rows, effects, sparse = [], [], []
     for level, words in zip(levels["level"], levels["words"], strict=True):
         for key, (name, unit) in FIGURES.items():
             a, b = in_blocks(first, level, second, level, key)
             if not len(a):
                 continue
             found, plain = effect(a, b), effect(a, b, difference=True)
+            few = not inferable(key, min(windows(side, level, key) for side in (first, second)))
+            few &= len(a) >= FEWEST_BLOCKS
+            if few:
+                found, plain = _stated(found), _stated(plain)
             ratio = found if found.kind == "ratio" else _NO_EFFECT
             medians = float(np.median(a)), float(np.median(b))
             rows.append((level, words, key, name, unit, len(a), *medians, ratio.estimate, ratio.low, ratio.high,
                          plain.estimate, plain.low, plain.high, found.p))  # fmt: skip
             effects.append(found)
+            sparse.append(few)
     table = pd.DataFrame(rows, columns=COLUMNS[:-3])
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
     tested = int(table["p"].notna().sum())
     table["detectable"] = [detectable(found, tested) for found in effects]
-    table["verdict"] = [_verdict(found, p) for found, p in zip(effects, table["p_holm"], strict=True)]
+    judgements = zip(effects, table["p_holm"], sparse, strict=True)
+    table["verdict"] = ["too few windows" if few else _verdict(found, p) for found, p, few in judgements]
     return table[COLUMNS]
+
+
+def _stated(found: Effect) -> Effect:
+    """Return an effect of which nothing is inferred."""
+    return dataclasses.replace(found, low=math.nan, high=math.nan, p=math.nan, sd=math.nan)
 
 
 _NO_EFFECT = Effect("ratio", 0, math.nan, math.nan, math.nan, math.nan, math.nan)

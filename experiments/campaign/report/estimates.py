@@ -13,6 +13,7 @@ from scipy import stats
 
 from experiments.campaign.report.levels import Layout
 from experiments.stats.bootstrap import FEWEST_RUNS, interval
+from experiments.stats.percentiles import inferable
 
 Floats = NDArray[np.float64]
 
@@ -43,17 +44,26 @@ def believed(runs: pd.DataFrame) -> pd.DataFrame:
 def estimates(valid: pd.DataFrame, levels: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
     """Return a row per level and figure: `level, label, key, runs, median, low, high, least, most`.
 
-    `runs` counts the valid runs in which the figure was measured; the interval is bootstrapped over them, and null
-    for fewer than FEWEST_RUNS.
+    `runs` counts the valid runs in which the figure was measured; the interval is bootstrapped over them. It is null
+    for fewer than FEWEST_RUNS, and for a percentile beyond which they have too few windows (stats.percentiles).
     """
     rows = []
     for level, label in zip(levels["level"], levels["label"], strict=True):
         for key in keys:
             values = of_level(valid, level, key)
             found = interval(values.tolist())
-            rows.append((level, label, key, found.n, found.estimate, found.low, found.high, *_range(values)))
+            ends = (found.low, found.high) if inferable(key, windows(valid, level, key)) else (math.nan, math.nan)
+            rows.append((level, label, key, found.n, found.estimate, *ends, *_range(values)))
     names = ["level", "label", "key", "runs", "median", "low", "high", "least", "most"]
     return pd.DataFrame(rows, columns=names)
+
+
+def windows(valid: pd.DataFrame, level: str, key: str) -> float:
+    """Return how many windows the valid runs of a level measured that measured a figure; inf if it is not known."""
+    if not {key, "windows_measured"} <= set(valid.columns):
+        return math.inf
+    measured = (valid["level"] == level) & valid[key].notna()
+    return float(valid.loc[measured, "windows_measured"].sum())
 
 
 def of_level(valid: pd.DataFrame, level: str, key: str) -> Floats:
@@ -88,9 +98,9 @@ def _range(values: Floats) -> tuple[float, float]:
 class Trend:
     """The trend of a figure along the axis: Theil-Sen slope over the runs, per tenfold (log axis) or per unit.
 
-    `slope`, `low`, `high` are the slope and its 95 % interval. They are NaN without an axis, with too few runs, or if
-    the figure is infinite (never arrived) in runs of the levels `infinite`: a slope would describe the others only.
-    `first`, `last`: the medians at both ends.
+    `slope`, `low`, `high` are the slope and its 95 % interval. They are NaN without an axis, with too few runs or too
+    few windows beyond a percentile, or if the figure is infinite (never arrived) in runs of the levels `infinite`: a
+    slope would describe the others only. `first`, `last`: the medians at both ends.
     """
 
     key: str
@@ -120,6 +130,8 @@ def trend(valid: pd.DataFrame, plan: Layout, key: str) -> Trend:
     infinite = tuple(level for level in plan.levels["level"] if np.isinf(of_level(valid, level, key)).any())
     if infinite:
         return Trend(key, infinite=infinite)
+    if not inferable(key, sum(windows(valid, level, key) for level in plan.levels["level"])):
+        return Trend(key)
     # With many equal runs the variance of the slope is undefined: then there is no interval.
     with np.errstate(invalid="ignore"):
         slope, _, low, high = stats.theilslopes(y, x, 0.95)

@@ -11,12 +11,14 @@ import pandas as pd
 
 from experiments import run_files
 from experiments.analysis.verdict import SLOS
+from experiments.report.format import count
 
 
 @dataclass(frozen=True)
 class Facts:
     """Commits and machines of the finished runs, each with its number of runs; `dirty` is a number of runs too, and so
-    is `unknown`, of which git said nothing. `versions` and `cores` are those of the last run that names them.
+    is `unknown`, of which git said nothing. `boots` and `days` count from how many boots of the machines, and from how
+    many days (UTC) the runs are. `versions` and `cores` are those of the last run that names them.
     """
 
     runs: int
@@ -24,8 +26,16 @@ class Facts:
     dirty: int
     unknown: int
     machines: dict[str, int]
+    boots: int
+    days: int
     versions: dict[str, str]
     cores: int | None
+
+    @property
+    def origin(self) -> str:
+        """From how many machines, boots and days the runs are: what differs between those is another variance."""
+        parts = (("machine", len(self.machines)), ("boot", self.boots), ("day", self.days))
+        return ", ".join(count(number, noun) for noun, number in parts)
 
     @property
     def warnings(self) -> list[str]:
@@ -52,6 +62,7 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
     """Return the facts of the campaign's finished runs. Raises RunFileError for a missing or damaged manifest.json."""
     commits: Counter[str] = Counter()
     machines: Counter[str] = Counter()
+    boots: set[str] = set()
     dirty = unknown = 0
     versions: dict[str, str] = {}
     cores: int | None = None
@@ -62,9 +73,12 @@ def facts(campaign_dir: Path, runs: pd.DataFrame) -> Facts:
         unknown += manifest.get("dirty") is None
         parts = (manifest.get("cpu"), manifest.get("cores") and f"{manifest['cores']} cores", manifest.get("kernel"))
         machines[", ".join(str(part) for part in parts if part) or "a machine not named"] += 1
+        boots.add(str(manifest.get("boot_id")))
         versions = {name: str(version) for name, version in manifest.get("versions", {}).items()} or versions
         cores = manifest.get("cores") or cores
-    return Facts(len(runs), dict(commits), dirty, unknown, dict(machines), versions, cores)
+    # A run is named after the moment at which it began, UTC.
+    days = {run.partition("T")[0] for run in runs["run"]}
+    return Facts(len(runs), dict(commits), dirty, unknown, dict(machines), len(boots), len(days), versions, cores)
 
 
 def first_edition(runs: pd.DataFrame) -> list[str]:

@@ -140,7 +140,10 @@ def _latency(valid: pd.DataFrame, plan: Layout) -> list[str]:
     runs = int(p50["runs"])
     if runs < FEWEST_RUNS:
         return [f"{text}; {count(runs, 'run')} {'is' if runs == 1 else 'are'} too few for an interval."]
-    return [f"{text}. In brackets: 95{NBSP}% intervals over {count(runs, 'run')}."]
+    intervals = sum(math.isfinite(row["low"]) for row in (p50, p99))
+    if not intervals:
+        return [f"{text}; their windows are too few for an interval."]
+    return [f"{text}. In brackets: 95{NBSP}% interval{'s' if intervals > 1 else ''} over {count(runs, 'run')}."]
 
 
 def _growth(valid: pd.DataFrame, plan: Layout, *, searched: bool) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.campaign.campaign_file import State
 from experiments.campaign.report.estimates import believed
 from experiments.campaign.report.levels import Layout, layout
-from experiments.report.format import NBSP, Form, in_unit, percent, seconds, share, spread_only, whole
+from experiments.report.format import NBSP, Form, between, in_unit, percent, seconds, share, spread_only, whole
 
 
 def tiles(plan: Layout, valid: pd.DataFrame, levels: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -24,7 +24,7 @@ def tiles(plan: Layout, valid: pd.DataFrame, levels: pd.DataFrame) -> list[tuple
         ("e2e_excess_p99_s", "p99 above the floor", seconds),
         ("headroom", "micro-batch over interval, p95", percent),
     ):
-        rows.append((form(main[key]["median"]), words, _interval(main[key], form) or "too few runs for an interval"))
+        rows.append((form(main[key]["median"]), words, _interval(main[key], form) or _runs(main[key], form)))
     counted, accepted = whole(int(valid["counted"].sum())), whole(int(valid["accepted"].sum()))
     rows.append((counted, "reactions counted", f"of {accepted} accepted"))
     cells, equal = int(valid["oracle_cells"].sum()), int(valid["oracle_equal"].sum())
@@ -75,6 +75,16 @@ def _cell(row: Any, form: Form, *, worst: bool = False, least: bool = False) -> 
     if worst or least:
         return form(row["most"] if worst else row["least"]), ""
     return form(row["median"]), _interval(row, form)
+
+
+def _runs(row: Any, form: Form) -> str:
+    """Return the range of the runs of a figure without an interval."""
+    if not row["runs"]:
+        return "not measured"
+    if row["runs"] == 1:
+        return "one run"
+    seen = between(form(row["least"]), form(row["most"]), form(row["median"])).replace(" to ", "–")
+    return f"{row['runs']} runs: {seen}"
 
 
 def _interval(row: Any, form: Form) -> str:

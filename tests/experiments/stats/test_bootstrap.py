@@ -74,3 +74,21 @@ def test_an_unknown_statistic_or_confidence_is_refused():
         interval([1.0], "mode")
     with pytest.raises(SettingError, match=r"confidence is 95: give a share"):
         interval([1.0], confidence=95)
+
+
+@pytest.mark.parametrize("within", [0.0, 0.5, 0.95])
+def test_interval_over_runs_holds_the_truth_whatever_their_windows_scatter(within: float) -> None:
+    """A run's figure has the scatter of its windows, so that resampling runs alone covers it.
+
+    400 campaigns of six runs with twenty windows; `within` is the share of a run's variance that its windows cause.
+    """
+    rng = np.random.default_rng(7)
+    # Of the median of twenty normal values.
+    of_median = math.sqrt(math.pi / 2 / 20)
+    held = 0
+    for _ in range(400):
+        between = rng.normal(0, math.sqrt(1 - within), 6)
+        windows = rng.normal(0, math.sqrt(within) / of_median, (6, 20))
+        found = interval((between + np.median(windows, axis=1)).tolist())
+        held += found.low <= 0 <= found.high
+    assert held / 400 >= 0.95
