@@ -83,6 +83,9 @@ class Window(msgspec.Struct, frozen=True):
     unreadable records in that range (probes, foreign writers); no count includes them. Each stage appends one hop to
     `hops`.
 
+    `lost` is set on the first window of an epoch before which records were removed from Kafka uncounted: of each
+    partition their first and last offset.
+
     `carried` is set on `emoji-aggregates` only, under policy `carry`: the reactions of each type that have no
     representative yet. They are added to the next window, so the last window is all the state that Spark's job needs.
     """
@@ -97,6 +100,7 @@ class Window(msgspec.Struct, frozen=True):
     malformed: Natural = 0
     cluster: str | None = None
     hops: tuple[Hop, ...] = ()
+    lost: dict[str, tuple[Natural, Natural]] | msgspec.UnsetType = msgspec.UNSET
     carried: dict[str, Natural] | msgspec.UnsetType = msgspec.UNSET
 
     @property

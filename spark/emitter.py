@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 from pyspark.sql import DataFrame
@@ -15,7 +16,7 @@ from spark.aggregation import aggregate
 from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
-from spark.window import trigger_ns, window
+from spark.window import NO_OFFSETS, trigger_ns, window
 
 log = logs.get(__name__)
 
@@ -35,7 +36,10 @@ class Emitter:
         group_size: int,
         policy: str,
         meters: BatchMeters,
+        lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
     ) -> None:
+        """`lost` are the offsets that Kafka removed uncounted: the first window names them."""
+        self._lost = lost
         self._writer = bus.writer()
         self._events_topic = events_topic
         self._aggregates_topic = aggregates_topic
@@ -74,10 +78,12 @@ class Emitter:
             group_size=self._group_size,
             policy=self._policy,
             carried=self._remainders.before(number),
+            lost=self._lost,
         )
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
+            self._lost = NO_OFFSETS
             self._remainders.keep(number, record.carried or NOTHING)
             self._meters.emitted(record)
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))

@@ -7,26 +7,34 @@ the same offsets under the same `(epoch, window)`, so that later stages can drop
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming import listener as events
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipeline import environment, jars, java, lifecycle, logs, settings
-from pipeline.bus.base import Bus
+from pipeline.bus.base import Bus, Record
 from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.topics import topics
+from pipeline.bus.records import readable
+from pipeline.bus.topics import Topics, topics
 from pipeline.errors import EmoStreamError
+from pipeline.messages import Window, decode_window
 from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
+from spark import resume
 from spark.aggregation import parse
-from spark.emitter import Emitter
+from spark.checkpoint import CheckpointFolder
+from spark.emitter import TAIL, Emitter
 from spark.metrics import STAGE, BatchMeters
+from spark.resume import Start
 from spark.session import session
 
 log = logs.get(__name__)
@@ -89,13 +97,43 @@ def checkpoint_location(checkpoint_dir: str, run_dir: str) -> str:
     return f"file://{Path(checkpoint_dir or Path(run_dir, 'checkpoint')).resolve()}"
 
 
-def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> StreamingQuery:
-    """Start the streaming query and return it."""
+def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics) -> Start:
+    """Compare the checkpoint with the windows and the topic; return how to start.
+
+    A checkpoint that does not fit is set aside. A new epoch then begins behind the last window, and the log says why.
+    """
+    tail = _windows(bus.tail(names.aggregates.name, TAIL))
+    checkpoint = folder.read(tail[-1].window if tail else None)
+    bounds = bus.bounds(names.events.name)
+    firsts, ends = ({number: each[end] for number, each in bounds.items()} for end in (0, 1))
+    found = resume.start(checkpoint, tail, firsts, ends)
+    if found.reason:
+        # A partition that was quiet for long is named by earlier windows only.
+        found = resume.start(checkpoint, _windows(bus.read(names.aggregates.name)), firsts, ends)
+        kept = folder.set_aside(checkpoint.epoch)
+        folder.note(found.after)
+        log.warning(
+            "a new epoch begins", reason=found.reason, behind=found.after, lost=dict(found.lost), old_checkpoint=kept
+        )
+    return found
+
+
+def _windows(records: Iterable[Record]) -> list[Window]:
+    # Only their places count here, and a busy window lists a thousand types.
+    return [msgspec.structs.replace(each, reactions=[]) for _, each in readable(records, decode_window, "window")]
+
+
+def start(
+    spark: SparkSession, values: settings.Settings, emitter: Emitter, offsets: Mapping[int, int] | None = None
+) -> StreamingQuery:
+    """Start the streaming query and return it; without a checkpoint it begins at `offsets`, or at the first record."""
+    topic = topics(values).events.name
+    first = json.dumps({topic: {str(number): offset for number, offset in offsets.items()}}) if offsets else "earliest"
     source = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", values.kafka)
-        .option("subscribe", topics(values).events.name)
-        .option("startingOffsets", "earliest")
+        .option("subscribe", topic)
+        .option("startingOffsets", first)
         .option("kafka.fetch.max.wait.ms", str(FETCH_WAIT_MS))
         # Once a second: a topic, or the leader of its partitions, may appear after the job has started.
         .option("fetchOffset.numRetries", str(math.ceil(values.kafka_wait_s)))
@@ -113,6 +151,29 @@ def start(spark: SparkSession, values: settings.Settings, emitter: Emitter) -> S
         .foreachBatch(emitter)
         .start()
     )
+
+
+def begin(
+    spark: SparkSession, values: settings.Settings, bus: KafkaBus, meters: BatchMeters
+) -> tuple[StreamingQuery, Emitter]:
+    """Start the query from its checkpoint, or in a new epoch if that does not fit; return it and its emitter."""
+    names = topics(values)
+    folder = CheckpointFolder(spark, checkpoint_location(values.checkpoint_dir, values.run_dir), names.events.name)
+    found = fitting(folder, bus, names)
+    emitter = Emitter(
+        bus,
+        names.events.name,
+        names.aggregates.name,
+        values.trigger_s,
+        values.group_size,
+        values.policy,
+        meters,
+        found.lost,
+    )
+    query = start(spark, values, emitter, found.offsets)
+    # The query's id is part of the checkpoint, so it is the same after every restart.
+    emitter.begin(str(query.id))
+    return query, emitter
 
 
 def run(values: settings.Settings) -> None:
@@ -134,13 +195,8 @@ def _aggregate(values: settings.Settings, stop: threading.Event, meters: BatchMe
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(names.events, names.aggregates, names.progress)
-    emitter = Emitter(
-        bus, names.events.name, names.aggregates.name, values.trigger_s, values.group_size, values.policy, meters
-    )
     spark.streams.addListener(Progress(bus, names.progress.name, meters))
-    query = start(spark, values, emitter)
-    # The query's id is part of the checkpoint, so it is the same after every restart.
-    emitter.begin(str(query.id))
+    query, emitter = begin(spark, values, bus, meters)
     meters.epoch = str(query.id)
     log.info("aggregating", epoch=str(query.id), trigger_s=values.trigger_s)
     while query.isActive and not stop.wait(0.2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import UNSET
@@ -11,6 +12,8 @@ from msgspec import UNSET
 from pipeline.messages import TypeCount, Window
 from pipeline.units import NS_PER_S
 from spark.policies import NOTHING, represent
+
+NO_OFFSETS: Mapping[int, tuple[int, int]] = MappingProxyType({})
 
 
 def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
@@ -36,10 +39,12 @@ def window(
     group_size: int,
     policy: str,
     carried: Mapping[str, int] = NOTHING,
+    lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
 ) -> Window | None:
     """Return the window of `rows` (see `spark.aggregation.aggregate`), or None if there are no rows.
 
-    `carried` are the remainders after the previous window, see `spark.policies`.
+    `carried` are the remainders after the previous window, see `spark.policies`; `lost` the offsets of each partition
+    that Kafka removed before they were counted.
     """
     offsets: dict[str, tuple[int, int]] = {}
     counts: Counter[str] = Counter()
@@ -67,5 +72,6 @@ def window(
             for emoji_type, count in sorted(counts.items(), key=lambda cell: (-cell[1], cell[0]))
         ],
         malformed=malformed,
+        lost={f"{topic}-{partition}": ends for partition, ends in sorted(lost.items())} or UNSET,
         carried=shown.carried or UNSET,
     )

@@ -238,9 +238,13 @@ class KafkaBus:
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""
+        return {number: end for number, (_, end) in self.bounds(topic).items()}
+
+    def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return of each partition the offset of its first record and the one after its last."""
         if self._reference is None:
             self._reference = self._consumer()
-        return {number: end for number, (_, end) in self._bounds(self._reference, topic).items()}
+        return self._bounds(self._reference, topic)
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""

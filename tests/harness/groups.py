@@ -32,6 +32,7 @@ GROUPS = {
     # Everything on one broker: Spark's job, and runs on twins, which take no lock of the machine.
     "kafka": (
         "tests/spark/test_job.py",
+        "tests/spark/test_checkpoint.py",
         "tests/integration/kafka/test_ingest.py",
         "tests/integration/kafka/",
         "tests/pipeline/ingest/test_sink.py",

@@ -13,7 +13,6 @@ import pyspark
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from pyspark.sql import types as t
 
@@ -23,7 +22,7 @@ from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, parse
 from spark.session import session
 from spark.window import trigger_ns, window
-from tests.harness.waiting import DEADLINE_S
+from tests.harness.stages.spark import end_session
 
 RECORDS = t.StructType(
     [
@@ -76,14 +75,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             patch.setenv(name, value)
         patch.setattr("spark.session.pwd.getpwuid", unknown)
         running = session("tests", "local[1]", "512m", java_home=java_home)
-    gateway = running.sparkContext._gateway
     yield running
-    running.stop()
-    # Spark leaves its JVM to the end of the process.
-    gateway.shutdown()
-    gateway.proc.stdin.close()
-    gateway.proc.wait(DEADLINE_S)
-    SparkContext._gateway = SparkContext._jvm = None
+    end_session(running)
 
 
 def test_session_ignores_what_is_set_for_other_programs(spark: SparkSession) -> None:

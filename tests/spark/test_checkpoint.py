@@ -1,0 +1,181 @@
+"""Every state of a checkpoint against its topic: each reaction is counted once, and what is gone is named."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import SparkSession
+
+from pipeline import jars
+from pipeline.broker.embedded import EmbeddedKafka
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
+from pipeline.java import find_java
+from pipeline.messages import Event, HighWater, Window, decode_window, encode
+from pipeline.settings import Settings
+from spark.job import begin
+from spark.metrics import BatchMeters
+from spark.session import session
+from tests.harness.stages.bus import append
+from tests.harness.stages.spark import end_session
+from tests.harness.waiting import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+# Enough for a batch on a busy machine.
+DEADLINE_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[SparkSession]:
+    """Yield a session like the job's."""
+    running = session("tests", "local[1]", "512m", jars.spark_connector_jars(), str(find_java().home))
+    yield running
+    end_session(running)
+
+
+class History:
+    """A topic, its windows, and a job that is started, stopped and started again over one checkpoint."""
+
+    def __init__(self, spark: SparkSession, broker: EmbeddedKafka, folder: Path) -> None:
+        self._spark = spark
+        self.settings = Settings(
+            bootstrap_servers=broker.bootstrap_servers,
+            topic_prefix=f"checkpoint-{uuid.uuid4().hex}-",
+            partitions=2,
+            trigger_s=0.5,
+            run_dir=str(folder),
+        )
+        self.names = topics(self.settings)
+        self.checkpoint = folder / "checkpoint"
+        self.admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        with closing(self.bus()) as bus:
+            bus.ensure(self.names.events, self.names.aggregates)
+
+    def bus(self) -> KafkaBus:
+        """Open a connection."""
+        return KafkaBus(self.settings.kafka)
+
+    def send(self, count: int) -> None:
+        """Append so many reactions."""
+        with closing(self.bus()) as bus:
+            event = encode(Event("fan", "😂", "2026-11-23T09:30:00Z", 1, 2))
+            for number in range(count):
+                append(bus, self.names.events.name, event, key=b"%d" % number)
+
+    def windows(self) -> list[Window]:
+        """Return the windows that a stage behind would forward."""
+        mark, found = HighWater(), []
+        with closing(self.bus()) as bus:
+            for record in bus.read(self.names.aggregates.name):
+                window = decode_window(record.value)
+                if mark.is_new(window):
+                    mark.raise_to(window)
+                    found.append(window)
+        return found
+
+    def total(self) -> int:
+        """Return how many reactions the windows count."""
+        return sum(window.total for window in self.windows())
+
+    def count(self, total: int) -> None:
+        """Run the job until the windows count `total` reactions."""
+        with closing(self.bus()) as bus:
+            query, emitter = begin(self._spark, self.settings, bus, BatchMeters(self.names.events.name, 0.5))
+            try:
+                until(lambda: self.total() >= total or query.exception(), f"{total} reactions counted", DEADLINE_S, 0.2)
+                query.processAllAvailable()
+                assert query.exception() is None
+            finally:
+                query.stop()
+                emitter.close()
+
+
+@pytest.fixture
+def history(spark: SparkSession, broker: EmbeddedKafka, tmp_path: Path) -> History:
+    """Return a topic whose first 9 reactions have been counted, and then 5, in one epoch."""
+    made = History(spark, broker, tmp_path)
+    made.send(9)
+    made.count(9)
+    shutil.copytree(made.checkpoint, tmp_path / "older")
+    made.send(5)
+    made.count(14)
+    assert len({window.epoch for window in made.windows()}) == 1
+    return made
+
+
+def deleted(history: History) -> None:
+    """Delete the checkpoint."""
+    shutil.rmtree(history.checkpoint)
+
+
+def restored(history: History) -> None:
+    """Restore an older copy."""
+    shutil.rmtree(history.checkpoint)
+    shutil.copytree(history.checkpoint.with_name("older"), history.checkpoint)
+
+
+def torn(history: History) -> None:
+    """Cut the newest batch's offsets short, as a full disk or a lost page does."""
+    newest = max((history.checkpoint / "offsets").glob("[0-9]*"), key=lambda path: int(path.name))
+    newest.write_text(newest.read_text()[:40])
+    (newest.parent / f".{newest.name}.crc").unlink()
+
+
+@pytest.mark.parametrize("harm", [deleted, restored, torn])
+def test_checkpoint_that_does_not_fit_loses_and_doubles_nothing(
+    history: History, harm: Callable[[History], None]
+) -> None:
+    """A new epoch begins behind the last window; the old checkpoint is kept aside, and the next start continues."""
+    harm(history)
+    history.send(4)
+    history.count(18)
+    history.send(3)
+    history.count(21)
+    assert history.total() == 21
+    assert len({window.epoch for window in history.windows()}) == 2
+    assert len(list(history.checkpoint.parent.glob("checkpoint.left-*"))) == (0 if harm is deleted else 1)
+
+
+def test_records_that_kafka_removed_are_named_and_the_job_goes_on(history: History) -> None:
+    """What was removed uncounted is in the first window after it; nothing else is missing or counted twice."""
+    history.send(6)
+    with closing(history.bus()) as bus:
+        before = {name: last + 1 for name, (_, last) in _ends(history).items()}
+        ends = bus.ends(history.names.events.name)
+    name = history.names.events.name
+    for removed in history.admin.delete_records([TopicPartition(name, p, end) for p, end in ends.items()]).values():
+        removed.result(DEADLINE_S)
+    history.send(4)
+    history.count(18)
+    assert history.total() == 18
+    lost = [window.lost for window in history.windows() if window.lost]
+    expected = {f"{name}-{p}": (before[f"{name}-{p}"], end - 1) for p, end in ends.items()}
+    assert lost == [{key: each for key, each in expected.items() if each[1] >= each[0]}]
+    assert sum(last - first + 1 for first, last in lost[0].values()) == 6
+
+
+def test_topic_that_was_made_again_is_counted(history: History) -> None:
+    """Its offsets begin again, and so does a new epoch."""
+    name = history.names.events.name
+    history.admin.delete_topics([name])[name].result(DEADLINE_S)
+    until(lambda: name not in history.admin.list_topics(timeout=10).topics, "the topic is gone", DEADLINE_S)
+    with closing(history.bus()) as bus:
+        bus.ensure(history.names.events)
+    history.send(4)
+    history.count(18)
+    assert history.total() == 18
+
+
+def _ends(history: History) -> dict[str, tuple[int, int]]:
+    """Return of each partition the last range that a window covers."""
+    found: dict[str, tuple[int, int]] = {}
+    for window in history.windows():
+        found |= window.offsets
+    return found
