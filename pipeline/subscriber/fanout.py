@@ -20,6 +20,11 @@ from pipeline.subscriber.frames import EventId, Missed, Wire
 log = logs.get(__name__)
 
 
+RING_MAX_BYTES = 64 << 20
+# These are written to streams that are a little behind, and to most that resume.
+FRAMED = 4
+
+
 class StreamSink(Protocol):
     """Where a stream's bytes go."""
 
@@ -67,15 +72,22 @@ class Stream:
 
 
 class Fanout:
-    """Holds the last `ring_max` windows and all streams.
+    """Holds the last `ring_max` windows, of at most `ring_max_bytes` in all, and all streams.
+
+    A window that everybody may fill with all emoji has 240 KB, and its framings for each transport three times as much.
+    So the ring holds the JSON alone, and only the newest FRAMED windows framed; an older one is framed when it is
+    replayed. The newest window is held whatever its size.
 
     Up to `queue_max` windows may wait for a stream, besides those that it replays; one more cuts it off. `head` is the
     position of the next window.
     """
 
-    def __init__(self, ring_max: int, queue_max: int) -> None:
+    def __init__(self, ring_max: int, queue_max: int, ring_max_bytes: int = RING_MAX_BYTES) -> None:
         # A stream may be queue_max windows behind, and the ring must hold those.
-        self._ring: deque[tuple[EventId, Wire]] = deque(maxlen=max(ring_max, queue_max))
+        self._ring: deque[tuple[EventId, bytes]] = deque()
+        self._ring_max, self._ring_max_bytes = max(ring_max, queue_max), ring_max_bytes
+        self._ring_bytes = 0
+        self._framed: deque[Wire] = deque(maxlen=FRAMED)
         self._queue_max = queue_max
         self._streams: dict[str, Stream] = {}
         self._publish_waiters: set[asyncio.Future[None]] = set()
@@ -114,9 +126,9 @@ class Fanout:
 
     def publish(self, window: Window) -> None:
         """Encode `window` once and write it to every stream that is up to date; others find it in the ring."""
-        event_id = EventId(window.epoch, window.window)
-        data = frames.event(str(event_id), "window", encode(window))
-        self._ring.append((event_id, data))
+        event_id, message = EventId(window.epoch, window.window), encode(window)
+        data = _framed(event_id, message)
+        self._hold(event_id, message, data)
         position, self.head = self.head, self.head + 1
         lagging = []
         for stream in self._streams.values():
@@ -137,10 +149,12 @@ class Fanout:
         """Write to `stream` the windows that wait for it, until its sink is full."""
         if stream.ended is not None or self._cut_if_behind(stream):
             return
-        for _, data in islice(self._ring, stream.cursor - self._oldest, None):
+        newest = self.head - len(self._framed)
+        for event_id, message in islice(self._ring, stream.cursor - self._oldest, None):
             if stream.sink.is_full():
                 return
-            stream.sink.write(data)
+            ready = stream.cursor - newest
+            stream.sink.write(self._framed[ready] if ready >= 0 else _framed(event_id, message))
             stream.cursor += 1
             self.sent += 1
 
@@ -235,6 +249,15 @@ class Fanout:
         finally:
             self._publish_waiters.discard(waiter)
 
+    def _hold(self, event_id: EventId, message: bytes, data: Wire) -> None:
+        self._ring.append((event_id, message))
+        self._framed.append(data)
+        self._ring_bytes += len(message)
+        while len(self._ring) > self._ring_max or (self._ring_bytes > self._ring_max_bytes and len(self._ring) > 1):
+            self._ring_bytes -= len(self._ring.popleft()[1])
+        while len(self._framed) > len(self._ring):
+            self._framed.popleft()
+
     @property
     def _oldest(self) -> int:
         return self.head - len(self._ring)
@@ -255,3 +278,7 @@ class Fanout:
         stream.ended = reason
         stream.sink.abort()
         stream.wake()
+
+
+def _framed(event_id: EventId, message: bytes) -> Wire:
+    return frames.event(str(event_id), "window", message)

@@ -18,6 +18,8 @@ from pipeline.subscriber.frames import Wire
 
 WAIT_S = 25.0
 EVENTS_MAX = 100
+ANSWER_MAX_BYTES = 1 << 20
+"""An answer of more bytes is ended by its next event: the client asks for the rest."""
 
 
 class PollAnswer:
@@ -25,18 +27,20 @@ class PollAnswer:
 
     def __init__(self) -> None:
         self.events: list[Wire] = []
+        self.size = 0
         self.stream: Stream | None = None
 
     def write(self, data: Wire) -> None:
         """Keep an event, and have the poll answered."""
         if data.message:
             self.events.append(data)
+            self.size += len(data.message)
             if self.stream is not None:
                 self.stream.wake()
 
     def is_full(self) -> bool:
-        """Whether the answer holds EVENTS_MAX events."""
-        return len(self.events) >= EVENTS_MAX
+        """Whether the answer holds EVENTS_MAX events, or ANSWER_MAX_BYTES."""
+        return len(self.events) >= EVENTS_MAX or self.size >= ANSWER_MAX_BYTES
 
     def abort(self) -> None:
         """Do nothing: the answer goes out as it is."""

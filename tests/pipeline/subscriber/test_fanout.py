@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MessageError
-from pipeline.messages import Window
+from pipeline.messages import Window, encode
 from pipeline.sse import SseParser
-from pipeline.subscriber.fanout import Fanout, Stream
+from pipeline.subscriber.fanout import FRAMED, Fanout, Stream
 from pipeline.subscriber.frames import EARLIEST, OLDEST, EventId, Missed, Wire, parse_event_id, reset_event
 from tests.harness.stages.doubles import MemoryStreamSink as Sink
 
@@ -158,6 +159,30 @@ def test_resuming_gives_exactly_the_missed_windows(published: int, ring: int, la
     else:
         assert not isinstance(position, Missed)
         assert joined(fanout, "a", position)[1].windows() == list(range(last + 1, published))
+
+
+def test_replayed_window_has_the_bytes_that_live_streams_got() -> None:
+    """The newest are kept as they were sent, older ones are framed again."""
+    fanout = Fanout(100, 1)
+    _, live = joined(fanout, "live")
+    publish(fanout, *range(3 * FRAMED))
+    _, late = joined(fanout, "late", 0)
+    assert late.sent == live.sent
+    assert late.sent[-1] is live.sent[-1]
+
+
+@given(st.integers(1, 400), st.integers(1, 30), st.lists(st.integers(0, 200), min_size=1, max_size=40))
+def test_ring_is_bounded_in_bytes(most: int, ring: int, sizes: list[int]) -> None:
+    """It holds the newest windows that fit into the bound, one at least; what it holds is replayed."""
+    fanout = Fanout(ring, 1, ring_max_bytes=most)
+    for number, size in enumerate(sizes):
+        fanout.publish(msgspec.structs.replace(window(number), cluster="x" * size))
+    held = [len(encode(msgspec.structs.replace(window(n), cluster="x" * size))) for n, size in enumerate(sizes)]
+    kept = fanout.kept
+    assert 1 <= kept <= ring
+    assert sum(held[-kept:]) <= most or kept == 1
+    assert kept == min(ring, len(sizes)) or sum(held[-kept - 1 :]) > most
+    assert joined(fanout, "a", fanout.head - kept)[1].windows() == list(range(len(sizes)))[-kept:]
 
 
 def test_earliest_replays_from_the_first_window_while_it_is_kept() -> None:
