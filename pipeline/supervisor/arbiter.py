@@ -57,6 +57,8 @@ class StageWatcher(Watcher):  # type: ignore[misc]
     """Watches one stage; its hook `after_reap` gets every death with the exit code."""
 
     may_start: Callable[[], bool]
+    waits: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether it is too early to start it again."""
 
     def manage_processes(self) -> Any:
         """Restart the stage if it died."""
@@ -67,9 +69,12 @@ class StageWatcher(Watcher):  # type: ignore[misc]
         return super().manage_processes()
 
     def spawn_process(self, recovery_wid: int | None = None) -> Any:
-        """Start the process if `may_start`; return False if not, after which Circus leaves the stage stopped."""
+        """Start the process if `may_start`; return False if not, after which Circus leaves the stage stopped.
+
+        If it `waits`, the next look asks again.
+        """
         # False also means that the system refused to make a process: the next look tries again.
-        return self.may_start() and (super().spawn_process(recovery_wid) or True)
+        return self.may_start() and (self.waits() or super().spawn_process(recovery_wid) or True)
 
 
 class ChainArbiter(Arbiter):  # type: ignore[misc]

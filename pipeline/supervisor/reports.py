@@ -35,7 +35,8 @@ def _words(event: EventDict) -> str | None:
             return f"back       {address} after {after_s:g} s" if address else f"back       after {after_s:g} s"
         case {"event": "died", "exit": ended, "deaths": deaths, "restarted": restarted, "error": error}:
             memory = ", while the system was out of memory" if event.get("out_of_memory") else ""
-            then = "restarted" if restarted else "not restarted"
+            again_s = event.get("again_s", 0.0)
+            then = f"restarted in {again_s:g} s" if again_s else "restarted" if restarted else "not restarted"
             often = f" ({deaths} deaths within {WITHIN_S:g} s)" if deaths > 1 else ""
             return f"died       {ended}{memory}; {then}{often}; {error or 'its log has no error'}"
         case {"event": "killed", "after_s": after_s}:

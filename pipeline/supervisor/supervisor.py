@@ -33,7 +33,7 @@ from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
 from pipeline.supervisor.readiness import Readiness
 from pipeline.supervisor.reports import Missing
-from pipeline.supervisor.restarts import WITHIN_S, Deaths, is_hopeless
+from pipeline.supervisor.restarts import WITHIN_S, Deaths, is_hopeless, pause_s
 from pipeline.supervisor.stage_log import StageLog
 
 log = logs.get(__name__)
@@ -62,6 +62,9 @@ class Supervisor:
         self._ready_file = ready_file
         self._ready_timeout_s = ready_timeout_s
         self._deaths = Deaths()
+        self._was_ready = False
+        # When a stage that died is started again, on the monotonic clock.
+        self._due_s: dict[str, float] = {}
         self._memory = exits.OutOfMemory()
         self._logs: dict[str, StageLog] = {}
         self._readiness: Readiness | None = None
@@ -174,6 +177,7 @@ class Supervisor:
                 }
             )
             watcher.may_start = partial(self._may_start, stage.name)
+            watcher.waits = partial(self._waits, stage.name)
             return watcher
 
         return ChainArbiter(
@@ -189,16 +193,28 @@ class Supervisor:
         self._memory.look()
 
     def _may_start(self, name: str) -> bool:
-        """Refuse to start a stage that keeps dying."""
+        """Refuse to start a stage that keeps dying in a chain that was never ready."""
+        return self._was_ready or not is_hopeless(self._deaths.recent(name, time.monotonic()))
+
+    def _waits(self, name: str) -> bool:
+        if time.monotonic() < self._due_s.get(name, 0.0):
+            return True
         self._logs[name].begin()
-        return not is_hopeless(self._deaths.recent(name, time.monotonic()))
+        return False
 
     def _reaped(self, watcher: StageWatcher, arbiter: ChainArbiter, exit_code: int, **_: Any) -> bool:
-        """Report a death; end the chain if the stage keeps dying. Circus calls this for every process that ended."""
+        """Report a death, and say when the stage starts again; a chain that was never ready ends if it keeps dying.
+
+        Circus calls this for every process that ended.
+        """
         stage = next((stage for stage in arbiter.plan if stage.name == watcher.name), None)
         if stage is None or self._readiness is None or watcher.is_stopping() or watcher.is_stopped():
             return True
-        deaths = self._deaths.count(stage.name, time.monotonic())
+        now_s = time.monotonic()
+        deaths = self._deaths.count(stage.name, now_s)
+        hopeless = not self._was_ready and is_hopeless(deaths)
+        again_s = pause_s(self._deaths.in_a_row(stage.name)) if self._was_ready else 0.0
+        self._due_s[stage.name] = now_s + again_s
         log.warning(
             "died",
             name=stage.name,
@@ -206,12 +222,13 @@ class Supervisor:
             out_of_memory=self._memory.look(),
             deaths=deaths,
             within_s=WITHIN_S,
-            restarted=not is_hopeless(deaths),
+            restarted=not hopeless,
+            again_s=round(again_s, 1),
             error=self._logs[stage.name].last_error(),
             log=str(self._logs[stage.name].path),
         )
         self._readiness.died(stage)
-        if is_hopeless(deaths):
+        if hopeless:
             dead, *others = self._missing(stage.name, *(each for each in self._logs if each != stage.name))
             self._fail(arbiter, reports.gave_up(dead, others))
         return True
@@ -266,6 +283,7 @@ class Supervisor:
 
     def _publish(self, endpoints: dict[str, Any], lock_file: LockFile) -> None:
         """Write the addresses into the lock file and the ready file, and print them."""
+        self._was_ready = True
         line = json.dumps(endpoints)
         lock_file.publish(line)
         log.info("all stages are ready", after_s=endpoints["ready_s"])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from circus.process import DEAD_OR_ZOMBIE
+from circus.watcher import Watcher
 
 from pipeline.supervisor.arbiter import StageWatcher
 from tests.harness.processes import kill_family
@@ -107,3 +108,17 @@ def test_exit_code_of_a_process_that_died_between_two_looks_is_kept() -> None:
     watcher.reap_process = lambda pid: reaped.append(watcher.processes.pop(pid).pid)
     watcher.manage_processes()
     assert reaped == [7]
+
+
+def test_stage_that_waits_is_started_at_a_later_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Circus would leave a stage stopped that may not start; one that waits is asked about again."""
+    spawned: list[int | None] = []
+    monkeypatch.setattr(Watcher, "spawn_process", lambda self, recovery_wid=None: spawned.append(recovery_wid))
+    watcher = StageWatcher("stage", "true", numprocesses=0)
+    early, allowed = [True, True, False], True
+    watcher.may_start = lambda: allowed
+    watcher.waits = lambda: early.pop(0)
+    assert [watcher.spawn_process() for _ in range(3)] == [True] * 3
+    assert len(spawned) == 1
+    allowed = False
+    assert watcher.spawn_process() is False

@@ -1,8 +1,19 @@
-"""Restarts: how often a stage may die."""
+"""Restarts: how often a stage may die, and how long it waits."""
 
 from __future__ import annotations
 
-from pipeline.supervisor.restarts import DEATHS_MAX, WITHIN_S, Deaths, is_hopeless
+import pytest
+
+from pipeline.supervisor.restarts import (
+    AT_ONCE,
+    DEATHS_MAX,
+    PAUSE_MOST_S,
+    RECOVERED_S,
+    WITHIN_S,
+    Deaths,
+    is_hopeless,
+    pause_s,
+)
 
 
 def test_stage_that_dies_too_often_within_the_time_is_given_up() -> None:
@@ -27,3 +38,20 @@ def test_stages_are_counted_separately_and_can_be_forgotten() -> None:
     deaths.forget("spark")
     deaths.forget("unknown")
     assert [deaths.count(name, 1.0) for name in ("spark", "ingest")] == [1, 2]
+
+
+def test_pauses_grow_until_the_stage_has_recovered() -> None:
+    """At once the first times, then doubled up to the most, half of it drawn; after a quiet time at once again."""
+    deaths = Deaths()
+    waits = []
+    for number in range(10):
+        deaths.count("spark", number * (RECOVERED_S - 1))
+        waits.append((pause_s(deaths.in_a_row("spark"), lambda: 0.0), pause_s(deaths.in_a_row("spark"), lambda: 1.0)))
+    most = [0.0] * AT_ONCE + [1.0, 2.0, 4.0, 8.0, 16.0] + [PAUSE_MOST_S] * 3
+    assert waits == [(pytest.approx(each / 2), pytest.approx(each)) for each in most]
+    deaths.count("spark", 11 * RECOVERED_S)
+    assert deaths.in_a_row("spark") == 1
+    assert deaths.in_a_row("ingest") == 0
+    deaths.forget("spark")
+    assert deaths.in_a_row("spark") == 0
+    assert pause_s(10_000, lambda: 1.0) == PAUSE_MOST_S
