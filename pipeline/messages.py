@@ -25,6 +25,11 @@ EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A count, an offset or a time: a foreign record's larger number would end a stage where it is added up."""
 
+WINDOW_MAX_BYTES = 900_000
+"""Every stage adds some 200 bytes, and a producer or a broker with Kafka's defaults takes a million: a larger window
+would end each stage that passes it on, at each start. A window with every emoji has 240,000.
+"""
+
 JUMP_MAX = 1_000
 """Between two windows of an epoch there are at most this many numbers without a window."""
 
@@ -159,13 +164,17 @@ encode = _encoder.encode
 T = TypeVar("T")
 
 
-def decoder(kind: type[T]) -> Callable[[bytes | None], T]:
-    """Return a function from JSON bytes to `kind`; it raises MessageError for anything else, also for None."""
+def decoder(kind: type[T], bytes_max: int | None = None) -> Callable[[bytes | None], T]:
+    """Return a function from JSON bytes to `kind`; it raises MessageError for anything else, also for None, and for
+    more than `bytes_max`.
+    """
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_message(value: bytes | None) -> T:
         if value is None:
             raise MessageError(f"not a {kind.__name__}: the record is null")
+        if bytes_max is not None and len(value) > bytes_max:
+            raise MessageError(f"not a {kind.__name__}: it has {len(value)} bytes, {bytes_max} at most can go on")
         try:
             return decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -175,7 +184,7 @@ def decoder(kind: type[T]) -> Callable[[bytes | None], T]:
 
 
 decode_event = decoder(Event)
-decode_window = decoder(Window)
+decode_window = decoder(Window, WINDOW_MAX_BYTES)
 decode_registration = decoder(Registration)
 decode_announcement = decoder(Announcement)
 decode_cluster_route = decoder(ClusterRoute)

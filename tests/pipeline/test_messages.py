@@ -32,6 +32,7 @@ WINDOW = st.builds(
     hops=st.lists(HOP, max_size=4).map(tuple),
     carried=st.just(msgspec.UNSET) | st.dictionaries(TEXT, COUNT, max_size=4),
 )
+HOP_OF_NOW = Hop("cluster-publisher-1", 2**40, 1_795_000_000 * 10**9, 1_795_000_000 * 10**9)
 DECODERS = {
     Event: messages.decode_event,
     Window: messages.decode_window,
@@ -86,6 +87,17 @@ def test_error_names_type_and_fault(value: bytes | None, culprit: str) -> None:
     with pytest.raises(MessageError, match=f"(?i)Window.*{culprit}") as caught:
         messages.decode_window(value)
     assert len(str(caught.value)) < 500
+
+
+def test_window_that_no_producer_takes_is_refused() -> None:
+    """Kafka's defaults take a million bytes, and each stage adds to a window."""
+    cells = [TypeCount(f"t{number:08d}{'x' * 20}", 1, 1) for number in range(13_300)]
+    large = encode(Window("e", 1, 0, 0, {}, len(cells), cells))
+    with pytest.raises(MessageError, match=rf"not a Window: it has {len(large)} bytes, 900000 at most can go on"):
+        messages.decode_window(large)
+    cells = [TypeCount("👩🏽‍❤️‍💋‍👨🏿", 2**40, 2**40)] * 4_000
+    all_emoji = Window("e", 1, 0, 0, {}, 2**52, cells, hops=(HOP_OF_NOW,) * 3)
+    assert messages.decode_window(encode(all_emoji)) == all_emoji
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, 10**400, 1.5])
