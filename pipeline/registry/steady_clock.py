@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pipeline.units import NS_PER_S
 
-STILL_NS = 5 * NS_PER_S
+STILL_NS = 2 * NS_PER_S
 
 
 class SteadyClock:
