@@ -91,4 +91,4 @@ def test_interval_over_runs_holds_the_truth_whatever_their_windows_scatter(withi
         windows = rng.normal(0, math.sqrt(within) / of_median, (6, 20))
         found = interval((between + np.median(windows, axis=1)).tolist())
         held += found.low <= 0 <= found.high
-    assert held / 400 >= 0.95
+    assert 0.92 <= held / 400 <= 0.98
