@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import psutil
 
+from experiments.machine.beside import Beside
 from pipeline.errors import EmoStreamError
-
-END_S = 10.0
 
 
 class Quota:
@@ -23,7 +19,7 @@ class Quota:
     def __init__(self, cores: float, pid: int) -> None:
         self.about: dict[str, Any] = {}
         self._cores, self._pid = cores, pid
-        self._process: subprocess.Popen[str] | None = None
+        self._beside: Beside | None = None
 
     def __enter__(self) -> Quota:
         """Limit the processes that there are. Raises EmoStreamError if there is none."""
@@ -33,22 +29,15 @@ class Quota:
                 pids = [top.pid, *(child.pid for child in top.children(recursive=True))]
             except psutil.Error as error:
                 raise EmoStreamError(f"the chain cannot be limited to chain_cores: {error}") from error
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.machine.quota", str(self._cores), *map(str, pids)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-            )
+            self._beside = Beside("quota", self._cores, *pids)
         return self
 
     def __exit__(self, *_ended: object) -> None:
-        if self._process is None:
+        if self._beside is None:
             return
-        self._process.terminate()
-        output, _ = self._process.communicate(timeout=END_S)
         try:
-            self.about = {"cores": self._cores, **json.loads(output)}
-        except ValueError:
-            raise EmoStreamError("the limit chain_cores did not last until the end of the run: run again") from None
+            self.about = {"cores": self._cores, **self._beside.end()}
+        except EmoStreamError as error:
+            raise EmoStreamError(
+                f"the limit chain_cores did not last until the end of the run ({error}): run again"
+            ) from None

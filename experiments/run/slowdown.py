@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,9 +11,13 @@ from typing import Any
 
 import psutil
 
+from experiments.machine.beside import Beside
 from experiments.machine.throttle import Slowed
 from experiments.run.usage import processes
+from pipeline import logs
 from pipeline.errors import EmoStreamError, SettingError
+
+log = logs.get(__name__)
 
 STAGES = {
     "ingest": ("ingest",),
@@ -28,7 +29,6 @@ STAGES = {
 """The values of `slow_stage` that slow something, and the stages of `usage` that each one means."""
 # The load starts later than the chain, and a worker may be started again.
 LOOK_S = 1.0
-END_S = 10.0
 
 
 class Slowdown:
@@ -42,7 +42,7 @@ class Slowdown:
         self.about: dict[str, Any] = {}
         self._stage, self._share = stage, share
         self._roots = (os.getpid(), *roots)
-        self._throttles: dict[int, subprocess.Popen[str]] = {}
+        self._throttles: dict[int, Beside] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="slowdown", daemon=True)
 
@@ -65,7 +65,7 @@ class Slowdown:
         if self._thread.is_alive():
             self._thread.join()
         for throttle in self._throttles.values():
-            throttle.terminate()
+            throttle.ask()
         slowed = [done for pid, throttle in self._throttles.items() if (done := _result(pid, throttle)) is not None]
         self.about = described(self._stage, self._share, slowed)
 
@@ -76,14 +76,7 @@ class Slowdown:
     def _begin(self) -> None:
         for process, stage in processes(self._roots):
             if stage in STAGES[self._stage] and process.pid not in self._throttles:
-                self._throttles[process.pid] = subprocess.Popen(
-                    [sys.executable, "-m", "experiments.machine.throttle", str(process.pid), str(self._share)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    encoding="utf-8",
-                )
+                self._throttles[process.pid] = Beside("throttle", process.pid, self._share)
 
 
 def described(stage: str, share: float, slowed: Iterable[Slowed]) -> dict[str, Any]:
@@ -107,17 +100,13 @@ def described(stage: str, share: float, slowed: Iterable[Slowed]) -> dict[str, A
     }
 
 
-def _result(pid: int, throttle: subprocess.Popen[str]) -> Slowed | None:
+def _result(pid: int, throttle: Beside) -> Slowed | None:
+    """Return what a throttle did, None for one whose process ended before it began."""
     try:
-        output, _ = throttle.communicate(timeout=END_S)
-    except subprocess.TimeoutExpired:
-        throttle.kill()
-        throttle.communicate()
+        return Slowed(**throttle.end())
+    except EmoStreamError as error:
+        log.info("a throttle did nothing", pid=pid, reason=str(error))
+        # One that was killed may have left its process stopped.
         with suppress(psutil.Error):
             psutil.Process(pid).resume()
-        return None
-    try:
-        return Slowed(**json.loads(output))
-    except (ValueError, TypeError):
-        # The process ended before its throttle began.
         return None
