@@ -26,6 +26,7 @@ TERMINATED = 143
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 PID_DIGITS_MAX = 18
+_holders: list[socket.socket] = []
 
 
 def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None:
@@ -135,6 +136,34 @@ def claim_port(address: str, port: int, setting: str) -> int:
     with _bound(address, port, setting) as probe:
         claimed: int = probe.getsockname()[1]
         return claimed
+
+
+def hold_port(address: str, port: int, setting: str) -> int:
+    """Return `port` as `claim_port` does, and keep other chains off it until this process has ended.
+
+    The servers of ingest and the registry listen later, when Kafka is there, and share their ports with any process
+    that does as they do: of two chains that started at once, each would get half of the requests, and nobody would be
+    told. On systems other than Linux it only claims. Raises as `claim_port` does.
+    """
+    claimed = claim_port(address, port, setting)
+    if sys.platform == "linux":
+        # A name without a file: the system frees it when the last process that holds it ends.
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            holder.bind(f"\0emostream-port-{claimed}")
+        except OSError as error:
+            holder.close()
+            raise PortInUseError(
+                f"{setting} is {claimed}, and another chain is about to listen there: stop that chain, choose another "
+                "port, or 0 for a free one"
+            ) from error
+        _holders.append(holder)
+    return claimed
+
+
+def stage_port(address: str, port: int, setting: str) -> int:
+    """Return the port of a stage: its supervisor holds it, or the stage itself if it was started by hand."""
+    return (claim_port if given_parent() is not None else hold_port)(address, port, setting)
 
 
 def _bound(address: str, port: int, setting: str) -> socket.socket:

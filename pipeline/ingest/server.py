@@ -88,7 +88,7 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
 
     Raises PortInUseError, or KafkaUnreachableError when no broker answers within `kafka_wait_s`.
     """
-    port = lifecycle.claim_port(values.host, values.ingest_port, "ingest_port")
+    port = lifecycle.stage_port(values.host, values.ingest_port, "ingest_port")
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(topics(values).events)
     bus.close()

@@ -70,7 +70,7 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
 
 def run(values: settings.Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PortInUseError."""
-    port = lifecycle.claim_port(values.host, values.registry_port, "registry_port")
+    port = lifecycle.stage_port(values.host, values.registry_port, "registry_port")
     lifecycle.follow_parent()
     # A worker without its main process would keep the port occupied.
     os.environ.update(lifecycle.as_parent())

@@ -136,8 +136,8 @@ class Supervisor:
             "run_dir": str(run_dir),
             # Each stage that needs one gets its own as an argument.
             "metrics_port": 0,
-            "ingest_port": lifecycle.claim_port(given.host, given.ingest_port, "ingest_port"),
-            "registry_port": lifecycle.claim_port(given.host, given.registry_port, "registry_port"),
+            "ingest_port": lifecycle.hold_port(given.host, given.ingest_port, "ingest_port"),
+            "registry_port": lifecycle.hold_port(given.host, given.registry_port, "registry_port"),
         }
         broker_port = None
         if not given.bootstrap_servers:

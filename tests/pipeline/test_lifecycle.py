@@ -50,6 +50,29 @@ def test_port_in_use_error_names_setting_address_and_remedy() -> None:
         assert words in str(caught.value)
 
 
+HOLDING = """
+import sys, time
+from pipeline import lifecycle
+print(lifecycle.hold_port("127.0.0.1", int(sys.argv[1]), "ingest_port"), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names of sockets without a file")
+def test_port_is_held_before_anything_listens_on_it() -> None:
+    """A second chain that starts at the same moment is refused; after the first one's death the port is free."""
+    with python(HOLDING, "0") as first:
+        assert first.stdout is not None
+        port = int(first.stdout.readline())
+        try:
+            with pytest.raises(PortInUseError, match=f"ingest_port is {port}, and another chain is about to listen"):
+                lifecycle.hold_port("127.0.0.1", port, "ingest_port")
+        finally:
+            first.kill()
+    assert lifecycle.hold_port("127.0.0.1", port, "ingest_port") == port
+    lifecycle._holders.pop().close()
+
+
 def test_port_0_returns_a_free_port() -> None:
     """The result can be listened on; another port is returned unchanged."""
     port = lifecycle.claim_port("127.0.0.1", 0, "p")
