@@ -59,14 +59,19 @@ class KafkaWriter:
             self._producer.poll(0)
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-        """Wait until every queued record is acknowledged."""
+        """Wait until every queued record is acknowledged; give up those that are not in time.
+
+        The library would go on for five minutes: it would write what the caller has reported as not written, or have a
+        later flush blamed for it. A record that is on its way may arrive all the same.
+        """
         with self._replacing_failed_producer():
             waiting = self._producer.flush(timeout_s)
+        if waiting:
+            self._replace_producer()
+            raise self._refused(f"{waiting} records were not acknowledged within {timeout_s:g} s")
         refusals, self._refusals = self._refusals, []
         if refusals:
             raise self._refused(refusals[0].str())
-        if waiting:
-            raise self._refused(f"{waiting} records were not acknowledged within {timeout_s:g} s")
 
     @contextmanager
     def _replacing_failed_producer(self) -> Iterator[None]:
@@ -78,9 +83,7 @@ class KafkaWriter:
             yield
         except FAILURES as error:
             if _is_fatal(error):
-                self._give_up()
-                self._producer = self._connect()
-                self._refusals.clear()
+                self._replace_producer()
             raise self._refused(str(error)) from error
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
@@ -91,6 +94,11 @@ class KafkaWriter:
         return KafkaUnreachableError(
             f"Kafka at {self._where} did not take a record ({reason}): check that the broker runs and accepts writes"
         )
+
+    def _replace_producer(self) -> None:
+        self._give_up()
+        self._producer = self._connect()
+        self._refusals.clear()
 
     def _give_up(self) -> None:
         # Otherwise the library retries for five minutes, and closing waits for it.

@@ -57,10 +57,14 @@ class BatchWriter:
         return self._entries.qsize()
 
     def wait(self, acknowledged: Future[None]) -> None:
-        """Wait until Kafka has a posted record. Raises KafkaUnreachableError."""
+        """Wait until Kafka has a posted record. Raises KafkaUnreachableError; the record is then not written later."""
         try:
             acknowledged.result(2 * ACK_S)
         except TimeoutError:
+            if not acknowledged.cancel():
+                # It is being written: that has an end of its own.
+                acknowledged.result(2 * ACK_S)
+                return
             raise KafkaUnreachableError(
                 f"Kafka acknowledged no record of {self._topic!r} for {2 * ACK_S:g} s: check the broker, then try again"
             ) from None
@@ -92,6 +96,8 @@ class BatchWriter:
         self._writer.close()
 
     def _write(self, batch: list[Entry]) -> None:
+        # Whoever waited too long has told its caller that nothing was written.
+        batch = [entry for entry in batch if entry[2].set_running_or_notify_cancel()]
         try:
             for key, value, _ in batch:
                 self._writer.send(self._topic, value, key)

@@ -69,6 +69,23 @@ def test_failed_flush_raises_for_every_waiting_caller(error: Exception) -> None:
     batches.close()
 
 
+def test_record_that_was_given_up_is_not_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller has answered 503: a registration that nobody knows the token of would be left."""
+    monkeypatch.setattr(batch_writer, "ACK_S", 0.05)
+    writer = SlowWriter()
+    batches = BatchWriter(writer, "t")
+    first = batches.post(b"0", b"x")
+    assert writer.flushing.wait(20)
+    with pytest.raises(KafkaUnreachableError, match=r"acknowledged no record of 't' for 0\.1 s"):
+        batches.wait(batches.post(b"1", b"x"))
+    kept = batches.post(b"2", b"x")
+    writer.gate.set()
+    first.result(20)
+    kept.result(20)
+    batches.close()
+    assert writer.sent == [b"0", b"2"]
+
+
 def test_full_queue_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the bound, and the queued records are still batches."""
     monkeypatch.setattr(batch_writer, "QUEUE_MAX", 2)
