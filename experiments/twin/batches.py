@@ -145,13 +145,15 @@ class Batches:
         now_ns = time.time_ns()
         self._previous_end_ns = now_ns
         if self._rng.random() >= self._twin.lose_progress:
-            began = datetime.fromtimestamp((started_ns - LOOK_NS) / NS_PER_S, UTC)
+            # After an overrun it began at once, and not before its trigger.
+            began_ns = max(started_ns - LOOK_NS, due_ns)
+            began = datetime.fromtimestamp(began_ns / NS_PER_S, UTC)
             spans = {
                 "addBatch": emitted_ns - started_ns,
                 "commitOffsets": now_ns - emitted_ns,
-                "latestOffset": LOOK_NS,
+                "latestOffset": started_ns - began_ns,
                 "queryPlanning": 0,
-                "triggerExecution": now_ns - started_ns + LOOK_NS,
+                "triggerExecution": now_ns - began_ns,
                 "walCommit": 0,
             }
             report = {
