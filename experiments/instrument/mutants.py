@@ -68,7 +68,7 @@ def mutated(mutation: Mutation, folder: Path) -> Path:
         )
     copy = folder / mutation.name
     # With the bytecode, which stays valid: the times of the files are kept.
-    shutil.copytree(PACKAGE, copy / "experiments", ignore=shutil.ignore_patterns("designs", "jmeter", "postman"))
+    shutil.copytree(PACKAGE, copy / "experiments", ignore=shutil.ignore_patterns("designs", "postman"))
     (copy / "experiments" / mutation.module).write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
     return copy
 
