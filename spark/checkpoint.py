@@ -26,7 +26,7 @@ class CheckpointFolder:
         jvm: Any = spark._jvm
         self._at = jvm.org.apache.hadoop.fs.Path
         self._as_text = jvm.org.apache.commons.io.IOUtils.toString
-        self._files = self._at(url).getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+        self._files = self._at(url).getFileSystem(spark._jsc.hadoopConfiguration())
 
     def read(self, last: int | None) -> Checkpoint:
         """Return what the checkpoint says, of its batches the newest and number `last`."""

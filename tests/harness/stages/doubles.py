@@ -30,12 +30,16 @@ class Clock:
 
 
 class MemorySink:
-    """Ingest's way to Kafka, in memory: keeps each flush; acknowledges at once, or not while it is held."""
+    """Ingest's way to Kafka, in memory: keeps each flush; acknowledges at once, or not while it is held.
+
+    With a `refusal` it refuses all for that reason.
+    """
 
     lost = errors = 0
 
-    def __init__(self, held: bool = False) -> None:
+    def __init__(self, held: bool = False, refusal: str = "") -> None:
         self.changed = threading.Condition()
+        self.refusal = refusal
         self.refusals: dict[bytes, str] = {}
         self.flushes: list[list[bytes]] = []
         self.outstanding = 0
@@ -47,6 +51,8 @@ class MemorySink:
         """Take a flush."""
         with self.changed:
             self.flushes.append(list(values))
+            if self.refusal:
+                self.refusals |= dict.fromkeys(values, self.refusal)
             self.outstanding += len(values)
             self.changed.notify_all()
 

@@ -27,10 +27,10 @@ VALUES = Settings().replace(origins=PAGE["Origin"], flush_ms=60_000)
 
 
 @contextmanager
-def serving(held: bool = False, **changes: Any) -> Iterator[tuple[FlaskClient, Flusher]]:
-    """Serve ingest; if `held`, Kafka acknowledges nothing. Yield a client and the flusher."""
+def serving(held: bool = False, refusal: str = "", **changes: Any) -> Iterator[tuple[FlaskClient, Flusher]]:
+    """Serve ingest; if `held`, Kafka acknowledges nothing, with a `refusal` it takes nothing. Yield client, flusher."""
     values = VALUES.replace(**changes)
-    sink = MemorySink(held)
+    sink = MemorySink(held, refusal)
     buffer = Buffer(values.buffer_max, wake_at=1)
     flusher = Flusher(buffer, lambda: sink, flush_ms=values.flush_ms, lead_ms=50, aligned=True, clock_ns=lambda: 0)
     flusher.start()
@@ -89,6 +89,8 @@ def test_ingest_answers_all_that_is_documented_and_nothing_else() -> None:
         ask(out, post(reaction()), Request("GET", "/healthz"))
         durable, _ = stack.enter_context(serving(held=True, ack="durable", flush_ms=0, kafka_out_s=0.01))
         ask(durable, post(reaction()))
+        refused, _ = stack.enter_context(serving(refusal="no right", ack="durable", flush_ms=0))
+        ask(refused, post(reaction()), Request("GET", "/healthz"))
     assert contract.unanswered() == []
     assert contract.absent_headers() == []
 

@@ -503,18 +503,18 @@ def test_client_that_reads_late_gets_everything_in_order() -> None:
         late = await connect(live.port, "late")
         await live.until(lambda health: health["clients"] == 1)
         # 40 MB: more than the kernel's buffers hold.
-        live.publish(*range(10), emoji="😂" * 1_000_000)
-        await live.until(lambda health: health["feed_offset"] == 9)
+        live.publish(*range(50), emoji="😂" * 200_000)
+        await live.until(lambda health: health["feed_offset"] == 49)
         loop, parser, ids = asyncio.get_running_loop(), SseParser(), []
         with late:
             # The parser skips the response's head and the chunks' framing as unknown fields.
-            while len(ids) < 10:
+            while len(ids) < 50:
                 chunk = await loop.sock_recv(late, 1 << 20)
                 assert chunk, "the stream ended"
                 ids += [event.id for event in parser.feed(chunk)]
-        assert ids == [f"e:{n}" for n in range(10)]
+        assert ids == [f"e:{n}" for n in range(50)]
 
-    run(scenario)
+    run(scenario, client_queue_max=100)
 
 
 def test_client_that_sends_bytes_on_its_stream_is_cut_off_alone() -> None:

@@ -50,7 +50,12 @@ class Chain:
         """Announce a subscriber of cluster 1 and wait until the registry has read it."""
         announcement = Announcement(subscriber, "1", f"http://{subscriber}", clients, time.time_ns())
         self.bus.writer().send(NAMES.subscribers.name, encode(announcement), f"1/{subscriber}".encode())
-        until(lambda: announcement in list(self.registrations.assignments.subscribers()), "the registry has read it")
+
+        def read() -> bool:
+            known = self.registrations.assignments.subscribers()
+            return (subscriber, clients) in {(each.subscriber, each.clients) for each in known}
+
+        until(read, "the registry has read it")
 
     def emit(self, number: int) -> None:
         """Write a window to `emoji-aggregates` and wait until the registry has read it."""
