@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ended(Exception):
     """The process that started this one has ended, or wants the result."""
 
 
-def raise_when_asked() -> None:
-    """Let SIGTERM and SIGINT raise Ended from here on."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+@contextmanager
+def until_asked() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the block. Afterwards they do nothing: the result has still to be printed."""
+    for number in SIGNALS:
         signal.signal(number, _end)
+    try:
+        yield
+    except Ended:
+        pass
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

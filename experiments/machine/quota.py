@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from experiments.machine.ending import Ended, raise_when_asked
+from experiments.machine.ending import until_asked
 from experiments.machine.scheduling import go_first
 from experiments.machine.throttle import cpu_clock
 
@@ -46,24 +46,22 @@ def limit(pids: Sequence[int], cores: float) -> Limited:
         raise ProcessLookupError(f"none of the processes {', '.join(map(str, pids))} runs")
     first_s, began_s = used.now(), time.monotonic()
     allowed_s, stopped_s = first_s, 0.0
-    raise_when_asked()
-    try:
-        while os.getppid() == parent and used.alive:
-            period_ends_s = time.monotonic() + PERIOD_S
-            # What a period did not use is not saved for later.
-            allowed_s = min(allowed_s, used.now()) + cores * PERIOD_S
-            while (left_s := period_ends_s - time.monotonic()) > 0:
-                if used.now() < allowed_s:
-                    time.sleep(min(TICK_S, left_s))
-                    continue
-                used.signal(signal.SIGSTOP)
-                time.sleep(left_s)
-                used.signal(signal.SIGCONT)
-                stopped_s += left_s
-    except Ended:
-        pass
-    finally:
-        used.signal(signal.SIGCONT)
+    with until_asked():
+        try:
+            while os.getppid() == parent and used.alive:
+                period_ends_s = time.monotonic() + PERIOD_S
+                # What a period did not use is not saved for later.
+                allowed_s = min(allowed_s, used.now()) + cores * PERIOD_S
+                while (left_s := period_ends_s - time.monotonic()) > 0:
+                    if used.now() < allowed_s:
+                        time.sleep(min(TICK_S, left_s))
+                        continue
+                    used.signal(signal.SIGSTOP)
+                    time.sleep(left_s)
+                    used.signal(signal.SIGCONT)
+                    stopped_s += left_s
+        finally:
+            used.signal(signal.SIGCONT)
     lasted_s = time.monotonic() - began_s
     return Limited((used.now() - first_s) / lasted_s, stopped_s / lasted_s, lasted_s)
 

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from experiments.machine.ending import Ended, raise_when_asked
+from experiments.machine.ending import until_asked
 
 TICK_S = 0.004
 # While nothing is owed, the time to the next look doubles up to this: a look costs some 40 microseconds of CPU.
@@ -63,29 +63,29 @@ def slow(pid: int, share: float) -> Slowed:
     parent, clock, owed_per_s = os.getppid(), cpu_clock(pid), extra(share)
     first_s, last_s, own_s = time.clock_gettime(clock), 0.0, time.process_time()
     stops, stopped_s, tick_s = 0, 0.0, TICK_S
-    raise_when_asked()
-    try:
-        while os.getppid() == parent:
-            last_s = time.clock_gettime(clock) - first_s
-            due_s = own_s + owed_per_s * last_s
-            if due_s - time.process_time() >= LEAST_S:
-                began_s = time.monotonic()
-                os.kill(pid, signal.SIGSTOP)
-                stops += 1
-                while time.process_time() < due_s:
-                    pass
+    with until_asked():
+        try:
+            while os.getppid() == parent:
+                last_s = time.clock_gettime(clock) - first_s
+                due_s = own_s + owed_per_s * last_s
+                if due_s - time.process_time() >= LEAST_S:
+                    began_s = time.monotonic()
+                    os.kill(pid, signal.SIGSTOP)
+                    stops += 1
+                    while time.process_time() < due_s:
+                        pass
+                    os.kill(pid, signal.SIGCONT)
+                    stopped_s += time.monotonic() - began_s
+                    tick_s = TICK_S
+                else:
+                    tick_s = min(2 * tick_s, IDLE_TICK_S)
+                time.sleep(tick_s)
+        except OSError:
+            # A process that has ended has no clock.
+            pass
+        finally:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-                stopped_s += time.monotonic() - began_s
-                tick_s = TICK_S
-            else:
-                tick_s = min(2 * tick_s, IDLE_TICK_S)
-            time.sleep(tick_s)
-    except (Ended, OSError):
-        # A process that has ended has no clock.
-        pass
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
     return Slowed(pid, last_s, time.process_time() - own_s, stops, stopped_s)
 
 
