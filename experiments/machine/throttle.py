@@ -62,7 +62,7 @@ def slow(pid: int, share: float) -> Slowed:
     """
     parent, clock, owed_per_s = os.getppid(), cpu_clock(pid), extra(share)
     first_s, last_s, own_s = time.clock_gettime(clock), 0.0, time.process_time()
-    stops, stopped_s, tick_s = 0, 0.0, TICK_S
+    burned_s, stops, stopped_s, tick_s = 0.0, 0, 0.0, TICK_S
     with until_asked():
         try:
             while os.getppid() == parent:
@@ -79,6 +79,8 @@ def slow(pid: int, share: float) -> Slowed:
                     tick_s = TICK_S
                 else:
                     tick_s = min(2 * tick_s, IDLE_TICK_S)
+                # Here and not at the end: on some machines an exception costs milliseconds.
+                burned_s = time.process_time() - own_s
                 time.sleep(tick_s)
         except OSError:
             # A process that has ended has no clock.
@@ -86,7 +88,7 @@ def slow(pid: int, share: float) -> Slowed:
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    return Slowed(pid, last_s, time.process_time() - own_s, stops, stopped_s)
+    return Slowed(pid, last_s, burned_s, stops, stopped_s)
 
 
 def schedule_as(pid: int) -> None:
