@@ -27,6 +27,7 @@ class CheckpointFolder:
         self._at = jvm.org.apache.hadoop.fs.Path
         self._as_text = jvm.org.apache.commons.io.IOUtils.toString
         self._files = self._at(url).getFileSystem(spark._jsc.hadoopConfiguration())
+        self._stream = self._files.open
 
     def read(self, last: int | None) -> Checkpoint:
         """Return what the checkpoint says, of its batches the newest and number `last`."""
@@ -80,7 +81,7 @@ class CheckpointFolder:
         return sorted(int(each) for each in names if each.isdecimal())
 
     def _text(self, name: str) -> str:
-        stream = self._files.open(self._at(f"{self.url}/{name}"))
+        stream = self._stream(self._at(f"{self.url}/{name}"))
         try:
             return str(self._as_text(stream, "UTF-8"))
         finally:

@@ -40,8 +40,15 @@ def keep(directory: Path, reports: Path, name: str = "", budget: int = BYTES_MAX
     Each frame is compared with the hash that its run left; then the analysis of the rows that were kept must give the
     run's summary. Raises SettingError for a campaign that is unfinished, kept already or too large, RunFileError
     naming a file that is missing, damaged or different. Nothing is kept then.
+
+    Of a campaign that is kept already, `directory` itself, the page, the crate and the hashes are written again: what a
+    page says of the same rows may have changed.
     """
     state = campaign_file.read(directory)
+    if directory.resolve().parent == (reports / FOLDER).resolve() and not name:
+        check(directory)
+        _describe(directory, state)
+        return directory
     if state.ended is None or state.underway is not None:
         raise SettingError(f"campaign {directory} is not finished: finish it with emostream sweep, then keep it")
     if not state.runs:
@@ -116,10 +123,17 @@ def _write(directory: Path, state: State, kept: Path, budget: int) -> None:
             _check_size(kept, sizes, budget)
     _write_text(kept / campaign_file.NAME, (directory / campaign_file.NAME).read_text(encoding="utf-8"))
     campaign_file.read(kept)
+    _describe(kept, state)
+    _check_size(kept, sizes, budget)
+
+
+def _describe(kept: Path, state: State) -> None:
+    """Write the page of a kept campaign, its crate and its hashes."""
     page.write(kept)
+    # The crate lists every file but this one, which has the crate's hash.
+    (kept / SUMS).unlink(missing_ok=True)
     crate.write(kept, state, [run_files.manifest(kept / "runs" / run.run) for run in state.runs])
     _check_names(kept)
-    _check_size(kept, sizes, budget)
     sums = [
         f"{files.sha256(path)}  {path.relative_to(kept).as_posix()}\n"
         for path in sorted(kept.rglob("*"))

@@ -149,7 +149,8 @@ def keep_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of campaigns that are kept."""
     line = make(
         description="Copy a finished campaign with its rows into reference/ of the reports, after every frame was "
-        "compared with its hash and every run was analysed again. The path of the copy is printed last.",
+        "compared with its hash and every run was analysed again. The path of the copy is printed last. Of a campaign "
+        "that is kept, its page and its hashes are written again.",
     )
     line.add_argument("directory", type=Path, help="directory of a finished campaign, such as reports/hundred")
     line.add_argument("--name", default="", help="its name among the kept campaigns; default: the directory's")

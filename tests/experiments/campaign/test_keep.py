@@ -117,6 +117,19 @@ def test_the_report_of_a_kept_campaign_is_written_again(kept_copy: Path) -> None
     assert (kept_copy / "runs" / RUN / "summary.json").read_bytes() == before
 
 
+def test_a_kept_campaign_is_described_again(kept_copy: Path, tmp_path: Path) -> None:
+    """Its page may say more of the same rows by now. Without a change it is the same to the byte; damage is refused."""
+    before = (kept_copy / keep.SUMS).read_text()
+    assert keep.keep(kept_copy, tmp_path) == kept_copy
+    assert (kept_copy / keep.SUMS).read_text() == before
+    keep.check(kept_copy)
+    crate.check(kept_copy)
+    page = kept_copy / "index.html"
+    page.write_text("changed")
+    with pytest.raises(RunFileError, match=r"index\.html has another SHA-256"):
+        keep.keep(kept_copy, tmp_path)
+
+
 def test_no_name_of_the_machine_is_kept(made: Path, kept: Path) -> None:
     """Paths are cut down to their last name; the measured manifest had some."""
     assert str(made) in (made / "runs" / RUN / "manifest.json").read_text()
