@@ -45,6 +45,7 @@ NOT_PROVOKED: dict[tuple[str, str, str, int], str] = {
 KINDS_NOT_PROVOKED = {
     "kafka-is-out-of-reach": OUTAGE,
     "kafka-did-not-acknowledge": OUTAGE,
+    "kafka-refuses-reactions": "needs a topic that is gone, or a right that was withdrawn",
     "buffer-full": OUTAGE,
     "too-many-registrations": "needs 10,000 registrations in a minute",
     "too-many-clients": "needs `clients_max` registrations",

@@ -404,7 +404,7 @@ async def relayed_subscriber(endpoints: Endpoints) -> AsyncIterator[tuple[Relay,
     async with Relay(port) as relay:
         process = await asyncio.create_subprocess_exec(
             *module("pipeline.subscriber", *options, "--subscriber-url", relay.url),
-            env=subscriber_process(endpoints, "1").environ(),
+            env={**subscriber_process(endpoints, "1").environ(), **lifecycle.as_parent()},
             cwd=REPOSITORY,
         )
         try:
