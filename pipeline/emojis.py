@@ -56,6 +56,11 @@ canonical = _CANONICAL.get
 """`canonical(text) -> str | None`: the fully-qualified spelling of a spelling that Unicode lists, or None."""
 
 
+def counts(text: str) -> bool:
+    """Return whether an `emoji_type` in `emoji-events` is one that ingest writes: all others are no reaction."""
+    return canonical(text) == text
+
+
 def recognise(text: str) -> str | None:
     """Return the fully-qualified spelling of `text`, or None if it is not exactly one emoji.
 

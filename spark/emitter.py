@@ -16,7 +16,7 @@ from spark.aggregation import aggregate
 from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
-from spark.window import NO_OFFSETS, trigger_ns, window
+from spark.window import NO_OFFSETS, countable, trigger_ns, window
 
 log = logs.get(__name__)
 
@@ -65,7 +65,7 @@ class Emitter:
     def __call__(self, records: DataFrame, number: int) -> None:
         """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
         due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
-        rows = [row.asDict() for row in aggregate(records).collect()]
+        rows = [countable(row.asDict()) for row in aggregate(records).collect()]
         # `begin` sets the remainders before the epoch.
         epoch = self._epoch.result()
         record = window(

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from pipeline import emojis
 from pipeline.messages import TypeCount, Window
 from pipeline.units import NS_PER_S
 from spark.policies import NOTHING, represent
@@ -26,6 +27,15 @@ def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
     interval_ns = round(trigger_s * NS_PER_S)
     grid_ns = started_ns // interval_ns * interval_ns
     return max(grid_ns, min(previous_end_ns, started_ns))
+
+
+def countable(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of `spark.aggregation.aggregate`, with a null type if it is no emoji.
+
+    Any program that may write to Kafka can write any text; what reaches a screen is an emoji.
+    """
+    kind = row["emoji_type"]
+    return row if kind is None or emojis.counts(kind) else {**row, "emoji_type": None}
 
 
 def window(

@@ -10,35 +10,46 @@ import pandas as pd
 
 from experiments.ledger import COLUMNS
 from experiments.units import NS_PER_MS, NS_PER_S
+from pipeline import emojis
 from pipeline.bus.base import Record
 from pipeline.bus.records import readable
 from pipeline.messages import Event, decode_window, encode
 
-_decode_event = msgspec.json.Decoder(Event).decode
+
+class Counted(msgspec.Struct):
+    """What Spark reads of a record; a foreign writer's may have no more."""
+
+    emoji_type: str
+
+
+_decode_event, _decode_counted = msgspec.json.Decoder(Event).decode, msgspec.json.Decoder(Counted).decode
+# UnicodeDecodeError: a text that is not UTF-8. RecursionError: nested deeper than the decoder follows.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def events(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the `topic` frame. A record that cannot be read has its row, with a null `emoji_type`."""
+    """Return the `topic` frame. A record that Spark counts as malformed has its row, with a null `emoji_type`."""
     rows: list[tuple[object, ...]] = []
     for record in records:
+        place, appended_ns = (record.partition, record.offset), record.timestamp_ms * NS_PER_MS
         try:
             event = _decode_event(record.value or b"")
-        except msgspec.DecodeError:
-            rows.append((record.partition, record.offset, None, None, None, 0, 0, record.timestamp_ms * NS_PER_MS))
+        except UNREADABLE:
+            rows.append((*place, None, _counted(record.value or b""), None, 0, 0, appended_ns))
             continue
-        rows.append(
-            (
-                *(
-                    record.partition,
-                    record.offset,
-                    event.user_id,
-                    event.emoji_type,
-                    _with_microseconds(event.timestamp),
-                ),
-                *(event.accepted_ns, event.flushed_ns, record.timestamp_ms * NS_PER_MS),
-            )
-        )
+        kind = event.emoji_type if emojis.counts(event.emoji_type) else None
+        stamps = event.accepted_ns, event.flushed_ns, appended_ns
+        rows.append((*place, event.user_id, kind, _with_microseconds(event.timestamp), *stamps))
     return pd.DataFrame(rows, columns=list(COLUMNS["topic"]))
+
+
+def _counted(value: bytes) -> str | None:
+    """Return the type that a record counts as although it is no whole event, None if it counts as nothing."""
+    try:
+        kind = _decode_counted(value).emoji_type
+    except UNREADABLE:
+        return None
+    return kind if emojis.counts(kind) else None
 
 
 def _with_microseconds(timestamp: str) -> str:

@@ -21,7 +21,7 @@ from pipeline.messages import Window
 from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, parse
 from spark.session import session
-from spark.window import trigger_ns, window
+from spark.window import countable, trigger_ns, window
 from tests.harness.stages.spark import end_session
 
 RECORDS = t.StructType(
@@ -143,6 +143,14 @@ def test_unreadable_records_count_as_malformed(spark: SparkSession) -> None:
     assert made is not None
     assert [(cell.emoji_type, cell.count) for cell in made.reactions] == [("😂", 1)]
     assert (made.total, made.malformed, made.offsets) == (1, len(odd), {"emoji-events-0": (0, len(odd))})
+
+
+def test_only_emoji_count() -> None:
+    """Text of another program, markup for instance, is malformed, and so is a spelling that ingest never writes."""
+    kinds = ["😂", "❤️", "❤", "12345", "<img src=x onerror=alert(1)>", "😂😂", " 😂", None]
+    rows = [{"emoji_type": kind, "partition": 0, "count": 2, "first": 0, "last": 9} for kind in kinds]
+    assert [countable(row)["emoji_type"] for row in rows] == ["😂", "❤️", *[None] * 6]
+    assert all({**countable(row), "emoji_type": 0} == {**row, "emoji_type": 0} for row in rows)
 
 
 @pytest.mark.integration

@@ -30,6 +30,18 @@ def test_unreadable_reaction_has_a_row_without_emoji() -> None:
     assert frame["timestamp"].iloc[1] == "2026-11-23T09:30:00.000000Z"
 
 
+def test_foreign_records_count_as_they_do_in_spark() -> None:
+    """One with an emoji and nothing else is counted; text that is no emoji, and bytes that are no text, are not."""
+    values = [
+        *('{"emoji_type":"😂"}'.encode(), b'{"emoji_type":12345}', b'{"emoji_type":"<img src=x onerror=alert(1)>"}'),
+        *(b'{"user_id":"\xff","emoji_type":"x"}', b"[" * 100_000, encode(Event("ada", "word", STAMP, 3, 4))),
+        *(encode(Event("ada", "❤", STAMP, 3, 4)), encode(Event("ada", "❤️", STAMP, 3, 4))),
+    ]
+    frame = read_back.events([record(offset, value) for offset, value in enumerate(values)])
+    assert frame["emoji_type"].to_list() == ["😂", None, None, None, None, None, None, "❤️"]
+    assert frame["user_id"].to_list() == [None, None, None, None, None, "ada", "ada", "ada"]
+
+
 def test_unreadable_window_is_skipped() -> None:
     """The windows around it are there."""
     values = [encode(window(0, 0, 1)), b"{", None, encode(window(1, 2, 3))]
