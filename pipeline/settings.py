@@ -140,6 +140,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trigger_s: Annotated[
         float, Meta(gt=0, le=3600, description="Spark's trigger interval, which is the length of one window, seconds")
     ] = 6.0
+    window_max: Annotated[
+        int,
+        Meta(ge=1, le=2**31 - 1, description="records that a window covers at most; the others wait for the next"),
+    ] = 100_000
     group_size: Annotated[int, Meta(ge=1, le=10**9, description="reactions that one representative stands for")] = 10
     policy: Annotated[
         Literal["ceil", "floor", "carry", "stochastic"],

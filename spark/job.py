@@ -45,6 +45,7 @@ OPTIONS = (
     "topic_prefix",
     "partitions",
     "trigger_s",
+    "window_max",
     "group_size",
     "policy",
     "checkpoint_dir",
@@ -134,6 +135,9 @@ def start(
         .option("kafka.bootstrap.servers", values.kafka)
         .option("subscribe", topic)
         .option("startingOffsets", first)
+        # After an outage of Spark the backlog comes in several windows. One would need memory without a bound, and a
+        # window that takes longer than its interval delays the next.
+        .option("maxOffsetsPerTrigger", str(values.window_max))
         .option("kafka.fetch.max.wait.ms", str(FETCH_WAIT_MS))
         # Once a second: a topic, or the leader of its partitions, may appear after the job has started.
         .option("fetchOffset.numRetries", str(math.ceil(values.kafka_wait_s)))

@@ -43,7 +43,7 @@ def spark() -> Iterator[SparkSession]:
 class History:
     """A topic, its windows, and a job that is started, stopped and started again over one checkpoint."""
 
-    def __init__(self, spark: SparkSession, broker: EmbeddedKafka, folder: Path) -> None:
+    def __init__(self, spark: SparkSession, broker: EmbeddedKafka, folder: Path, **changes: object) -> None:
         self._spark = spark
         self.settings = Settings(
             bootstrap_servers=broker.bootstrap_servers,
@@ -51,7 +51,7 @@ class History:
             partitions=2,
             trigger_s=0.5,
             run_dir=str(folder),
-        )
+        ).replace(**changes)
         self.names = topics(self.settings)
         self.checkpoint = folder / "checkpoint"
         self.admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
@@ -171,6 +171,16 @@ def test_topic_that_was_made_again_is_counted(history: History) -> None:
     history.send(4)
     history.count(18)
     assert history.total() == 18
+
+
+def test_backlog_comes_in_windows_of_a_bounded_size(spark: SparkSession, broker: EmbeddedKafka, tmp_path: Path) -> None:
+    """What was not read while Spark was away is counted in several windows, each once."""
+    history = History(spark, broker, tmp_path, window_max=10)
+    history.send(35)
+    history.count(35)
+    totals = [window.total for window in history.windows()]
+    assert sum(totals) == 35
+    assert max(totals) <= 10
 
 
 def _ends(history: History) -> dict[str, tuple[int, int]]:
