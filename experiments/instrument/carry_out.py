@@ -174,8 +174,7 @@ def _clean(
 
 
 def _runs(selection: Iterable[str], catalogue: Mapping[str, LiveFault]) -> Iterator[tuple[str, list[LiveFault]]]:
-    """Return the faults by the run in which they are planted."""
-    runs: dict[str, list[LiveFault]] = {}
-    for name in selection:
-        runs.setdefault(catalogue[name].run or name, []).append(catalogue[name])
-    yield from runs.items()
+    """Return the faults by the run in which they are planted: all of a run, as one harm plants them together."""
+    runs = dict.fromkeys(catalogue[name].run or name for name in selection)
+    for run in runs:
+        yield run, [each for each in catalogue.values() if (each.run or each.name) == run]

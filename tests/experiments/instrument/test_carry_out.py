@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli.instrument import LINES
 from experiments.instrument import table
-from experiments.instrument.carry_out import SHORT, Result, Selection, carry_out, selected
+from experiments.instrument.carry_out import SHORT, Result, Selection, _runs, carry_out, selected
 from experiments.instrument.fault import Fault, Outcome, heading
 from experiments.instrument.frame_faults import FAULTS
 from experiments.instrument.live_faults import CHAIN, TWIN
@@ -109,3 +109,10 @@ def test_command_ends_with_1_for_a_fault_that_is_missed(monkeypatch, tmp_path):
     monkeypatch.setitem(FAULTS, "lost", FAULTS["doubled"].__class__("lost", "", ("no such name",)))
     assert command(options) == 1
     assert not (tmp_path / "reports").exists()
+
+
+def test_faults_that_share_a_run_are_planted_together():
+    """One alone would be called wrong for the names of the others, or would not be planted at all."""
+    ((run, faults),) = _runs(["chain-doubled"], CHAIN)
+    assert run == "proxy"
+    assert [fault.name for fault in faults] == ["chain-lost", "chain-doubled", "chain-altered"]
