@@ -406,8 +406,15 @@ def _design(given: Path) -> Path:
 
 def _report(options: argparse.Namespace) -> int:
     from experiments.campaign import reanalyse
+    from experiments.limits import demand, page
 
-    _say(options, reanalyse.report(options.directory.resolve()))
+    directory = options.directory.resolve()
+    report = reanalyse.report(directory)
+    # A campaign of interventions has a page of its own, which is the one to read.
+    for kind in (page, demand):
+        if (directory / kind.NAME).exists():
+            report = kind.write(directory)
+    _say(options, report)
     return 0
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import run_files
 from experiments.campaign import design_file
+from experiments.cli import __main__ as emostream
 from experiments.limits import findings, page
 from experiments.limits.findings import sentences
 from experiments.repository import DESIGNS
@@ -157,3 +158,20 @@ def test_runs_without_their_intervention_are_refused(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "other")
     with pytest.raises(SettingError, match="design synthetic does not slow stages"):
         findings.read(tmp_path / "other")
+
+
+def test_report_writes_the_page_of_limits_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`emostream report` writes the campaign's usual report, and this one, which it names."""
+    directory = campaign(tmp_path, {"ingest": 1.0, "kafka": 7.8, "spark": 2.0, "delivery": 0.5})
+    written = page.write(directory)
+    written.unlink()
+    written.touch()
+    monkeypatch.setattr(emostream.logs, "configure", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        emostream.main(["report", str(directory), "--json"])
+    assert end.value.code == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(written)}
+    assert "kafka" in written.read_text()
+    assert (directory / "index.html").is_file()
