@@ -4,8 +4,9 @@ Pure: records and the time of day go in, decisions come out. The registry owns o
 decisions to Kafka. It is not safe for threads.
 
 A subscriber is live while its last announcement is younger than `silent_s`. `announced_ns` is when the registry heard
-it, or of one that it read again after a restart the subscriber's own stamp: old ones do not make it live. A client is seen when it registers, when it asks
-for its stream, or when an announcement lists it among the clients that the subscriber holds.
+it, or of one that it read again after a restart the subscriber's own stamp: old ones do not make it live. A client is
+seen when it registers, when it asks for its stream, or when an announcement lists it among the clients that the
+subscriber holds.
 """
 
 from __future__ import annotations
