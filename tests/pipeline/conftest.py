@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,6 +10,7 @@ from contextlib import closing
 import hypothesis
 import pytest
 
+from pipeline import lifecycle
 from pipeline.bus.base import Bus
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.memory import MemoryBus
@@ -17,6 +19,13 @@ from pipeline.bus.topics import TopicSpec
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_parent() -> Iterator[None]:
+    """Let no server that a test ran in this process stay the parent of what later tests start."""
+    yield
+    os.environ.pop(lifecycle.PARENT_PID, None)
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])

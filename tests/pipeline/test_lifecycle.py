@@ -217,7 +217,7 @@ def test_stage_ends_with_its_parent_only_if_configured() -> None:
 
 def test_stage_started_by_hand_does_not_watch_its_parent() -> None:
     """By default the process has no thread that watches the parent."""
-    with python(WATCHERS) as process:
+    with python(WATCHERS, EMOSTREAM_PARENT_PID="") as process:
         output, _ = process.communicate(timeout=DEADLINE_S)
     assert output == "['MainThread']\n"
 
