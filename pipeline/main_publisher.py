@@ -14,6 +14,7 @@ from contextlib import closing
 import msgspec
 
 from pipeline import cluster_routes, environment, lifecycle, logs, settings
+from pipeline.backoff import bound_s
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
@@ -114,7 +115,7 @@ class ClusterForwarders:
                     forwarder.run(stop)
             except Exception as error:
                 failures = 0 if time.monotonic() - begun_s > AGAIN_MOST_S else failures + 1
-                again_s = min(AGAIN_MOST_S, AGAIN_S * 2.0**failures)
+                again_s = bound_s(failures, AGAIN_S, AGAIN_MOST_S)
                 self._failing[cluster] = str(error)
                 known = isinstance(error, EmoStreamError)
                 log.error("forwarding failed", cluster=cluster, reason=str(error), again_s=again_s, exc_info=not known)

@@ -9,7 +9,7 @@ import time
 import aiohttp
 import msgspec
 
-from pipeline.client import backoff
+from pipeline import backoff
 from pipeline.client.http import SILENT_S
 from pipeline.client.registration import Credentials, redirect, register, unregister
 from pipeline.client.transports import CONNECT, UNKNOWN_ID, Batch, EventConnection

@@ -6,6 +6,8 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable
 
+from pipeline.backoff import bound_s
+
 # A chain that is not ready yet gives up when a stage has died this often within this time: nobody uses it, and the
 # cause is a setting or the machine.
 DEATHS_MAX = 6
@@ -63,5 +65,4 @@ def pause_s(in_a_row: int, draw: Callable[[], float] = random.random) -> float:
     """
     if in_a_row <= AT_ONCE:
         return 0.0
-    whole_s = min(PAUSE_MOST_S, PAUSE_S * 2.0 ** min(in_a_row - AT_ONCE - 1, 16))
-    return whole_s * (0.5 + draw() / 2)
+    return bound_s(in_a_row - AT_ONCE - 1, PAUSE_S, PAUSE_MOST_S) * (0.5 + draw() / 2)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from experiments.run import audience
-from pipeline.client import backoff
+from pipeline import backoff
 from pipeline.errors import EmoStreamError
 from tests.harness.stages.scripted_server import Refuse, Scripted, Send, window
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import backoff
 from pipeline.client import __main__ as client_main
-from pipeline.client import backoff, transports
+from pipeline.client import transports
 from pipeline.client.client import Client
 from pipeline.client.http import open_session, retry_after_s
 from pipeline.client.session import REDIRECTED_WAIT_MAX_S, WAIT_MAX_S, WARN_AT_FAILURE, Reset

@@ -1,4 +1,4 @@
-"""How long a client waits before it reconnects: a crowd that lost its subscriber must not return all at once."""
+"""How long to wait before another attempt: a crowd that lost its subscriber must not return all at once."""
 
 from __future__ import annotations
 
