@@ -118,8 +118,7 @@ class Flusher:
             return
         self._waiting_since_s = time.monotonic()
         flushed_ns = self._clock_ns()
-        values = [close_record(record, flushed_ns) for record in records]
-        sink.write(values)
+        sink.write([close_record(record, flushed_ns) for record in records])
         while left := sink.wait(0.5):
             self.meters.refresh(sink)
             if self._stop.is_set() and time.monotonic() > self._deadline_s:
@@ -128,15 +127,16 @@ class Flusher:
         self.meters.flushed(len(records), self.silent_s())
         self._waiting_since_s = None
         self._buffer.done()
-        future.set_result(self._refused(sink, records, values))
+        future.set_result(self._refused(sink, records, flushed_ns))
 
-    def _refused(self, sink: EventSink, records: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, str]:
-        """Return the records whose values Kafka refused for good, and why; remember a reason for the next requests."""
+    def _refused(self, sink: EventSink, records: Sequence[bytes], flushed_ns: int) -> dict[bytes, str]:
+        """Return the records that Kafka refused for good, and why; remember a reason for the next requests."""
         self.refusal = next(iter(sink.refusals.values()), "")
         if not self.refusal:
             return {}
         self._refused_s = time.monotonic()
-        both = zip(records, values, strict=True)
+        # Made again, and not kept: a flush may wait for Kafka for minutes, with all its records.
+        both = ((record, close_record(record, flushed_ns)) for record in records)
         refused = {record: sink.refusals[value] for record, value in both if value in sink.refusals}
         sink.refusals.clear()
         return refused

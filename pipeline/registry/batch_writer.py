@@ -58,16 +58,17 @@ class BatchWriter:
 
     def wait(self, acknowledged: Future[None]) -> None:
         """Wait until Kafka has a posted record. Raises KafkaUnreachableError; the record is then not written later."""
-        try:
-            acknowledged.result(2 * ACK_S)
-        except TimeoutError:
-            if not acknowledged.cancel():
-                # It is being written: that has an end of its own.
+        # A second time for one that is being written, which has an end of its own.
+        for _ in range(2):
+            try:
                 acknowledged.result(2 * ACK_S)
                 return
-            raise KafkaUnreachableError(
-                f"Kafka acknowledged no record of {self._topic!r} for {2 * ACK_S:g} s: check the broker, then try again"
-            ) from None
+            except TimeoutError:
+                if acknowledged.cancel():
+                    break
+        raise KafkaUnreachableError(
+            f"Kafka acknowledged no record of {self._topic!r} for {2 * ACK_S:g} s: check the broker, then try again"
+        )
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the queued records and close the writer."""

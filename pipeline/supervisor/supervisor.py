@@ -158,6 +158,7 @@ class Supervisor:
             if self._readiness is not None:
                 # A stage that was removed by scaling and is added again has not died.
                 self._deaths.forget(stage.name)
+                self._due_s.pop(stage.name, None)
                 (stage,), urls = metrics_ports.with_ports([stage], settings)
                 self._readiness.add(stage, _local_urls(settings, urls))
             watcher: StageWatcher = StageWatcher.load_from_config(
