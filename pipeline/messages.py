@@ -7,7 +7,7 @@ for a malformed message; unknown fields are ignored, so that a newer producer do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -194,12 +194,12 @@ class HighWater:
     """The highest window seen in each epoch."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Window] = {}
+        self._marks: dict[str, tuple[int, Mapping[str, tuple[int, int]]]] = {}
 
     def is_new(self, window: Window) -> bool:
         """Return whether `window` is above its epoch's mark."""
-        last = self._last.get(window.epoch)
-        return last is None or window.window > last.window
+        mark = self._marks.get(window.epoch)
+        return mark is None or window.window > mark[0]
 
     def follows(self, window: Window) -> bool:
         """Return whether a new `window` may follow the last one of its epoch.
@@ -208,14 +208,13 @@ class HighWater:
         records were removed before they were read. A foreign record with a great number would otherwise be the mark,
         and all windows after it old.
         """
-        last = self._last.get(window.epoch)
-        if last is None or window.window - last.window <= JUMP_MAX:
+        number, offsets = self._marks.get(window.epoch, (window.window, window.offsets))
+        if window.window - number <= JUMP_MAX:
             return True
-        shared = last.offsets.keys() & window.offsets.keys()
-        return bool(shared) and all(window.offsets[name][0] > last.offsets[name][1] for name in shared)
+        shared = offsets.keys() & window.offsets.keys()
+        return bool(shared) and all(window.offsets[name][0] > offsets[name][1] for name in shared)
 
     def raise_to(self, window: Window) -> None:
         """Count `window` as seen."""
         if self.is_new(window):
-            # Only what `follows` looks at: a window may be large.
-            self._last[window.epoch] = msgspec.structs.replace(window, reactions=[], hops=(), carried=msgspec.UNSET)
+            self._marks[window.epoch] = window.window, window.offsets

@@ -125,7 +125,7 @@ def _windows(records: Iterable[Record]) -> list[Window]:
 
 
 def start(
-    spark: SparkSession, values: settings.Settings, emitter: Emitter, offsets: Mapping[int, int] | None = None
+    spark: SparkSession, values: settings.Settings, emitter: Emitter, offsets: Mapping[int, int]
 ) -> StreamingQuery:
     """Start the streaming query and return it; without a checkpoint it begins at `offsets`, or at the first record."""
     topic = topics(values).events.name

@@ -20,7 +20,7 @@ Offsets = Mapping[int, int]
 class Checkpoint:
     """What a checkpoint says: its `epoch` (None: there is none), and of its batches the offsets behind the last record.
 
-    `behind` has the newest batch and the one of `known`, the number of the last window, if they are there. `after` is
+    `behind` has the newest batch and that of the last window, if they are there. `after` is
     the id of the window behind which the epoch began, "" for the first. `torn` says which file cannot be read.
     """
 

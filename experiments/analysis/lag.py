@@ -10,8 +10,8 @@ every trigger: L is 0 each time, for any load and any scatter, and so is its slo
 the size of a micro-batch nor at its end: there Poisson noise alone, at one reaction per second and twenty windows,
 gives a slope with a standard error above 1 % of the load.
 
-A chain that cannot keep up has L > 0 in one of two ways. If a micro-batch is bounded, it leaves records
-behind. If it reads all, as here, micro-batches become longer than the interval: a trigger is due while the batch
+A chain that cannot keep up has L > 0 in one of two ways. If a micro-batch is bounded, it leaves records behind. If it
+reads all, as here up to `window_max`, micro-batches become longer than the interval: a trigger is due while the batch
 before is still running, and all records since then wait. A single trigger missed by chance is a lag as well: it widens
 the interval, and a short run can then not show that its lag is steady.
 """

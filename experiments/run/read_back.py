@@ -13,7 +13,8 @@ from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import emojis
 from pipeline.bus.base import Record
 from pipeline.bus.records import readable
-from pipeline.messages import Event, decode_window, encode
+from pipeline.errors import MessageError
+from pipeline.messages import decode_event, decode_window, decoder, encode
 
 
 class Counted(msgspec.Struct):
@@ -22,9 +23,7 @@ class Counted(msgspec.Struct):
     emoji_type: str
 
 
-_decode_event, _decode_counted = msgspec.json.Decoder(Event).decode, msgspec.json.Decoder(Counted).decode
-# UnicodeDecodeError: a text that is not UTF-8. RecursionError: nested deeper than the decoder follows.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_counted = decoder(Counted)
 
 
 def events(records: Iterable[Record]) -> pd.DataFrame:
@@ -33,22 +32,26 @@ def events(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         place, appended_ns = (record.partition, record.offset), record.timestamp_ms * NS_PER_MS
         try:
-            event = _decode_event(record.value or b"")
-        except UNREADABLE:
-            rows.append((*place, None, _counted(record.value or b""), None, 0, 0, appended_ns))
+            event = decode_event(record.value)
+        except MessageError:
+            rows.append((*place, None, _counted(record.value), None, 0, 0, appended_ns))
             continue
-        kind = event.emoji_type if emojis.counts(event.emoji_type) else None
         stamps = event.accepted_ns, event.flushed_ns, appended_ns
-        rows.append((*place, event.user_id, kind, _with_microseconds(event.timestamp), *stamps))
+        rows.append(
+            (*place, event.user_id, _if_counted(event.emoji_type), _with_microseconds(event.timestamp), *stamps)
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS["topic"]))
 
 
-def _counted(value: bytes) -> str | None:
+def _counted(value: bytes | None) -> str | None:
     """Return the type that a record counts as although it is no whole event, None if it counts as nothing."""
     try:
-        kind = _decode_counted(value).emoji_type
-    except UNREADABLE:
+        return _if_counted(_decode_counted(value).emoji_type)
+    except MessageError:
         return None
+
+
+def _if_counted(kind: str) -> str | None:
     return kind if emojis.counts(kind) else None
 
 

@@ -17,7 +17,7 @@ from pipeline.bus.follower import ALL, Follower
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import topics
 from pipeline.errors import BufferFullError, KafkaUnreachableError
-from pipeline.messages import Announcement, Registration, Transport, decode_announcement, decode_registration, encode
+from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
 from pipeline.registry.assignments import Assignment, Assignments, subscriber_of
 from pipeline.registry.batch_writer import BatchWriter
 from pipeline.registry.metrics import RegistryMeters
@@ -57,8 +57,6 @@ class Registrations:
         self.wall_ns = clock_ns or time.time_ns
         self.clock_ns = clock_ns = clock_ns or SteadyClock()
         self.assignments = Assignments(values.silent_s, clock_ns())
-        # The last announcements as they were sent, by which one that is delivered twice is known.
-        self._announced: dict[str, Announcement] = {}
         self.lock = threading.Lock()
         self._rebalancer = Rebalancer(values.silent_s, values.moves_per_s)
         self._clients_max = values.clients_max
@@ -193,13 +191,7 @@ class Registrations:
         for key, announcement in keyed(records, decode_announcement, "announcement"):
             cluster, _, subscriber = key.partition("/")
             now_ns = self.clock_ns()
-            if announcement is None:
-                self._announced.pop(key, None)
-            elif self._announced.get(key) == announcement:
-                continue
-            else:
-                self._announced[key] = announcement
-                if live or announcement.announced_ns > now_ns:
-                    announcement = msgspec.structs.replace(announcement, announced_ns=now_ns if live else 0)
+            if announcement is not None and (live or announcement.announced_ns > now_ns):
+                announcement = msgspec.structs.replace(announcement, announced_ns=now_ns if live else 0)
             with self.lock:
                 self.assignments.apply_announcement(SubscriberId(cluster, subscriber), announcement)

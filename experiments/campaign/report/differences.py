@@ -83,7 +83,7 @@ def judged(levels: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame) -> p
             few = not inferable(key, min(windows(side, level, key) for side in (first, second)))
             few &= len(a) >= FEWEST_BLOCKS
             if few:
-                found, plain = _stated(found), _stated(plain)
+                found, plain = _not_inferred(found), _not_inferred(plain)
             ratio = found if found.kind == "ratio" else _NO_EFFECT
             medians = float(np.median(a)), float(np.median(b))
             rows.append((level, words, key, name, unit, len(a), *medians, ratio.estimate, ratio.low, ratio.high,
@@ -99,7 +99,7 @@ def judged(levels: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame) -> p
     return table[COLUMNS]
 
 
-def _stated(found: Effect) -> Effect:
+def _not_inferred(found: Effect) -> Effect:
     """Return an effect of which nothing is inferred."""
     return dataclasses.replace(found, low=math.nan, high=math.nan, p=math.nan, sd=math.nan)
 
