@@ -25,8 +25,9 @@ $(STAMP): requirements.txt pyproject.toml .ci/env
 	@.ci/env
 
 .PHONY: jars
-jars: env ## Download the jars of Kafka and Spark into the user's cache, once
+jars: env ## Download the jars of Kafka and Spark into the user's cache, once, and let both start faster
 	@$(BIN)/python -m pipeline.jars
+	-@$(BIN)/python -m experiments.run.class_archives
 
 .PHONY: check
 check: env ## Check lint, formatting, types and import contracts, and build the site

@@ -20,7 +20,7 @@ from pyspark.sql.streaming import listener as events
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import environment, jars, java, lifecycle, logs, settings
+from pipeline import class_archive, environment, jars, java, lifecycle, logs, settings
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.records import readable
@@ -35,7 +35,7 @@ from spark.checkpoint import CheckpointFolder
 from spark.emitter import TAIL, Emitter
 from spark.metrics import STAGE, BatchMeters
 from spark.resume import Start
-from spark.session import session
+from spark.session import session, shipped_jars
 
 log = logs.get(__name__)
 
@@ -180,19 +180,36 @@ def begin(
     return query, emitter
 
 
+def archive(runtime: java.Java, connector: Iterable[Path]) -> Path:
+    """Return where the archive of the JVM's classes is, or would be."""
+    return class_archive.spark(runtime, (*shipped_jars(), *connector))
+
+
 def run(values: settings.Settings) -> None:
     """Aggregate until a signal stops it; raises EmoStreamError if the query fails."""
     stop = lifecycle.stop_event()
     meters = BatchMeters(topics(values).events.name, values.trigger_s)
     with serving(values.host, values.metrics_port, collector_registry(meters), meters.health):
-        _aggregate(values, stop, meters)
+        aggregate(values, stop, meters)
 
 
-def _aggregate(values: settings.Settings, stop: threading.Event, meters: BatchMeters) -> None:
+def aggregate(
+    values: settings.Settings, stop: threading.Event, meters: BatchMeters, archive_to: Path | None = None
+) -> None:
+    """Aggregate until `stop` is set; raises EmoStreamError if the query fails.
+
+    `archive_to` is where the JVM writes its classes when it ends: see `pipeline.class_archive`.
+    """
     runtime = java.find_java()
     names = topics(values)
+    connector = jars.spark_connector_jars()
     spark = session(
-        "emostream", values.spark_master, values.spark_memory, jars.spark_connector_jars(), str(runtime.home)
+        "emostream",
+        values.spark_master,
+        values.spark_memory,
+        connector,
+        str(runtime.home),
+        class_archive.written(archive_to) if archive_to else class_archive.mapped(archive(runtime, connector)),
     )
     spark.sparkContext.setLogLevel("WARN")
     # pyspark replaces the handler of SIGINT; a stage must end in the same way on both signals.

@@ -22,6 +22,11 @@ JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 LOOPBACK = "127.0.0.1"
 
 
+def shipped_jars() -> list[Path]:
+    """Return the jars that pyspark brings."""
+    return sorted(Path(pyspark.__file__).parent.joinpath("jars").glob("*.jar"))
+
+
 def use_own_environment(java_home: str | None) -> None:
     """Give this process, and the JVM that pyspark will start from it, an environment without other programs' settings.
 
@@ -62,8 +67,11 @@ def session(
     memory: str,
     jars: Sequence[Path] = (),
     java_home: str | None = None,
+    java_options: Sequence[str] = (),
 ) -> SparkSession:
     """Return the process's session. `jars` is Kafka's connector; it may be empty if Kafka is not used.
+
+    `java_options` are further options of the JVM.
 
     One shuffle partition and no adaptive planning: a window has a few dozen rows, and each further task costs more
     than it saves. The web UI is off because it keeps every batch's plan in memory.
@@ -71,6 +79,7 @@ def session(
     use_own_environment(java_home)
     # The JVM does not know TMPDIR, and looks for a home in the list of users only. In quotes: options end at spaces.
     folders = f'-Djava.io.tmpdir="{tempfile.gettempdir()}" -Duser.home="{tempfile.gettempdir()}"'
+    options = " ".join(f'"{option}"' for option in java_options)
     conf = SparkConf().setAppName(app).setMaster(master)
     conf.setAll(
         [
@@ -82,7 +91,7 @@ def session(
             ("spark.sql.shuffle.partitions", "1"),
             ("spark.sql.adaptive.enabled", "false"),
             ("spark.sql.session.timeZone", "UTC"),
-            ("spark.driver.extraJavaOptions", f"{JAVA_OPTIONS} {folders}"),
+            ("spark.driver.extraJavaOptions", f"{JAVA_OPTIONS} {options} {folders}"),
         ]
     )
     for classpath in ("spark.driver.extraClassPath", "spark.executor.extraClassPath"):

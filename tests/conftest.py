@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from experiments import environment
+from experiments.run.notebook import UNUSED
 from pipeline.broker.embedded import EmbeddedKafka
 from tests.harness import groups
 
@@ -31,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     own = environment.without_proxies(environment.own(os.environ))
     for name in set(os.environ) - set(own):
         del os.environ[name]
+    for module in UNUSED:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
 
 
 # Tests side by side.

@@ -66,8 +66,8 @@ def slow(pid: int, share: float) -> Slowed:
     with until_asked():
         try:
             while os.getppid() == parent:
-                last_s = time.clock_gettime(clock) - first_s
-                due_s = own_s + owed_per_s * last_s
+                used_s = time.clock_gettime(clock) - first_s
+                due_s = own_s + owed_per_s * used_s
                 if due_s - time.process_time() >= LEAST_S:
                     began_s = time.monotonic()
                     os.kill(pid, signal.SIGSTOP)
@@ -79,8 +79,9 @@ def slow(pid: int, share: float) -> Slowed:
                     tick_s = TICK_S
                 else:
                     tick_s = min(2 * tick_s, IDLE_TICK_S)
-                # Here and not at the end: on some machines an exception costs milliseconds.
-                burned_s = time.process_time() - own_s
+                # Both here: a signal may come before what was owed is used, and on some machines an exception costs
+                # milliseconds.
+                last_s, burned_s = used_s, time.process_time() - own_s
                 time.sleep(tick_s)
         except OSError:
             # A process that has ended has no clock.

@@ -25,15 +25,19 @@ KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true 
 # As in JSON: no leading zeros, no separators, no other digits.
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 SHOWN_MAX = 80
+UNUSED = ("rfc3987_syntax", "gcsfs", "boto3", "azure.storage.blob", "azure.datalake.store")
+"""What papermill imports if it is there: a grammar for checking addresses, and stores other than files. They take two
+thirds of its time, and the last one makes a folder in the user's home, or in the working directory.
+"""
 
 
 def papermill_with_own_kernel() -> ModuleType:
     """Return papermill, which from then on executes all notebooks of this process with this interpreter.
 
-    It is not imported at the top: that takes seconds, and the kernels import this module too.
+    It is not imported at the top: that takes a second, and the kernels import this module too.
     """
-    # Its store for Azure makes a folder in the user's home, or in the working directory of a user without a home.
-    sys.modules.setdefault("azure.datalake.store", None)  # type: ignore[arg-type]
+    for module in UNUSED:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     import papermill
     from papermill.engines import NBClientEngine, papermill_engines
 

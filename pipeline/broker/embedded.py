@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import IO, Self
 
+from pipeline import class_archive
 from pipeline.broker import data_dir as broker_data
 from pipeline.broker import process as broker_process
 from pipeline.errors import BrokerError, PortInUseError, SettingError
@@ -47,7 +48,9 @@ class EmbeddedKafka:
         port: int = 0,
         heap_mb: int = DEFAULT_HEAP_MB,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        archive_to: Path | None = None,
     ) -> None:
+        """`archive_to` is where Kafka's JVM writes its classes when it ends: see `pipeline.class_archive`."""
         if not 0 <= port <= 65535:
             raise SettingError(f"port is {port}: give 1 to 65535, or 0 for a free port")
         if heap_mb < MIN_HEAP_MB:
@@ -58,6 +61,7 @@ class EmbeddedKafka:
         self._port = port
         self._heap_mb = heap_mb
         self._ready_timeout_s = ready_timeout_s
+        self._archive_to = archive_to
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
         self._log_start = 0
@@ -85,12 +89,14 @@ class EmbeddedKafka:
         try:
             self._lock = broker_data.own(self.data_dir)
             broker_data.stop_stale_broker(self.data_dir)
-            java, classpath = find_java().path, os.pathsep.join(map(str, kafka_classpath()))
+            java, jars = find_java(), kafka_classpath()
+            archive = () if self._archive_to else class_archive.mapped(class_archive.kafka(java, jars))
+            classpath = os.pathsep.join(map(str, jars))
             for attempt in range(1, PORT_ATTEMPTS + 1):
                 if self._fixed_port:
                     broker_process.check_port(self._fixed_port)
                 try:
-                    self._launch([str(java), "-cp", classpath, *broker_process.LOGGING_JVM])
+                    self._launch([str(java.path), *archive, "-cp", classpath, *broker_process.LOGGING_JVM])
                     break
                 except PortInUseError:
                     if attempt == PORT_ATTEMPTS:
@@ -131,6 +137,7 @@ class EmbeddedKafka:
             self._format(java)
         options = (
             *broker_process.SERVER_JVM,
+            *(class_archive.written(self._archive_to) if self._archive_to else ()),
             f"-Xmx{self._heap_mb}m",
             broker_data.data_dir_argument(self.data_dir),
         )

@@ -31,8 +31,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIGGER_MS = 1_000
-# A batch starts that soon after its grid point, or much sooner, unless the machine is very busy.
-PUNCTUAL_MS = TRIGGER_MS // 4
+# A batch starts that soon after its grid point, or much sooner, unless the machine is very busy. Below a half it is
+# nearer to this grid point than to the next.
+PUNCTUAL_MS = TRIGGER_MS // 2
 # Enough for a cold start of Spark on a busy machine.
 DEADLINE_S = 120.0
 

@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
+from pipeline import class_archive
 from pipeline.broker import EmbeddedKafka
 from pipeline.broker import data_dir as broker_data
 from pipeline.errors import BrokerError, SettingError
@@ -77,3 +78,24 @@ def test_shared_broker_takes_records_up_to_4_mb(broker: EmbeddedKafka) -> None:
     large = os.urandom(3 << 20)
     write(broker.bootstrap_servers, "shared", [b"one", large])
     assert read(broker.bootstrap_servers, "shared", 2) == [b"one", large]
+
+
+def maps(pid: int | None, archive: Path) -> bool:
+    """Return whether a process has the file in its memory."""
+    return str(archive) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
+def test_kafka_starts_from_the_classes_that_another_one_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts from an archive that was written, and without one that is damaged."""
+    archive = tmp_path / "kafka-1.jsa"
+    monkeypatch.setattr(class_archive, "kafka", lambda *_: archive)
+    archive.write_bytes(b"not an archive")
+    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+        assert not maps(kafka.pid, archive)
+    archive.unlink()
+    with EmbeddedKafka(tmp_path / "kafka", archive_to=archive):
+        pass
+    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+        assert maps(kafka.pid, archive)
+        assert "[cds" not in kafka.log_path.read_text(encoding="utf-8")
