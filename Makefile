@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
-# Most tests wait: four processes left a fifth of two cores idle, and beside six a stage starved now and then.
+# Four have the groups of tests/harness/groups.py, which mostly wait; the fifth has the rest, at a lower priority.
 WORKERS ?= 5
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

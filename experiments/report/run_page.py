@@ -35,21 +35,27 @@ def write_report(
 
 def write(run_dir: Path, analysis: Analysis, parameters: Mapping[str, Any], manifest: Mapping[str, Any]) -> Path:
     """Write the report of an analysis; return the path of report.html."""
+    write_summary(run_dir, analysis)
     summary_dir = run_dir / "summary"
-    summary_dir.mkdir(parents=True, exist_ok=True)
     drawings = draw(analysis)
     for name, (text, data) in drawings.items():
         files.write_text(summary_dir / f"{name}.svg", text)
         files.to_csv(data, summary_dir / f"{name}.csv")
     for name, data in tables(analysis).items():
         files.to_csv(data, summary_dir / f"{name}.csv")
+    path = run_dir / "report.html"
+    files.write_text(path, render(analysis, drawings, parameters, manifest))
+    return path
+
+
+def write_summary(run_dir: Path, analysis: Analysis) -> None:
+    """Write what a campaign reads of a run: `summary.json`, `verdict.json` and the two histograms."""
+    summary_dir = run_dir / "summary"
+    summary_dir.mkdir(parents=True, exist_ok=True)
     for name, histogram in (("latency", analysis.end_to_end.histogram), ("excess", analysis.excess.histogram())):
         files.write_text(summary_dir / f"{name}.hdr", hdr.encode(histogram) + "\n")
     write_json(run_dir / "summary.json", analysis.summary)
     write_json(run_dir / "verdict.json", analysis.verdict.to_json())
-    path = run_dir / "report.html"
-    files.write_text(path, render(analysis, drawings, parameters, manifest))
-    return path
 
 
 @svg.defaults()

@@ -1,4 +1,4 @@
-"""A finished campaign of synthetic runs on disk, with all rows, as a sweep leaves it."""
+"""A finished campaign of synthetic runs on disk, with all rows, as a sweep leaves it but for the runs' pages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
+from experiments.analysis.analyse import analyse
 from experiments.load.plan import plan_of
 from experiments.parameters import Parameters
 from experiments.report import run_page
@@ -49,7 +50,7 @@ def write_campaign(
             "frames": manifests.frames(run_dir, run.frames),
         }
         _write(run_dir / "manifest.json", about)
-        run_page.write_report(run_dir, run.frames, parameters, about)
+        run_page.write_summary(run_dir, analyse(run.frames, parameters, about))
         verdict = json.loads((run_dir / "verdict.json").read_text(encoding="utf-8"))
         level = {"rate_per_s": rate}
         planned = {

@@ -43,9 +43,10 @@ GROUPS = {
 ORDER = (*GROUPS, "")
 SHARED = ("broker", "chain_up", "two_subscribers")
 """The fixtures that start a chain or a broker for a whole process."""
-FIRST = "measuring"
-NICE = 5
-"""The niceness of every other group's tests, and of the processes they start."""
+NICE = {"measuring": 0, "kafka": 2, "chains": 2, "page": 2, "": 12}
+"""The niceness of each group's tests, and of the processes they start: the groups mostly wait, and what is in none
+computes in the meantime.
+"""
 
 
 def group(nodeid: str) -> str:

@@ -47,11 +47,15 @@ def test_the_benchmark_measures_every_part_and_leaves_nothing_running(
     assert figures["kb_per_connection"] is not None
     for name in ("lost", "duplicated", "reordered", "churn_missed", "failover_missed"):
         assert figures[name] == 0, figures
-    assert figures["fan_in"]["clients_per_subscriber"] == {"1/1": 20, "1/2": 20}
+    # About half each: an announcement in the middle of the registrations counts none of them yet.
+    spread = figures["fan_in"]["clients_per_subscriber"]
+    assert set(spread) == {"1/1", "1/2"}
+    assert sum(spread.values()) == 40
+    assert min(spread.values()) >= 10
     assert [level["clients"] for level in figures["fan_out"]["levels"]] == [5, 10]
     assert figures["churn"]["comers"]["came"] == 20
     failover = figures["failover"]
-    # About half of twenty: an announcement in the middle of their registrations counts none of them yet.
+    # About half of twenty, for the same reason.
     assert 5 <= failover["killed_clients"] <= 15
     assert failover["not_back"] == failover["lost"] == failover["duplicated"] == failover["the_others"]["lost"] == 0
     assert figures["failover_s"] > 0

@@ -45,15 +45,24 @@ def read(servers: str, topic: str, count: int) -> list[bytes]:
         return [next(consumer).value for _ in range(count)]
 
 
+def maps(pid: int | None, archive: Path) -> bool:
+    """Return whether a process has the file in its memory."""
+    return str(archive) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
 @pytest.mark.integration
-def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path) -> None:
-    """Also in a directory whose name has special characters."""
+def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a directory whose name has special characters. The second one starts from the classes of the first."""
     folder = tmp_path / "a b,c=ü"
-    with EmbeddedKafka(folder) as kafka:
+    archive = tmp_path / "kafka ü.jsa"
+    monkeypatch.setattr(class_archive, "kafka", lambda *_: archive)
+    with EmbeddedKafka(folder, archive_to=archive) as kafka:
         first, cluster_id = kafka.bootstrap_servers, broker_data.cluster_id(folder)
         write(first, "kept", [b"one", b"two"])
     assert kafka.pid is None
     with EmbeddedKafka(folder) as kafka:
+        assert maps(kafka.pid, archive)
+        assert "[cds" not in kafka.log_path.read_text(encoding="utf-8")
         assert kafka.bootstrap_servers != first
         assert read(kafka.bootstrap_servers, "kept", 2) == [b"one", b"two"]
         assert broker_data.cluster_id(folder) == cluster_id
@@ -63,8 +72,11 @@ def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path) -> 
 
 
 @pytest.mark.integration
-def test_failed_start_raises_with_end_of_kafkas_log(tmp_path: Path) -> None:
-    """The cause here is the data directory of another node."""
+def test_failed_start_raises_with_end_of_kafkas_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause here is the data directory of another node, and not a damaged archive of classes."""
+    archive = tmp_path / "kafka.jsa"
+    archive.write_bytes(b"not an archive")
+    monkeypatch.setattr(class_archive, "kafka", lambda *_: archive)
     lay_out(tmp_path, META.replace("node.id=1", "node.id=2"), False, False)
     with pytest.raises(BrokerError, match=r"exit code 1; .*kafka\.log ends:\n") as caught:
         EmbeddedKafka(tmp_path).start()
@@ -79,23 +91,3 @@ def test_shared_broker_takes_records_up_to_4_mb(broker: EmbeddedKafka) -> None:
     write(broker.bootstrap_servers, "shared", [b"one", large])
     assert read(broker.bootstrap_servers, "shared", 2) == [b"one", large]
 
-
-def maps(pid: int | None, archive: Path) -> bool:
-    """Return whether a process has the file in its memory."""
-    return str(archive) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
-
-
-@pytest.mark.integration
-def test_kafka_starts_from_the_classes_that_another_one_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts from an archive that was written, and without one that is damaged."""
-    archive = tmp_path / "kafka-1.jsa"
-    monkeypatch.setattr(class_archive, "kafka", lambda *_: archive)
-    archive.write_bytes(b"not an archive")
-    with EmbeddedKafka(tmp_path / "kafka") as kafka:
-        assert not maps(kafka.pid, archive)
-    archive.unlink()
-    with EmbeddedKafka(tmp_path / "kafka", archive_to=archive):
-        pass
-    with EmbeddedKafka(tmp_path / "kafka") as kafka:
-        assert maps(kafka.pid, archive)
-        assert "[cds" not in kafka.log_path.read_text(encoding="utf-8")
