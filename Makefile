@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SUITE ?= chain
-# Four have the groups of tests/harness/groups.py, which mostly wait; the fifth has the rest, at a lower priority.
+# Three have the groups of tests/harness/groups.py, which mostly wait; two have the rest, at a lower priority.
 WORKERS ?= 5
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -27,7 +27,7 @@ $(STAMP): requirements.txt pyproject.toml .ci/env
 .PHONY: jars
 jars: env ## Download the jars of Kafka and Spark into the user's cache, once, and let both start faster
 	@$(BIN)/python -m pipeline.jars
-	-@$(BIN)/python -m experiments.run.class_archives
+	-@$(BIN)/python -m experiments.machine.class_archives
 
 .PHONY: check
 check: env ## Check lint, formatting, types and import contracts, and build the site

@@ -2,7 +2,7 @@
 
 A JVM writes its archive when it ends; later ones map it. Each compares its own build, and the size and age of its jars,
 with what the archive says, and if they differ starts as without one. So an archive that does not fit costs nothing, and
-none is needed. `make jars` writes them (experiments.run.class_archives).
+none is needed. `make jars` writes them (experiments.machine.class_archives).
 """
 
 from __future__ import annotations

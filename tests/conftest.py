@@ -57,7 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let what mostly waits go before what computes, and what measures before both, where processes run side by side."""
+    """Let what mostly waits go before what computes, and what measures before both, if processes run side by side."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Only root may lower it again.
         with suppress(PermissionError):

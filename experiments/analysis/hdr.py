@@ -61,8 +61,8 @@ def decoded(latencies: HdrHistogram, *, undelivered: int, negative: int, reactio
 
     The arguments that an HdrHistogram cannot hold come from the runs' summaries.
     """
-    # The library's iterator looks at each of 160,000 counts, in Python. The highest value equivalent to the recorded one
-    # is rounded down, and is then what was recorded: a bin's upper edge, hence the bin before.
+    # The library's iterator looks at each of 160,000 counts, in Python. The highest value equivalent to the recorded
+    # one is rounded down, and is then what was recorded: a bin's upper edge, hence the bin before.
     every = np.ctypeslib.as_array(latencies.counts)
     (recorded,) = np.nonzero(every)
     highest = [latencies.get_highest_equivalent_value(latencies.get_value_from_index(int(at))) for at in recorded]

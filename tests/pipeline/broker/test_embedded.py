@@ -90,4 +90,3 @@ def test_shared_broker_takes_records_up_to_4_mb(broker: EmbeddedKafka) -> None:
     large = os.urandom(3 << 20)
     write(broker.bootstrap_servers, "shared", [b"one", large])
     assert read(broker.bootstrap_servers, "shared", 2) == [b"one", large]
-

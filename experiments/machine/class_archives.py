@@ -1,4 +1,4 @@
-"""Write the archives of classes from which Kafka and Spark start faster: `python -m experiments.run.class_archives`.
+"""`python -m experiments.machine.class_archives`: write the classes from which Kafka and Spark start faster.
 
 A small chain of the two runs until its first window is out, and each JVM writes what it has loaded as it ends: see
 `pipeline.class_archive`. This takes about half a minute, once for each environment.
@@ -111,9 +111,9 @@ def write() -> list[Path]:
 
 
 def main() -> int:
-    """`python -m experiments.run.class_archives`."""
+    """`python -m experiments.machine.class_archives`."""
     argparse.ArgumentParser(
-        prog="python -m experiments.run.class_archives",
+        prog="python -m experiments.machine.class_archives",
         description="Write the archives of classes from which Kafka and Spark start faster, once.",
     ).parse_args()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run import class_archives
+from experiments.machine import class_archives
 from pipeline.errors import EmoStreamError
 
 
