@@ -82,7 +82,7 @@ def _fault(value: Any) -> str:
     if _DIGITS.fullmatch(str(value).strip()[:_LENGTH_MAX]):
         return "it has no T between date and time"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return "it is no number of seconds, milliseconds, microseconds or nanoseconds of a moment from 1973 to 2286"
+        return "it is not a time from 1973 to 2286 in seconds, milliseconds, microseconds or nanoseconds"
     if not isinstance(value, str):
         return "it is neither text nor a number"
     if len(value) > _LENGTH_MAX:

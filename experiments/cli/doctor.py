@@ -41,6 +41,6 @@ def doctor(options: argparse.Namespace) -> int:
         console.print(Text.assemble((mark, style), " ", (f"{check.name:<12}", "bold"), check.found))
         if not check.ok:
             console.print(Text.assemble((" " * 14 + "do: ", style), check.remedy))
-    number = f"{len(wrong)} finding{'' if len(wrong) == 1 else 's'}" if wrong else "Nothing was found."
+    number = f"{len(wrong)} finding{'' if len(wrong) == 1 else 's'}" if wrong else "No problems found."
     console.print(Text(f"\n{number}" + (f": {', '.join(check.name for check in wrong)}" if wrong else "")))
     return FINDINGS if wrong else 0

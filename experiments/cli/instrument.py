@@ -149,8 +149,8 @@ def keep_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of campaigns that are kept."""
     line = make(
         description="Copy a finished campaign with its rows into reference/ of the reports, after every frame was "
-        "compared with its hash and every run was analysed again. The path of the copy is printed last. Of a campaign "
-        "that is kept, its page and its hashes are written again.",
+        "compared with its hash and every run was analysed again. The path of the copy is printed last. If it "
+        "is kept already, its page and its hashes are written again.",
     )
     line.add_argument("directory", type=Path, help="directory of a finished campaign, such as reports/hundred")
     line.add_argument("--name", default="", help="its name among the kept campaigns; default: the directory's")
@@ -184,8 +184,8 @@ def reproduce_line(make: Make) -> argparse.ArgumentParser:
 def duel_line(make: Make) -> argparse.ArgumentParser:
     """Return the parser of a duel."""
     line = make(
-        description="Run two versions, or two settings, in turn within each block, and say what that supports. Start "
-        "it again to continue one that was interrupted. The path of the page is printed last.",
+        description="Run two versions, or two settings, in turn within each block, and say which differences the "
+        "runs support. Start it again to continue one that was interrupted. The path of the page is printed last.",
     )
     line.add_argument("a", help="folder of a checkout, or parameters of this one: NAME=VALUE,NAME=VALUE")
     line.add_argument("b", help="the same, for the other side")
@@ -206,7 +206,7 @@ def limits_line(make: Make) -> argparse.ArgumentParser:
     load.add_argument("--load", type=float, help="reactions per second; default: the design's")
     load.add_argument("--capacity", type=Path, metavar="DIR", help="take the load from this finished search")
     line.add_argument(
-        "--demand", action="store_true", help="seek instead the least cores with which the chain carries the load"
+        "--demand", action="store_true", help="find the least cores that carry the load, instead of slowing stages"
     )
     line.add_argument("--share", type=float, help="slow the chain's stages by this share, at most 0.9; default: 0.2")
     line.add_argument("--blocks", type=int, help="6 or more, from 1 with --demand; default: the design's")
@@ -234,7 +234,7 @@ def instrument_line(make: Make) -> argparse.ArgumentParser:
         epilog="Exit status: 0 every fault was caught under its name and no clean run gave an alarm, 1 otherwise, "
         "or an error.",
     )
-    line.add_argument("--short", action="store_true", help="plant a part of it, for a check of a minute")
+    line.add_argument("--short", action="store_true", help="plant only some of the faults, which takes about a minute")
     line.add_argument(
         "--only", action="append", default=[], metavar="NAME",
         help="plant this fault alone, and write no file; repeat --only for further ones; clean-twin and clean-chain "
@@ -596,7 +596,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "keep": ("keep a finished campaign in the repository, with its rows", keep_line, _keep),
     "claims": ("compute every published number again from the rows that are kept", claims_line, _claims),
     "reproduce": ("say which published intervals hold on this machine", reproduce_line, _reproduce),
-    "duel": ("run two versions or settings in turn, and say what that supports", duel_line, _duel),
+    "duel": ("run two versions or settings in turn, and say which differences the runs support", duel_line, _duel),
     "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
     "instrument": ("plant faults, and say which the instrument catches by name", instrument_line, _instrument),

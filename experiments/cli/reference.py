@@ -78,7 +78,7 @@ def _aliases() -> str:
         "`python -m experiments.cli` is `emostream`. "
         "`python -m experiments docs` writes this reference and the other generated parts of the documents; "
         "it takes documents, `--check` (write nothing; name the documents that are not current) and `--run RUN_DIR` "
-        "(the run whose figures to quote). The rest is for who runs stages one by one, and for the instrument itself."
+        "(the run whose figures to quote). The other commands start single stages, or belong to the instrument itself."
     )
 
 

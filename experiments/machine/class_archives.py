@@ -57,7 +57,10 @@ def whole(archive: Path) -> Iterator[Path]:
         beside = Path(folder, archive.name)
         yield beside
         if not beside.is_file():
-            raise EmoStreamError(f"{archive} was not written: without it Kafka and Spark start as fast as before")
+            raise EmoStreamError(
+                f"{archive} was not written: Kafka and Spark start without it, but more slowly; free disk space, "
+                "and run make jars again"
+            )
         for old in archive.parent.glob(f"{archive.stem.partition('-')[0]}-*.jsa"):
             old.unlink()
         beside.replace(archive)

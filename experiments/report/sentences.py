@@ -85,7 +85,7 @@ def _latency(summary: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[
         return ["More than half of the reactions never reached a client that should have received them."]
     sentences = [
         f"Half of the reactions were on screen within {seconds(p50)}, where a trigger every "
-        f"{float(parameters['trigger_s']):g}{NBSP}s alone imposes {seconds(floor)}; half took "
+        f"{float(parameters['trigger_s']):g}{NBSP}s and the flush before it alone impose {seconds(floor)}; half took "
         f"{seconds(summary['e2e_excess_p50_s'])} or less beyond the earliest possible moment"
     ]
     if math.isnan(p99):

@@ -38,7 +38,7 @@ def ask(host: str, port: int, timeout_s: float) -> None:
     if not answer:
         raise ConnectionError("it closes connections, as a Kafka with TLS or a starting one does")
     if len(answer) < HEADER.size or HEADER.unpack(answer[: HEADER.size])[1] != REQUEST_ID:
-        raise NotKafkaError(f"no Kafka without TLS is there: it answers {answer[:12]!r}")
+        raise NotKafkaError(f"it answers {answer[:12]!r}, and not as a Kafka without TLS: check host and port")
 
 
 def _receive(connection: socket.socket) -> bytes:

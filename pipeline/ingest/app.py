@@ -61,8 +61,8 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
             raise Refusal(
                 503,
                 "Kafka refuses reactions",
-                f"Kafka refused a reaction of the last flush for good ({reason}), so nothing was accepted: check the "
-                "topic and this stage's rights, then try again",
+                f"Kafka refused a reaction of the last flush permanently ({reason}), so nothing was accepted: check "
+                "the topic and this stage's rights, then try again",
                 headers=KAFKA_RETRY_AFTER,
             )
         records = intake.records(reactions, clock_ns())
@@ -87,8 +87,8 @@ def create_app(values: Settings, buffer: Buffer, flusher: Flusher, clock_ns: Cal
                 raise Refusal(
                     503,
                     "Kafka refuses reactions",
-                    f"Kafka refused {len(reasons)} of {len(records)} reactions for good ({reasons[0]}){again}: check "
-                    "the topic and this stage's rights, then try again",
+                    f"Kafka refused {len(reasons)} of {len(records)} reactions permanently ({reasons[0]}){again}: "
+                    "check the topic and this stage's rights, then try again",
                     headers=KAFKA_RETRY_AFTER,
                 )
         return Response(b'{"accepted":%d}' % len(reactions), 202, content_type=JSON)

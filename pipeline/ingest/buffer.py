@@ -31,7 +31,7 @@ class Buffer:
     def add(self, records: list[bytes]) -> Future[Mapping[bytes, str]]:
         """Append all of `records` or none.
 
-        The future ends when Kafka has answered their flush, with the records that it refused for good, and why.
+        The future ends when Kafka has answered their flush, with the records that it refused permanently, and why.
         Raises BufferFullError when they do not fit, or after `close`.
         """
         with self._lock:

@@ -22,7 +22,7 @@ log = logs.get(__name__)
 
 IDLE_MS = 500
 REFUSED_S = 5.0
-"""How long no reaction is accepted after Kafka has refused one for good; then a flush tries again."""
+"""How long no reaction is accepted after Kafka has refused one permanently; then a flush tries again."""
 
 
 def wait_ns(now_ns: int, flush_ms: int, lead_ms: int, aligned: bool) -> int:
@@ -63,7 +63,7 @@ class Flusher:
         self._waiting_since_s: float | None = None
         self._refused_s = 0.0
         self.refusal = ""
-        """Why Kafka refused a reaction of the last flush for good; empty if it took them all."""
+        """Why Kafka refused a reaction of the last flush permanently; empty if it took them all."""
         self.meters = Meters(buffer, self.silent_s)
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
@@ -130,7 +130,7 @@ class Flusher:
         future.set_result(self._refused(sink, records, flushed_ns))
 
     def _refused(self, sink: EventSink, records: Sequence[bytes], flushed_ns: int) -> dict[bytes, str]:
-        """Return the records that Kafka refused for good, and why; remember a reason for the next requests."""
+        """Return the records that Kafka refused permanently, and why; remember a reason for the next requests."""
         self.refusal = next(iter(sink.refusals.values()), "")
         if not self.refusal:
             return {}

@@ -82,7 +82,7 @@ BUFFER_FULL = Kind(503, "Buffer full", "`buffer_max` reactions wait for Kafka. T
 KAFKA_REFUSES = Kind(
     503,
     "Kafka refuses reactions",
-    "Kafka has refused a reaction for good: the topic is gone, or this stage may no longer write to it. With "
+    "Kafka has refused a reaction permanently: the topic is gone, or this stage may no longer write to it. With "
     "`ack=durable` the answer is about these reactions, and says if some of them are counted. Try again as "
     "`Retry-After` says.",
     RETRY,

@@ -78,7 +78,7 @@ class Admission:
             raise Refusal(
                 503,
                 "Too many streams",
-                f"connections_max={self._connections_max} streams are open here: come back later, by the stream_url",
+                f"connections_max={self._connections_max} streams are open here: try stream_url again later",
                 headers={hdrs.RETRY_AFTER: "5"},
             )
         self._open += 1
@@ -103,7 +103,7 @@ class Admission:
             )
         digest = await self._tokens.find(client_id, self._patience_s)
         if digest is None:
-            # An EventSource that had this stream would reconnect for ever: 204 stops it (WHATWG HTML, section 9.2.1).
+            # An EventSource that had this stream would always reconnect: 204 stops it (WHATWG HTML, section 9.2.1).
             if LAST_EVENT_ID in request.headers and MEDIA_TYPE in request.headers.get(hdrs.ACCEPT, ""):
                 raise Refusal(204, "No such client", f"client {client_id[:80]!a} is not registered any more")
             raise Refusal(404, "No such client", f"client {client_id[:80]!a} is not registered: POST /clients first")

@@ -12,7 +12,7 @@ from pipeline.backoff import bound_s
 # cause is a setting or the machine.
 DEATHS_MAX = 6
 WITHIN_S = 60.0
-# A chain that was ready starts it again for ever, at once the first times, and then after longer and longer pauses.
+# A chain that was ready starts it again every time, at once the first times, and then after longer and longer pauses.
 AT_ONCE = 2
 PAUSE_S, PAUSE_MOST_S = 1.0, 30.0
 # A stage that has lived this long since its last death has recovered.

@@ -89,7 +89,7 @@ def test_good_machine_has_no_finding(tmp_path: Path) -> None:
     """Status 0, and nothing was made."""
     done = asked(environment(tmp_path))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert done.stdout.splitlines()[-1] == "Nothing was found."
+    assert done.stdout.splitlines()[-1] == "No problems found."
     assert list(tmp_path.iterdir()) == []
 
 

@@ -70,7 +70,10 @@ def test_kafkas_answer_is_recognised(parts: tuple[bytes, ...]) -> None:
 )
 def test_other_server_is_named_by_its_answer(behave: Behave, seen: str) -> None:
     """A web server that answers at once or at the end, one that speaks first, and the alert of TLS."""
-    with serving(behave) as port, pytest.raises(NotKafkaError, match=f"no Kafka without TLS is there: .*{seen}"):
+    with (
+        serving(behave) as port,
+        pytest.raises(NotKafkaError, match=f"it answers .*{seen}.*, and not as a Kafka without TLS"),
+    ):
         peer.ask("127.0.0.1", port, 0.1)
 
 

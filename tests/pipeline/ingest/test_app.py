@@ -317,7 +317,7 @@ def test_durable_answer_says_what_kafka_refused(start: Callable[..., Stage]) -> 
     document = assert_problem(
         stage.post([GOOD, *refused]),
         503,
-        "refused 2 of 3 reactions for good (Broker: Topic authorization failed)",
+        "refused 2 of 3 reactions permanently (Broker: Topic authorization failed)",
         "1 others are counted, and would be twice",
     )
     assert document["title"] == "Kafka refuses reactions"
@@ -335,7 +335,7 @@ def test_nothing_is_accepted_while_kafka_refuses(
     until(lambda: stage.flusher.refuses(), "the refusal is known")
     accepted = stage.buffer.accepted
     answer = stage.post(GOOD)
-    assert_problem(answer, 503, "of the last flush for good (Broker: Topic authorization failed), so nothing")
+    assert_problem(answer, 503, "of the last flush permanently (Broker: Topic authorization failed), so nothing")
     assert answer.headers["Retry-After"] == "5"
     health = stage.client.get("/healthz")
     assert (health.status_code, health.json["status"]) == (503, "Kafka refuses reactions")

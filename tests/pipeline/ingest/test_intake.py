@@ -153,7 +153,11 @@ def test_spellings_are_accepted_whole_or_not_at_all() -> None:
         ({"emoji_type": "?"}, "emoji_type", "the emoji was lost before it was sent"),
         ({"emoji_type": "😂" * 100}, "emoji_type", "it holds 100 emoji: send one reaction for each"),
         ({"timestamp": "2026-11-23"}, "timestamp", f"it has no time; send {re.escape(timestamps.RULE)}"),
-        ({"timestamp": 1795}, "timestamp", "1795 is not a timestamp: it is no number of seconds, milliseconds"),
+        (
+            {"timestamp": 1795},
+            "timestamp",
+            "1795 is not a timestamp: it is not a time from 1973 to 2286 in seconds, milliseconds",
+        ),
         ({"timestamp": {"$date": 5}}, "timestamp", r'\{"\$date":5\} is not a timestamp: it is neither text nor'),
     ],
 )

@@ -379,7 +379,7 @@ def test_ticket_decides_before_header_and_cookie() -> None:
 
 
 def test_ticket_of_a_deleted_client_opens_nothing() -> None:
-    """404, or 204 for an EventSource that would come back for ever."""
+    """404, or 204 for an EventSource that would reconnect without end."""
 
     async def scenario(live: Live) -> None:
         status, problem = await live.refusal("x", f"?ticket={ticket('x')}")

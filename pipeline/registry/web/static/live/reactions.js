@@ -18,7 +18,7 @@ function userId() {
 /** Return a sentence about why ingest refused reactions; `document` is its problem document, if any. */
 export function refusal(status, document, retryAfter) {
   const later = retryAfter > 1 ? `in ${retryAfter} seconds` : 'in a moment';
-  if (status === 429) return 'You are sending too fast: you are over the limit. Wait one second.';
+  if (status === 429) return 'You send reactions too fast. Wait one second.';
   if (status === 503) return `Reactions cannot be sent right now. Try again ${later}.`;
   if (status === 422) return `This reaction cannot be counted: ${document?.errors?.[0]?.detail ?? document?.detail ?? 'the emoji is unknown'}`;
   return `Not sent: ${document?.title ?? `the server answered ${status}`}.`;
