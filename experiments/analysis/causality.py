@@ -19,7 +19,7 @@ from experiments.ledger import WINDOW_KEY, integers, unique_windows, window_code
 from experiments.units import NS_PER_MS, NS_PER_S
 
 CLOCK_STEP_MS = 5.0
-# Time synchronisation slews by at most 0.5 ms a second. A latency of 6 s is then wrong by 3 ms.
+# Time synchronisation slews by at most 0.5 ms per second. A latency of 6 s is then wrong by 3 ms.
 CLOCK_DRIFT_MS_PER_S = 1.0
 # Kafka stamps an append in whole milliseconds.
 APPEND_RESOLUTION_MS = 1.0

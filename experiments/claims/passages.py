@@ -19,7 +19,7 @@ WORDS = r"[^|\n,;:()]+?"
 
 
 @dataclass(frozen=True)
-class Place:
+class Occurrence:
     """A number in a text: the characters from `start` to `end`, the line (from 1), and what they are."""
 
     name: str
@@ -51,14 +51,14 @@ def rendered(claim: Claim, row: Mapping[str, Any]) -> dict[str, str]:
     return values
 
 
-def places(claim: Claim, text: str, words: Mapping[str, str] | None = None) -> list[list[Place]]:
+def occurrences(claim: Claim, text: str, words: Mapping[str, str] | None = None) -> list[list[Occurrence]]:
     """Return the passages of the claim in `text`, each with its numbers in order.
 
     Placeholders that are words have to be `words`, or may be anything if that is None.
     """
     return [
         [
-            Place(
+            Occurrence(
                 name,
                 match.start(number),
                 match.end(number),
@@ -71,9 +71,9 @@ def places(claim: Claim, text: str, words: Mapping[str, str] | None = None) -> l
     ]
 
 
-def passage(claim: Claim, text: str, row: Mapping[str, str]) -> list[Place]:
+def passage(claim: Claim, text: str, row: Mapping[str, str]) -> list[Occurrence]:
     """Return the numbers of the one passage that has the words of `row`. Raises SettingError if there is not one."""
-    found = places(claim, text, row)
+    found = occurrences(claim, text, row)
     if len(found) != 1:
         words = ", ".join(row[name] for name, form in claim.fields if not form)
         where = "is not in" if not found else f"is {len(found)} times in"
@@ -84,7 +84,7 @@ def passage(claim: Claim, text: str, row: Mapping[str, str]) -> list[Place]:
     return found[0]
 
 
-def written(text: str, changes: Sequence[tuple[Place, str]]) -> str:
+def written(text: str, changes: Sequence[tuple[Occurrence, str]]) -> str:
     """Return `text` with each place replaced."""
     for place, value in sorted(changes, key=lambda change: -change[0].start):
         text = text[: place.start] + value + text[place.end :]

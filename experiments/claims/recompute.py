@@ -12,7 +12,7 @@ from experiments import files
 from experiments.claims import passages
 from experiments.claims.age import Age, age
 from experiments.claims.claim_file import Claim, ClaimFile, Source, read
-from experiments.claims.passages import Place
+from experiments.claims.passages import Occurrence
 from experiments.claims.rows import Rows
 from experiments.report.format import DASH
 from experiments.report.pages import write_json
@@ -109,7 +109,7 @@ def recompute(root: Path, *, write: bool = False) -> Outcome:
     that is wrong; what is wrong with single claims is in the outcome's `errors`.
     """
     known = read(root / FILE)
-    outcome, texts, changes = Outcome(), _Texts(root), list[tuple[str, Place, str]]()
+    outcome, texts, changes = Outcome(), _Texts(root), list[tuple[str, Occurrence, str]]()
     pins = {}
     for name, source in known.sources.items():
         claims = [claim for claim in known.claims if claim.source == name]
@@ -137,7 +137,7 @@ def recompute(root: Path, *, write: bool = False) -> Outcome:
     return outcome
 
 
-def _compare(claim: Claim, rows: Rows, texts: _Texts, outcome: Outcome) -> list[tuple[str, Place, str]]:
+def _compare(claim: Claim, rows: Rows, texts: _Texts, outcome: Outcome) -> list[tuple[str, Occurrence, str]]:
     """Add the numbers of a claim to the outcome; return every place with its value."""
     changes = []
     for row in rows.query(claim.query):
@@ -152,7 +152,7 @@ def _compare(claim: Claim, rows: Rows, texts: _Texts, outcome: Outcome) -> list[
 def _expect_dashes(source: Source, claims: list[Claim], texts: _Texts, outcome: Outcome) -> None:
     """Count the numbers of a source that was not measured yet. Raises SettingError for one that is published."""
     for claim in claims:
-        found = passages.places(claim, texts[claim.file])
+        found = passages.occurrences(claim, texts[claim.file])
         if not found:
             raise SettingError(f"claim {claim.id}: its text is not in {claim.file}: write it with a {DASH} per number")
         for place in (place for numbers in found for place in numbers):
@@ -165,7 +165,7 @@ def _expect_dashes(source: Source, claims: list[Claim], texts: _Texts, outcome: 
 
 
 def _write(
-    root: Path, known: ClaimFile, pins: dict[str, str], texts: _Texts, changes: list[tuple[str, Place, str]]
+    root: Path, known: ClaimFile, pins: dict[str, str], texts: _Texts, changes: list[tuple[str, Occurrence, str]]
 ) -> None:
     for name in sorted({file for file, _, _ in changes}):
         text = passages.written(texts[name], [(place, value) for file, place, value in changes if file == name])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from experiments.claims.claim_file import ClaimFile
-from experiments.claims.passages import places
+from experiments.claims.passages import occurrences
 
 UNIT = r"%|µs|ms|s|min|minutes|seconds|KB|MB|GB|reactions/s|per second"
 _QUANTITY = re.compile(rf"(?<![\w.,/-])(\d[\d.,]*\d|\d)[ \u00a0\n]?({UNIT})(?![\w/])")
@@ -34,7 +34,7 @@ def uncovered(known: ClaimFile, file: str, text: str) -> list[Uncovered]:
         (place.start, place.end)
         for claim in known.claims
         if claim.file == file
-        for numbers in places(claim, text)
+        for numbers in occurrences(claim, text)
         for place in numbers
     )
     shown = _blanked(shown, claimed)

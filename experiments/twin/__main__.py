@@ -22,7 +22,7 @@ from experiments.machine.scheduling import go_first
 from experiments.twin.batches import Batches
 from experiments.twin.clockwork import Clockwork
 from experiments.twin.delivery import Delivery
-from experiments.twin.http import Connection, Handle
+from experiments.twin.http import Handle, HttpConnection
 from experiments.twin.ingest import Ingest, Topic
 from experiments.twin.settings import Twin, read
 from experiments.twin.truth import Truth
@@ -103,7 +103,7 @@ async def serve(twin: Twin, servers: str, prefix: str, run_dir: Path, ready_file
 
 async def _listen(handle: Handle) -> str:
     """Serve on a free port; return its URL."""
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(handle), HOST, 0, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(lambda: HttpConnection(handle), HOST, 0, backlog=4096)
     return f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from experiments.twin.batches import changed
 from experiments.twin.clockwork import Clockwork
-from experiments.twin.http import Connection, Handle, answer
+from experiments.twin.http import Handle, HttpConnection, answer
 from experiments.twin.ingest import drawn_ns, fate_of
 from experiments.twin.settings import DELIVERY_FATES, Twin
 from experiments.twin.truth import Truth
@@ -36,7 +36,7 @@ class Subscriber:
     cluster: str
     subscriber: str
     url: str = ""
-    streams: dict[str, Connection] = field(default_factory=dict)
+    streams: dict[str, HttpConnection] = field(default_factory=dict)
 
 
 class Delivery:
@@ -57,7 +57,7 @@ class Delivery:
         self._assigned: dict[str, Subscriber] = {}
         self._registered = 0
 
-    def register(self, connection: Connection, method: str, path: str, body: bytes) -> None:
+    def register(self, connection: HttpConnection, method: str, path: str, body: bytes) -> None:
         """Answer one request to the registry."""
         parts = path.partition("?")[0].strip("/").split("/")
         if (method, path) == ("POST", "/clients"):
@@ -86,7 +86,7 @@ class Delivery:
     def streams_of(self, subscriber: Subscriber) -> Handle:
         """Return what answers the requests to one subscriber."""
 
-        def handle(connection: Connection, method: str, path: str, body: bytes) -> None:
+        def handle(connection: HttpConnection, method: str, path: str, body: bytes) -> None:
             parts = path.partition("?")[0].strip("/").split("/")
             if method != "GET" or parts[::2] != ["clients", "stream"]:
                 connection.send(answer(404, {"title": "Not Found", "status": 404, "detail": f"{method} {path}"}))
@@ -138,7 +138,9 @@ class Delivery:
             row = (client_id, window.window, *stamps, moment_ns)
             self._clockwork.at(moment_ns, self._deliver(connection, framed[fate], row, fate))
 
-    def _deliver(self, connection: Connection, data: bytes, row: tuple[object, ...], fate: str) -> Callable[[], None]:
+    def _deliver(
+        self, connection: HttpConnection, data: bytes, row: tuple[object, ...], fate: str
+    ) -> Callable[[], None]:
         def deliver() -> None:
             sent_ns = time.time_ns()
             if fate != "lose":

@@ -12,7 +12,7 @@ from experiments.load.http1 import split
 from pipeline.messages import encode
 
 REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 307: "Temporary Redirect"}
-Handle = Callable[["Connection", str, str, bytes], None]
+Handle = Callable[["HttpConnection", str, str, bytes], None]
 """`handle(connection, method, path, body)` answers one request; `connection.content_type` is that of the body."""
 _CONTENT_TYPE = b"\r\ncontent-type: "
 
@@ -27,7 +27,7 @@ def answer(status: int, body: object = None, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection; its requests go to `handle` in turn. `on_lost` is called when it has closed."""
 
     def __init__(self, handle: Handle) -> None:

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from experiments.load.schedule import POPULAR_EMOJIS
 from experiments.twin.clockwork import Clockwork
-from experiments.twin.http import Connection, answer
+from experiments.twin.http import HttpConnection, answer
 from experiments.twin.settings import REACTION_FATES, Span, Twin
 from experiments.twin.truth import Reaction, Truth
 from experiments.units import NS_PER_MS
@@ -100,7 +100,7 @@ class Ingest:
         now_ns = time.time_ns()
         self._clockwork.at(self._next_flush_ns(now_ns), self._flush)
 
-    def handle(self, connection: Connection, method: str, path: str, body: bytes) -> None:
+    def handle(self, connection: HttpConnection, method: str, path: str, body: bytes) -> None:
         """Answer one request, after the planned delay."""
         arrived_ns = time.time_ns()
         if (method, path) == ("GET", "/healthz"):
@@ -133,7 +133,7 @@ class Ingest:
         else:
             accept()
 
-    def _accept(self, connection: Connection, reactions: list[Reaction]) -> None:
+    def _accept(self, connection: HttpConnection, reactions: list[Reaction]) -> None:
         self._truth.reactions += reactions
         if reactions[0].fate == "refuse":
             connection.send(answer(503, {"title": "Buffer full", "status": 503}, "Retry-After: 1"))

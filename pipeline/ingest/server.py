@@ -16,6 +16,7 @@ from granian.constants import HTTPModes, Interfaces
 from pipeline import lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
+from pipeline.file_limit import raise_file_limit
 from pipeline.ingest.app import STAGE, create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
@@ -96,6 +97,7 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
     # the client exist in this process only.
     gc.collect()
     gc.freeze()
+    raise_file_limit()
     lifecycle.follow_parent()
     # A worker without its main process would keep the port occupied.
     os.environ.update(lifecycle.as_parent())

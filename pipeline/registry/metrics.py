@@ -88,7 +88,7 @@ class RegistryMeters:
             states,
         )
         yield gauge(
-            "emostream_registry_journal_records",
+            "emostream_registry_waiting_records",
             "Registrations, moves and removals that wait to be written to Kafka.",
             [],
             {(): len(self._writer)},

@@ -11,11 +11,12 @@ from multiprocessing.util import Finalize
 
 import flask
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 
 from pipeline import lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
+from pipeline.file_limit import raise_file_limit
 from pipeline.hosts import base_url
 from pipeline.origins import Origins
 from pipeline.registry.app import create_app
@@ -32,6 +33,8 @@ OPTIONS = (
 
 # A registration holds its thread until Kafka has the record.
 THREADS = 64
+# The server's own default is 1,024: silent connections up to that number kept everyone else waiting.
+CONNECTIONS = 8192
 KILL_S = 2
 
 
@@ -71,6 +74,7 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
 def run(values: settings.Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PortInUseError."""
     port = lifecycle.stage_port(values.host, values.registry_port, "registry_port")
+    raise_file_limit()
     lifecycle.follow_parent()
     # A worker without its main process would keep the port occupied.
     os.environ.update(lifecycle.as_parent())
@@ -79,8 +83,11 @@ def run(values: settings.Settings) -> None:
         address=values.host,
         port=port,
         interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
         workers=1,
         blocking_threads=THREADS,
+        backlog=CONNECTIONS,
+        backpressure=CONNECTIONS,
         workers_kill_timeout=KILL_S,
         log_enabled=False,
     )

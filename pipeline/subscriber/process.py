@@ -1,4 +1,4 @@
-"""Settings of a process that holds thousands of connections: open files, event loop, threads, heap."""
+"""Settings of a process that holds thousands of connections: event loop, threads, heap."""
 
 from __future__ import annotations
 
@@ -6,20 +6,8 @@ import asyncio
 import ctypes
 import gc
 import os
-import resource
 import sys
 from collections.abc import Callable
-
-
-def raise_file_limit() -> int:
-    """Raise the limit of open files to the most that the system allows; return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):
-        # macOS reports an unlimited hard limit and refuses to set it.
-        return soft
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:

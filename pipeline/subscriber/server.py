@@ -15,12 +15,13 @@ from pipeline.bus.follower import ALL, Deliver, Follower
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
+from pipeline.file_limit import raise_file_limit
 from pipeline.hosts import base_url
 from pipeline.messages import encode
 from pipeline.origins import Origins
 from pipeline.subscriber import state
 from pipeline.subscriber.app import PATIENCE_S, create_app
-from pipeline.subscriber.process import fastest_loop, raise_file_limit, shorten_switch_interval
+from pipeline.subscriber.process import fastest_loop, shorten_switch_interval
 from pipeline.subscriber.state import Subscriber
 
 log = logs.get(__name__)

@@ -43,6 +43,17 @@ GROUPS = {
         "tests/integration/chains/",
     ),
 }
+LONG = (
+    "tests/integration/",
+    "tests/spark/test_aggregation.py",
+    "tests/dags/",
+    "tests/experiments/campaign/",
+    "tests/experiments/claims/",
+    "tests/pipeline/supervisor/",
+    "tests/test_commands.py",
+    "tests/test_package.py",
+)
+"""What is in no group and takes long: it begins first, so that no process waits for another one at the end."""
 ORDER = (*GROUPS, "")
 SHARED = ("broker", "chain_up", "two_subscribers")
 """The fixtures that start a chain or a broker for a whole process."""
@@ -62,15 +73,15 @@ def group(nodeid: str) -> str:
 
 
 def place(nodeid: str) -> tuple[int, int]:
-    """Where a test stands in the order of all: that of GROUPS and, within a group, of its paths."""
+    """Where a test stands in the order of all: that of GROUPS and, within a group, of its paths; then LONG."""
     name = group(nodeid)
-    paths = [nodeid.startswith(path) for path in GROUPS.get(name, ())]
+    paths = [nodeid.startswith(path) for path in GROUPS.get(name, LONG)]
     return ORDER.index(name), paths.index(True) if True in paths else len(paths)
 
 
 def missing() -> list[str]:
-    """The paths of GROUPS that are not there: a file was moved."""
-    return [path for paths in GROUPS.values() for path in paths if not (REPOSITORY / path).exists()]
+    """The paths of GROUPS and LONG that are not there: a file was moved."""
+    return [path for paths in (*GROUPS.values(), LONG) for path in paths if not (REPOSITORY / path).exists()]
 
 
 def started_twice(items: Iterable[pytest.Item]) -> dict[str, set[str]]:

@@ -20,7 +20,7 @@ import uvloop
 from experiments.bench.delivery.audience import Audience
 from experiments.run.chain import ended
 from pipeline.errors import EmoStreamError
-from pipeline.subscriber.process import raise_file_limit
+from pipeline.file_limit import raise_file_limit
 
 PATIENCE_S = 120.0
 END_S = 10.0

@@ -43,7 +43,7 @@ def test_step_of_the_clock_is_a_reason(by_ms):
 
 @pytest.mark.parametrize(("us_per_s", "bad"), [(500, False), (-500, False), (4900, True), (-4900, True)])
 def test_drift_of_the_clock_is_a_reason(us_per_s, bad):
-    """0.5 ms a second is time synchronisation at work; 4.9 ms a second is below every step, and wrong."""
+    """0.5 ms per second is time synchronisation at work; 4.9 ms per second is below every step, and wrong."""
     found = causality.clock([[t + i * us_per_s * 1000, m] for i, (t, m) in enumerate(CLOCK)])
     assert found.figures["clock_drift_ms_per_s"] == pytest.approx(us_per_s / 1000)
     assert bool(found.reasons) == bad

@@ -53,7 +53,7 @@ def test_registrations_moves_and_removals_are_counted(registrations: Registratio
     assert at(seen, "emostream_registry_subscribers", cluster="1", state="live") == 1
     assert at(seen, "emostream_registry_subscribers", cluster="1", state="silent") == 1
     assert at(seen, "emostream_registry_requests_refused_total", status="503") == 1
-    assert at(seen, "emostream_registry_journal_records") == 0
+    assert at(seen, "emostream_registry_waiting_records") == 0
 
 
 def test_targets_lists_live_subscribers(registrations: Registrations) -> None:

@@ -48,7 +48,7 @@ STYLE.replaceSync(`
   .failed { padding: .9rem; overflow-wrap: anywhere; }
 `);
 
-/** A failure that trying again does not mend, with a sentence for the site's owner. */
+/** A failure that trying again does not fix, with a sentence for the site's owner. */
 class NotAllowed extends Error {}
 
 class EmoStream extends HTMLElement {
