@@ -348,7 +348,7 @@ def test_ingest_that_is_away_is_said_in_words(two_subscribers: Endpoints, visit:
         route.fulfill(status=status, headers={**headers, **allowed}, body=body)
 
     page.route("**/reactions", refuse)
-    for words in ("over the limit", "Try again in 5 seconds", "cannot be counted: that is not one emoji"):
+    for words in ("You send reactions too fast", "Try again in 5 seconds", "cannot be counted: that is not one emoji"):
         page.click('#quick [data-emoji="👏"]')
         page.wait_for_selector(f'#sent.refused:has-text("{words}")')
     page.unroute("**/reactions")
