@@ -33,8 +33,8 @@ OPTIONS = (
 
 # A registration holds its thread until Kafka has the record.
 THREADS = 64
-# The server's own default is 1,024: as many silent connections kept everyone else waiting. With HTTP/1 only, each of them
-# is closed after 30 s.
+# The server's own default is 1,024: as many silent connections kept everyone else waiting. With HTTP/1 only, each is
+# closed after 30 s.
 CONNECTIONS = 8192
 KILL_S = 2
 
