@@ -1,8 +1,8 @@
 """Archives of a JVM's classes (class-data sharing): who starts from one starts in about half of the time and CPU.
 
 A JVM writes its archive when it ends; later ones map it. Each compares its own build, and the size and age of its jars,
-with what the archive says, and if they differ starts as without one. So an archive that does not fit costs nothing, and
-none is needed. `make jars` writes them (experiments.machine.class_archives).
+with what the archive says, and if they differ starts as without one. One that was cut off would kill it, so that the
+size of a whole one is kept beside it. None is needed. `make jars` writes them (experiments.machine.class_archives).
 """
 
 from __future__ import annotations
@@ -30,9 +30,22 @@ def spark(java: Java, jars: Iterable[Path]) -> Path:
 
 
 def mapped(archive: Path) -> tuple[str, ...]:
-    """Return the options of a JVM that starts from `archive`; none if there is no such file."""
+    """Return the options of a JVM that starts from `archive`; none if it is not there as a whole."""
     # To the JVM a colon separates two archives.
-    return (f"-XX:SharedArchiveFile={archive}", _QUIET) if archive.is_file() and ":" not in str(archive) else ()
+    return (f"-XX:SharedArchiveFile={archive}", _QUIET) if is_whole(archive) and ":" not in str(archive) else ()
+
+
+def size_file(archive: Path) -> Path:
+    """Return the file that keeps the size of `archive`, in bytes."""
+    return archive.with_suffix(".size")
+
+
+def is_whole(archive: Path) -> bool:
+    """Return whether `archive` is there with the size that it was written with."""
+    try:
+        return archive.stat().st_size == int(size_file(archive).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
 
 
 def written(archive: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -19,10 +20,10 @@ from pyspark import SparkContext
 
 from pipeline import class_archive, jars, java
 from pipeline.broker.embedded import EmbeddedKafka
-from pipeline.broker.process import log_end
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
+from pipeline.lifecycle import INTERRUPTED
 from pipeline.messages import Event, encode
 from pipeline.settings import Settings
 from spark import job
@@ -30,6 +31,7 @@ from spark.metrics import BatchMeters
 
 POLL_S = 0.2
 END_S = 120.0
+SHOWN_LINES = 20
 
 
 @contextmanager
@@ -42,7 +44,8 @@ def output_to(log: Path) -> Iterator[None]:
     try:
         yield
     except (EmoStreamError, OSError) as error:
-        raise EmoStreamError(f"{error}\n{log_end(log, 0)}") from error
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
+        raise EmoStreamError("\n".join([f"{error}; Kafka and Spark start without these files", *lines])) from error
     finally:
         for number, before in kept.items():
             os.dup2(before, number)
@@ -61,8 +64,12 @@ def whole(archive: Path) -> Iterator[Path]:
                 f"{archive} was not written: Kafka and Spark start without it, but more slowly; free disk space, "
                 "and run make jars again"
             )
-        for old in archive.parent.glob(f"{archive.stem.partition('-')[0]}-*.jsa"):
-            old.unlink()
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        for old in archive.parent.glob(f"{archive.stem.partition('-')[0]}-*.*"):
+            if old.suffix in (".jsa", ".size"):
+                old.unlink(missing_ok=True)
+        class_archive.size_file(archive).write_text(str(beside.stat().st_size), encoding="ascii")
         beside.replace(archive)
 
 
@@ -85,14 +92,25 @@ def _spark(kafka: EmbeddedKafka, folder: Path, archive_to: Path) -> None:
         watching.start()
         try:
             job.aggregate(values, stop, BatchMeters(names.events.name, values.trigger_s), archive_to)
+        except BaseException:
+            _end_jvm(kill=True)
+            raise
         finally:
             stop.set()
             watching.join()
-    # The JVM ends with its standard input.
+    _end_jvm(kill=False)
+
+
+def _end_jvm(*, kill: bool) -> None:
     gateway = SparkContext._gateway
-    assert gateway is not None
-    gateway.shutdown()
-    gateway.proc.stdin.close()
+    if gateway is None:
+        return
+    if kill:
+        gateway.proc.kill()
+    else:
+        gateway.shutdown()
+        # The JVM ends with its standard input.
+        gateway.proc.stdin.close()
     gateway.proc.wait(END_S)
 
 
@@ -101,7 +119,7 @@ def write() -> list[Path]:
     runtime = java.find_java()
     kafka_to = class_archive.kafka(runtime, jars.kafka_classpath())
     spark_to = job.archive(runtime, jars.spark_connector_jars())
-    if not kafka_to.is_file() or not spark_to.is_file():
+    if not class_archive.is_whole(kafka_to) or not class_archive.is_whole(spark_to):
         with (
             tempfile.TemporaryDirectory() as folder,
             output_to(Path(folder, "log")),
@@ -119,8 +137,12 @@ def main() -> int:
         prog="python -m experiments.machine.class_archives",
         description="Write the archives of classes from which Kafka and Spark start faster, once.",
     ).parse_args()
+    # Spark's job ends on SIGINT as on SIGTERM; here both clean up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         written = write()
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (EmoStreamError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -48,9 +48,13 @@ def test_java_without_a_release_file_has_an_archive(java: Java, jars: list[Path]
 
 
 def test_archive_is_named_only_if_it_can_be_mapped(tmp_path: Path) -> None:
-    """To the JVM a colon separates two archives, and a missing file is a warning."""
+    """To the JVM a colon separates two archives, a missing file is a warning, and one that was cut off is its death."""
     for archive in (tmp_path / "there.jsa", tmp_path / "a:b.jsa"):
         assert class_archive.mapped(archive) == ()
-        archive.touch()
+        archive.write_bytes(b"classes")
+        assert class_archive.mapped(archive) == ()
+        class_archive.size_file(archive).write_text("8")
+        assert class_archive.mapped(archive) == ()
+        class_archive.size_file(archive).write_text("7")
     assert class_archive.mapped(tmp_path / "there.jsa")[0] == f"-XX:SharedArchiveFile={tmp_path}/there.jsa"
     assert class_archive.mapped(tmp_path / "a:b.jsa") == ()

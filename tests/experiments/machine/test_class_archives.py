@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 
 from experiments.machine import class_archives
+from pipeline import class_archive
 from pipeline.errors import EmoStreamError
 
 
 def test_archive_takes_its_place_once_it_is_whole(tmp_path: Path) -> None:
     """Those that no longer fit go then, and nothing else."""
-    for name in ("spark-old.jsa", "kafka-old.jsa"):
+    for name in ("spark-old.jsa", "spark-old.size", "kafka-old.jsa"):
         (tmp_path / name).touch()
     archive = tmp_path / "spark-new.jsa"
     with class_archives.whole(archive) as beside:
         beside.write_bytes(b"classes")
         assert not archive.exists()
     assert archive.read_bytes() == b"classes"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kafka-old.jsa", "spark-new.jsa"]
+    assert class_archive.is_whole(archive)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kafka-old.jsa", "spark-new.jsa", "spark-new.size"]
 
 
 def test_archive_that_was_not_written_is_named(tmp_path: Path) -> None:

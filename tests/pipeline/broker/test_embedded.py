@@ -60,6 +60,7 @@ def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path, mon
         first, cluster_id = kafka.bootstrap_servers, broker_data.cluster_id(folder)
         write(first, "kept", [b"one", b"two"])
     assert kafka.pid is None
+    class_archive.size_file(archive).write_text(str(archive.stat().st_size))
     with EmbeddedKafka(folder) as kafka:
         assert maps(kafka.pid, archive)
         assert "[cds" not in kafka.log_path.read_text(encoding="utf-8")
@@ -76,6 +77,7 @@ def test_failed_start_raises_with_end_of_kafkas_log(tmp_path: Path, monkeypatch:
     """The cause here is the data directory of another node, and not a damaged archive of classes."""
     archive = tmp_path / "kafka.jsa"
     archive.write_bytes(b"not an archive")
+    class_archive.size_file(archive).write_text("14")
     monkeypatch.setattr(class_archive, "kafka", lambda *_: archive)
     lay_out(tmp_path, META.replace("node.id=1", "node.id=2"), False, False)
     with pytest.raises(BrokerError, match=r"exit code 1; .*kafka\.log ends:\n") as caught:
