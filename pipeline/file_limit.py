@@ -1,4 +1,4 @@
-"""The limit of open files of a stage that faces the web: each connection is one."""
+"""The limit of open files of a process that holds many connections: each is one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pipeline import environment
 # Only the fast compiler (C1): on two cores, a warm micro-batch of 200 reactions costs 0.28 s of CPU instead of 0.44 s,
 # and reaches that speed after 1 minute instead of 15. The cost is a lower rate when a large backlog is counted:
 # 130,000 reactions per second instead of 250,000 (with one task for each of two partitions).
-JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+JAVA_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 LOOPBACK = "127.0.0.1"
 
 
@@ -77,9 +77,10 @@ def session(
     than it saves. The web UI is off because it keeps every batch's plan in memory.
     """
     use_own_environment(java_home)
-    # The JVM does not know TMPDIR, and looks for a home in the list of users only. In quotes: options end at spaces.
-    folders = f'-Djava.io.tmpdir="{tempfile.gettempdir()}" -Duser.home="{tempfile.gettempdir()}"'
-    options = " ".join(f'"{option}"' for option in java_options)
+    # The JVM does not know TMPDIR, and looks for a home in the list of users only.
+    folders = (f"-Djava.io.tmpdir={tempfile.gettempdir()}", f"-Duser.home={tempfile.gettempdir()}")
+    # In quotes: options end at spaces.
+    options = " ".join(f'"{option}"' for option in (*JAVA_OPTIONS, *java_options, *folders))
     conf = SparkConf().setAppName(app).setMaster(master)
     conf.setAll(
         [
@@ -91,7 +92,7 @@ def session(
             ("spark.sql.shuffle.partitions", "1"),
             ("spark.sql.adaptive.enabled", "false"),
             ("spark.sql.session.timeZone", "UTC"),
-            ("spark.driver.extraJavaOptions", f"{JAVA_OPTIONS} {options} {folders}"),
+            ("spark.driver.extraJavaOptions", options),
         ]
     )
     for classpath in ("spark.driver.extraClassPath", "spark.executor.extraClassPath"):

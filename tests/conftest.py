@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 from experiments import environment
-from experiments.run.notebook import UNUSED
+from experiments.run.notebook import leave_out_unused
 from pipeline.broker.embedded import EmbeddedKafka
 from tests.harness import groups
 
@@ -36,8 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     # A thread of OpenBLAS turns in circles while another one waits for a core: a test of 1 s took 16 s of CPU.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    for module in UNUSED:
-        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    leave_out_unused()
 
 
 # Tests side by side.

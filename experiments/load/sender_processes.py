@@ -14,7 +14,6 @@ import asyncio
 import gc
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from experiments.machine.scheduling import go_first
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
+from pipeline.file_limit import raise_file_limit
 
 # One process sends this many in the busiest second with a third of a core; a second one costs the chain CPU.
 PER_PROCESS_S = 15_000
@@ -87,9 +87,7 @@ def send_part(plan: Path, sent: Path, url: str, bad: Path | None, part: int, par
     """Send the `part`-th of `parts` parts of the file `plan`, and write `sent`; the first part sends `bad` as well."""
     rows = part_of(pd.read_parquet(plan), part, parts)
     beside = pd.read_parquet(bad) if bad is not None and part == 0 else None
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    connections = CONNECTIONS_MAX if most == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, most - OTHER_FILES)
+    connections = min(CONNECTIONS_MAX, raise_file_limit() - OTHER_FILES)
     go_first()
     outcome = uvloop.run(_until_signal(rows, url, connections, beside))
     files.to_parquet(outcome.reactions, sent)

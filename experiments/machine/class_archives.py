@@ -45,7 +45,9 @@ def output_to(log: Path) -> Iterator[None]:
         yield
     except (EmoStreamError, OSError) as error:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
-        raise EmoStreamError("\n".join([f"{error}; Kafka and Spark start without these files", *lines])) from error
+        raise EmoStreamError(
+            "\n".join([f"{error}; Kafka and Spark start without it, but more slowly", *lines])
+        ) from error
     finally:
         for number, before in kept.items():
             os.dup2(before, number)
@@ -60,10 +62,7 @@ def whole(archive: Path) -> Iterator[Path]:
         beside = Path(folder, archive.name)
         yield beside
         if not beside.is_file():
-            raise EmoStreamError(
-                f"{archive} was not written: Kafka and Spark start without it, but more slowly; free disk space, "
-                "and run make jars again"
-            )
+            raise EmoStreamError(f"{archive} was not written: free disk space, and run make jars again")
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         for old in archive.parent.glob(f"{archive.stem.partition('-')[0]}-*.*"):

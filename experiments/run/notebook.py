@@ -31,13 +31,18 @@ thirds of its time, and the last one makes a folder in the user's home, or in th
 """
 
 
+def leave_out_unused() -> None:
+    """Let no module of this process import what papermill would import and nobody here uses."""
+    for module in UNUSED:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+
+
 def papermill_with_own_kernel() -> ModuleType:
     """Return papermill, which from then on executes all notebooks of this process with this interpreter.
 
     It is not imported at the top: that takes a second, and the kernels import this module too.
     """
-    for module in UNUSED:
-        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    leave_out_unused()
     import papermill
     from papermill.engines import NBClientEngine, papermill_engines
 

@@ -176,8 +176,8 @@ class KafkaBus:
                 "enable.partition.eof": True,
                 # A long topic arrives faster than Python reads it, and the default pause at a full queue is 1 s.
                 "fetch.queue.backoff.ms": 20,
-                # Records are sent as soon as there are any; without any, each answer costs the broker as much. With the
-                # default of 500 ms the readers of an idle chain were half of the 6 % of a core that Kafka used.
+                # Records are sent as soon as there are any; without any, each answer costs the broker as much. Beside
+                # an idle chain Kafka used 6.1 % of a core with the default of 500 ms, and uses 3.8 % with this.
                 "fetch.wait.max.ms": 5_000,
             },
             logger=LIBRARY_LOG,

@@ -30,7 +30,7 @@ class OutOfMemory:
         self._kills = _kills()
         self._seen_s = float("-inf")
 
-    def seen(self) -> bool:
+    def sample(self) -> bool:
         """Return whether a process was killed within the last OUT_OF_MEMORY_S seconds, or since the last call."""
         kills = _kills()
         if kills > self._kills:

@@ -191,7 +191,7 @@ class Supervisor:
         )
 
     def _check_memory(self) -> None:
-        self._memory.seen()
+        self._memory.sample()
 
     def _may_start(self, name: str) -> bool:
         """Refuse to start a stage that keeps dying in a chain that was never ready."""
@@ -220,7 +220,7 @@ class Supervisor:
             "died",
             name=stage.name,
             exit=exits.exit_name(exit_code),
-            out_of_memory=self._memory.seen(),
+            out_of_memory=self._memory.sample(),
             deaths=deaths,
             within_s=WITHIN_S,
             restarted=not hopeless,

@@ -19,19 +19,7 @@ GROUPS = {
         "tests/experiments/machine/test_machine_lock.py",
         "tests/experiments/run/test_usage.py",
     ),
-    # Chains that are killed, scaled and ended. Then the page, which is quiet at first, the stream seen from outside,
-    # and the programs of the documents, on one chain. A chain that is up uses a tenth of a core: at most three are.
-    "chains": (
-        "tests/integration/chains/test_bench_delivery.py",
-        "tests/integration/chains/test_scale.py",
-        "tests/integration/chains/test_up.py",
-        "tests/integration/page/test_page.py",
-        "tests/integration/page/test_page_moments.py",
-        "tests/integration/page/test_sse_conformance.py",
-        "tests/integration/page/test_client_matrix.py",
-        "tests/integration/page/",
-    ),
-    # Everything on one broker: Spark's job, and runs on twins, which take no lock of the machine. Then one more chain.
+    # Everything on one broker: Spark's job, and runs on twins, which take no lock of the machine; then the wheel.
     "kafka": (
         "tests/spark/test_job.py",
         "tests/spark/test_checkpoint.py",
@@ -40,7 +28,17 @@ GROUPS = {
         "tests/pipeline/ingest/test_sink.py",
         "tests/pipeline/broker/test_embedded.py",
         "tests/pipeline/bus/",
+        "tests/integration/chains/test_wheel.py",
+    ),
+    # Chains that are killed, scaled and ended. Then the page, which is quiet at first, the stream seen from outside,
+    # and the programs of the documents, on one chain. A chain that is up uses a tenth of a core: at most three are.
+    "chains": (
         "tests/integration/chains/",
+        "tests/integration/page/test_page.py",
+        "tests/integration/page/test_page_moments.py",
+        "tests/integration/page/test_sse_conformance.py",
+        "tests/integration/page/test_client_matrix.py",
+        "tests/integration/page/",
     ),
 }
 LONG = (

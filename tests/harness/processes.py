@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,6 +29,11 @@ NBVAL = [
     os.devnull,
 ]
 """The command that checks notebooks, whose paths follow, with this interpreter as their kernel."""
+
+
+def maps(pid: int, path: Path) -> bool:
+    """Return whether a process has mapped a file into its memory (Linux)."""
+    return str(path) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
 
 
 def module(name: str, *options: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 import pytest
 
 from experiments.run.chain import Endpoints
 from pipeline import class_archive, jars, java
 from spark import job
+from tests.harness.processes import maps
 
 pytestmark = pytest.mark.integration
 
@@ -26,6 +25,6 @@ def test_kafka_and_spark_start_from_their_archives(chain_up: Endpoints) -> None:
         archive
         for process in chain.children(recursive=True)
         for archive in archives
-        if process.name() == "java" and str(archive) in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        if process.name() == "java" and maps(process.pid, archive)
     }
     assert mapped == archives

@@ -14,6 +14,7 @@ from pipeline import class_archive
 from pipeline.broker import EmbeddedKafka
 from pipeline.broker import data_dir as broker_data
 from pipeline.errors import BrokerError, SettingError
+from tests.harness.processes import maps
 from tests.pipeline.broker.test_data_dir import META, lay_out
 
 GONE_S = 20
@@ -45,11 +46,6 @@ def read(servers: str, topic: str, count: int) -> list[bytes]:
         return [next(consumer).value for _ in range(count)]
 
 
-def maps(pid: int | None, archive: Path) -> bool:
-    """Return whether a process has the file in its memory."""
-    return str(archive) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
-
-
 @pytest.mark.integration
 def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in a directory whose name has special characters. The second one starts from the classes of the first."""
@@ -62,6 +58,7 @@ def test_restart_on_another_port_keeps_topics_and_cluster_id(tmp_path: Path, mon
     assert kafka.pid is None
     class_archive.size_file(archive).write_text(str(archive.stat().st_size))
     with EmbeddedKafka(folder) as kafka:
+        assert kafka.pid is not None
         assert maps(kafka.pid, archive)
         assert "[cds" not in kafka.log_path.read_text(encoding="utf-8")
         assert kafka.bootstrap_servers != first

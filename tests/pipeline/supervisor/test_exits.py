@@ -24,14 +24,14 @@ def test_kernels_kill_for_lack_of_memory_is_noticed_for_some_seconds(
     """Kills from before the start do not count, nor does a system that counts none."""
     counts = tmp_path / "vmstat"
     monkeypatch.setattr(exits, "VMSTAT", counts)
-    assert not exits.OutOfMemory().seen()
+    assert not exits.OutOfMemory().sample()
     now_s = 0.0
     counts.write_text("nr_free_pages 5\noom_kill 3\n")
     memory = exits.OutOfMemory(lambda: now_s)
-    assert not memory.seen()
+    assert not memory.sample()
     counts.write_text("nr_free_pages 5\noom_kill 4\n")
-    assert memory.seen()
+    assert memory.sample()
     now_s = exits.OUT_OF_MEMORY_S
-    assert memory.seen()
+    assert memory.sample()
     now_s += 1
-    assert not memory.seen()
+    assert not memory.sample()
