@@ -1,4 +1,6 @@
-"""`python -m pipeline up` runs the whole chain on one machine; `python -m pipeline scale` changes its size."""
+"""`python -m pipeline up` runs the whole chain on one machine, `scale` changes its size, and `dead-letters` shows the
+records that no stage could use.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from pipeline import environment, lifecycle, logs, settings
@@ -20,8 +23,9 @@ NOT_FOR_UP = {"cluster", "subscriber", "subscriber_port", "subscriber_url"}
 SUBSCRIBERS_MAX = 100
 # At level info only what the chain's own stages do is worth a line.
 QUIET_AT_INFO = ("circus", "tornado", "pipeline.cluster_routes")
-USAGE = """usage: python -m pipeline up [--help]      start the whole chain and keep it running
-       python -m pipeline scale [--help]   add or remove subscribers and clusters while it runs"""
+USAGE = """usage: python -m pipeline up [--help]             start the whole chain and keep it running
+       python -m pipeline scale [--help]          add or remove subscribers and clusters while it runs
+       python -m pipeline dead-letters [--help]   show the records that a stage could not use, or send them again"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        unknown = f"\npipeline: command is {name!r}: choose up or scale" if arguments else ""
+        unknown = f"\npipeline: command is {name!r}: choose up, scale or dead-letters" if arguments else ""
         sys.exit(USAGE + unknown)
     line, command = COMMANDS[name]
     options = line(f"python -m pipeline {name}").parse_args(arguments[1:])
@@ -48,6 +52,8 @@ def carry_out(prog: str, command: Callable[[argparse.Namespace], int], options: 
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return lifecycle.INTERRUPTED
+    finally:
+        logs.let_go()
 
 
 def up_line(
@@ -133,6 +139,50 @@ def scale(options: argparse.Namespace) -> int:
     return 0
 
 
+def letters_line(
+    prog: str, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return the parser of `dead-letters`; `make` may add it to a larger one."""
+    line = settings.parser(
+        prog,
+        "Print the records that a stage could not use, one line of JSON each: the stage, the record's topic, partition "
+        "and offset, the reason, its key and its value. They are those of the chain that runs in run_dir, or those in "
+        "the Kafka at bootstrap_servers.",
+        ["run_dir", "bootstrap_servers", "kafka_security_file", "topic_prefix"],
+        make,
+    )
+    line.add_argument(
+        "--replay",
+        action="store_true",
+        help="send each to its topic again and take it out, for instance after a stage was corrected",
+    )
+    return line
+
+
+def show_letters(options: argparse.Namespace) -> int:
+    """Print the dead letters; with --replay send their records again. Raises EmoStreamError."""
+    values = settings.of(options)
+    logs.configure("dead-letters", "warning")
+    from pipeline import dead_letters
+    from pipeline.bus.kafka import KafkaBus
+    from pipeline.bus.topics import topics
+    from pipeline.supervisor.lock_file import find, reaching
+
+    if not values.bootstrap_servers:
+        values = reaching(find(Path(values.run_dir).resolve()))
+    names = topics(values)
+    with closing(KafkaBus(values.kafka, values.kafka_wait_s)) as bus:
+        bus.ensure(names.dead_letters)
+        letters = dead_letters.kept(bus.read(names.dead_letters.name))
+        for letter in letters:
+            print(json.dumps(dead_letters.shown(letter), ensure_ascii=False))
+        if options.replay:
+            sent, cut = dead_letters.replay(bus, names, letters)
+            more = f"; {len(cut)} letters stay, which hold only the beginning of a record" if cut else ""
+            print(f"pipeline dead-letters: {sent} records sent again{more}", file=sys.stderr)
+    return 0
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= SUBSCRIBERS_MAX):
         raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to {SUBSCRIBERS_MAX}")
@@ -149,7 +199,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-COMMANDS = {"up": (up_line, up), "scale": (scale_line, scale)}
+COMMANDS = {
+    "up": (up_line, up),
+    "scale": (scale_line, scale),
+    "dead-letters": (letters_line, show_letters),
+}
 
 if __name__ == "__main__":
     environment.restart_without_others()

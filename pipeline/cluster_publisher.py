@@ -11,6 +11,7 @@ import msgspec
 from pipeline import cluster_routes, environment, lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.forwarding import Forwarder
 from pipeline.messages import Window
 from pipeline.metrics.exposition import collector_registry
@@ -18,6 +19,7 @@ from pipeline.metrics.server import serving
 
 OPTIONS = (
     "bootstrap_servers",
+    "kafka_security_file",
     "feed_bootstrap_servers",
     "kafka_wait_s",
     "topic_prefix",
@@ -45,20 +47,24 @@ def run(values: settings.Settings) -> None:
     source, feed = names.cluster(values.cluster), names.feed(values.cluster)
     main_bus = KafkaBus(values.kafka, values.kafka_wait_s)
     feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
+    stage = f"cluster-publisher-{values.cluster}"
+    letters = DeadLetters(main_bus, names, stage)
     forwarder = Forwarder(
-        stage=f"cluster-publisher-{values.cluster}",
+        stage=stage,
         source=main_bus,
         source_topic=source.name,
         sink=feed_bus,
         outputs={feed.name: lambda window: cluster_view(window, values.cluster, values.top_n)},
+        letters=letters,
     )
     try:
         with serving(values.host, values.metrics_port, collector_registry(forwarder.meters), forwarder.health):
-            main_bus.ensure(source)
+            main_bus.ensure(source, names.dead_letters)
             feed_bus.ensure(feed)
             cluster_routes.join(main_bus, names, [values.cluster])
             forwarder.run(stop)
     finally:
+        letters.close()
         main_bus.close()
         feed_bus.close()
 

@@ -6,7 +6,7 @@ window. Only the removal of a cluster (`python -m pipeline scale`) ends its rout
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 from pipeline import logs
@@ -19,13 +19,16 @@ from pipeline.messages import ClusterRoute, decode_cluster_route, encode
 log = logs.get(__name__)
 
 
-def read(records: Iterable[Record]) -> dict[str, ClusterRoute | None]:
+def read(
+    records: Iterable[Record], skipped: Callable[[Record, str], object] = lambda *_: None
+) -> dict[str, ClusterRoute | None]:
     """Return each cluster's last record: its route, or None if the cluster has left.
 
     A record under another key than its cluster's name is logged and skipped: its tombstone would never come.
+    `skipped(record, reason)` is called with each that is no route.
     """
     found: dict[str, ClusterRoute | None] = {}
-    for key, route in keyed(records, decode_cluster_route, "cluster route"):
+    for key, route in keyed(records, decode_cluster_route, "cluster route", skipped):
         if route is not None and route.cluster != key:
             log.error("skipped a cluster route under another key", key=key, cluster=route.cluster)
             continue

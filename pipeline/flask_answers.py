@@ -54,9 +54,9 @@ def add_documents(app: flask.Flask, documents: Served) -> None:
 def admit_origins(
     app: flask.Flask, origins: Origins, refused: Callable[[Refusal], object], files: str | None = None
 ) -> None:
-    """Answer pages of other origins as `origins` says, before Flask: their requests, preflights and errors.
+    """Answer pages of other origins and requests for other hosts as `origins` says, before Flask.
 
-    `refused` is called with each refusal before it is answered. A request without `Origin` costs one look-up. Paths
+    `refused` is called with each refusal before it is answered. A request without `Origin` costs two look-ups. Paths
     that begin with `files` are open to all: a browser names the origin of its own page when it loads scripts, and a
     page that is refused can only say so if it is loaded. For the same reason every page may run the scripts there,
     which hold no data.
@@ -64,6 +64,11 @@ def admit_origins(
     answer = app.wsgi_app
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            origins.check_name(environ.get("HTTP_HOST", ""))
+        except Refusal as refusal:
+            refused(refusal)
+            return problem_response(refusal)(environ, start_response)
         origin = environ.get("HTTP_ORIGIN")
         if origin is None:
             return answer(environ, start_response)

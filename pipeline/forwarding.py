@@ -17,6 +17,7 @@ import msgspec
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record, Writer
 from pipeline.bus.records import readable
+from pipeline.dead_letters import DeadLetters
 from pipeline.messages import HighWater, Hop, Window, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
 
@@ -33,7 +34,7 @@ class Forwarder:
 
     `outputs` maps an output topic to its view, a function from window to window. `stage` names this stage in `hops`.
     Windows before the offset `start` of the input are not forwarded. `meters` is shared by a stage's forwarders if it
-    has several.
+    has several. `letters`, which the caller closes, get the records that are not windows or cannot follow.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Forwarder:
         clock_ns: Callable[[], int] = time.time_ns,
         start: int = 0,
         meters: WindowMeters | None = None,
+        letters: DeadLetters | None = None,
     ) -> None:
         self.stage = stage
+        self._letters = letters
         self._start = start
         self.meters = meters or WindowMeters(stage)
         self._source = source
@@ -94,8 +97,8 @@ class Forwarder:
         if self._writer is None:
             self._writer = self._sink.writer()
         written = 0
-        malformed = partial(self.meters.dropped, "malformed")
-        windows = readable(records, decode_window, "window", malformed, topic=self._source_topic)
+        unreadable = partial(self._unused, "malformed")
+        windows = readable(records, decode_window, "window", unreadable, topic=self._source_topic)
         for record, window in windows:
             received_ns = self._clock_ns()
             forwarded: dict[str, int] = {}
@@ -115,7 +118,10 @@ class Forwarder:
                 self._writer.send(topic, encode(seen), key=window.epoch.encode())
                 forwarded[topic] = hop.sent_ns
             if not forwarded:
-                self.meters.dropped(why)
+                if why == "implausible":
+                    self._unused(why, record, f"the number of window {window.event_id} cannot follow")
+                else:
+                    self.meters.dropped(why)
                 continue
             self._writer.flush()
             self.meters.passed(window, max(forwarded.values()))
@@ -124,3 +130,8 @@ class Forwarder:
                 self._marks[topic].raise_to(window)
             written += len(forwarded)
         return written
+
+    def _unused(self, why: str, record: Record, reason: str) -> None:
+        self.meters.dropped(why)
+        if self._letters is not None:
+            self._letters.put(self._source_topic, record, reason)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pipeline.messages import EmojiType, Transport, UserId, Window
+from pipeline.messages import EmojiType, ReactionId, Transport, UserId, Window
 
 PAGE_MAX = 10_000
 """The most clients in one answer of `GET /clients`."""
@@ -55,6 +55,7 @@ class SentReaction(msgspec.Struct, frozen=True, gc=False):
     user_id: UserId | UserNumber
     emoji_type: EmojiType
     timestamp: str | int | float
+    reaction_id: ReactionId | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -260,7 +261,7 @@ class OpsData(msgspec.Struct, frozen=True):
     """The state of the chain, for its operator.
 
     Rates are per second. `lag` counts the reactions that Spark has not read. `malformed` is the sum over `windows`, the
-    probes of `up` included.
+    probes of `up` included. `dead_letters` counts the records that a stage could not use, as far as they are kept.
     """
 
     now_ms: int
@@ -271,6 +272,7 @@ class OpsData(msgspec.Struct, frozen=True):
     batch: BatchTimes
     watching: int
     malformed: int
+    dead_letters: int
     windows: list[WindowRow]
     batches: list[BatchRow]
     samples: list[SampleRow]

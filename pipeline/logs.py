@@ -59,6 +59,18 @@ def configure(stage: str, level: str = "info", readable: Processor = READABLE) -
     )
 
 
+def let_go() -> None:
+    """Flush standard output and error; one whose reader or terminal is gone is replaced by nothing.
+
+    Otherwise Python fails at its own flush when the process ends: a message, or the exit status 120.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger; fields are given as keywords: `log.info("flushed", reactions=12)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import msgspec
 
@@ -19,6 +20,7 @@ from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
 from pipeline.forwarding import POLL_S, Forwarder
 from pipeline.messages import ClusterRoute, Window
@@ -31,7 +33,15 @@ log = logs.get(__name__)
 STAGE = "main-publisher"
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
 """How long a forwarder that failed waits before it starts again: at first, doubled each time, and at most."""
-OPTIONS = ("bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "metrics_port", "log_level")
+OPTIONS = (
+    "bootstrap_servers",
+    "kafka_security_file",
+    "kafka_wait_s",
+    "topic_prefix",
+    "host",
+    "metrics_port",
+    "log_level",
+)
 
 
 def for_clusters(window: Window) -> Window:
@@ -64,10 +74,13 @@ class ClusterForwarders:
         status = f"cannot forward to {', '.join(sorted(failing))}" if failing else "ok" if self._ready else "starting"
         return {"status": status, "stage": STAGE, "clusters": sorted(self._running), "failing": failing}
 
-    def apply(self, records: list[Record]) -> None:
-        """Start and stop forwarders according to `records` of the topic `clusters`; keep those of unchanged routes."""
+    def apply(self, records: list[Record], skipped: Callable[[Record, str], object] = lambda *_: None) -> None:
+        """Start and stop forwarders according to `records` of the topic `clusters`; keep those of unchanged routes.
+
+        `skipped(record, reason)` is called with each that is no route.
+        """
         self._ready = True
-        for cluster, cluster_route in cluster_routes.read(records).items():
+        for cluster, cluster_route in cluster_routes.read(records, skipped).items():
             running = self._running.get(cluster)
             if cluster_route is not None and running is not None and running[0] == cluster_route:
                 continue
@@ -106,10 +119,11 @@ class ClusterForwarders:
         while not stop.is_set():
             begun_s = time.monotonic()
             try:
-                with closing(self._connect()) as bus:
-                    bus.ensure(output)
+                with closing(self._connect()) as bus, closing(DeadLetters(bus, self._names, STAGE)) as letters:
+                    bus.ensure(output, self._names.dead_letters)
+                    start = cluster_route.from_offset
                     forwarder = Forwarder(
-                        STAGE, bus, source, bus, outputs, start=cluster_route.from_offset, meters=self.meters
+                        STAGE, bus, source, bus, outputs, start=start, meters=self.meters, letters=letters
                     )
                     self._failing.pop(cluster, None)
                     forwarder.run(stop)
@@ -136,18 +150,20 @@ def run(values: settings.Settings) -> None:
         closing(ClusterForwarders(connect, names)) as forwarders,
         serving(values.host, values.metrics_port, collector_registry(forwarders.meters), forwarders.health),
     ):
-        bus.ensure(names.aggregates, names.clusters)
+        bus.ensure(names.aggregates, names.clusters, names.dead_letters)
         follow(bus, names, forwarders, stop)
 
 
 def follow(bus: Bus, names: Topics, forwarders: ClusterForwarders, stop: threading.Event) -> None:
     """Apply the topic `clusters` to `forwarders`, its history and new records, until `stop`."""
     ends = bus.ends(names.clusters.name)
-    # The history in one piece: of a cluster that left and joined again, only the last route counts.
-    forwarders.apply(bus.tail(names.clusters.name, ALL))
-    with closing(bus.reader(names.clusters.name, ends)) as reader:
-        while not stop.is_set():
-            forwarders.apply(reader.poll(POLL_S))
+    with closing(DeadLetters(bus, names, STAGE)) as letters:
+        skipped = partial(letters.put, names.clusters.name)
+        # The history in one piece: of a cluster that left and joined again, only the last route counts.
+        forwarders.apply(bus.tail(names.clusters.name, ALL), skipped)
+        with closing(bus.reader(names.clusters.name, ends)) as reader:
+            while not stop.is_set():
+                forwarders.apply(reader.poll(POLL_S), skipped)
 
 
 def main() -> None:

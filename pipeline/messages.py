@@ -7,7 +7,7 @@ for a malformed message; unknown fields are ignored, so that a newer producer do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -19,8 +19,12 @@ from pipeline.errors import MessageError
 USER_ID_MAX = 128
 EMOJI_MAX = 64
 
+REACTION_ID_MAX_BYTES = 64
+
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
 EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
+ReactionId = Annotated[str, msgspec.Meta(min_length=1, max_length=REACTION_ID_MAX_BYTES)]
+"""Ingest allows no more bytes than this has characters."""
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A count, an offset or a time: a foreign record's larger number would end a stage where it is added up."""
@@ -44,11 +48,15 @@ KEPT = "kept"
 
 
 class Reaction(msgspec.Struct, frozen=True, gc=False):
-    """What a client posts: the user, the emoji and the event time, in the usual forms (`pipeline.ingest.intake`)."""
+    """What a client posts: the user, the emoji and the event time, in the usual forms (`pipeline.ingest.intake`).
+
+    Of several reactions with one `reaction_id` within ten minutes, one counts.
+    """
 
     user_id: UserId
     emoji_type: EmojiType
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    reaction_id: ReactionId | None = None
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +70,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     timestamp: str
     accepted_ns: Natural
     flushed_ns: Natural
+    reaction_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TypeCount(msgspec.Struct, frozen=True):
@@ -88,6 +97,9 @@ class Window(msgspec.Struct, frozen=True):
     unreadable records in that range (probes, foreign writers); no count includes them. Each stage appends one hop to
     `hops`.
 
+    `repeats` is set if records of the window carry ids: the number of those that were not counted, because the same id
+    was counted within the ten minutes before, or earlier in the window (`spark.repeats`).
+
     `lost` is set on the first window of an epoch before which records were removed from Kafka uncounted: of each
     partition their first and last offset.
 
@@ -105,6 +117,7 @@ class Window(msgspec.Struct, frozen=True):
     malformed: Natural = 0
     cluster: str | None = None
     hops: tuple[Hop, ...] = ()
+    repeats: Natural | msgspec.UnsetType = msgspec.UNSET
     lost: dict[str, tuple[Natural, Natural]] | msgspec.UnsetType = msgspec.UNSET
     carried: dict[str, Natural] | msgspec.UnsetType = msgspec.UNSET
 
@@ -156,6 +169,28 @@ class ClusterRoute(msgspec.Struct, frozen=True):
     from_offset: Natural
 
 
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record that `stage` could not use, for `reason`; kept in the compacted `dead-letters` under `id`.
+
+    `key` and `value` are the record's own, base64 in JSON. Of a long one `value` has the beginning, and `size` says how
+    many bytes it had.
+    """
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    key: bytes | None
+    value: bytes | None
+    size: Natural
+
+    @property
+    def id(self) -> str:
+        """The record and the stage: a stage that reads the record again writes the same letter."""
+        return f"{self.topic}-{self.partition}@{self.offset} {self.stage}"
+
+
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 """`encode(message) -> bytes`: compact JSON."""
@@ -188,6 +223,7 @@ decode_window = decoder(Window, WINDOW_MAX_BYTES)
 decode_registration = decoder(Registration)
 decode_announcement = decoder(Announcement)
 decode_cluster_route = decoder(ClusterRoute)
+decode_dead_letter = decoder(DeadLetter)
 
 
 class HighWater:
@@ -218,3 +254,12 @@ class HighWater:
         """Count `window` as seen."""
         if self.is_new(window):
             self._marks[window.epoch] = window.window, window.offsets
+
+
+def first_copies(windows: Iterable[Window]) -> Iterator[Window]:
+    """Yield those of `windows`, in the order of their emission, that stages forward: the first copy of each."""
+    marks = HighWater()
+    for window in windows:
+        if marks.is_new(window) and marks.follows(window):
+            marks.raise_to(window)
+            yield window

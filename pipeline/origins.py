@@ -3,12 +3,17 @@
 A browser names the page of a request in `Origin` (RFC 6454): scheme, host and port. A page may call a stage if it is
 the registry's own page, or if the setting `origins` lists its origin. A request without `Origin` comes from a program,
 or from a page of the stage itself, and passes.
+
+A browser takes a page for one of the stage itself by the name in its address, and whoever owns a name may let it lead
+to this machine (DNS rebinding). So the name in `Host` must be one that only this machine's users can have given.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,6 +29,11 @@ PREFLIGHT = {
 
 EXPOSED = "Location, Retry-After"
 """The headers of answers that a page of an allowed origin may read, beside those that every page may."""
+
+LOCAL_DOMAINS = (".localhost", ".local", ".internal", ".home.arpa")
+"""Domains that nobody can register: RFC 6761, RFC 6762, ICANN's private-use domain, RFC 8375."""
+
+_KNOWN_HOSTS_MAX = 1_000
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _FORM = "http://host[:port] or https://host[:port]"
@@ -112,13 +122,36 @@ class Origins:
     """The rule of one stage.
 
     `listed` is the setting `origins`, `registry_url` that setting, which may be empty, and `registry_port` the port on
-    which the registry listens, 0 if it is not known.
+    which the registry listens, 0 if it is not known. `names` are names of this machine beside those that `has_name`
+    always allows.
     """
 
-    def __init__(self, listed: str, registry_url: str, registry_port: int) -> None:
+    def __init__(self, listed: str, registry_url: str, registry_port: int, names: Iterable[str] = ()) -> None:
         own = (registry_url,) if registry_url else ()
         self._allowed = parse_origins(listed).union(map(origin_of_url, own))
         self._registry_port = registry_port
+        self._names = {name.lower() for name in (*names, *(origin_of_url(url).host for url in own))}
+        # Each request asks, and the few names of a chain cost a hash each.
+        self.has_name = lru_cache(_KNOWN_HOSTS_MAX)(self._has_name)
+
+    def _has_name(self, host: str) -> bool:
+        """Return whether a request whose `Host` header is `host` named this machine in a way that no stranger can.
+
+        That is an IP address, a name without a dot or in LOCAL_DOMAINS, one of `names`, or none: browsers send one.
+        """
+        name = hostname(host).rstrip(".")
+        if not host or name in self._names or name.endswith(LOCAL_DOMAINS):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return bool(name) and "." not in name
+        return True
+
+    def check_name(self, host: str) -> None:
+        """Raise Refusal 421 if `has_name` is false."""
+        if not self.has_name(host):
+            raise _misdirected(host)
 
     def allows(self, origin: str, host: str, *, ticket: bool = False) -> bool:
         """Return whether a page of `origin` may send a request whose `Host` header is `host`.
@@ -134,7 +167,7 @@ class Origins:
         if parsed is None or parsed in self._allowed:
             return parsed is not None
         if parsed.port == self._registry_port:
-            return ticket or parsed.host == hostname(host)
+            return ticket or (parsed.host == hostname(host) and self.has_name(host))
         return ticket and parsed == _parsed(f"{parsed.scheme}://{host}")
 
     def check(self, origin: str, host: str, *, ticket: bool = False) -> None:
@@ -160,6 +193,16 @@ def _refused(origin: str) -> Refusal:
         403,
         "Origin not allowed",
         f"Origin is {origin[:200]!a}, and pages of this origin may not call this stage: {remedy}",
+        headers={"Vary": "Origin"},
+    )
+
+
+def _misdirected(host: str) -> Refusal:
+    return Refusal(
+        421,
+        "Host not allowed",
+        f"Host is {host[:200]!a}, and this name is not known to be this machine's: use its address, or add the name to "
+        "the setting host_names (EMOSTREAM_HOST_NAMES, --host-names)",
         headers={"Vary": "Origin"},
     )
 

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import math
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +19,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from pipeline import environment
+from pipeline import environment, kafka_security
 from pipeline.addresses import CLUSTER_NAME
 from pipeline.errors import SettingError
 from pipeline.hosts import WILDCARDS, local_address
-from pipeline.origins import origin_of_url, parse_origins
+from pipeline.origins import Origins, origin_of_url, parse_origins
 
 PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
 NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_PARENT_PID", environment.IGNORED})
 
+NAME = "[A-Za-z0-9._-]+"
 # A name, an IPv4 address, or an IPv6 address in brackets.
-HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+HOST = rf"({NAME}|\[[0-9A-Fa-f:.]+\])"
 PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SERVERS = rf"^({HOST}:{PORT}(,{HOST}:{PORT})*)?\Z"
 URL = rf"^(https?://{HOST}(:{PORT})?(/[A-Za-z0-9._~%/-]*)?)?\Z"
@@ -62,6 +64,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"allowed": "host:port[,host:port], or leave it empty"},
         ),
     ] = ""
+    kafka_security_file: Annotated[
+        str,
+        described(
+            "file of name=value lines for a Kafka with TLS or passwords: security.protocol, sasl.mechanism, "
+            "sasl.username, sasl.password, ssl.ca.location, ssl.certificate.location, ssl.key.location, "
+            "ssl.key.password; empty: neither"
+        ),
+    ] = ""
     kafka_wait_s: Annotated[
         float, Meta(gt=0, le=3600, description="how long a starting stage waits for Kafka to answer, seconds")
     ] = 30.0
@@ -79,6 +89,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_ms: Annotated[
         int, Meta(ge=60_000, le=10**15, description="how long Kafka keeps records, milliseconds")
     ] = 86_400_000
+    retention_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 << 20,
+            le=10**15,
+            description="most bytes that Kafka keeps of emoji-events, and of every other topic a sixteenth",
+        ),
+    ] = 8 << 30
 
     host: Annotated[
         str,
@@ -90,6 +108,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             },
         ),
     ] = "127.0.0.1"
+    host_names: Annotated[
+        str,
+        Meta(
+            pattern=rf"^({NAME}(, *{NAME})*)?\Z",
+            description="names by which clients call the HTTP stages, separated by commas, beside addresses, names "
+            "without a dot, this machine's name and those in the settings for URLs",
+            extra={"allowed": "names without scheme and port, separated by commas, such as live.example"},
+        ),
+    ] = ""
     ingest_port: Annotated[Port, described("port of ingest; 0: a free port")] = 8000
     ingest_workers: Annotated[int, Meta(ge=1, le=64, description="worker processes of ingest")] = 2
     ingest_threads: Annotated[
@@ -124,6 +151,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ge=1, le=10**9, description="reactions that one ingest worker buffers; answer 503 when the buffer is full"
         ),
     ] = 200_000
+    disk_free_min_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10**9,
+            description="answer 503 while the embedded Kafka's disk has less free space, megabytes; 0: do not look",
+        ),
+    ] = 64
     kafka_out_s: Annotated[
         float,
         Meta(gt=0, le=3600, description="answer 503 after this many seconds without an acknowledgement from Kafka"),
@@ -134,7 +169,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 262_144
     array_max: Annotated[int, Meta(ge=1, description="most reactions that ingest accepts in one request")] = 1_000
     rate_per_user_s: Annotated[
-        int, Meta(ge=0, description="reactions per second that one ingest worker accepts from one user; 0: no limit")
+        int,
+        Meta(ge=0, le=65_535, description="reactions per second that ingest accepts from one user; 0: no limit"),
     ] = 50
 
     trigger_s: Annotated[
@@ -242,7 +278,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(ge=300, description="a client's registration ends after this many seconds without a stream")
     ] = 3600.0
     registrations_per_address_min: Annotated[
-        int, Meta(ge=0, description="registrations per minute from one address; 0: no limit")
+        int, Meta(ge=0, le=65_535, description="registrations per minute from one address; 0: no limit")
     ] = 10_000
     proxies: Annotated[
         int,
@@ -298,6 +334,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Name of the setting that `feed_kafka` is from."""
         return "feed_bootstrap_servers" if self.feed_bootstrap_servers else "bootstrap_servers"
 
+    def page_rule(self, registry_port: int | None = None) -> Origins:
+        """Return which pages and names are allowed; `registry_port` is where the registry listens, if not there."""
+        urls = filter(None, (self.ingest_url, self.subscriber_url))
+        names = (*self.host_names.replace(" ", "").split(","), *(origin_of_url(url).host for url in urls))
+        port = self.registry_port if registry_port is None else registry_port
+        return Origins(self.origins, self.registry_url, port, (*names, platform.node()))
+
     def replace(self, **changes: object) -> Settings:
         """Return a copy with `changes`, which are checked."""
         return build({**msgspec.structs.asdict(self), **changes})
@@ -305,6 +348,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 DEFAULTS = Settings()
+REACHING = ("bootstrap_servers", "kafka_security_file", "topic_prefix")
+"""The settings that lead to a chain's Kafka and topics; `up` publishes them with its addresses."""
 
 
 def _metas(name: str) -> list[Meta]:
@@ -492,7 +537,25 @@ def of(options: argparse.Namespace) -> Settings:
     """Return the settings that parsed options and the environment give. Raises SettingError."""
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
     settings = build({**from_env(os.environ), **given})
-    return settings.replace(host=local_address(settings.host))
+    address = local_address(settings.host)
+    named = () if settings.host in (address, "localhost") else (settings.host,)
+    names = ",".join(filter(None, (settings.host_names, *named)))
+    path = settings.kafka_security_file
+    if path and not settings.bootstrap_servers:
+        raise refused("kafka_security_file", path, "give bootstrap_servers as well: the embedded Kafka is open")
+    return secured(settings.replace(host=address, host_names=names))
+
+
+def secured(settings: Settings) -> Settings:
+    """Let all clients of this process use `kafka_security_file`; return the settings with its full path.
+
+    Raises SettingError.
+    """
+    path = settings.kafka_security_file
+    try:
+        return settings.replace(kafka_security_file=kafka_security.use(path))
+    except ValueError as error:
+        raise refused("kafka_security_file", path, str(error)) from error
 
 
 def main(prog: str, description: str, names: Sequence[str], argv: Sequence[str] | None = None) -> Settings:

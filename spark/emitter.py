@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from typing import Any
 
 from pyspark.sql import DataFrame
 
 from pipeline import logs
 from pipeline.bus.base import Bus
 from pipeline.bus.records import readable
+from pipeline.dead_letters import DeadLetters
+from pipeline.errors import EmoStreamError
 from pipeline.messages import decode_window, encode
-from spark.aggregation import aggregate
+from spark.aggregation import aggregate, identified
 from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
+from spark.repeats import Identified, Remembered
+from spark.unused import unused
 from spark.window import NO_OFFSETS, countable, trigger_ns, window
 
 log = logs.get(__name__)
@@ -37,9 +42,17 @@ class Emitter:
         policy: str,
         meters: BatchMeters,
         lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
+        remembered: Remembered | None = None,
+        letters: DeadLetters | None = None,
     ) -> None:
-        """`lost` are the offsets that Kafka removed uncounted: the first window names them."""
+        """`lost` are the offsets that Kafka removed uncounted: the first window names them.
+
+        `remembered` are the ids that earlier windows counted. `letters` get the records that are no reactions.
+        """
+        self._bus = bus
+        self._letters = letters
         self._lost = lost
+        self._remembered = remembered or Remembered()
         self._writer = bus.writer()
         self._events_topic = events_topic
         self._aggregates_topic = aggregates_topic
@@ -68,6 +81,10 @@ class Emitter:
         rows = [countable(row.asDict()) for row in aggregate(records).collect()]
         # `begin` sets the remainders before the epoch.
         epoch = self._epoch.result()
+        repeats = None
+        if any(row["identified"] for row in rows):
+            with_id = Identified.of(identified(records).toArrow())
+            repeats = self._remembered.repeats(with_id, epoch, number, due_ns)
         record = window(
             rows,
             topic=self._events_topic,
@@ -79,6 +96,7 @@ class Emitter:
             policy=self._policy,
             carried=self._remainders.before(number),
             lost=self._lost,
+            repeats=repeats,
         )
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
@@ -87,8 +105,20 @@ class Emitter:
             self._remainders.keep(number, record.carried or NOTHING)
             self._meters.emitted(record)
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
+            if record.malformed and self._letters is not None:
+                self._keep_unused(rows, self._letters)
         self._previous_end_ns = time.time_ns()
+
+    def _keep_unused(self, rows: Iterable[Mapping[str, Any]], letters: DeadLetters) -> None:
+        try:
+            for record, reason in unused(self._bus, self._events_topic, rows):
+                letters.put(self._events_topic, record, reason)
+        except EmoStreamError as error:
+            # The window is out: an error here would have Spark repeat it.
+            log.warning("the records that are no reactions could not be read again", reason=str(error))
 
     def close(self) -> None:
         """Close the connection to Kafka."""
         self._writer.close()
+        if self._letters is not None:
+            self._letters.close()

@@ -20,27 +20,30 @@ from pyspark.sql.streaming import listener as events
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import class_archive, environment, jars, java, lifecycle, logs, settings
+from pipeline import class_archive, environment, jars, java, kafka_security, lifecycle, logs, settings
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.records import readable
 from pipeline.bus.topics import Topics, topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
 from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
 from spark import resume
-from spark.aggregation import parse
+from spark.aggregation import identified, parse
 from spark.checkpoint import CheckpointFolder
 from spark.emitter import TAIL, Emitter
 from spark.metrics import STAGE, BatchMeters
-from spark.resume import Start
+from spark.repeats import REMEMBERED_S, Identified, Remembered, with_ids
+from spark.resume import Start, number_of
 from spark.session import session, shipped_jars
 
 log = logs.get(__name__)
 
 OPTIONS = (
     "bootstrap_servers",
+    "kafka_security_file",
     "kafka_wait_s",
     "topic_prefix",
     "partitions",
@@ -119,9 +122,43 @@ def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics) -> Start:
     return found
 
 
+def source_options(values: settings.Settings) -> dict[str, str]:
+    """Return how Spark's source reaches Kafka."""
+    return {
+        "kafka.bootstrap.servers": values.kafka,
+        **{f"kafka.{name}": value for name, value in kafka_security.for_java(kafka_security.properties()).items()},
+    }
+
+
 def _windows(records: Iterable[Record]) -> list[Window]:
     # Only their places count here, and a busy window lists a thousand types.
     return [msgspec.structs.replace(each, reactions=[]) for _, each in readable(records, decode_window, "window")]
+
+
+def remembered(spark: SparkSession, values: settings.Settings, bus: Bus) -> Remembered:
+    """Return the ids that were counted within the last ten minutes, read from the records of those windows."""
+    names = topics(values)
+    windows = with_ids(
+        _windows(bus.tail(names.aggregates.name, math.ceil(REMEMBERED_S / values.trigger_s) + TAIL)),
+        bus.ends(names.events.name),
+    )
+    if not windows:
+        return Remembered()
+    behind = resume.behind(windows)
+    spans = [(number_of(name), first) for window in windows for name, (first, _) in window.offsets.items()]
+    first = {number: min(at for each, at in spans if each == number) for number in behind}
+    topic = names.events.name
+    records = (
+        spark.read.format("kafka")
+        .options(**source_options(values))
+        .option("assign", json.dumps({topic: sorted(behind)}))
+        .option("startingOffsets", json.dumps({topic: {str(number): at for number, at in first.items()}}))
+        .option("endingOffsets", json.dumps({topic: {str(number): at for number, at in behind.items()}}))
+        # Retention may have removed some of them.
+        .option("failOnDataLoss", "false")
+        .load()
+    )
+    return Remembered.of(windows, Identified.of(identified(parse(records)).toArrow()))
 
 
 def start(
@@ -132,7 +169,7 @@ def start(
     first = json.dumps({topic: {str(number): offset for number, offset in offsets.items()}}) if offsets else "earliest"
     source = (
         spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", values.kafka)
+        .options(**source_options(values))
         .option("subscribe", topic)
         .option("startingOffsets", first)
         # After an outage of Spark the backlog comes in several windows. One would need memory without a bound, and a
@@ -173,6 +210,8 @@ def begin(
         values.policy,
         meters,
         found.lost,
+        remembered(spark, values, bus),
+        DeadLetters(bus, names, STAGE),
     )
     query = start(spark, values, emitter, found.offsets)
     # The query's id is part of the checkpoint, so it is the same after every restart.
@@ -215,7 +254,7 @@ def aggregate(
     # pyspark replaces the handler of SIGINT; a stage must end in the same way on both signals.
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
-    bus.ensure(names.events, names.aggregates, names.progress)
+    bus.ensure(names.events, names.aggregates, names.progress, names.dead_letters)
     spark.streams.addListener(Progress(bus, names.progress.name, meters))
     query, emitter = begin(spark, values, bus, meters)
     meters.epoch = str(query.id)

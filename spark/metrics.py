@@ -34,6 +34,9 @@ class BatchMeters:
         self._rows = Counter("emostream_spark_rows", "Records read by micro-batches.", registry=None)
         self._reactions = Counter("emostream_spark_reactions", "Reactions counted in windows.", registry=None)
         self._malformed = Counter("emostream_spark_malformed", "Unreadable records, probes included.", registry=None)
+        self._repeats = Counter(
+            "emostream_spark_repeats", "Reactions not counted, because their id was counted before.", registry=None
+        )
         self._trigger = Gauge(
             "emostream_spark_trigger_seconds",
             "The trigger interval; a micro-batch must take less time than this.",
@@ -55,6 +58,7 @@ class BatchMeters:
         self.windows.passed(window, window.emitted_ns)
         self._reactions.inc(window.total)
         self._malformed.inc(window.malformed)
+        self._repeats.inc(window.repeats or 0)
 
     def progress(self, report: bytes, bus: Bus) -> None:
         """Take Spark's progress report of one trigger, as JSON, and look up the lag on `bus`."""
@@ -81,5 +85,6 @@ class BatchMeters:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
         yield from self.windows.collect()
-        for family in (self._seconds, self._rows, self._reactions, self._malformed, self._trigger, self._lag):
+        counters = (self._rows, self._reactions, self._malformed, self._repeats)
+        for family in (self._seconds, *counters, self._trigger, self._lag):
             yield from family.collect()

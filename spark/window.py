@@ -50,11 +50,13 @@ def window(
     policy: str,
     carried: Mapping[str, int] = NOTHING,
     lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
+    repeats: Mapping[tuple[str, int], int] | None = None,
 ) -> Window | None:
     """Return the window of `rows` (see `spark.aggregation.aggregate`), or None if there are no rows.
 
     `carried` are the remainders after the previous window, see `spark.policies`; `lost` the offsets of each partition
-    that Kafka removed before they were counted.
+    that Kafka removed before they were counted. `repeats` says how many records of a type and partition are repeats,
+    which do not count; None: no record has an id.
     """
     offsets: dict[str, tuple[int, int]] = {}
     counts: Counter[str] = Counter()
@@ -66,7 +68,9 @@ def window(
         if row["emoji_type"] is None:
             malformed += row["count"]
         else:
-            counts[row["emoji_type"]] += row["count"]
+            counts[row["emoji_type"]] += row["count"] - (repeats or {}).get((row["emoji_type"], row["partition"]), 0)
+    # A type of which all are repeats did not occur.
+    counts = +counts
     if not offsets:
         return None
     shown = represent(policy, counts, group_size, epoch=epoch, window=number, carried=carried)
@@ -82,6 +86,7 @@ def window(
             for emoji_type, count in sorted(counts.items(), key=lambda cell: (-cell[1], cell[0]))
         ],
         malformed=malformed,
+        repeats=UNSET if repeats is None else sum(repeats.values()),
         lost={f"{topic}-{partition}": ends for partition, ends in sorted(lost.items())} or UNSET,
         carried=shown.carried or UNSET,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from pipeline import logs
+from pipeline import kafka_security, logs
 
 log = logs.get(__name__)
 
@@ -18,6 +18,7 @@ def client_config(servers: str) -> dict[str, Any]:
     """Return the configuration of a client of the Kafka at `servers`, host:port[,host:port]."""
     return {
         "bootstrap.servers": servers,
+        **kafka_security.properties(),
         # The library's default of 10 s would keep a stage away long after a broker has come back.
         "reconnect.backoff.max.ms": 1_000,
         "socket.nagle.disable": True,

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from pipeline import logs
+from pipeline import kafka_security, logs
 from pipeline.bus import peer
 from pipeline.bus.base import Record
 from pipeline.bus.connection import LIBRARY_LOG, client_config
@@ -118,9 +118,11 @@ class KafkaBus:
         OSError if another attempt may succeed, SettingError if not.
         """
         failures = {}
+        # One with TLS answers nobody who does not speak it.
+        ask = peer.connect if kafka_security.is_encrypted() else peer.ask
         for server in self._servers.split(","):
             try:
-                return peer.ask(*self._address(server), min(ASK_S, max(self._wait_s, POLL_S)))
+                return ask(*self._address(server), min(ASK_S, max(self._wait_s, POLL_S)))
             except OSError as error:
                 failures[server] = error
         if all(_is_final(error) for error in failures.values()):
@@ -179,6 +181,9 @@ class KafkaBus:
                 # Records are sent as soon as there are any; without any, each answer costs the broker as much. Beside
                 # an idle chain Kafka used 6.1 % of a core with the default of 500 ms, and uses 3.8 % with this.
                 "fetch.wait.max.ms": 5_000,
+                # Once, after a restart of Kafka, a reader got nothing for a minute. The default of five minutes is how
+                # long it may not learn of a new leader.
+                "topic.metadata.refresh.interval.ms": 20_000,
             },
             logger=LIBRARY_LOG,
         )

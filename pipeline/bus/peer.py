@@ -18,6 +18,11 @@ class NotKafkaError(OSError):
     """Something else than a Kafka without TLS answers at an address."""
 
 
+def connect(host: str, port: int, timeout_s: float) -> None:
+    """Return once something at `host`, `port` takes a connection. Raises OSError if nothing does."""
+    socket.create_connection((host, port), timeout=timeout_s).close()
+
+
 def ask(host: str, port: int, timeout_s: float) -> None:
     """Return once a Kafka has answered at `host`, `port`.
 
@@ -36,9 +41,14 @@ def ask(host: str, port: int, timeout_s: float) -> None:
             if not answer:
                 raise TimeoutError("it takes connections and does not answer as a Kafka does") from None
     if not answer:
-        raise ConnectionError("it closes connections, as a Kafka with TLS or a starting one does")
+        raise ConnectionError(
+            "it closes connections, as a starting Kafka does, or one with TLS (see kafka_security_file)"
+        )
     if len(answer) < HEADER.size or HEADER.unpack(answer[: HEADER.size])[1] != REQUEST_ID:
-        raise NotKafkaError(f"it answers {answer[:12]!r}, and not as a Kafka without TLS: check host and port")
+        raise NotKafkaError(
+            f"it answers {answer[:12]!r}, and not as a Kafka without TLS: check host and port, or set "
+            "kafka_security_file"
+        )
 
 
 def _receive(connection: socket.socket) -> bytes:

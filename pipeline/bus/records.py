@@ -18,13 +18,13 @@ def readable(
     records: Iterable[Record],
     decode: Callable[[bytes | None], T],
     what: str,
-    skipped: Callable[[], object] = lambda: None,
+    skipped: Callable[[Record, str], object] = lambda record, reason: None,
     **fields: object,
 ) -> Iterator[tuple[Record, T]]:
     """Yield each record with its message, as `decode` returns it.
 
     A record for which `decode` raises MessageError is logged with `what` it should be and with `fields`, reported by
-    `skipped()`, and not yielded.
+    `skipped(record, reason)`, and not yielded.
     """
     for record in records:
         try:
@@ -38,17 +38,22 @@ def readable(
                 reason=str(error),
                 **fields,
             )
-            skipped()
+            skipped(record, str(error))
             continue
         yield record, message
 
 
-def keyed(records: Iterable[Record], decode: Callable[[bytes | None], T], what: str) -> Iterator[tuple[str, T | None]]:
-    """Yield key and message of a compacted topic's records; the message of a tombstone is None."""
+def keyed(
+    records: Iterable[Record],
+    decode: Callable[[bytes | None], T],
+    what: str,
+    skipped: Callable[[Record, str], object] = lambda record, reason: None,
+) -> Iterator[tuple[str, T | None]]:
+    """Yield key and message of a compacted topic's records; the message of a tombstone is None. See `readable`."""
 
     def decode_unless_tombstone(value: bytes | None) -> T | None:
         return None if value is None else decode(value)
 
     with_key = (record for record in records if record.key is not None)
-    for record, message in readable(with_key, decode_unless_tombstone, what):
+    for record, message in readable(with_key, decode_unless_tombstone, what, skipped):
         yield (record.key or b"").decode(errors="replace"), message

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import get_args
@@ -43,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "pipeline.client", lambda: asyncio.run(watch(options.url, options.cluster, options.transport))
             )
     except BrokenPipeError:
-        # The reader of the output has ended; Python would report the error again when it flushes the output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has ended.
+        logs.let_go()
 
 
 if __name__ == "__main__":

@@ -51,17 +51,22 @@ class Flusher:
         lead_ms: int,
         aligned: bool,
         clock_ns: Callable[[], int] = time.time_ns,
+        disk: Callable[[], str] = lambda: "",
     ) -> None:
+        """`disk` returns why Kafka's disk takes no more reactions, "" if it does: it is asked before each flush."""
         self._buffer = buffer
         self._open_sink = sink
         self._flush_ms = flush_ms
         self._lead_ms = lead_ms
         self._aligned = aligned
         self._clock_ns = clock_ns
+        self._disk = disk
         self._stop = threading.Event()
         self._deadline_s = 0.0
         self._waiting_since_s: float | None = None
         self._refused_s = 0.0
+        self.disk_full = ""
+        """Why Kafka's disk takes no more reactions; empty if it does."""
         self.refusal = ""
         """Why Kafka refused a reaction of the last flush permanently; empty if it took them all."""
         self.meters = Meters(buffer, self.silent_s)
@@ -105,6 +110,7 @@ class Flusher:
         while not self._stop.is_set():
             pause_ns = wait_ns(self._clock_ns(), self._flush_ms, self._lead_ms, self._aligned)
             self._buffer.due.wait(pause_ns / NS_PER_S)
+            self.disk_full = self._disk()
             self._flush(sink)
             self.meters.refresh(sink)
         self._flush(sink)

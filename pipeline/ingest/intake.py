@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import msgspec
 from pipeline import emojis, timestamps
 from pipeline.emojis import canonical, recognise
 from pipeline.http_messages import SentReaction
-from pipeline.messages import USER_ID_MAX, Reaction
+from pipeline.messages import REACTION_ID_MAX_BYTES, USER_ID_MAX, Reaction
 from pipeline.problems import Refusal
 from pipeline.rate_limit import RateLimit
 from pipeline.text_encoding import UTF8_BOM, not_utf8, packing
@@ -30,6 +31,7 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     emoji_type: str
     timestamp: Any
     accepted_ns: int
+    reaction_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Fault(NamedTuple):
@@ -58,6 +60,7 @@ EXPECTED = {
     "emoji_type": f"exactly one emoji, such as {emojis.EXAMPLE}",
     "timestamp": timestamps.RULE,
 }
+EXPECTED_ID = f"text of 1 to {REACTION_ID_MAX_BYTES} bytes, or leave it out"
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
 SHOWN_MAX = 80
 
@@ -80,12 +83,16 @@ def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyT
             raise _not_json(body, error, headers) from error
         return read(unmarked, array_max, headers)
     if isinstance(decoded, Reaction):
-        if canonical(decoded.emoji_type) is not None and decoded.timestamp.tzinfo is UTC:
+        if canonical(decoded.emoji_type) is not None and decoded.timestamp.tzinfo is UTC and _fits(decoded.reaction_id):
             return [decoded]
         return _all_accepted([_usual(decoded)], single=True)
     reactions: list[Reaction] = decoded
     _check_length(len(reactions), array_max)
-    if [r for r in reactions if canonical(r.emoji_type) is None or r.timestamp.tzinfo is not UTC]:
+    if [
+        r
+        for r in reactions
+        if canonical(r.emoji_type) is None or r.timestamp.tzinfo is not UTC or not _fits(r.reaction_id)
+    ]:
         return _all_accepted([_usual(reaction) for reaction in reactions], single=False)
     return reactions
 
@@ -93,7 +100,19 @@ def read(body: bytes, array_max: int, headers: Mapping[str, Any] = MappingProxyT
 def records(reactions: Sequence[Reaction], accepted_ns: int) -> list[bytes]:
     """Return each reaction as an open JSON object that the flush closes, with its emoji in canonical form."""
     return [
-        _encode(Accepted(r.user_id, canonical(r.emoji_type) or "", r.timestamp, accepted_ns))[:-1] for r in reactions
+        _encode(
+            Accepted(r.user_id, canonical(r.emoji_type) or "", r.timestamp, accepted_ns, r.reaction_id or msgspec.UNSET)
+        )[:-1]
+        for r in reactions
+    ]
+
+
+def with_ids(reactions: Sequence[Reaction], key: str) -> list[Reaction]:
+    """Return the reactions of a request with an Idempotency-Key: one without an id gets one made of the key."""
+    digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return [
+        reaction if reaction.reaction_id else msgspec.structs.replace(reaction, reaction_id=f"{digest}:{index}")
+        for index, reaction in enumerate(reactions)
     ]
 
 
@@ -165,7 +184,7 @@ def _read_item(item: msgspec.Raw) -> Reaction | Fault:
     moment = timestamps.read(written.timestamp)
     if moment is None:
         return Fault("timestamp", written.timestamp)
-    return _usual(Reaction(str(written.user_id), written.emoji_type, moment))
+    return _usual(Reaction(str(written.user_id), written.emoji_type, moment, written.reaction_id))
 
 
 def _usual(reaction: Reaction) -> Reaction | Fault:
@@ -176,7 +195,14 @@ def _usual(reaction: Reaction) -> Reaction | Fault:
     moment = timestamps.in_utc(reaction.timestamp)
     if moment is None:
         return Fault("timestamp", reaction.timestamp.isoformat())
-    return Reaction(reaction.user_id, emoji_type, moment)
+    if not _fits(reaction.reaction_id):
+        return Fault("reaction_id", reaction.reaction_id)
+    return Reaction(reaction.user_id, emoji_type, moment, reaction.reaction_id)
+
+
+def _fits(reaction_id: str | None) -> bool:
+    """Return whether an id has few enough bytes; of its characters, the decoder has seen to it."""
+    return reaction_id is None or reaction_id.isascii() or len(reaction_id.encode()) <= REACTION_ID_MAX_BYTES
 
 
 def _fault(item: msgspec.Raw, reason: str) -> Fault:
@@ -223,6 +249,8 @@ def _detail(fault: Fault, *, explained: bool) -> str:
         return f"it is missing: send {EXPECTED.get(field, field)}"
     if field == "user_id":
         return f"{_shown(value)} is not a user: send {EXPECTED[field]}"
+    if field == "reaction_id":
+        return f"{_shown(value)} is not an id: send {EXPECTED_ID}"
     if field == "emoji_type":
         why = emojis.why_not(value if explained and isinstance(value, str) else "")
         return f"{_shown(value)} is not one emoji: {why}"

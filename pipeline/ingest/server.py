@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing.util
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from flask import Flask
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
@@ -20,14 +22,19 @@ from pipeline.file_limit import raise_file_limit
 from pipeline.ingest.app import STAGE, create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.ingest.front import Front
+from pipeline.ingest.pulse import Pulses, kill_child
+from pipeline.ingest.reactions import Reactions
 from pipeline.ingest.sink import KafkaSink
 from pipeline.metrics import workers
+from pipeline.rate_limit import RateLimit
 from pipeline.settings import Settings
 
 log = logs.get(__name__)
 
 OPTIONS = (
     "bootstrap_servers",
+    "kafka_security_file",
     "kafka_wait_s",
     "topic_prefix",
     "partitions",
@@ -42,28 +49,39 @@ OPTIONS = (
     "flush_batch",
     "buffer_max",
     "kafka_out_s",
+    "run_dir",
+    "disk_free_min_mb",
     "body_max_bytes",
     "array_max",
     "rate_per_user_s",
     "registry_url",
     "registry_port",
     "origins",
+    "host_names",
     "log_level",
 )
-# A request holds its thread until its body has arrived. With one thread, one client that stalls in the middle of a
-# body would block the worker. On a busy machine one thread alone answered a third more requests than 32 did.
+# What Flask answers: requests of pages, health, metrics, documents. Reactions of programs need no thread.
 ASYNC_THREADS = 16
-# A durable answer holds its thread until Kafka has acknowledged, half a flush interval on average.
+# A durable answer to a page holds its thread until Kafka has acknowledged, half a flush interval on average.
 DURABLE_THREADS = 128
 # Connections beyond these wait without an answer, so both are far above what one machine is expected to hold.
 BACKLOG = 8192
 BACKPRESSURE = 8192
 
 
-def worker_app(values: Settings) -> Flask:
+class Shared(NamedTuple):
+    """What the workers have in common, in memory that they inherit: the limit per user, and their pulses."""
+
+    limit: RateLimit
+    pulses: Pulses
+
+
+def worker_app(values: Settings, shared: Shared) -> Front:
     """Return the app of one worker process, with its own buffer, flusher and producer."""
     logs.configure(STAGE, values.log_level)
     lifecycle.follow_parent()
+    # One that hangs before its event loop runs is missed too.
+    shared.pulses.beat()
     workers.join()
     buffer = Buffer(values.buffer_max, wake_at=values.flush_batch if values.flush_ms else 1)
     flusher = Flusher(
@@ -72,6 +90,7 @@ def worker_app(values: Settings) -> Flask:
         flush_ms=values.flush_ms,
         lead_ms=values.flush_lead_ms,
         aligned=values.flush_phase == "aligned",
+        disk=partial(disk_full, Path(values.run_dir, "kafka"), values.disk_free_min_mb),
     )
     flusher.start()
 
@@ -81,10 +100,28 @@ def worker_app(values: Settings) -> Flask:
 
     # Granian's workers end without running atexit handlers; multiprocessing's own finalizers do run.
     multiprocessing.util.Finalize(None, end, exitpriority=10)
-    return create_app(values, buffer, flusher)
+    reactions = Reactions(values, buffer, flusher, limit=shared.limit)
+    threads = values.ingest_threads or (DURABLE_THREADS if reactions.durable else ASYNC_THREADS)
+    return Front(create_app(reactions), reactions, threads, shared.pulses)
 
 
-def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> None:
+def disk_full(folder: Path, least_mb: int) -> str:
+    """Return why the disk of `folder` takes no more reactions; "" if it does, or if this machine has no such folder.
+
+    Kafka ends when it cannot write, and what other programs need of the disk is not known.
+    """
+    if not least_mb:
+        return ""
+    try:
+        free_mb = shutil.disk_usage(folder).free >> 20
+    except OSError:
+        return ""
+    if free_mb >= least_mb:
+        return ""
+    return f"the disk of {folder} has {free_mb} MB free, and {least_mb} MB (disk_free_min_mb) have to be: make room"
+
+
+def serve(values: Settings, load: Callable[[Settings, Shared], Any] = worker_app) -> None:
     """Serve until SIGTERM or SIGINT; every worker flushes before it ends.
 
     Raises PortInUseError, or KafkaUnreachableError when no broker answers within `kafka_wait_s`.
@@ -106,10 +143,9 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
         "pipeline.ingest",
         address=values.host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         workers=values.ingest_workers,
-        blocking_threads=values.ingest_threads or (DURABLE_THREADS if values.ack == "durable" else ASYNC_THREADS),
         backlog=BACKLOG,
         backpressure=BACKPRESSURE,
         respawn_failed_workers=True,
@@ -117,8 +153,14 @@ def serve(values: Settings, load: Callable[[Settings], Any] = worker_app) -> Non
         log_enabled=False,
         websockets=False,
     )
-    with workers.together():
-        server.serve(target_loader=partial(load, values), wrap_loader=False)
+    shared = Shared(RateLimit(values.rate_per_user_s), Pulses())
+    ended = threading.Event()
+    threading.Thread(target=shared.pulses.watch, args=(ended, kill_child), name="pulses", daemon=True).start()
+    try:
+        with workers.together():
+            server.serve(target_loader=partial(load, values, shared), wrap_loader=False)
+    finally:
+        ended.set()
 
 
 def main() -> None:

@@ -58,6 +58,8 @@ class KafkaSink:
                 "acks": "all",
                 # The flush has already batched the records: send them at once.
                 "linger.ms": 1,
+                # Reactions are alike: a fifth of the bytes on the disk of Kafka.
+                "compression.type": "lz4",
                 # 0: no limit. The buffer's bound, not a timeout, decides when to refuse requests.
                 "message.timeout.ms": 0,
                 "queue.buffering.max.messages": queue_max,

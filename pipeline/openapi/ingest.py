@@ -30,6 +30,7 @@ _STAGES = (STAGE,)
 
 _REFUSED = (
     kinds.NOT_JSON,
+    kinds.BODY_TOO_SLOW,
     kinds.BODY_TOO_LARGE,
     kinds.ARRAY_TOO_LONG,
     kinds.TOO_MANY_OF_ONE_USER,
@@ -39,10 +40,12 @@ _REFUSED = (
     kinds.TOO_MANY_REACTIONS,
     kinds.KAFKA_OUT,
     kinds.KAFKA_REFUSES,
+    kinds.TOO_MANY_UNFINISHED,
     kinds.BUFFER_FULL,
+    kinds.DISK_FULL,
     kinds.NOT_ACKNOWLEDGED,
 )
-KINDS = (*_REFUSED, kinds.ORIGIN_NOT_ALLOWED, kinds.NOT_A_WEBSOCKET_ROUTE)
+KINDS = (*_REFUSED, kinds.ORIGIN_NOT_ALLOWED, kinds.HOST_NOT_ALLOWED, kinds.NOT_A_WEBSOCKET_ROUTE)
 """Every kind of problem that ingest answers with, beside those of type `about:blank`."""
 
 _REACTION = {"user_id": "ada", "emoji_type": "😂", "timestamp": "2026-11-23T21:00:00Z"}
@@ -52,6 +55,8 @@ _FIELDS = {
     "timestamp": "When: a date and a time in ISO 8601, in UTC unless they have a zone; also without `-` and `:`, with "
     "a space for the `T`, and with an offset such as `+01`. Or a number since 1970, of seconds, milliseconds, "
     "microseconds or nanoseconds: its digits give the unit.",
+    "reaction_id": "Names this tap, in at most 64 bytes, such as a UUID. Of several reactions with one id within ten "
+    "minutes, one counts: one whose answer was lost can be sent again. Without it each counts.",
 }
 
 
@@ -105,7 +110,7 @@ def _schemas() -> Part:
     reaction = made["SentReaction"]
     for name, text in _FIELDS.items():
         reaction["properties"][name]["description"] = text
-        reaction["properties"][name]["examples"] = [_REACTION[name]]
+        reaction["properties"][name]["examples"] = [_REACTION.get(name, "01990b5c-5d1f-7a3e-8c1d-3f5a7b9c2e4d")]
     # Of no standard: a generator of test data may have one for it.
     reaction["properties"]["emoji_type"]["format"] = "emoji"
     return made
@@ -124,6 +129,15 @@ def _post_reactions(values: Settings) -> Part:
         tag="reactions",
         stages=_STAGES,
         handshakes=_STAGES,
+        parameters=[
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "Names this request: each reaction that has no `reaction_id` gets one, made of this key "
+                "and its place.",
+                "schema": {"type": "string"},
+            }
+        ],
         requestBody={
             "required": True,
             "description": f"JSON in UTF-8, at most {values.body_max_bytes} bytes (`body_max_bytes`), without "

@@ -37,6 +37,12 @@ ORIGIN_NOT_ALLOWED = Kind(
     "The request comes from a web page whose origin may not call this stage. Nothing was done. List the origin in the "
     "setting `origins`.",
 )
+HOST_NOT_ALLOWED = Kind(
+    421,
+    "Host not allowed",
+    "The request calls this stage by a name that is not known to be this machine's. Nothing was done. Use its address, "
+    "or list the name in the setting `host_names`.",
+)
 NOT_A_WEBSOCKET_ROUTE = Kind(
     400, "Not a WebSocket route", "A WebSocket handshake at a path that serves none. Open the client's `stream_url`."
 )
@@ -44,6 +50,9 @@ NOT_A_WEBSOCKET_ROUTE = Kind(
 # Ingest
 
 NOT_JSON = Kind(400, "Not JSON", "The body is not JSON in UTF-8; a lone surrogate is not valid either. Fix it.")
+BODY_TOO_SLOW = Kind(
+    408, "Body too slow", "The body was not complete within ten seconds. Nothing was done. Send it again, at once."
+)
 BODY_TOO_LARGE = Kind(413, "Body too large", "The body has more bytes than this stage takes. Send fewer.")
 ARRAY_TOO_LONG = Kind(413, "Array too long", "The array has more items than `array_max`. Split it.")
 TOO_MANY_OF_ONE_USER = Kind(
@@ -76,6 +85,20 @@ KAFKA_OUT = Kind(
     503,
     "Kafka is out of reach",
     "Kafka has not acknowledged in time. Nothing was done. Try again as `Retry-After` says.",
+    RETRY,
+)
+TOO_MANY_UNFINISHED = Kind(
+    503,
+    "Too many unfinished requests",
+    "Too many requests of this address have not sent their whole body. Nothing was done. Try again as `Retry-After` "
+    "says.",
+    RETRY,
+)
+DISK_FULL = Kind(
+    503,
+    "Disk nearly full",
+    "The disk of Kafka has less than `disk_free_min_mb` free. Nothing was done. Make room; try again as `Retry-After` "
+    "says.",
     RETRY,
 )
 BUFFER_FULL = Kind(503, "Buffer full", "`buffer_max` reactions wait for Kafka. Try again as `Retry-After` says.", RETRY)

@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline import origins, problems
 from pipeline.http_messages import Problem
-from pipeline.openapi.kinds import NOT_A_WEBSOCKET_ROUTE, ORIGIN_NOT_ALLOWED, Kind
+from pipeline.openapi.kinds import HOST_NOT_ALLOWED, NOT_A_WEBSOCKET_ROUTE, ORIGIN_NOT_ALLOWED, Kind
 
 Part = dict[str, Any]
 
@@ -133,7 +133,7 @@ def _refusal(status: int, found: Mapping[Kind, Sequence[str]], everyone: Sequenc
     description = "; ".join(kind.title for kind in found) + "."
     content = {problems.CONTENT_TYPE: {"schema": schema, "examples": examples}}
     # A page that is not allowed gets no headers that let it read the answer.
-    cors = CORS[:1] if set(found) == {ORIGIN_NOT_ALLOWED} else CORS
+    cors = CORS[:1] if set(found) <= {ORIGIN_NOT_ALLOWED, HOST_NOT_ALLOWED} else CORS
     made = answer(description, content, list(names), cors=cors)
     return made | _stages(sorted({stage for stages in found.values() for stage in stages}), everyone)
 
@@ -168,6 +168,7 @@ def operation(
         for pair in ([kind] if not isinstance(kind, Kind) else [(kind, stage) for stage in stages])
     ]
     pairs += [(NOT_A_WEBSOCKET_ROUTE, stage) for stage in handshakes]
+    pairs += [(HOST_NOT_ALLOWED, stage) for stage in stages]
     if not any_origin:
         pairs += [(ORIGIN_NOT_ALLOWED, stage) for stage in stages]
     given: list[Part] = list(fields.pop("parameters", []))  # type: ignore[call-overload]

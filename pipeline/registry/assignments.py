@@ -44,6 +44,8 @@ class Assignments:
         self._seen_ns: defaultdict[SubscriberId, dict[str, int]] = defaultdict(dict)
         self._assigned: Counter[SubscriberId] = Counter()
         self._removed: set[str] = set()
+        # When each client registered here that no subscriber has held yet, the earliest first.
+        self._unopened_ns: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -74,6 +76,7 @@ class Assignments:
         else:
             self._subscribers[subscriber_id] = announcement
             for client_id in announcement.held:
+                self._unopened_ns.pop(client_id, None)
                 self._see(client_id, announcement.announced_ns)
 
     # decisions
@@ -131,6 +134,7 @@ class Assignments:
         subscriber_id = SubscriberId(chosen.cluster, chosen.subscriber)
         registration = Registration(client_id, token_sha256(token), *subscriber_id, now_ns, transport, cluster)
         self._count_and_keep(registration, now_ns)
+        self._unopened_ns[client_id] = now_ns
         return registration
 
     def assign(self, client_id: str, now_ns: int) -> Assignment | None:
@@ -192,6 +196,14 @@ class Assignments:
                 idle.append(client_id)
         return idle
 
+    def unopened_clients(self, before_ns: int, limit: int) -> list[str]:
+        """Return at most `limit` clients that registered before `before_ns`, and that no subscriber has held.
+
+        Those that registered before this registry's start are not known to be such.
+        """
+        first = islice(self._unopened_ns.items(), limit)
+        return [client_id for client_id, registered_ns in first if registered_ns < before_ns]
+
     # queries
 
     def client(self, client_id: str) -> Registration | None:
@@ -246,11 +258,15 @@ class Assignments:
             seen_ns[client_id] = max(now_ns, seen_ns.pop(client_id))
 
     def _keep(self, registration: Registration, seen_ns: int) -> None:
-        self._drop(registration.client_id)
+        self._leave(registration.client_id)
         self._clients[registration.client_id] = registration
         self._seen_ns[subscriber_of(registration)][registration.client_id] = seen_ns
 
     def _drop(self, client_id: str) -> None:
+        self._unopened_ns.pop(client_id, None)
+        self._leave(client_id)
+
+    def _leave(self, client_id: str) -> None:
         registration = self._clients.pop(client_id, None)
         if registration is not None:
             del self._seen_ns[subscriber_of(registration)][client_id]

@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -16,6 +17,7 @@ from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL, Follower
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 from pipeline.messages import Registration, Transport, decode_announcement, decode_registration, encode
 from pipeline.registry.assignments import Assignment, Assignments, subscriber_of
@@ -33,6 +35,10 @@ ANNOUNCEMENTS = 2_000
 TICK_S = 1.0
 # Idle clients removed in one tick: a large crowd that left an hour ago need not be removed within one second.
 REMOVED_MAX = 1_000
+# Subscribers name each of their clients within a minute.
+UNOPENED_S = 120
+CROWDED_SHARE = 0.5
+"""A registry that is fuller removes the registrations that nobody has opened within UNOPENED_S."""
 
 
 class Registrations:
@@ -53,7 +59,10 @@ class Registrations:
         for the one and the wall clock for the other.
         """
         names = topics(values)
-        bus.ensure(names.clients, names.subscribers)
+        bus.ensure(names.clients, names.subscribers, names.dead_letters)
+        self._letters = DeadLetters(bus, names, "registry")
+        self._misregistered = partial(self._letters.put, names.clients.name)
+        self._misannounced = partial(self._letters.put, names.subscribers.name)
         self.wall_ns = clock_ns or time.time_ns
         self.clock_ns = clock_ns = clock_ns or SteadyClock()
         self.assignments = Assignments(values.silent_s, clock_ns())
@@ -145,17 +154,20 @@ class Registrations:
         self.meters.removals.inc()
 
     def tick(self) -> None:
-        """Do the work of one second: rebalance the subscribers' loads, and remove idle clients."""
+        """Do the work of one second: rebalance the subscribers, and remove clients that are idle or never came."""
         with self.lock:
             now_ns = self.clock_ns()
             for registration in self._rebalancer.step(self.assignments, now_ns):
                 self._post(registration.client_id, encode(registration))
             idle = self.assignments.idle_clients(now_ns - int(self._idle_s * NS_PER_S), REMOVED_MAX)
-            for client_id in idle:
+            unopened: list[str] = []
+            if len(self.assignments) > CROWDED_SHARE * self._clients_max:
+                unopened = self.assignments.unopened_clients(now_ns - UNOPENED_S * NS_PER_S, REMOVED_MAX)
+            for client_id in dict.fromkeys((*idle, *unopened)):
                 self.assignments.remove(client_id)
                 self._post(client_id, None)
-        if idle:
-            log.info("removed idle clients", clients=len(idle))
+        if idle or unopened:
+            log.info("removed clients", idle=len(idle), unopened=len(unopened))
 
     def run_ticks(self) -> None:
         """Tick until `close`; for a thread."""
@@ -172,6 +184,7 @@ class Registrations:
         self._writer.close()
         self._clients.close()
         self._subscribers.close()
+        self._letters.close()
 
     def _post(self, client_id: str, value: bytes | None) -> None:
         try:
@@ -180,7 +193,7 @@ class Registrations:
             log.warning("a move or removal was not written", client_id=client_id, error=str(error))
 
     def _apply_clients(self, records: list[Record], _received_ns: int = 0) -> None:
-        for client_id, registration in keyed(records, decode_registration, "registration"):
+        for client_id, registration in keyed(records, decode_registration, "registration", self._misregistered):
             with self.lock:
                 self.assignments.apply_registration(client_id, registration)
 
@@ -188,7 +201,7 @@ class Registrations:
         """Apply announcements. Those that arrive now count from now, whatever the subscriber's clock says; those of the
         history count from their stamp, unless it lies in the future.
         """
-        for key, announcement in keyed(records, decode_announcement, "announcement"):
+        for key, announcement in keyed(records, decode_announcement, "announcement", self._misannounced):
             cluster, _, subscriber = key.partition("/")
             now_ns = self.clock_ns()
             if announcement is not None and (live or announcement.announced_ns > now_ns):

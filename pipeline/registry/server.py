@@ -18,7 +18,6 @@ from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
 from pipeline.file_limit import raise_file_limit
 from pipeline.hosts import base_url
-from pipeline.origins import Origins
 from pipeline.registry.app import create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web.observer import Observer
@@ -26,8 +25,9 @@ from pipeline.registry.web.views import create_pages
 
 STAGE = "registry"
 OPTIONS = (
-    "bootstrap_servers", "kafka_wait_s", "topic_prefix", "host", "registry_port", "registry_url", "silent_s",
-    "moves_per_s", "clients_max", "client_idle_s", "registrations_per_address_min", "proxies", "origins",
+    "bootstrap_servers", "kafka_security_file", "kafka_wait_s", "topic_prefix", "host",
+    "registry_port", "registry_url", "silent_s",
+    "moves_per_s", "clients_max", "client_idle_s", "registrations_per_address_min", "proxies", "origins", "host_names",
     "ingest_url", "ingest_port", "trigger_s", "group_size", "log_level",
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
     threading.Thread(target=registrations.run_ticks, name="ticks", daemon=True).start()
     logs.get(__name__).info("serving", clients=len(registrations.assignments), port=port)
     url = base_url(values.registry_url, values.host, port)
-    origins = Origins(values.origins, values.registry_url, port)
+    origins = values.page_rule(port)
     app = create_app(registrations, url, origins, values.registrations_per_address_min, values.proxies)
     app.register_blueprint(create_pages(registrations, observer, values))
     return app

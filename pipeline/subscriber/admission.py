@@ -33,7 +33,11 @@ def request_ticket(request: web.Request) -> str | None:
 
 
 def check_origin(request: web.Request) -> bool:
-    """Return whether a page sends the request, of an allowed origin. Raises Refusal 403 for any other page."""
+    """Return whether a page sends the request, of an allowed origin.
+
+    Raises Refusal 403 for any other page, and 421 for a request for another host.
+    """
+    request.app[ORIGINS].check_name(request.headers.get(hdrs.HOST, ""))
     origin = _origin(request)
     if origin is not None:
         request.app[ORIGINS].check(origin, request.host, ticket=FIELD in request.query)

@@ -10,15 +10,16 @@ from contextlib import asynccontextmanager, contextmanager
 from aiohttp import web
 
 from pipeline import cluster_routes, lifecycle, logs, settings
+from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Bus, Record, Writer
 from pipeline.bus.follower import ALL, Deliver, Follower
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
 from pipeline.file_limit import raise_file_limit
 from pipeline.hosts import base_url
 from pipeline.messages import encode
-from pipeline.origins import Origins
 from pipeline.subscriber import state
 from pipeline.subscriber.app import PATIENCE_S, create_app
 from pipeline.subscriber.process import fastest_loop, shorten_switch_interval
@@ -28,9 +29,10 @@ log = logs.get(__name__)
 
 STAGE = "subscriber"
 OPTIONS = (
-    "cluster", "subscriber", "bootstrap_servers", "feed_bootstrap_servers", "kafka_wait_s", "topic_prefix",
+    "cluster", "subscriber", "bootstrap_servers", "kafka_security_file", "feed_bootstrap_servers", "kafka_wait_s",
+    "topic_prefix",
     "host", "subscriber_port", "subscriber_url", "client_queue_max", "connections_max", "heartbeat_s",
-    "registry_url", "registry_port", "origins", "log_level",
+    "registry_url", "registry_port", "origins", "host_names", "log_level",
 )  # fmt: skip
 
 BACKLOG = 4096
@@ -143,13 +145,14 @@ async def serve(
     connections_max = connections_limit(values.connections_max)
     (route,) = cluster_routes.join(bus, names, [values.cluster])
     url = base_url(values.subscriber_url, values.host, port)
-    subscriber = Subscriber(values, url, from_offset=route.from_offset)
+    letters = DeadLetters(bus, names, SubscriberId(values.cluster, values.subscriber).stage)
+    subscriber = Subscriber(values, url, from_offset=route.from_offset, letters=letters)
     app = create_app(
         subscriber.fanout,
         subscriber.tokens,
         subscriber.gate,
         subscriber.health,
-        origins=Origins(values.origins, values.registry_url, values.registry_port),
+        origins=values.page_rule(),
         connections_max=connections_max,
         heartbeat_s=values.heartbeat_s,
         patience_s=patience_s,
@@ -169,6 +172,7 @@ async def serve(
                 log.info("serving", url=url, windows=subscriber.fanout.head, connections_max=connections_max)
                 while not stop.is_set():
                     await asyncio.sleep(STOP_POLL_S)
+    letters.close()
     log.info("stopped")
     if errors:
         raise errors[0]
@@ -183,7 +187,7 @@ def run(values: settings.Settings) -> None:
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     feed_bus = KafkaBus(values.feed_kafka, values.kafka_wait_s, setting=values.feed_setting)
     try:
-        bus.ensure(names.clients, names.subscribers)
+        bus.ensure(names.clients, names.subscribers, names.dead_letters)
         feed_bus.ensure(names.feed(values.cluster))
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:
             runner.run(serve(values, port, bus, feed_bus, stop))

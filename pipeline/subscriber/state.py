@@ -12,6 +12,8 @@ from pipeline import logs, settings
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Record
 from pipeline.bus.records import keyed, readable
+from pipeline.bus.topics import topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.errors import MessageError
 from pipeline.messages import Announcement, HighWater, Hop, decode_registration, decode_window
 from pipeline.subscriber.fanout import Fanout
@@ -31,6 +33,7 @@ class Subscriber:
     """A subscriber's state. Only `announcement` may be called outside the event loop's thread.
 
     `from_offset` is where its cluster's route starts in `emoji-aggregates`; it does not send earlier windows.
+    `letters`, which the caller closes, get the records that it cannot use.
     """
 
     def __init__(
@@ -39,7 +42,11 @@ class Subscriber:
         url: str,
         clock_ns: Callable[[], int] = time.time_ns,
         from_offset: int = 0,
+        letters: DeadLetters | None = None,
     ) -> None:
+        self._letters = letters
+        names = topics(values)
+        self._feed, self._registrations = names.feed(values.cluster).name, names.clients.name
         self.id = SubscriberId(values.cluster, values.subscriber)
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
@@ -66,8 +73,7 @@ class Subscriber:
         """Publish the new windows in `records` of the cluster's feed; measure them if they are `live`, not history."""
         if records:
             self._feed_offset = records[-1].offset
-        malformed = partial(self.meters.windows.dropped, "malformed")
-        for record, window in readable(records, decode_window, "window", malformed):
+        for record, window in readable(records, decode_window, "window", partial(self._unused, "malformed")):
             # A cluster that was removed and added again missed windows in between: those before the gap are not sent.
             if window.hops and window.hops[0].offset < self._from_offset:
                 continue
@@ -77,7 +83,7 @@ class Subscriber:
                 continue
             if not self._newest.follows(window):
                 log.error("skipped a window whose number cannot follow", id=window.event_id, offset=record.offset)
-                self.meters.windows.dropped("implausible")
+                self._unused("implausible", record, f"the number of window {window.event_id} cannot follow")
                 continue
             self._newest.raise_to(window)
             hop = Hop(self._stage, record.offset, received_ns, self._clock_ns())
@@ -86,14 +92,14 @@ class Subscriber:
                 self.fanout.publish(msgspec.structs.replace(window, hops=(*window.hops, hop)))
             except MessageError as error:
                 log.error("skipped a window that cannot be sent", offset=record.offset, reason=str(error))
-                self.meters.windows.dropped("unsendable")
+                self._unused("unsendable", record, str(error))
                 continue
             if live:
                 self.meters.published(window, hop.sent_ns, time.perf_counter() - started_s)
 
     def take_registrations(self, records: Sequence[Record], _received_ns: int = 0) -> None:
         """Update the tokens; end the streams of clients that were deleted or assigned to another subscriber."""
-        for client_id, registration in keyed(records, decode_registration, "registration"):
+        for client_id, registration in keyed(records, decode_registration, "registration", self._misregistered):
             if registration is None:
                 self.tokens.update(client_id, None)
                 self.fanout.end(client_id, "deleted")
@@ -101,6 +107,15 @@ class Subscriber:
             self.tokens.update(client_id, registration.token_sha256)
             if (registration.cluster, registration.subscriber) != self.id:
                 self.fanout.end(client_id, "moved")
+
+    def _unused(self, why: str, record: Record, reason: str) -> None:
+        self.meters.windows.dropped(why)
+        if self._letters is not None:
+            self._letters.put(self._feed, record, reason)
+
+    def _misregistered(self, record: Record, reason: str) -> None:
+        if self._letters is not None:
+            self._letters.put(self._registrations, record, reason)
 
     def announcement(self) -> Announcement:
         """Return the next announcement, which names one part of the clients."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from pipeline.errors import SettingError, plain_reason
+from pipeline.settings import REACHING, Settings, secured
 from pipeline.shell import emostream, path_word
 
 FILE = "lock"
@@ -71,3 +72,11 @@ def find(run_dir: Path) -> dict[str, Any]:
         )
     addresses: dict[str, Any] = json.loads(line)
     return addresses
+
+
+def reaching(running: dict[str, Any]) -> Settings:
+    """Return the settings that reach the Kafka and the topics of what `find` returned; its security is in use then.
+
+    Raises SettingError if the file that the chain uses cannot be used here.
+    """
+    return secured(Settings(**{name: running[name] for name in REACHING}))

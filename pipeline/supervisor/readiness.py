@@ -137,6 +137,13 @@ class Readiness:
                 self._changed.wait()
                 self._changed.clear()
 
+    def urls(self) -> dict[str, str]:
+        """Return where each stage that is ready answers `/healthz`, by name."""
+        # The URL of a subscriber may be that of a proxy.
+        own = {} if self._settings.subscriber_url else {each.stage: found.url for each, found in self._latest.items()}
+        ready = self._were_ready - set(self._waiting)
+        return {name: url for name, url in {**self._urls, **own}.items() if url and name in ready}
+
     def lacking(self) -> dict[str, Lack]:
         """Return what each stage lacks that is not ready."""
         return {stage.name: self._lack(stage) for stage in list(self._waiting.values())}

@@ -16,8 +16,7 @@ from pipeline.addresses import SubscriberId
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
-from pipeline.settings import Settings
-from pipeline.supervisor.lock_file import find
+from pipeline.supervisor.lock_file import find, reaching
 
 POLL_S = 0.2
 
@@ -34,8 +33,9 @@ def scale(run_dir: Path, cluster: str, subscribers: int, timeout_s: float) -> di
     answer = _ask(running["control"], cluster, subscribers, timeout_s)
     prefix = SubscriberId(cluster, "").stage
     removed = {name.removeprefix(prefix) for name in answer["stopped"] if name.startswith(prefix)}
-    names = topics(Settings(topic_prefix=running["topic_prefix"]))
-    with closing(KafkaBus(running["bootstrap_servers"], timeout_s)) as bus:
+    values = reaching(running)
+    names = topics(values)
+    with closing(KafkaBus(values.kafka, timeout_s)) as bus:
         if not subscribers:
             cluster_routes.leave(bus, names, cluster)
         # A subscriber withdraws its announcement itself, but not if it had to be killed.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.supervisor import log_lines
 
 # The end of a log says why a process died.
 TAIL_BYTES = 65_536
+LOG_MAX_BYTES = 16 << 20
+"""A log of a stage, or of its JVM, takes twice as much at most, with the part that was moved aside."""
 
 
 class StageLog:
@@ -21,6 +26,19 @@ class StageLog:
     def begin(self) -> None:
         """Leave out what was logged until now, by earlier processes."""
         self._begins = {path: _size(path) for path in self._begins}
+
+    def trim(self) -> None:
+        """Move what is logged aside, as `….log.1`, once it has more than LOG_MAX_BYTES.
+
+        The process goes on at the beginning of the emptied file, because it appends. What it writes between the copy
+        and the emptying is lost.
+        """
+        for path in self._begins:
+            if _size(path) > LOG_MAX_BYTES:
+                with suppress(OSError):
+                    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+                    os.truncate(path, 0)
+                    self._begins[path] = 0
 
     def last_error(self) -> str:
         """Return the last error of the newest process, or ""."""

@@ -29,6 +29,7 @@ from pipeline.settings import Settings, to_env
 from pipeline.socket_folder import socket_folder
 from pipeline.supervisor import exits, metrics_ports, preconditions, reports
 from pipeline.supervisor.arbiter import STOP_SIGNALS, ChainArbiter, StageWatcher, is_ignored
+from pipeline.supervisor.liveness import Liveness
 from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
 from pipeline.supervisor.readiness import Readiness
@@ -41,6 +42,7 @@ log = logs.get(__name__)
 CHECK_S = 0.5
 STOP_S = 15.0
 MEMORY_CHECK_S = 5.0
+LOG_CHECK_S = 10.0
 STDOUT = 1
 # The wait for this chain's own Kafka, which may die and start again meanwhile, in pieces.
 ATTEMPT_S = 5.0
@@ -119,6 +121,7 @@ class Supervisor:
                 )
                 arbiter.loop.add_callback(ready.start)
                 PeriodicCallback(self._check_memory, MEMORY_CHECK_S * 1000).start()
+                PeriodicCallback(self._trim_logs, LOG_CHECK_S * 1000).start()
                 # The arbiter handles signals; this thread sends SIGTERM when the parent is dead.
                 lifecycle.follow_parent(always=True, grace_s=3 * STOP_S)
                 arbiter.start()
@@ -193,6 +196,10 @@ class Supervisor:
     def _check_memory(self) -> None:
         self._memory.sample()
 
+    def _trim_logs(self) -> None:
+        for each in self._logs.values():
+            each.trim()
+
     def _may_start(self, name: str) -> bool:
         """Refuse to start a stage that keeps dying in a chain that was never ready."""
         return self._was_ready or not is_hopeless(self._deaths.recent(name, time.monotonic()))
@@ -262,10 +269,18 @@ class Supervisor:
             if announcements is None:
                 raise reports.not_ready(self._missing(*readiness.lacking()), self._ready_timeout_s)
             publish(announcements)
+            liveness = Liveness(readiness.urls, partial(arbiter.loop.add_callback, self._kill, arbiter))
+            threading.Thread(target=liveness.watch, args=(arbiter.stopping,), name="liveness", daemon=True).start()
             readiness.watch(arbiter.stopping)
         except Exception as error:
             # A mistake in this program ends the chain as well, with a traceback.
             self._fail(arbiter, error)
+
+    def _kill(self, arbiter: ChainArbiter, name: str) -> None:
+        """Kill the process of a stage that hangs; it is reaped, reported and started again like any that dies."""
+        if any(stage.name == name for stage in arbiter.plan):
+            for process in list(arbiter.get_watcher(name).processes.values()):
+                process.send_signal(signal.SIGKILL)
 
     def _missing(self, *names: str) -> list[Missing]:
         lacking = self._readiness.lacking() if self._readiness is not None else {}
@@ -322,6 +337,7 @@ def _endpoints(
         ],
         "metrics": metrics_ports.addresses(urls, announcements),
         "bootstrap_servers": settings.kafka,
+        "kafka_security_file": settings.kafka_security_file,
         "topic_prefix": settings.topic_prefix,
         "run_dir": settings.run_dir,
         "settings": {name: getattr(settings, name) for name in REPORTED_SETTINGS},

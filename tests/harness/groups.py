@@ -55,7 +55,7 @@ LONG = (
 ORDER = (*GROUPS, "")
 SHARED = ("broker", "chain_up", "two_subscribers")
 """The fixtures that start a chain or a broker for a whole process."""
-NICE = {"measuring": 0, "kafka": 2, "chains": 2, "": 12}
+NICE = {"measuring": 0, "kafka": 2, "chains": 2, "": 6}
 """The niceness of each group's tests, and of the processes they start: the groups mostly wait, and what is in none
 computes in the meantime.
 """

@@ -169,7 +169,9 @@ def guarded(done: list[str], titles: list[str]) -> flask.testing.FlaskClient:
     """A client of an application that pages may call."""
     app = flask.Flask(__name__)
     add_error_handlers(app)
-    admit_origins(app, Origins(LISTED, "", 8080), lambda refusal: titles.append(refusal.title), files="/files/")
+    admit_origins(
+        app, Origins(LISTED, "", 8080, ["live.example"]), lambda refusal: titles.append(refusal.title), files="/files/"
+    )
 
     @app.post("/things")
     def add() -> tuple[str, int]:
@@ -234,6 +236,18 @@ def test_other_pages_are_refused_before_any_effect(
     assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
     assert answer.headers["Vary"] == "Origin"
     assert (done, titles) == ([], [document["title"]])
+
+
+@pytest.mark.parametrize("origin", [None, "http://evil.example:8080"])
+def test_request_for_another_host_has_no_effect(
+    guarded: flask.testing.FlaskClient, done: list[str], titles: list[str], origin: str | None
+) -> None:
+    """A page whose name leads to this machine sends none, or one that the registry's own page would have there."""
+    headers = {"Host": "evil.example:8080"} | ({"Origin": origin} if origin else {})
+    answer = guarded.post("/things", headers=headers)
+    assert (answer.status_code, answer.content_type) == (421, "application/problem+json")
+    assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+    assert (done, titles) == ([], ["Host not allowed"])
 
 
 @pytest.mark.parametrize("path", ["/things", "/unknown"])

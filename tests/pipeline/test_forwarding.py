@@ -20,7 +20,7 @@ from pipeline.forwarding import Forwarder
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import HighWater, Hop, TypeCount, Window, decode_window, encode
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 Topic = Callable[..., str]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline import settings
 from pipeline.origins import Origins, hostname, origin_of_url, parse_origin, parse_origins
 from pipeline.problems import Refusal
 
-RULE = Origins("http://localhost:3000, https://app.example/", "", 8080)
+RULE = Origins("http://localhost:3000, https://app.example/", "", 8080, ["live.example"])
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,85 @@ def test_default_port_of_the_requests_own_address_is_left_out() -> None:
     assert not rule.allows("https://sub.example", "sub.example:80", ticket=True)
     assert not rule.allows("https://sub.example", "sub.example")
     assert not rule.allows("http://sub.example", "", ticket=True)
+
+
+NAMES = {"host_names": "live.example, B.example", "registry_url": "http://r.example:8080",
+         "ingest_url": "https://in.example/x", "subscriber_url": "http://s.example:1"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        # Programs of HTTP/1.0; browsers send one.
+        ("", True),
+        ("127.0.0.1:8000", True),
+        ("192.0.2.7", True),
+        ("[::1]:80", True),
+        ("localhost:8080", True),
+        ("a.localhost", True),
+        # In a network of containers.
+        ("registry:8080", True),
+        ("printer.local", True),
+        ("registry.emostream.svc.cluster.local:8080", True),
+        ("machine.home.arpa", True),
+        ("live.example", True),
+        ("LIVE.example.:80", True),
+        ("b.example", True),
+        ("r.example", True),
+        ("in.example", True),
+        ("s.example:2", True),
+        ("evil.example:8000", False),
+        ("evil.example.", False),
+        ("127.0.0.1.evil.example", False),
+        ("www.live.example", False),
+        ("evilhome.arpa", False),
+        ("evillive.example", False),
+        ("a b.example", False),
+        ("[::1", False),
+        (":80", False),
+    ],
+)
+def test_names_that_a_stranger_can_own_are_refused(host: str, own: bool) -> None:
+    """Whoever owns a domain can let it lead to this machine, and browsers then take its pages for the stage's own."""
+    rule = settings.build(NAMES).page_rule()
+    for _ in range(2):
+        assert rule.has_name(host) is own
+
+
+def test_page_of_a_strangers_name_is_not_the_registrys_own() -> None:
+    """Its origin has the registry's port, and the host of the request: as the registry's own page has."""
+    rule = settings.build(NAMES).page_rule()
+    assert rule.allows("http://live.example:8080", "live.example:8000")
+    assert not rule.allows("http://evil.example:8080", "evil.example:8000")
+
+
+def test_refused_name_is_explained() -> None:
+    """421 with the name, and where to list it."""
+    with pytest.raises(Refusal, match=r"Host is 'evil\.example:80'.*host_names \(EMOSTREAM_HOST_NAMES") as raised:
+        settings.build({}).page_rule().check_name("evil.example:80")
+    assert raised.value.status == 421
+
+
+def test_names_of_this_machine_are_known_and_so_is_the_one_that_it_listens_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`host` may be a name: stages listen on its address, and clients call it by its name."""
+    monkeypatch.setattr("platform.node", lambda: "node.example")
+    monkeypatch.setattr(settings, "local_address", lambda host: "127.0.0.2")
+    line = settings.parser("x", "y", ("host", "host_names"))
+    given, _ = settings.parse(line, ["--host", "name.example", "--host-names", "live.example"])
+    rule = given.page_rule()
+    for name in ("node.example", "name.example", "live.example"):
+        assert rule.has_name(f"{name}:8080")
+    assert given.host == "127.0.0.2"
+
+
+def test_rule_remembers_a_bounded_number_of_names() -> None:
+    """Each is chosen by who sends it."""
+    rule = settings.build({}).page_rule()
+    for number in range(3000):
+        assert not rule.has_name(f"{number}.example")
+    assert rule.has_name.cache_info().currsize <= 1000
 
 
 def test_unknown_registry_port_allows_listed_pages_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 
@@ -63,13 +64,33 @@ def test_threads_share_one_count() -> None:
     assert sum(passed) == 500
 
 
-def test_memory_is_bounded_by_one_window() -> None:
-    """A new second removes the users of the last one."""
+def test_forked_processes_share_one_count() -> None:
+    """What one worker of ingest has counted, the others know."""
+    limit = RateLimit(10)
+    assert limit.hit("a", 6, 0)
+    child = os.fork()
+    if child == 0:
+        os._exit(limit.hit("a", 3, 0) + 2 * limit.hit("a", 2, 0) + 4 * limit.hit("b", 10, 0))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1 + 4
+    assert not limit.hit("a", 2, 0)
+    assert not limit.hit("b", 1, 0)
+    assert limit.hit("a", 1, 0)
+    assert limit.hit("b", 10, NS_PER_S)
+
+
+def test_memory_does_not_grow_with_senders() -> None:
+    """A window takes over the places of the last one; each of many senders is still counted by itself."""
     limit = RateLimit(1)
     for second in range(3):
-        for user in range(50):
-            assert limit.hit(str(user), 1, second * NS_PER_S)
-    assert len(limit._counts) == 50
+        users = [f"{second}-{user}" for user in range(20_000)]
+        assert all(limit.hit(user, 1, second * NS_PER_S) for user in users)
+        assert sum(limit.hit(user, 1, second * NS_PER_S) for user in users) <= 2
+
+
+def test_sender_without_a_place_is_not_limited() -> None:
+    """The table has 131,072 places: nobody is refused because of the others."""
+    limit = RateLimit(1)
+    assert all(limit.hit(str(user), 1, 0) for user in range(150_000))
 
 
 @given(window_s=st.integers(1, 90), now_ns=st.integers(0, 10**15))

@@ -19,7 +19,8 @@ from pyspark.sql import types as t
 from pipeline.java import find_java
 from pipeline.messages import Window
 from pipeline.units import NS_PER_S
-from spark.aggregation import aggregate, parse
+from spark.aggregation import aggregate, identified, parse
+from spark.repeats import Identified
 from spark.session import session
 from spark.window import countable, trigger_ns, window
 from tests.harness.stages.spark import end_session
@@ -95,9 +96,9 @@ def test_user_who_is_not_in_the_list_of_users_has_a_name(spark: SparkSession) ->
     assert spark.sparkContext.sparkUser() == f"user-{os.getuid()}"
 
 
-def event(emoji_type: object) -> bytes:
+def event(emoji_type: object, **more: object) -> bytes:
     """Return the value of one record."""
-    return json.dumps({"user_id": "u", "emoji_type": emoji_type, "timestamp": "x"}).encode()
+    return json.dumps({"user_id": "u", "emoji_type": emoji_type, "timestamp": "x", **more}).encode()
 
 
 def counted(spark: SparkSession, records: list[Record], group_size: int = 10) -> Window | None:
@@ -151,6 +152,38 @@ def test_only_emoji_count() -> None:
     rows = [{"emoji_type": kind, "partition": 0, "count": 2, "first": 0, "last": 9} for kind in kinds]
     assert [countable(row)["emoji_type"] for row in rows] == ["😂", "❤️", *[None] * 6]
     assert all({**countable(row), "emoji_type": 0} == {**row, "emoji_type": 0} for row in rows)
+
+
+@pytest.mark.integration
+def test_records_with_an_id_are_counted_and_found(spark: SparkSession) -> None:
+    """By the id's hash; a record without an id, with a null id, or without an emoji has none."""
+    values = [
+        *(event("😂", reaction_id="a"), event("😂", reaction_id="b"), event("😂"), event("😂", reaction_id=None)),
+        *(event("🔥", reaction_id="a"), event("", reaction_id="c"), event("word", reaction_id="d")),
+    ]
+    parsed = parse(spark.createDataFrame([(0, number, value) for number, value in enumerate(values)], RECORDS))
+    assert sum(row["identified"] for row in aggregate(parsed).collect() if row["emoji_type"] in ("😂", "🔥")) == 3
+    found = Identified.of(identified(parsed).toArrow())
+    assert found.offset.tolist() == [0, 1, 4]
+    assert found.emoji_type.tolist() == ["😂", "😂", "🔥"]
+    first, other, again = found.id.tolist()
+    assert first == again != other
+
+
+def test_repeats_do_not_count() -> None:
+    """A type of which all are repeats did not occur; the records stay within the offsets."""
+    rows: list[dict[str, Any]] = [
+        {"emoji_type": "😂", "partition": 0, "count": 4, "first": 5, "last": 9},
+        {"emoji_type": "😂", "partition": 1, "count": 7, "first": 0, "last": 8},
+        {"emoji_type": "🔥", "partition": 0, "count": 2, "first": 4, "last": 20},
+    ]
+    repeats = {("😂", 1): 5, ("🔥", 0): 2}
+    made = window(
+        rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10, policy="ceil", repeats=repeats
+    )
+    assert made is not None
+    assert [(c.emoji_type, c.count, c.representatives) for c in made.reactions] == [("😂", 6, 1)]
+    assert (made.total, made.repeats, made.offsets) == (6, 7, {"t-0": (4, 20), "t-1": (0, 8)})
 
 
 @pytest.mark.integration

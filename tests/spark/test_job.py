@@ -27,7 +27,7 @@ from pipeline.messages import Event, Window, decode_window, encode
 from pipeline.settings import Settings, to_env
 from spark.policies import NOTHING, represent
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIGGER_MS = 1_000
@@ -35,7 +35,7 @@ TRIGGER_MS = 1_000
 # nearer to this grid point than to the next.
 PUNCTUAL_MS = TRIGGER_MS // 2
 # Enough for a cold start of Spark on a busy machine.
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 class Job:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.http_messages import AlertRow, BatchRow, BatchTimes, MemberRow, OpsData, SampleRow, WindowRow
-from pipeline.messages import Window
+from pipeline.messages import DeadLetter, Window
 from pipeline.registry.web.alerts import Facts, Member, alerts
 from pipeline.streaming_progress import StreamingProgress, lag
 from pipeline.units import NS_PER_S
@@ -22,6 +22,7 @@ from pipeline.units import NS_PER_S
 WINDOWS = 100
 BATCHES = 100
 SAMPLES = 150
+LETTERS = 10_000
 # Ingest flushes in bursts: a rate is taken over this number of samples.
 RATE_SAMPLES = 5
 COUNTED_S = 60.0
@@ -46,6 +47,7 @@ class ChainStatus:
         self._windows: deque[Window] = deque(maxlen=WINDOWS)
         self._batches: deque[StreamingProgress] = deque(maxlen=BATCHES)
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._letters: dict[str, None] = {}
         self._read: Mapping[str, int] | None = None
         self._reported_ns: int | None = None
         self._unreadable: str | None = None
@@ -72,6 +74,14 @@ class ChainStatus:
         unread = None if self._read is None else lag(ends, self._read)
         self._samples.append(Sample(now_ns, sum(ends.values()), unread))
         self._unreadable = None
+
+    def add_letter(self, name: str, letter: DeadLetter | None) -> None:
+        """Add one record of `dead-letters`; None: the letter was taken out."""
+        self._letters.pop(name, None)
+        if letter is not None:
+            self._letters[name] = None
+            if len(self._letters) > LETTERS:
+                del self._letters[next(iter(self._letters))]
 
     def add_failure(self, reason: str) -> None:
         """Note that the ends could not be read."""
@@ -116,6 +126,7 @@ class ChainStatus:
             ),
             watching=sum(member.announcement.clients for member in listed if member.live),
             malformed=sum(window.malformed for window in self._windows),
+            dead_letters=len(self._letters),
             windows=[window_row(window) for window in self._windows],
             batches=[
                 BatchRow(

@@ -14,6 +14,7 @@ from pipeline.forwarding import Forwarder
 from pipeline.ingest.app import create_app as ingest_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.ingest.reactions import Reactions
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import TypeCount, Window
 from pipeline.metrics.exposition import PATH
@@ -70,7 +71,7 @@ class Ingest:
         values = msgspec.structs.replace(Settings(), **changes)
         self.buffer = Buffer(values.buffer_max, wake_at=values.flush_batch)
         self.flusher = Flusher(self.buffer, NoSink, flush_ms=60_000, lead_ms=0, aligned=True)
-        self.http: FlaskClient = ingest_app(values, self.buffer, self.flusher).test_client()
+        self.http: FlaskClient = ingest_app(Reactions(values, self.buffer, self.flusher)).test_client()
 
     def scrape(self) -> Samples:
         """Scrape /metrics."""

@@ -51,12 +51,24 @@ def test_read_returns_exactly_the_records_at_call_time(broker: object) -> None:
 @pytest.mark.integration
 def test_missing_topic_is_named_with_remedy(broker: object) -> None:
     """The error names the topic, the server and the remedy."""
-    with closing(KafkaBus(broker.bootstrap_servers, wait_s=0.2)) as kafka:  # type: ignore[attr-defined]
-        for use in (kafka.reader, kafka.ends, lambda topic: kafka.tail(topic, 1)):
-            with pytest.raises(
-                EmoStreamError, match=r"topic 'no-such-topic' does not exist.*waited.*EMOSTREAM_TOPIC_P"
-            ):
-                use("no-such-topic")
+    for use in ("reader", "ends", "tail"):
+        assert re.search(
+            r"topic 'no-such-topic' does not exist.*waited.*EMOSTREAM_TOPIC_P",
+            refusal(broker.bootstrap_servers, use),  # type: ignore[attr-defined]
+        )
+
+
+def refusal(servers: str, use: str) -> str:
+    """Return the error of a call for a topic that does not exist.
+
+    A broker that is slow to answer leaves a short wait without an answer: the wait grows until there is one.
+    """
+    for wait_s in (1, 8, 64):
+        with closing(KafkaBus(servers, wait_s=wait_s)) as kafka, pytest.raises(EmoStreamError) as caught:
+            USES[use](kafka)
+        if "answers, but its brokers do not" not in str(caught.value):
+            break
+    return str(caught.value)
 
 
 @pytest.mark.integration
@@ -113,7 +125,7 @@ def test_kafka_that_is_not_ready_is_asked_again(code: int) -> None:
     """While it starts, elects a leader, or has not heard of a new topic; the error says how long that was."""
     assert KafkaBus("k:1", wait_s=20.0)._bounds(Broker(code, 2), "t") == {0: (0, 0)}  # type: ignore[arg-type]
     with pytest.raises(
-        KafkaUnreachableError, match=r"answers, but its brokers do not \(waited 0\.[0-9] s: .*advertised"
+        KafkaUnreachableError, match=r"answers, but its brokers do not \(waited [0-9.]+ s: .*advertised"
     ):
         KafkaBus("k:1", wait_s=0.1)._bounds(Broker(code, 10**9), "t")  # type: ignore[arg-type]
 
@@ -168,7 +180,7 @@ def test_topics_of_a_starting_kafka_are_waited_for_until_they_have_leaders(monke
     monkeypatch.setattr(kafka, "AdminClient", lambda *_, **__: admin)
     KafkaBus("k:1", wait_s=20.0).ensure(TopicSpec("a"), TopicSpec("b"))
     assert admin.leaders == {"a": 1, "b": 1}
-    with pytest.raises(KafkaUnreachableError, match=r"topics \['lost'\] have no leader .*\(waited 0\.[0-9] s\)"):
+    with pytest.raises(KafkaUnreachableError, match=r"topics \['lost'\] have no leader .*\(waited [0-9.]+ s\)"):
         KafkaBus("k:1", wait_s=0.1).ensure(TopicSpec("a"), TopicSpec("lost"))
 
 
@@ -214,10 +226,10 @@ def mute_server() -> Iterator[str]:
 
 USES: dict[str, Callable[[KafkaBus], object]] = {
     "ensure": lambda bus: bus.ensure(TopicSpec("t")),
-    "reader": lambda bus: bus.reader("t"),
+    "reader": lambda bus: bus.reader("no-such-topic"),
     "writer": lambda bus: bus.writer(),
-    "ends": lambda bus: bus.ends("t"),
-    "tail": lambda bus: bus.tail("t", 1),
+    "ends": lambda bus: bus.ends("no-such-topic"),
+    "tail": lambda bus: bus.tail("no-such-topic", 1),
 }
 
 
@@ -260,7 +272,7 @@ def test_server_that_never_answers_is_unreachable() -> None:
     """Every call to a server that accepts the connection and stays silent fails within `wait_s`."""
     with mute_server() as address:
         command = [sys.executable, "-c", GIVING_UP, address]
-        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert len(lines) == 4

@@ -50,7 +50,7 @@ def test_transaction_of_another_program_holds_up_no_reader(broker: object, end: 
         ends = {0: 2 if end == "open" else 3}
         until(lambda: kafka.ends(topic) == ends, "the marker is written")
         with closing(kafka.reader(topic)) as reader:
-            assert values(list(reader.until(ends, timeout_s=20))) == [b"0", b"1"]
+            assert values(list(reader.until(ends, timeout_s=240))) == [b"0", b"1"]
             append(kafka, topic, b"2")
             assert values(take(reader, 1)) == [b"2"]
         assert values(kafka.tail(topic, 1)) == [b"2"]

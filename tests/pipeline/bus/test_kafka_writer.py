@@ -59,7 +59,6 @@ def test_permanently_failed_producer_is_replaced(broker: object, queued: int, me
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(100)
 def test_readers_and_writers_survive_an_outage_and_close_during_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

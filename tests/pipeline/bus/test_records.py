@@ -18,17 +18,21 @@ def records(*pairs: tuple[bytes | None, bytes | None]) -> list[Record]:
 
 def test_unreadable_record_is_logged_counted_and_skipped() -> None:
     """The log names what was expected, where the record is and why it was not read."""
-    skipped: list[None] = []
+    skipped: list[tuple[int, str]] = []
     topic = records((None, encode(ROUTE)), (None, b"nonsense"), (None, None), (None, encode(ROUTE)))
     with capture_logs() as logged:
-        read = list(readable(topic, decode_cluster_route, "route", lambda: skipped.append(None)))
+        read = list(
+            readable(
+                topic, decode_cluster_route, "route", lambda record, reason: skipped.append((record.offset, reason))
+            )
+        )
     assert read == [(topic[0], ROUTE), (topic[3], ROUTE)]
-    assert len(skipped) == 2
     assert [(entry["event"], entry["expected"], entry["offset"]) for entry in logged] == [
         ("skipped an unreadable record", "route", 1),
         ("skipped an unreadable record", "route", 2),
     ]
     assert "not a ClusterRoute" in logged[0]["reason"]
+    assert skipped == [(entry["offset"], entry["reason"]) for entry in logged]
 
 
 def test_keyed_yields_tombstones_and_skips_records_without_key() -> None:

@@ -9,6 +9,7 @@ import zlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -248,6 +249,48 @@ def test_only_the_first_wrong_emoji_of_an_array_are_explained() -> None:
 def test_single_object_equals_an_array_of_one(reaction: dict[str, str]) -> None:
     """A single reaction and an array that holds only it give the same reactions."""
     assert read(encode(reaction), ARRAY_MAX) == read(encode([reaction]), ARRAY_MAX)
+
+
+@pytest.mark.parametrize(
+    "reaction_id", ["a", "x" * 64, "ü" * 32, "01990b5c-5d1f-7a3e-8c1d-3f5a7b9c2e4d", "😂" * 16, None]
+)
+def test_id_of_a_reaction_is_kept(reaction_id: str | None) -> None:
+    """In each form of a body; null is none, and a record without an id has no such field."""
+    wanted = {} if reaction_id is None else {"reaction_id": reaction_id}
+    for change in ({}, {"user_id": 7}, {"emoji_type": "❤"}):
+        for body in ({**GOOD, **change, "reaction_id": reaction_id}, [{**GOOD, **change, "reaction_id": reaction_id}]):
+            (record,) = records(read(json.dumps(body).encode(), ARRAY_MAX), 5)
+            event = json.loads(close_record(record, 7))
+            assert {name: event[name] for name in event.keys() - GOOD.keys() - {"accepted_ns", "flushed_ns"}} == wanted
+            assert decode_event(close_record(record, 7)).reaction_id == (reaction_id or msgspec.UNSET)
+
+
+@pytest.mark.parametrize("reaction_id", ["", "x" * 65, "ü" * 33, 7, ["a"]])
+@pytest.mark.parametrize("change", [{}, {"emoji_type": "❤"}])
+def test_wrong_id_is_named(reaction_id: Any, change: dict[str, str]) -> None:
+    """Its bytes count, not its characters."""
+    with pytest.raises(Refusal) as caught:
+        read(json.dumps([GOOD, {**GOOD, **change, "reaction_id": reaction_id}]).encode(), ARRAY_MAX)
+    (error,) = caught.value.errors or ()
+    assert (caught.value.status, error["index"], error["field"]) == (422, 1, "reaction_id")
+    assert "send text of 1 to 64 bytes, or leave it out" in str(error["detail"])
+
+
+def test_missing_id_is_no_missing_field() -> None:
+    """It is optional."""
+    with pytest.raises(Refusal, match=r"also missing: emoji_type, timestamp\. "):
+        read(b"{}", ARRAY_MAX)
+
+
+def test_key_of_a_request_names_its_reactions() -> None:
+    """Each differently, the same when it is sent again; a reaction's own id is kept."""
+    reactions = read(json.dumps([GOOD, {**GOOD, "reaction_id": "own"}, GOOD]).encode(), ARRAY_MAX)
+    once, again, other = (intake.with_ids(reactions, key) for key in ("k" * 300, "k" * 300, "l"))
+    assert once == again
+    assert once[1].reaction_id == other[1].reaction_id == "own"
+    ids = {each.reaction_id for group in (once, other) for each in group}
+    assert len(ids) == 5
+    assert all(each and len(each) <= 64 for each in ids)
 
 
 def test_record_keeps_the_text_of_the_timestamp() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
+from pathlib import Path
 
 import pytest
 
 from pipeline.ingest import server
+from pipeline.ingest.server import disk_full
 from pipeline.settings import Settings
 
 
@@ -51,3 +54,12 @@ def test_workers_inherit_no_garbage_from_the_main_process(monkeypatch: pytest.Mo
         gc.unfreeze()
         gc.enable()
     assert seen == [([None], True)]
+
+
+def test_disk_without_room_is_named_with_the_setting(tmp_path: Path) -> None:
+    """Only where the embedded Kafka has its folder, and only if a floor is set."""
+    free_mb = shutil.disk_usage(tmp_path).free >> 20
+    assert disk_full(tmp_path, 1) == disk_full(tmp_path, 0) == disk_full(tmp_path / "none", 10**9) == ""
+    words = disk_full(tmp_path, free_mb + 10**6)
+    assert str(tmp_path) in words
+    assert f"{free_mb + 10**6} MB (disk_free_min_mb)" in words

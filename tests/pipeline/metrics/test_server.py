@@ -17,7 +17,7 @@ from pipeline.metrics.server import serving
 from tests.harness.stages.metrics import publisher, scraped
 
 # No test here waits this long unless something is broken.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def fetch(url: str, method: str = "GET") -> tuple[int, str, bytes]:

@@ -14,7 +14,7 @@ from tests.harness.stages.metrics import at, scraped
 
 FOLDER = Path(workers.__file__).parent
 # No test here waits this long unless something is broken.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 # Two workers, started like those of ingest; scraped when both have counted, and again when one is dead.
 STAGE_OF_TWO = """
 import multiprocessing, os, sys, threading

@@ -19,6 +19,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.ingest.app import create_app as create_ingest
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.ingest.reactions import Reactions
 from pipeline.openapi import delivery, ingest
 from pipeline.openapi.page import METHODS, resolved
 from pipeline.openapi.parts import STAGES
@@ -117,7 +118,7 @@ def test_ingest_serves_the_documented_routes() -> None:
     values = Settings()
     buffer = Buffer(values.buffer_max, wake_at=1)
     flusher = Flusher(buffer, MemorySink, flush_ms=500, lead_ms=50, aligned=True)
-    assert set(flask_routes(create_ingest(values, buffer, flusher))) == documented("ingest", "ingest")
+    assert set(flask_routes(create_ingest(Reactions(values, buffer, flusher)))) == documented("ingest", "ingest")
 
 
 def test_registry_serves_the_documented_routes() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from pipeline.ingest.app import create_app
+from pipeline.ingest import front
+from pipeline.ingest.app import FAILED, create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.ingest.reactions import Reactions
 from pipeline.openapi import ingest
 from pipeline.settings import Settings
 from tests.harness.builders import reaction
@@ -21,6 +23,7 @@ from tests.harness.stages.doubles import MemorySink
 from tests.harness.waiting import until
 
 PAGE = {"Origin": "http://localhost:3000"}
+STRANGE = {"Host": "elsewhere.example"}
 FOREIGN = {"Origin": "http://elsewhere.example"}
 JSON = {"Content-Type": "application/json"}
 VALUES = Settings().replace(origins=PAGE["Origin"], flush_ms=60_000)
@@ -35,7 +38,7 @@ def serving(held: bool = False, refusal: str = "", **changes: Any) -> Iterator[t
     flusher = Flusher(buffer, lambda: sink, flush_ms=values.flush_ms, lead_ms=50, aligned=True, clock_ns=lambda: 0)
     flusher.start()
     try:
-        yield create_app(values, buffer, flusher, clock_ns=lambda: 1).test_client(), flusher
+        yield create_app(Reactions(values, buffer, flusher, clock_ns=lambda: 1)).test_client(), flusher
     finally:
         sink.release()
         flusher.close()
@@ -55,6 +58,7 @@ def test_ingest_answers_all_that_is_documented_and_nothing_else() -> None:
         def ask(client: FlaskClient, *requests: Request) -> None:
             for request in requests:
                 contract.take(request, send(client, request))
+                contract.take(request.having(STRANGE), send(client, request.having(STRANGE)))
                 if "Origin" not in request.headers:
                     contract.take(request.having(PAGE), send(client, request.having(PAGE)))
 
@@ -91,6 +95,12 @@ def test_ingest_answers_all_that_is_documented_and_nothing_else() -> None:
         ask(durable, post(reaction()))
         refused, _ = stack.enter_context(serving(refusal="no right", ack="durable", flush_ms=0))
         ask(refused, post(reaction()), Request("GET", "/healthz"))
+        full_disk, flusher = stack.enter_context(serving())
+        flusher.disk_full = "no room"
+        ask(full_disk, post(reaction()), Request("GET", "/healthz"))
+        for refusal in (front.body_too_slow(), front.too_many_unfinished("192.0.2.1")):
+            client.environ_base[FAILED] = refusal
+            ask(client, post(reaction()))
     assert contract.unanswered() == []
     assert contract.absent_headers() == []
 

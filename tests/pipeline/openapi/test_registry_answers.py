@@ -29,6 +29,7 @@ from tests.harness.waiting import until
 
 URL = "http://registry"
 PAGE = {"Origin": "http://localhost:3000"}
+STRANGE = {"Host": "elsewhere.example"}
 FOREIGN = {"Origin": "http://elsewhere.example"}
 JSON = {"Content-Type": "application/json"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -132,6 +133,7 @@ def test_registry_answers_all_that_is_documented_and_nothing_else() -> None:
         def ask(registry: Registry, *requests: Request) -> dict[str, Any]:
             answer = None
             for request in requests:
+                contract.take(request.having(STRANGE), send(registry.http, request.having(STRANGE)))
                 if "Origin" not in request.headers:
                     answer = send(registry.http, request.having(PAGE))
                     contract.take(request.having(PAGE), answer)

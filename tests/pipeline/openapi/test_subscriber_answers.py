@@ -16,6 +16,7 @@ from tests.harness.http_api.werkzeug_client import HANDSHAKE
 from tests.pipeline.subscriber.test_server import Live, run, ticket
 
 PAGE = {"Origin": "http://localhost:3000"}
+STRANGE = {"Host": "elsewhere.example"}
 FOREIGN = {"Origin": "http://elsewhere.example"}
 TOKEN = {"Authorization": "Bearer token-x"}
 SOCKET = "/clients/{client_id}/socket"
@@ -42,6 +43,7 @@ class Conversation:
         """Send each request, as a program and as a page does."""
         for request in requests:
             self.contract.take(request, await send(live, request))
+            self.contract.take(request.having(STRANGE), await send(live, request.having(STRANGE)))
             if "Origin" not in request.headers and "Upgrade" not in request.headers:
                 self.contract.take(request.having(PAGE), await send(live, request.having(PAGE)))
 

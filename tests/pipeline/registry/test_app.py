@@ -377,6 +377,22 @@ def test_ticks_move_clients_to_a_new_subscriber(chain: Chain) -> None:
         restarted.registrations.close()
 
 
+@pytest.mark.parametrize("clients_max", [3, 4])
+def test_crowded_registry_lets_unopened_registrations_go(clients_max: int) -> None:
+    """Two minutes after they were made, if it is more than half full; one that a subscriber holds stays."""
+    with started_chain(clients_max=clients_max) as chain:
+        watching, unopened = chain.register(), chain.register()
+        chain.clock.now_ns += 119_000_000_000
+        chain.announce("1", "a", 1, (watching["client_id"],))
+        chain.registrations.tick()
+        assert chain.http.get(f"/clients/{unopened['client_id']}").status_code == 200
+        chain.clock.now_ns += 1_000_000_001
+        chain.registrations.tick()
+        assert chain.http.get(f"/clients/{watching['client_id']}").status_code == 200
+        kept = clients_max == 4
+        assert chain.http.get(f"/clients/{unopened['client_id']}").status_code == (200 if kept else 404)
+
+
 def test_client_without_a_stream_for_an_hour_is_removed(chain: Chain) -> None:
     """Its registration ends with a tombstone; a client that holds a stream stays registered."""
     watching, gone = chain.register(), chain.register()

@@ -212,6 +212,21 @@ def test_clients_are_seen_when_they_connect_and_when_they_are_held() -> None:
     assert [client.client_id for client in assignments.seen_since(subscriber_id, NOW + 1)] == ["c0", "c1"]
 
 
+def test_unopened_clients_are_those_that_no_subscriber_has_held() -> None:
+    """Asking for a stream opens none; a move keeps the time of the registration, and a removed client is forgotten."""
+    assignments = assignments_of(announcement("1", "a"))
+    for n in range(5):
+        assignments.register(f"c{n}", "t", NOW + n)
+    assignments.apply_registration("old", Registration("old", "d", "1", "a", NOW - 900 * S))
+    assert assignments.unopened_clients(NOW, 9) == []
+    assignments.assign("c1", NOW + S)
+    announce(assignments, msgspec.structs.replace(announcement("1", "a"), held=("c0", "old")))
+    assignments.remove("c2")
+    assignments.move("c3", SubscriberId("2", "b"), NOW + S)
+    assert assignments.unopened_clients(NOW + 4, 9) == ["c1", "c3"]
+    assert assignments.unopened_clients(NOW + S, 1) == ["c1"]
+
+
 def test_idle_clients_are_those_not_seen_since() -> None:
     """At most `limit` are returned, none before the registry has run for the idle time, and no client that is held."""
     assignments = Assignments(5, started_ns=NOW)

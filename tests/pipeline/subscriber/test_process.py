@@ -47,7 +47,7 @@ def crowd(tmp_path: Path, **env: str) -> dict[str, object]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     return {**json.loads(output), "started": process.pid}
 

@@ -141,7 +141,7 @@ def window(number: int, epoch: str = "e", emoji: str = "😂") -> bytes:
 def prepared() -> MemoryBus:
     """Return a bus with the topics that a subscriber needs."""
     bus = MemoryBus()
-    bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
+    bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"), NAMES.dead_letters)
     return bus
 
 
@@ -609,6 +609,23 @@ def test_allowed_page_gets_cors_headers(origin: str) -> None:
         assert "Last-Event-ID" in answers[1].headers["Access-Control-Allow-Headers"]
 
     run(scenario, origins="http://localhost:3000")
+
+
+def test_request_for_another_host_opens_no_stream() -> None:
+    """421 with the setting's name, though the token is right; a listed name opens it."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        for path in ("stream", "socket", "windows"):
+            headers = {"Authorization": "Bearer token-x", "Host": "evil.example", "Origin": "http://evil.example:8080"}
+            async with live.http.get(f"{live.url}/clients/x/{path}", headers=headers) as answer:
+                assert (answer.status, answer.content_type) == (421, "application/problem+json")
+                assert "setting host_names" in (await answer.json(content_type=None))["detail"]
+                assert "Access-Control-Allow-Origin" not in answer.headers
+        async with live.watch("x", Host="live.example") as x:
+            await x.greeted()
+
+    run(scenario, host_names="live.example")
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_earliest_that_is_no_longer_kept_sends_a_reset(
     """A subscriber that starts later, with only the newest windows or none, reports the gap."""
     monkeypatch.setattr(state, "RING_MAX", 2)
     bus = MemoryBus() if kept else EmptiedBus()
-    bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"))
+    bus.ensure(NAMES.clients, NAMES.subscribers, NAMES.feed("1"), NAMES.dead_letters)
     for number in (1, 2, 3):
         bus.writer().send(FEED, window(number))
 

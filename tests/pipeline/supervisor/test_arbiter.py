@@ -61,7 +61,7 @@ class Started:
     def end(self) -> str:
         """Ask it to stop; return what it wrote to standard error."""
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=240)
         assert self.process.returncode == 0, errors
         return errors
 

@@ -24,7 +24,7 @@ SETTINGS = Settings(clusters=2, subscribers=1)
 PLAN = stages(SETTINGS, 9092, "")
 NAMES = topics(SETTINGS)
 CARRIERS = ("spark", "main-publisher", "cluster-publisher-1", "cluster-publisher-2")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 LATE_S = 1.5
 
 

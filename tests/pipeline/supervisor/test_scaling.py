@@ -61,7 +61,7 @@ class Supervised:
 
     def ask(self, command: str, **properties: object) -> dict[str, Any]:
         """Send one of circus's commands."""
-        client = CircusClient(endpoint=self.control, timeout=30.0)
+        client = CircusClient(endpoint=self.control, timeout=240)
         try:
             answer: dict[str, Any] = client.send_message(command, **properties)
             return answer
@@ -184,6 +184,7 @@ class Chain:
             "registry": "https://registry.example.invalid",
             "local": {"registry": f"http://127.0.0.1:{self.server.server_port}"},
             "bootstrap_servers": "kafka:9092",
+            "kafka_security_file": "",
             "topic_prefix": "p-",
             "run_dir": str(run_dir),
         }

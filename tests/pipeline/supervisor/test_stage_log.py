@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from pipeline.supervisor import stage_log
 from pipeline.supervisor.stage_log import TAIL_BYTES, StageLog
 
 ERROR = "pipeline.ingest: ingest_port is {}: choose another\n"
@@ -43,3 +46,21 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     path.write_text(ERROR.format(1) + "x\n" * TAIL_BYTES + "WARNING slow\n")
     assert StageLog(path).last_error() == ""
     assert StageLog(path).last_complaint() == "slow"
+
+
+def test_long_log_is_moved_aside_while_a_process_appends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is lost, the process goes on in the emptied file, and its errors are found there."""
+    monkeypatch.setattr(stage_log, "LOG_MAX_BYTES", 100)
+    path = tmp_path / "spark.log"
+    log = StageLog(path, tmp_path / "kafka.log")
+    with path.open("a", buffering=1) as appending:
+        appending.write("x" * 99 + "\n")
+        log.trim()
+        assert not (tmp_path / "spark.log.1").exists()
+        appending.write(ERROR.format(1))
+        log.trim()
+        assert path.read_text() == ""
+        appending.write(ERROR.format(2))
+    assert (tmp_path / "spark.log.1").read_text() == "x" * 99 + "\n" + ERROR.format(1)
+    assert path.read_text() == ERROR.format(2)
+    assert log.last_error() == ERROR.format(2).strip()

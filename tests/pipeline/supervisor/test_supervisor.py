@@ -106,7 +106,7 @@ class Up:
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Send a signal, wait for the end with status 0, and return the standard output."""
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=240)
         assert self.process.returncode == 0, self._log.read_text()
         return output
 
@@ -241,7 +241,7 @@ def test_interrupt_before_the_first_stage_ends_in_one_line(tmp_path: Path) -> No
             assert process.stdout is not None
             assert process.stdout.readline() == "1\n"
             process.send_signal(number)
-            assert process.communicate(timeout=30)[1].splitlines()[1:] == ["pipeline up: interrupted"]
+            assert process.communicate(timeout=240)[1].splitlines()[1:] == ["pipeline up: interrupted"]
             assert process.returncode == 130
 
 

@@ -105,6 +105,12 @@ function invalid(windows) {
   return `In the last ${windows.length} windows, ${count === 1 ? '1 record was not a valid reaction' : `${whole(count)} records were not valid reactions`}.`;
 }
 
+/** Say how many records no stage could use, and how to see them. */
+function unused(count) {
+  if (!count) return '';
+  return `${count === 1 ? '1 record' : `${whole(count)} records`} that a stage could not use: emostream dead-letters shows them.`;
+}
+
 function show(data) {
   const { batch, trigger_s: triggerS } = data;
   byId('arriving').textContent = known(data.arriving_per_s, rate);
@@ -124,7 +130,7 @@ function show(data) {
   bars(data.batches, triggerS);
   showSubscribers(data.subscribers);
   showAlerts(data.alerts);
-  byId('note').textContent = invalid(data.windows);
+  byId('note').textContent = [invalid(data.windows), unused(data.dead_letters)].filter(Boolean).join(' ');
 }
 
 /** Fetch the health of ingest from the browser, as reactions are sent; one of its workers answers. */

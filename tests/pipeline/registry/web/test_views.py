@@ -12,8 +12,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from pipeline.bus.base import Record
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
+from pipeline.dead_letters import DeadLetters
 from pipeline.messages import Announcement, Window, encode
 from pipeline.origins import Origins
 from pipeline.registry.app import create_app
@@ -38,7 +40,7 @@ class Chain:
         values = Settings()
         self.registrations = Registrations(self.bus, values, pytest.fail)
         self.observer = Observer(self.bus, values, pytest.fail, sample_s=0.01)
-        app = create_app(self.registrations, URL, Origins("", "", 8080))
+        app = create_app(self.registrations, URL, Origins("", "", 8080, ["live.example"]))
         app.register_blueprint(create_pages(self.registrations, self.observer, values))
         self.http: FlaskClient = app.test_client()
 
@@ -234,6 +236,9 @@ def test_ops_data_has_all_sources(chain: Chain) -> None:
     writer = chain.bus.writer()
     for _ in range(9):
         writer.send(NAMES.events.name, b"{}")
+    letters = DeadLetters(chain.bus, NAMES, "spark")
+    for offset in (7, 7, 8):
+        letters.put(NAMES.events.name, Record(0, offset, 0, None, b"nonsense"), "not a reaction")
     progress = {
         "batchId": 1,
         "timestamp": "2026-11-24T20:00:00.000Z",
@@ -245,6 +250,7 @@ def test_ops_data_has_all_sources(chain: Chain) -> None:
     writer.send(NAMES.aggregates.name, None)
     writer.send(NAMES.progress.name, msgspec.json.encode(progress))
     until(lambda: chain.get("/ops/data").get_json()["lag"] == 5, "the lag is shown")
+    until(lambda: chain.get("/ops/data").get_json()["dead_letters"] == 2, "the letters are counted")
     document = chain.get("/ops/data").get_json()
     assert document["batch"]["newest_s"] == 0.35
     assert [window["id"] for window in document["windows"]] == ["e:1"]
@@ -253,6 +259,7 @@ def test_ops_data_has_all_sources(chain: Chain) -> None:
     ]
     assert set(document) == {
         *("now_ms", "trigger_s", "arriving_per_s", "counted_per_s", "lag", "batch", "watching", "malformed"),
+        "dead_letters",
         *("windows", "batches", "samples", "subscribers", "alerts"),
     }
 

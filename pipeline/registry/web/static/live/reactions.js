@@ -15,6 +15,16 @@ function userId() {
   return id;
 }
 
+/** Return an id for one tap (UUID version 7, RFC 9562): of several reactions with one id, one counts. */
+export function reactionId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  for (let place = 5, left = Date.now(); place >= 0; place -= 1, left = Math.floor(left / 256)) bytes[place] = left % 256;
+  bytes[6] = 0x70 | (bytes[6] & 0x0f);
+  bytes[8] = 0x80 | (bytes[8] & 0x3f);
+  const digits = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}
+
 /** Return a sentence about why ingest refused reactions; `document` is its problem document, if any. */
 export function refusal(status, document, retryAfter) {
   const later = retryAfter > 1 ? `in ${retryAfter} seconds` : 'in a moment';
@@ -42,7 +52,8 @@ export class Reactions {
       this.on.refused('Too many reactions at once: wait until the earlier ones are sent.', []);
       return false;
     }
-    this.#waiting.push({ user_id: this.#user, emoji_type: emoji, timestamp: new Date().toISOString() });
+    const timestamp = new Date().toISOString();
+    this.#waiting.push({ user_id: this.#user, emoji_type: emoji, timestamp, reaction_id: reactionId() });
     if (!this.#busy) this.#send();
     return true;
   }
@@ -52,7 +63,6 @@ export class Reactions {
     while (this.#waiting.length) {
       const reactions = this.#waiting.splice(0);
       const refusedText = await this.#post(reactions);
-      // No retry: only the answer may be lost, and after ten seconds a reaction is too old.
       const emoji = reactions.map((reaction) => reaction.emoji_type);
       if (refusedText) this.on.refused(refusedText, emoji);
       else this.on.sent(emoji);
@@ -62,15 +72,18 @@ export class Reactions {
 
   /** Return the reason of a refusal as a sentence, or null. */
   async #post(reactions) {
+    const request = {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(reactions.length === 1 ? reactions[0] : reactions),
+      credentials: 'omit',
+      // After that a reaction is too old.
+      signal: AbortSignal.timeout(ANSWER_MS),
+    };
     let response;
     try {
-      response = await fetch(this.#url, {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/json' },
-        body: JSON.stringify(reactions.length === 1 ? reactions[0] : reactions),
-        credentials: 'omit',
-        signal: AbortSignal.timeout(ANSWER_MS),
-      });
+      // Only the answer may be lost: sent again, the reactions still count once.
+      response = await fetch(this.#url, request).catch(() => fetch(this.#url, request));
     } catch {
       return 'Not sent: there is no answer from the server.';
     }
