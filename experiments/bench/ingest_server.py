@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from flask import Flask
-
 from pipeline import lifecycle, logs, settings
 from pipeline.ingest import server
+from pipeline.ingest.front import Front
 
 
-def load(values: settings.Settings) -> Flask:
+def load(values: settings.Settings, shared: server.Shared) -> Front:
     """Return a worker's app with `GET /hello`, the smallest Flask route."""
-    app = server.worker_app(values)
+    front = server.worker_app(values, shared)
 
-    @app.get("/hello")
+    @front.app.get("/hello")
     def hello() -> bytes:
         return b"hello"
 
-    return app
+    return front
 
 
 def main() -> None:

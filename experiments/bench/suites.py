@@ -12,9 +12,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,10 @@ from experiments.bench.delivery.measurements import delivery
 from experiments.bench.hammer import hammer
 from experiments.bench.limits import limits
 from experiments.bench.search import search
+from experiments.bench.soak import soak
 from experiments.bench.steady import steady
 from experiments.bench.twin import twin
-from experiments.load import invalid
+from experiments.load import invalid, slow
 from experiments.load.http1 import get, post
 from experiments.load.plan import plan_of
 from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
@@ -39,6 +41,7 @@ from experiments.progress import Progress
 from experiments.run import benchmark_file
 from experiments.run.chain import clean_environment
 from experiments.run.measure import measure
+from experiments.units import NS_PER_MS
 from pipeline import direct_http, lifecycle
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
@@ -54,6 +57,10 @@ PAUSE_S = 1.0
 SERVERS_S = 10.0
 CONNECTIONS = 100
 SERVER_START_S = 30.0
+# How long ingest takes to answer, alone and beside slow and silent connections.
+ANSWERED_PER_S = 500
+ANSWERED_S = 6
+ANSWER_ROUNDS = 3
 
 # The load generator: the first rate is the promised one; the others show its limit. The last is sent again as plain
 # reactions, one per request.
@@ -87,10 +94,12 @@ def chain() -> dict[str, Any]:
 def ingest() -> dict[str, Any]:
     """Compare the rate that one ingest worker accepts with that of a hello route on the same server.
 
-    The two alternate within one run; the ratio is the median of the rounds' ratios.
+    The two alternate within one run; the ratio is the median of the rounds' ratios. Then reactions are sent at a fixed
+    rate, alone and beside slow and silent connections in turn: how long after its planned moment each was answered.
     """
+    answering_s = 2 * ANSWER_ROUNDS * (ANSWERED_S + LOAD_WARM_UP_S + LOAD_START_S)
     with (
-        Progress(SERVERS_S + ROUNDS * (PAUSE_S + 2 * ROUND_S)) as progress,
+        Progress(SERVERS_S + ROUNDS * (PAUSE_S + 2 * ROUND_S) + answering_s) as progress,
         tempfile.TemporaryDirectory(prefix="emostream-bench-") as scratch,
     ):
         progress.begin("starting Kafka and ingest", SERVERS_S)
@@ -111,6 +120,7 @@ def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
         try:
             _await_health(settings, server)
             rounds = uvloop.run(_rounds(settings.ingest_port, progress))
+            answers = _answers(f"http://{settings.host}:{settings.ingest_port}", scratch, progress)
         finally:
             server.terminate()
             server.wait(30)
@@ -129,6 +139,33 @@ def _ingest(scratch: Path, progress: Progress) -> dict[str, Any]:
         "refused": statuses.total() - statuses[202],
         "in_kafka": in_kafka,
         "connections": CONNECTIONS,
+        **answers,
+    }
+
+
+def _answers(url: str, scratch: Path, progress: Progress) -> dict[str, Any]:
+    """Return how long after their planned moment reactions were answered, without slow connections and with them."""
+    p99_ms: dict[bool, list[float]] = {False: [], True: []}
+    refused = 0
+    for number in range(1, ANSWER_ROUNDS + 1):
+        for beside in p99_ms:
+            what = f"answers {number}/{ANSWER_ROUNDS}, {'beside slow connections' if beside else 'alone'}"
+            progress.begin(what, ANSWERED_S + LOAD_WARM_UP_S + LOAD_START_S)
+            with slow.held(url) if beside else nullcontext():
+                timed = _sent(ANSWERED_PER_S, ANSWERED_S, Parameters(), url, scratch).timed
+            took_ms = (timed["t_answered_ns"] - timed["t_intended_ns"]).to_numpy(dtype=np.int64) / NS_PER_MS
+            # What was refused, or had no answer, counts as infinite.
+            not_accepted = timed["status"].to_numpy() != 202
+            refused += int(not_accepted.sum())
+            p99_ms[beside].append(rank_quantile(np.where(not_accepted, np.inf, took_ms), 0.99))
+    return {
+        "answer_p99_ms": round(statistics.median(p99_ms[False]), 1),
+        "answer_beside_slow_p99_ms": round(statistics.median(p99_ms[True]), 1),
+        "answers_beside_slow_p99_ms": [round(each, 1) for each in p99_ms[True]],
+        "answers_refused": refused,
+        "answers_per_s": ANSWERED_PER_S,
+        "slow_bodies": slow.BODIES,
+        "silent_connections": slow.SILENT,
     }
 
 
@@ -160,35 +197,17 @@ def load() -> dict[str, Any]:
 
 def _keeping(rate_per_s: int, length_s: int, forms: Parameters, scratch: Path) -> dict[str, Any]:
     """Send a plan in the `forms` of these parameters to a stub server; return how late the reactions were sent."""
-    asked_ns = time.time_ns()
-    given = replace(
-        forms,
-        users=rate_per_s,
-        rate_per_s=rate_per_s,
-        trigger_s=1.0,
-        warm_up_triggers=LOAD_WARM_UP_S,
-        measured_triggers=length_s,
-    )
-    plan = postponed(plan_of(given, asked_ns), asked_ns)
-    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
-    paths = [scratch / f"{name}.parquet" for name in ("plan", "sent", "invalid")]
-    plan.to_parquet(paths[0], index=False)
-    invalid.planned(plan, given.invalid_share, given.seed).to_parquet(paths[2], index=False)
     stub = [sys.executable, "-m", "experiments.bench.stub_server"]
     with subprocess.Popen(stub, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            words = [str(paths[0]), str(paths[1]), url, "--invalid", str(paths[2])]
-            command = [sys.executable, "-m", "experiments.load", *words]
-            if (status := subprocess.run(command, check=False).returncode) != 0:
-                raise EmoStreamError(f"the load ended with status {status}: see its message above")
+            plan, sent, timed = _sent(rate_per_s, length_s, forms, url, scratch)
         finally:
             server.terminate()
-    sent = pd.read_parquet(paths[1])
-    timed = plan[plan["phase"] == "measured"].merge(sent, on="seq")
-    delay_ms = (timed["t_sent_ns"] - timed["t_intended_ns"]).to_numpy(dtype=np.int64) / 1e6
+    delay_ms = (timed["t_sent_ns"] - timed["t_intended_ns"]).to_numpy(dtype=np.int64) / NS_PER_MS
     p50_ms, p99_ms = (rank_quantile(delay_ms, share) for share in (0.5, 0.99))
+    due_ns = plan["t_intended_ns"].to_numpy(dtype=np.int64)
     return {
         "rate_per_s": rate_per_s,
         "planned": len(plan),
@@ -201,6 +220,37 @@ def _keeping(rate_per_s: int, length_s: int, forms: Parameters, scratch: Path) -
         "processes": processes_for(due_ns, os.cpu_count() or 1),
         "kept": len(sent) == len(plan) and p99_ms < SEND_DELAY_P99_MS,
     }
+
+
+class _Load(NamedTuple):
+    """A load: its plan, what was sent of it, and the measured reactions of both together."""
+
+    plan: pd.DataFrame
+    sent: pd.DataFrame
+    timed: pd.DataFrame
+
+
+def _sent(rate_per_s: int, length_s: int, forms: Parameters, url: str, scratch: Path) -> _Load:
+    """Send a plan in the `forms` of these parameters to `url`; raises EmoStreamError if the load fails."""
+    asked_ns = time.time_ns()
+    given = replace(
+        forms,
+        users=rate_per_s,
+        rate_per_s=rate_per_s,
+        trigger_s=1.0,
+        warm_up_triggers=LOAD_WARM_UP_S,
+        measured_triggers=length_s,
+    )
+    plan = postponed(plan_of(given, asked_ns), asked_ns)
+    paths = [scratch / f"{name}.parquet" for name in ("plan", "sent", "invalid")]
+    plan.to_parquet(paths[0], index=False)
+    invalid.planned(plan, given.invalid_share, given.seed).to_parquet(paths[2], index=False)
+    words = [str(paths[0]), str(paths[1]), url, "--invalid", str(paths[2])]
+    command = [sys.executable, "-m", "experiments.load", *words]
+    if (status := subprocess.run(command, check=False).returncode) != 0:
+        raise EmoStreamError(f"the load ended with status {status}: see its message above")
+    sent = pd.read_parquet(paths[1])
+    return _Load(plan, sent, plan[plan["phase"] == "measured"].merge(sent, on="seq"))
 
 
 async def _rounds(port: int, progress: Progress) -> list[tuple[float, float, Counter[int]]]:
@@ -248,4 +298,5 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "steady": steady,
     "twin": twin,
     "limits": limits,
+    "soak": soak,
 }

@@ -32,6 +32,7 @@ HOST = "127.0.0.1"
 # Not 8080: the registry uses it, and it is Airflow's own default.
 PORT = 8085
 HOME = ROOT / "run" / "airflow"
+PLUGINS = Path(__file__).parent / "airflow_plugins"
 PARTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 DAGS = ("emostream_sweep", "emostream_nightly")
 API = "api-server"
@@ -60,7 +61,9 @@ def environment(home: Path, port: int, base: Mapping[str, str], reports: Path = 
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         # One process carries out the one run at a time; the other plans or reduces meanwhile.
         "AIRFLOW__CORE__PARALLELISM": "2",
-        # There is no password: every user is an admin, so the port is open on loopback only.
+        # There is no password: every user is an admin, so the port is open on loopback only, and a plugin refuses
+        # requests for other names.
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PLUGINS),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(port),

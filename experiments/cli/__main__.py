@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -45,6 +44,7 @@ def _of_instrument(name: str, words: str = "") -> Entry:
 OF_CHAIN = {
     "up": _of_chain("up", "start the whole chain and keep it running"),
     "scale": _of_chain("scale", "add or remove subscribers and clusters of the chain that runs"),
+    "dead-letters": _of_chain("dead-letters", "show the records that a stage could not use, or send them again"),
     "send": Entry("send reactions to the chain that runs", send.line, send.send),
     "watch": Entry("watch the swarm and the most frequent emoji in the terminal", watch.line, watch.watch),
 }
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_carry_out(options, argv))
     except BrokenPipeError:
-        # The reader of the output has ended; Python would report the error again when it flushes the output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has ended.
+        logs.let_go()
 
 
 def _carry_out(options: argparse.Namespace, argv: Sequence[str] | None) -> int:

@@ -26,7 +26,7 @@ from pipeline import environment, lifecycle
 from pipeline.errors import EmoStreamError, SettingError
 from pipeline.jars import default_cache_dir
 
-SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin", "limits")
+SUITES = ("chain", "ingest", "load", "analysis", "delivery", "search", "steady", "twin", "limits", "soak")
 Make = Callable[..., argparse.ArgumentParser]
 """`make(description=…, …)` returns a new parser: of a command alone, or of a command of a larger one."""
 Command = Callable[[argparse.Namespace], int]
@@ -243,6 +243,27 @@ def instrument_line(make: Make) -> argparse.ArgumentParser:
     line.add_argument(
         "--machine", choices=("own", "shared"), default="own",
         help="shared: a check beside other work, whose share of the machine is not judged; default: %(default)s",
+    )  # fmt: skip
+    return _with_reports(line)
+
+
+def faults_line(make: Make) -> argparse.ArgumentParser:
+    """Return the parser of the fault suite."""
+    line = make(
+        description="Harm real chains while reactions flow through them, and account for every reaction and window. "
+        "The outcome of each scenario is printed, and written as JSON into bench/ of the reports: faults.json, or "
+        "faults-short.json.",
+        epilog="Without --short and --only, eight bugs are planted in copies of the code afterwards, and a scenario "
+        "has to fail for each. Exit status: 0 nothing was wrong and every bug was found, 1 otherwise, or an error.",
+    )
+    line.add_argument("--short", action="store_true", help="carry out only some scenarios, which takes some minutes")
+    line.add_argument(
+        "--only", action="append", default=[], metavar="NAME",
+        help="carry out this scenario alone, and write no file; repeat --only for further ones",
+    )  # fmt: skip
+    line.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="carry out each scenario with the seeds 1 to N; default: %(default)s",
     )  # fmt: skip
     return _with_reports(line)
 
@@ -518,6 +539,32 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _faults(options: argparse.Namespace) -> int:
+    from experiments.faults.carry_out import carry_out, figures, selected
+    from experiments.faults.suite import beyond_scenarios, passed
+    from experiments.machine import machine_lock
+    from experiments.run import benchmark_file
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    # Clients that lose their connections are part of a scenario.
+    logging.getLogger("pipeline.client").setLevel(logging.ERROR)
+    if options.seeds < 1:
+        raise SettingError(f"--seeds is {options.seeds}: give a whole number from 1")
+    scenarios = selected(options.only, short=options.short)
+    full = not (options.only or options.short)
+    # A scenario that is interrupted has processes to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
+    with machine_lock.alone("The fault suite"):
+        found = figures(carry_out(scenarios, range(1, options.seeds + 1), say))
+        if full:
+            found |= beyond_scenarios(say)
+    if not options.only:
+        benchmark_file.write(options.reports.resolve() / "bench", "faults" if full else "faults-short", found)
+    return int(not passed(found))
+
+
 def _instrument(options: argparse.Namespace) -> int:
     from experiments.instrument import table
     from experiments.instrument.carry_out import carry_out, selected
@@ -599,6 +646,7 @@ LINES: Mapping[str, tuple[str, Callable[[Make], argparse.ArgumentParser], Comman
     "duel": ("run two versions or settings in turn, and say which differences the runs support", duel_line, _duel),
     "limits": ("slow one stage at a time, and say what limits the chain", limits_line, _limits),
     "bench": ("run a benchmark; print its figures and write them as JSON", bench_line, _bench),
+    "faults": ("harm real chains under load, and account for every reaction", faults_line, _faults),
     "instrument": ("plant faults, and say which the instrument catches by name", instrument_line, _instrument),
     "jmeter": ("carry out JMeter's plan; write its dashboard and the ledger's audit of it", jmeter_line, _jmeter),
     "postman": ("run the Postman collection with newman; write its figures as JSON", postman_line, _postman),

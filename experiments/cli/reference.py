@@ -71,7 +71,7 @@ def _main(module: str) -> Any:
 
 
 def _aliases() -> str:
-    same = [f"`python -m pipeline {name}`" for name in OF_CHAIN if name in ("up", "scale")]
+    same = [f"`python -m pipeline {name}`" for name in OF_CHAIN if name in ("up", "scale", "dead-letters")]
     same += [f"`python -m experiments {ALIASES.get(name, name)}`" for name in OF_INSTRUMENT]
     return (
         f"{', '.join(same)} are the commands above and have their options; `run` is `experiment`. "

@@ -6,9 +6,11 @@ import argparse
 import getpass
 import json
 import os
+import secrets
 import sys
 import time
 import urllib.error
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from http.client import HTTPException
 
 from experiments.cli import running
 from experiments.cli.instrument import Make
+from experiments.units import NS_PER_MS
 from pipeline import direct_http, logs
 from pipeline.errors import ClientError, SettingError, plain_reason
 from pipeline.messages import USER_ID_MAX
@@ -109,7 +112,8 @@ class _Sender:
 def _post(url: str, user: str, emoji: Sequence[str]) -> int:
     """Send one request, and again after the wait that ingest demands; return how many reactions it accepted."""
     at = datetime.now(UTC).isoformat()
-    body = json.dumps([{"user_id": user, "emoji_type": each, "timestamp": at} for each in emoji]).encode()
+    reactions = [{"user_id": user, "emoji_type": each, "timestamp": at, "reaction_id": str(_uuid7())} for each in emoji]
+    body = json.dumps(reactions).encode()
     for attempt in range(1, TRIES + 1):
         try:
             with direct_http.post(url, body, ANSWER_S) as answer:
@@ -126,6 +130,12 @@ def _post(url: str, user: str, emoji: Sequence[str]) -> int:
                 "right"
             ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _uuid7() -> uuid.UUID:
+    """Return a UUID of version 7 (RFC 9562): time, then chance. Python has it from 3.14 on."""
+    chance = secrets.randbits(12) << 64 | secrets.randbits(62)
+    return uuid.UUID(int=time.time_ns() // NS_PER_MS << 80 | 0x7 << 76 | 0x2 << 62 | chance)
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> ClientError:

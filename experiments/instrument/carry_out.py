@@ -46,10 +46,11 @@ SHORT = Selection(twin=SHORT_TWINS, chain=(), source=SHORT_MUTATIONS, clean_twin
 
 @dataclass
 class Result:
-    """What was found: an outcome per fault, and the names of the alarms by clean run."""
+    """What was found: an outcome per fault, the names of the alarms by clean run, and `live.Place.made_again`."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     clean: dict[str, list[str]] = field(default_factory=dict)
+    made_again: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Return what instrument.json holds."""
@@ -60,6 +61,7 @@ class Result:
             "clean_runs": len(self.clean),
             "false_alarms": sum(bool(alarms) for alarms in self.clean.values()),
             "alarms": {run: alarms for run, alarms in self.clean.items() if alarms},
+            "made_again": self.made_again,
             "faults": [asdict(outcome) for outcome in self.outcomes],
         }
 
@@ -121,6 +123,7 @@ def carry_out(selection: Selection, machine: live.Machine, say: Say = print) -> 
         in_load = [mutation for mutation in mutations if mutation.live]
         if selection.twin or selection.chain or in_load or selection.clean_twins or selection.clean_chains:
             with live.place(folder, machine) as place:
+                result.made_again = place.made_again
                 _on_twins(selection, place, result, add, say)
                 add(mutants.of_live_run(mutation, folder / "mutants", place.bootstrap_servers) for mutation in in_load)
                 if selection.chain:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,9 @@ import pandas as pd
 import psutil
 
 from experiments import files
-from experiments.instrument.wrong_clock import sitecustomize
 from experiments.load.schedule import timestamp_of
+from experiments.machine.planted_clock import PlantedClock
+from experiments.machine.wrong_clock import sitecustomize
 from experiments.run import chain
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline.bus.kafka import KafkaBus
@@ -164,31 +166,21 @@ def _process(command: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def wrong_clock(*, slew_ms_per_s: float = 0.0, step_ms: float = 0.0, step_after_s: float = 0.0) -> Iterator[None]:
     """Give this process, and those that it starts meanwhile, a wall clock that slews, or steps once."""
-    begin_ns = time.monotonic_ns() + round(step_after_s * NS_PER_S)
-    told = (begin_ns, slew_ms_per_s / 1000, round(step_ms * NS_PER_MS))
     true_ns, true_s = time.time_ns, time.time
-    path = os.pathsep.join(filter(None, (str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH"))))
-    with _environment(WRONG_CLOCK=" ".join(map(str, told)), PYTHONPATH=path):
-        time.time_ns = sitecustomize.wrong(*told, true_ns)
-        time.time = lambda: time.time_ns() / NS_PER_S
-        try:
-            yield
-        finally:
-            time.time_ns, time.time = true_ns, true_s
-
-
-@contextmanager
-def _environment(**changes: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with tempfile.TemporaryDirectory(prefix="emostream-clock-") as folder:
+        clock = PlantedClock(Path(folder) / "clock")
+        clock.set(
+            begin_ns=time.monotonic_ns() + round(step_after_s * NS_PER_S),
+            rate=slew_ms_per_s / 1000,
+            step_ns=round(step_ms * NS_PER_MS),
+        )
+        with clock.for_children():
+            time.time_ns = sitecustomize.wrong(str(clock.file), true_ns)
+            time.time = lambda: time.time_ns() / NS_PER_S
+            try:
+                yield
+            finally:
+                time.time_ns, time.time = true_ns, true_s
 
 
 def strangers_writing(count: int) -> Harm:

@@ -78,7 +78,7 @@ MUTATIONS: Mapping[str, Mutation] = {
                   "verdict", "(size >= self.limit if self.at_least", "(size <= self.limit if self.at_least",
                   "count-raised"),
         _analysis("foreign-limit", "twice a machine of foreign work is accepted", "valid", "validity",
-                  "FOREIGN_SHARE = 0.1", "FOREIGN_SHARE = 2.0", "foreign-process"),
+                  "FOREIGN_SHARE = 0.044", "FOREIGN_SHARE = 2.0", "foreign-process"),
         _analysis("gap-off-by-one", "windows that meet are a gap", "offset_breaks", "accuracy",
                   'step = ranges["first"] - before["last"] - 1', 'step = ranges["first"] - before["last"]'),
         _analysis("oracle-one-sided", "counts above those of the topic agree", ("oracle_equal", "oracle_share"),

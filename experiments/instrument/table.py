@@ -20,10 +20,11 @@ def line(outcome: Outcome) -> str:
 
 def last_line(figures: Mapping[str, Any]) -> str:
     """Return the counts in one sentence."""
+    again = sum(map(len, figures["made_again"].values()))
     return (
         f"{figures['caught']} of {figures['planted']} planted faults were caught, {figures['named']} under the right "
         f"name; {figures['false_alarms']} of {figures['clean_runs']} clean runs gave an alarm."
-    )
+    ) + (f" {again} runs were made again, because the machine was disturbed." if again else "")
 
 
 PLACES = {

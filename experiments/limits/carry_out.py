@@ -69,10 +69,10 @@ def estimated(capacity_dir: Path) -> float:
 
     Raises SettingError if it has no estimate, or is not of reactions per second; RunFileError for a damaged file.
     """
-    found = capacity.read(capacity_dir)
-    if found.search.factor != "rate_per_s" or found.capacity.estimate is None:
+    estimate = capacity.read(capacity_dir).estimate_per_s
+    if estimate is None:
         raise SettingError(
             f"--capacity is {str(capacity_dir)!r}, which has no estimate in reactions per second: give a finished "
             "search for rate_per_s, or a load with --load"
         )
-    return float(f"{found.capacity.estimate:.3g}")
+    return float(f"{estimate:.3g}")

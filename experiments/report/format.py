@@ -88,9 +88,12 @@ def share(value: float | None) -> str:
     """Return a share in per cent for a table, never rounded up to 100 %."""
     if value is None or math.isnan(value):
         return DASH
-    return (
-        f"{math.floor(value * 1000) / 10:.1f} %" if 0.99 < value < 1 else f"{value * 100:.1f} %".replace("100.0", "100")
-    )
+    return f"{_nearly_all(value)} %" if 0.99 < value < 1 else f"{value * 100:.1f} %".replace("100.0", "100")
+
+
+def _nearly_all(value: float) -> str:
+    """Return a share between 0.99 and 1 in hundredths, rounded down to a tenth."""
+    return f"{math.floor(value * 1000) / 10:.1f}"
 
 
 def percent(value: float) -> str:
@@ -102,8 +105,8 @@ def percent(value: float) -> str:
     shown = value * 100
     if 0 < abs(shown) < 0.1:
         return f"under 0.1{NBSP}%"
-    if 99.9 < shown < 100:
-        return f"99.9{NBSP}%"
+    if 0.99 < value < 1:
+        return f"{_nearly_all(value)}{NBSP}%"
     return f"{shown:.1f}{NBSP}%" if abs(shown) < 9.95 and shown != round(shown) else f"{rounded(shown)}{NBSP}%"
 
 

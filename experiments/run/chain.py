@@ -20,7 +20,7 @@ from experiments import environment
 from experiments.parameters import PARAMETERS, Parameters
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError, SettingError, plain_reason
-from pipeline.settings import Settings, build, to_env
+from pipeline.settings import REACHING, Settings, build, secured, to_env
 from pipeline.shell import emostream, path_word
 
 START_TIMEOUT_S = 150.0
@@ -48,6 +48,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
     pid: int
     ready_s: float
+    kafka_security_file: str = ""
 
     def parameters(self, parameters: Parameters) -> Parameters:
         """Return a run's `parameters` with those that this chain has: a chain that was up keeps its settings."""
@@ -115,8 +116,11 @@ def last_line(log_path: Path) -> str:
 
 
 def settings_of(endpoints: Endpoints) -> Settings:
-    """Return the settings that reach a chain's Kafka and topics."""
-    return build({"bootstrap_servers": endpoints.bootstrap_servers, "topic_prefix": endpoints.topic_prefix})
+    """Return the settings that reach a chain's Kafka and topics; its security is in use then.
+
+    Raises SettingError if the chain's file cannot be used here.
+    """
+    return secured(build({name: getattr(endpoints, name) for name in REACHING}))
 
 
 def clean_environment() -> dict[str, str]:

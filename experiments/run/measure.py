@@ -139,7 +139,7 @@ def _collect(bus: KafkaBus, names: Topics, since: dict[str, dict[int, int]], run
     events, aggregates, progress = (bus.read(name, since[name]) for name in _read_back(names))
     first = {f"{names.events.name}-{partition}": offset for partition, offset in since[names.events.name].items()}
     frames = {
-        "topic": read_back.events(events),
+        "topic": read_back.events(events, read_back.repeats(events, aggregates)),
         "windows": read_back.windows(aggregates, first),
         "progress": read_back.progress(progress),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import pandas as pd
@@ -14,45 +15,81 @@ from pipeline import emojis
 from pipeline.bus.base import Record
 from pipeline.bus.records import readable
 from pipeline.errors import MessageError
-from pipeline.messages import decode_event, decode_window, decoder, encode
+from pipeline.messages import decode_event, decode_window, decoder, encode, first_copies
+from spark.repeats import REMEMBERED_S
+from spark.resume import number_of
+
+Place = tuple[int, int]
+"""A record's partition and offset."""
 
 
 class Counted(msgspec.Struct):
     """What Spark reads of a record; a foreign writer's may have no more."""
 
     emoji_type: str
+    reaction_id: Any = None
 
 
 _decode_counted = decoder(Counted)
 
 
-def events(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the `topic` frame. A record that Spark counts as malformed has its row, with a null `emoji_type`."""
+def counted(value: bytes | None) -> tuple[str | None, str | None]:
+    """Return the type that a record counts as, None if it counts as nothing, and its id as Spark reads it, if any."""
+    try:
+        found = _decode_counted(value)
+    except MessageError:
+        return None, None
+    kind, given = found.emoji_type if emojis.counts(found.emoji_type) else None, found.reaction_id
+    # Spark reads anything but text as its JSON.
+    return kind, given if given is None or isinstance(given, str) else encode(given).decode()
+
+
+def repeats(records: Iterable[Record], aggregates: Iterable[Record]) -> frozenset[Place]:
+    """Return the places of the records that do not count, because a window within ten minutes counted their id.
+
+    It states what `spark.repeats` does a second time, by the text of the ids.
+    """
+    emitted = (window for _, window in readable(aggregates, decode_window, "window"))
+    windows = [each for each in first_copies(emitted) if each.repeats is not msgspec.UNSET]
+    if not windows:
+        return frozenset()
+    ids = {}
+    for record in records:
+        kind, reaction_id = counted(record.value)
+        if kind is not None and reaction_id is not None:
+            ids[record.partition, record.offset] = reaction_id
+    counted_ns: dict[str, int] = {}
+    found = set()
+    for window in windows:
+        spans = sorted((number_of(name), first, last) for name, (first, last) in window.offsets.items())
+        for place in ((number, offset) for number, first, last in spans for offset in range(first, last + 1)):
+            if place not in ids:
+                continue
+            before_ns = counted_ns.get(ids[place])
+            if before_ns is not None and before_ns >= window.trigger_ns - REMEMBERED_S * NS_PER_S:
+                found.add(place)
+            else:
+                counted_ns[ids[place]] = window.trigger_ns
+    return frozenset(found)
+
+
+def events(records: Iterable[Record], repeated: frozenset[Place] = frozenset()) -> pd.DataFrame:
+    """Return the `topic` frame. A record that Spark does not count has its row, with a null `emoji_type`: one that is
+    malformed, and one that is `repeated`.
+    """
     rows: list[tuple[object, ...]] = []
     for record in records:
         place, appended_ns = (record.partition, record.offset), record.timestamp_ms * NS_PER_MS
         try:
             event = decode_event(record.value)
         except MessageError:
-            rows.append((*place, None, _counted(record.value), None, 0, 0, appended_ns))
+            kind = None if place in repeated else counted(record.value)[0]
+            rows.append((*place, None, kind, None, 0, 0, appended_ns))
             continue
         stamps = event.accepted_ns, event.flushed_ns, appended_ns
-        rows.append(
-            (*place, event.user_id, _if_counted(event.emoji_type), _with_microseconds(event.timestamp), *stamps)
-        )
+        kind = event.emoji_type if place not in repeated and emojis.counts(event.emoji_type) else None
+        rows.append((*place, event.user_id, kind, _with_microseconds(event.timestamp), *stamps))
     return pd.DataFrame(rows, columns=list(COLUMNS["topic"]))
-
-
-def _counted(value: bytes | None) -> str | None:
-    """Return the type that a record counts as although it is no whole event, None if it counts as nothing."""
-    try:
-        return _if_counted(_decode_counted(value).emoji_type)
-    except MessageError:
-        return None
-
-
-def _if_counted(kind: str) -> str | None:
-    return kind if emojis.counts(kind) else None
 
 
 def _with_microseconds(timestamp: str) -> str:
@@ -63,7 +100,8 @@ def _with_microseconds(timestamp: str) -> str:
 def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame:
     """Return the `windows` frame without windows that hold records before `first` ("{topic}-{partition}" → offset).
 
-    A record that cannot be read is logged and skipped, as every stage does; its reactions then count as lost.
+    `malformed` has the repeats as well: both are records that do not count. A record that cannot be read is logged and
+    skipped, as every stage does; its reactions then count as lost.
     """
     rows = []
     for _, window in readable(records, decode_window, "window"):
@@ -72,7 +110,7 @@ def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame
         rows.append(
             (
                 *(window.epoch, window.window, window.trigger_ns, window.emitted_ns),
-                *(window.total, window.malformed),
+                *(window.total, window.malformed + (window.repeats or 0)),
                 *(encode(window.offsets).decode(), encode(window.reactions).decode()),
                 encode(window.carried or {}).decode(),
             )

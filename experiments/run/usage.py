@@ -84,7 +84,8 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
             # It ended after it was listed.
             continue
     whole = psutil.cpu_times()
-    busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0)
+    # What the host took (steal) nobody here used. It is judged by itself, and guests are in `user`.
+    busy_s = sum(whole) - whole.idle - sum(getattr(whole, name, 0.0) for name in ("iowait", "steal", "guest"))
     rows = [(now_ns, stage, cpu_s[stage], rss[stage]) for stage in cpu_s]
     return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
 

@@ -30,8 +30,10 @@ RELEVANT_SHARE = 0.1
 CORRELATION = 0.3
 """Of neighbouring windows, in the simulation behind the penalties."""
 
-# windows: penalty. 1.5 % of steady runs have a change, so that two figures of a run give 3 % at most.
-_RARELY_AT = ((10, 7.5), (12, 8.7), (14, 9.7), (16, 10.5), (20, 11.5), (25, 12.7), (30, 13.3), (40, 14.4), (100, 17.6))
+# windows: penalty. From 16 windows on 0.3 % of steady runs have a change: with two figures each, hardly one run of a
+# hundred is UNSTEADY for nothing. Fewer windows cannot tell so well: with ten, the clearest cut that there can be
+# comes by chance in 1.5 % of steady runs.
+_RARELY_AT = ((10, 7.5), (12, 8.9), (14, 10.3), (16, 11.6), (20, 13.4), (25, 15.2), (30, 16.0), (40, 17.2), (100, 20.8))
 _RARELY = dict(_RARELY_AT)
 # Of a warm-up 10 %: a false alarm costs one more window, a change that is missed costs the run.
 _SOMETIMES = {6: 4.6, 7: 5.2, 8: 5.7}

@@ -23,6 +23,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 READ = """
 import json, pathlib, sys
 from airflow.configuration import conf
+from airflow import plugins_manager
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import timezone
 from airflow.serialization.serialized_objects import DagSerialization
@@ -42,7 +43,17 @@ options = {
     "scheduler": ["num_runs"],
     "secrets": ["backend"],
 }
+from starlette.testclient import TestClient
+(given,) = plugins_manager.get_fastapi_plugins()[1]
+
+async def answer(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+guarded = TestClient(given["middleware"](answer, *given["args"], **given["kwargs"]))
+hosts = ("127.0.0.1:8085", "localhost:8085", "evil.example:8085", "127.0.0.1.evil.example")
 print(json.dumps({
+    "statuses": [guarded.get("/", headers={"Host": host}).status_code for host in hosts],
     "settings": {f"{name}.{key}": conf.get(name, key) for name, keys in options.items() for key in keys},
     "first_night_in_s": (first - timezone.utcnow()).total_seconds(),
     "errors": bag.import_errors,
@@ -68,7 +79,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -92,6 +103,11 @@ def test_dags_import_without_errors_or_warnings(read: dict[str, Any]) -> None:
     assert read["errors"] == {}
     assert read["warnings"] == {}
     assert sorted(read["dags"]) == sorted(airflow_standalone.DAGS)
+
+
+def test_pages_of_other_names_reach_no_admin(read: dict[str, Any]) -> None:
+    """Airflow itself reads the plugin that refuses them."""
+    assert read["statuses"] == [200, 200, 400, 400]
 
 
 def test_no_setting_of_another_airflow_applies(read: dict[str, Any]) -> None:

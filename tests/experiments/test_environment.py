@@ -81,7 +81,7 @@ def test_locust_finds_no_configuration_of_the_user(tmp_path: Path) -> None:
     )
     env = closed_loop.locust_environment(environment.own({**os.environ, **OTHERS, "HOME": str(home)}), run_dir)
     done = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=run_dir, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], env=env, cwd=run_dir, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.stdout.split() == ["3", "None", "False", "None"], done.stderr
 
@@ -92,7 +92,7 @@ def test_command_line_restarts_without_foreign_settings_and_names_them(tmp_path:
     plain = {name: value for name, value in environment.own(os.environ).items() if name != "PYTHONUTF8"}
     done = [
         subprocess.run(
-            command, cwd=REPOSITORY, env=env, capture_output=True, text=True, encoding="utf-8", check=False, timeout=60
+            command, cwd=REPOSITORY, env=env, capture_output=True, text=True, encoding="utf-8", check=False, timeout=240
         )
         for env in (plain, {**plain, "MPLBACKEND": "no-such-backend", "LOCUST_USERS": "1"})
     ]

@@ -11,7 +11,8 @@ import pytest
 from experiments.jmeter import run
 from experiments.jmeter.home import make_home
 
-pytestmark = pytest.mark.integration
+# The first one on a machine downloads JMeter, while every other process of the tests starts.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_plan_alone_says_what_is_wrong(tmp_path: Path, words: list[str], why: st
         # Nobody else can listen there.
         silent.bind(("127.0.0.1", 0))
         command = jmeter.command(launcher, "-n", "-j", "jmeter.log", f"-Jingest_port={silent.getsockname()[1]}", *words)
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 1
     assert why in ended.stderr
     assert "Tidying up" not in ended.stdout

@@ -55,7 +55,7 @@ def test_sweep_shows_a_capacity_with_its_interval_and_curve(tmp_path: Path) -> N
 
 def test_validity_limits_reads_its_table() -> None:
     """validity_limits.ipynb needs no chain: every cell runs on the runs that are kept with it."""
-    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "validity_limits.ipynb")], timeout_s=220)
+    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "validity_limits.ipynb")], timeout_s=280)
     assert checked.returncode == 0, checked.stdout
 
 
@@ -71,14 +71,14 @@ def test_a_parameter_of_the_wrong_type_is_named() -> None:
         notebook.checked(NOTEBOOKS / "run.ipynb", {"users": "many"})
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_nbval_passes_on_the_policies() -> None:
     """representatives.ipynb needs no chain, and gives the very tables and findings that are committed with it."""
-    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "representatives.ipynb")], timeout_s=220)
+    checked = run_to_end([*NBVAL, str(NOTEBOOKS / "representatives.ipynb")], timeout_s=280)
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_entries_that_are_not_one_emoji_are_left_out(tmp_path: Path) -> None:
     """Given a recording, the notebook says how many of its entries are no emoji, and keeps its figures."""
     trace = tmp_path / "trace.csv"

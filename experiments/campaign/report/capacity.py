@@ -64,6 +64,11 @@ class Found:
         }
 
     @property
+    def estimate_per_s(self) -> float | None:
+        """The estimate in reactions per second; None without one, or if the search was for another factor."""
+        return self.capacity.estimate if self.search.factor == "rate_per_s" else None
+
+    @property
     def headline(self) -> str:
         """The capacity in one sentence, with how many probes passed below, in and above its interval."""
         known, factor = self.capacity, self.search.factor

@@ -41,7 +41,7 @@ def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
 def asked(env: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     """Run `emostream doctor`."""
     command = module("experiments.cli", "doctor", *options)
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)
 
 
 def findings(env: dict[str, str]) -> list[Check]:

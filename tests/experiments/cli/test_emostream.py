@@ -33,7 +33,20 @@ def test_every_command_is_there() -> None:
     """Those that the project was asked for, and what else is useful on a command line."""
     assert set(COMMANDS) > ASKED_FOR
     assert set(COMMANDS) - ASKED_FOR == {
-        *("claims", "completion", "duel", "instrument", "jmeter", "keep", "lab", "limits", "postman", "reproduce"),
+        *(
+            "claims",
+            "completion",
+            "dead-letters",
+            "duel",
+            "faults",
+            "instrument",
+            "jmeter",
+            "keep",
+            "lab",
+            "limits",
+            "postman",
+        ),
+        "reproduce",
         "second-reading",
     }
 

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from experiments.cli.instrument import LINES
-from experiments.instrument import table
+from experiments.instrument import live, table
 from experiments.instrument.carry_out import SHORT, Result, Selection, _runs, carry_out, selected
 from experiments.instrument.fault import Fault, Outcome, heading
 from experiments.instrument.frame_faults import FAULTS
-from experiments.instrument.live_faults import CHAIN, TWIN
+from experiments.instrument.live_faults import CHAIN, TWIN, LiveFault
 from experiments.instrument.mutations import MUTATIONS
 from experiments.machine import machine_lock
 from pipeline.errors import SettingError
@@ -116,3 +116,28 @@ def test_faults_that_share_a_run_are_planted_together():
     ((run, faults),) = _runs(["chain-doubled"], CHAIN)
     assert run == "proxy"
     assert [fault.name for fault in faults] == ["chain-lost", "chain-doubled", "chain-altered"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "found", "made_again"),
+    [
+        ([("lost",)], ("lost",), {}),
+        ([("The host took CPU away", "lost"), ("lost",)], ("lost",), {"a": [["The host took CPU away"]]}),
+        ([("Foreign work used the machine",)] * 3, ("Foreign work used the machine",),
+         {"a": [["Foreign work used the machine"]] * 2}),
+        ([("The receivers were late",)], ("The receivers were late",), {}),
+    ],
+)  # fmt: skip
+def test_disturbed_run_is_made_again(runs, found, made_again, tmp_path):
+    """At most twice, each under a name of its own; what is planted is no disturbance."""
+    fault = LiveFault("late", "", ("The receivers were late",))
+    place = live.Place(tmp_path, "own", "")
+    names = []
+
+    def run(name):
+        names.append(name)
+        return runs[len(names) - 1]
+
+    assert live._undisturbed([fault], place, "a", run) == found
+    assert place.made_again == made_again
+    assert names == ["a", "a-2", "a-3"][: len(runs)]

@@ -39,7 +39,7 @@ def run(answers: dict[str, Any] | None = None, **env: str) -> dict[str, Any]:
         [NODE, "--disable-warning=ExperimentalWarning", STAND_IN, SCRIPT],
         input=json.dumps(given).encode(),
         capture_output=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     record: dict[str, Any] = json.loads(done.stdout)
@@ -54,10 +54,10 @@ def sent(record: dict[str, Any], method: str, url: str) -> list[dict[str, Any]]:
 def test_script_has_valid_syntax() -> None:
     """As a module, whose imports only k6 can resolve."""
     command = [NODE, "--input-type=module", "--check", "-"]
-    done = subprocess.run(command, input=SCRIPT.read_bytes(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, input=SCRIPT.read_bytes(), capture_output=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     broken = SCRIPT.read_bytes().replace(b"export function setup() {", b"export function setup( {")
-    assert subprocess.run(command, input=broken, capture_output=True, timeout=60, check=False).returncode
+    assert subprocess.run(command, input=broken, capture_output=True, timeout=240, check=False).returncode
 
 
 def test_reactions_are_those_that_ingest_accepts_and_nonsense_is_not() -> None:

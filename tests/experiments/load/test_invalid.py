@@ -27,6 +27,7 @@ from pipeline.errors import EmoStreamError
 from pipeline.ingest.app import create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.ingest.reactions import Reactions
 from pipeline.settings import Settings
 from tests.harness.stages.doubles import MemorySink
 
@@ -44,7 +45,7 @@ def test_ingest_refuses_each_case_with_its_status(name: str) -> None:
     """The expected answer is the one that ingest gives, and nothing of it is accepted."""
     buffer = Buffer(100, wake_at=100)
     flusher = Flusher(buffer, MemorySink, flush_ms=500, lead_ms=50, aligned=True)
-    client = create_app(Settings(), buffer, flusher).test_client()
+    client = create_app(Reactions(Settings(), buffer, flusher)).test_client()
     case = invalid.cases()[name]
     answer = client.open(case.path, method=case.method, data=case.body.encode(), content_type=case.content_type)
     assert answer.status_code == case.status

@@ -144,7 +144,7 @@ def test_a_load_that_fails_names_its_log(tmp_path, monkeypatch):
 def test_impossible_options_are_named(options, named):
     """A bad option ends Locust at once with the option and what to do."""
     command = [sys.executable, "-m", "locust", "-f", str(closed_loop.LOCUSTFILE), "--headless", "--host", "http://x"]
-    ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode != 0
     assert named in ended.stderr
 
@@ -159,7 +159,7 @@ def test_locust_is_kept_apart_from_kafka():
         [sys.executable, "-c", code, str(closed_loop.LOCUSTFILE)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert ended.stdout.strip() == ""
@@ -172,7 +172,7 @@ def test_chain_that_is_not_up_is_named_before_the_page_opens():
         [sys.executable, "-m", "locust", *line],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1

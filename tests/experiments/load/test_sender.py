@@ -475,7 +475,7 @@ def test_the_command_sends_the_whole_plan(tmp_path: Path, processes: int) -> Non
         user_names(50), 300.0, time.time_ns(), trigger_s=1.0, warm_up_triggers=1, measured_triggers=1, seed=1
     )
     with stub() as url, started(tmp_path, plan, url, processes) as load:
-        _, errors = load.communicate(timeout=60)
+        _, errors = load.communicate(timeout=240)
     assert (load.returncode, errors) == (0, b"")
     sent = pd.read_parquet(tmp_path / "sent.parquet")
     assert list(sent["seq"]) == list(plan["seq"])
@@ -500,7 +500,7 @@ def test_sigterm_keeps_what_was_sent(tmp_path: Path, processes: int) -> None:
             load = started(tmp_path, plan, server.url, processes)
             await enough.wait()
             load.send_signal(signal.SIGTERM)
-            _, errors = await asyncio.to_thread(load.communicate, timeout=60)
+            _, errors = await asyncio.to_thread(load.communicate, timeout=240)
             return load.returncode, errors, server
 
     status, errors, server = ended(run())
@@ -524,7 +524,7 @@ def test_a_failed_sender_raises_and_the_rest_is_kept(tmp_path: Path) -> None:
             return next((child for child in children if "1/2" in child.cmdline()), None)
 
         until(second, "both have started").kill()
-        _, errors = load.communicate(timeout=60)
+        _, errors = load.communicate(timeout=240)
     assert load.returncode == 1
     assert b"the 2 senders ended with status [0, -9]" in errors
     assert list(pd.read_parquet(tmp_path / "sent.parquet")["seq"]) == [100, 102]
@@ -534,7 +534,7 @@ def test_a_failed_sender_raises_and_the_rest_is_kept(tmp_path: Path) -> None:
 def test_a_wrong_url_is_refused_before_anything_starts(tmp_path: Path, processes: int) -> None:
     """One line with the remedy, and no file."""
     with started(tmp_path, planned(4), "nowhere", processes) as load:
-        _, errors = load.communicate(timeout=60)
+        _, errors = load.communicate(timeout=240)
     assert load.returncode == 1
     assert errors == b"experiments.load: the URL of ingest is 'nowhere': give http://host:port\n"
     assert [path.name for path in tmp_path.iterdir()] == ["plan.parquet"]

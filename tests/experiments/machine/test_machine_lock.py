@@ -66,7 +66,7 @@ def test_a_run_uses_the_lock_of_its_sweep(tmp_path: Path) -> None:
     """A process below the holder's is the holder's own."""
     with machine_lock.alone("a sweep", tmp_path):
         inner = subprocess.run(
-            [sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=True, timeout=240
         )
     assert inner.stdout == "in\n"
 
@@ -102,7 +102,7 @@ def by_nobody(folder: str) -> subprocess.CompletedProcess[str]:
     """Try to measure as the user nobody, who may not even read the interpreter: after all imports."""
     script = TRY.replace("\nwith", "\nimport os; os.umask(0o077); os.setuid(65_534)\nwith")
     words = [sys.executable, "-c", script, folder]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_lock_is_in_tmpdir_where_nobody_can_write_to_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_the_processes_use_no_more_than_they_may_and_run_on_afterwards(
         until(lambda: used_s(pids) - before_s > 0.08, "the processes go on")
     finally:
         quota.terminate()
-        output, _ = quota.communicate(timeout=30)
+        output, _ = quota.communicate(timeout=240)
     done = json.loads(output)
     # Above it by at most what two cores use between two looks, of the last period.
     assert 0 < done["used_cores"] <= CORES * 1.2

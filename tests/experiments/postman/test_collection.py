@@ -23,9 +23,12 @@ REDIRECTED = {200, 400, 409, 426}
 OUTAGE = "needs a Kafka that is out of reach, or a setting that no request changes"
 ENDLESS = "does not end by itself, and newman waits for the end; tests/integration reads it"
 NO_SUBSCRIBER = "needs a chain without a live subscriber"
+OTHER_HOST = "needs another Host than that of the request's address"
 NOT_PROVOKED: dict[tuple[str, str, str, int], str] = {
+    (INGEST, "POST", "/reactions", 408): "needs ten seconds",
     (INGEST, "POST", "/reactions", 503): OUTAGE,
     (INGEST, "GET", "/healthz", 503): OUTAGE,
+    **{(stage, method, path, 421): OTHER_HOST for stage, method, path, _ in operations()},
     (REGISTRY, "POST", "/clients", 429): "needs 10,000 registrations in a minute",
     (REGISTRY, "DELETE", "/clients/{client_id}", 503): OUTAGE,
     (REGISTRY, "POST", "/clients/{client_id}/tickets", 503): NO_SUBSCRIBER,
@@ -47,6 +50,10 @@ KINDS_NOT_PROVOKED = {
     "kafka-did-not-acknowledge": OUTAGE,
     "kafka-refuses-reactions": "needs a topic that is gone, or a right that was withdrawn",
     "buffer-full": OUTAGE,
+    "body-too-slow": "needs ten seconds",
+    "host-not-allowed": OTHER_HOST,
+    "too-many-unfinished-requests": "needs a thousand connections",
+    "disk-nearly-full": "needs a disk without room",
     "too-many-registrations": "needs 10,000 registrations in a minute",
     "too-many-clients": "needs `clients_max` registrations",
     "too-many-streams": "needs `connections_max` streams",

@@ -36,10 +36,14 @@ def test_share_is_never_rounded_up_to_100_percent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0 %"), (0.0004, "under 0.1 %"), (0.0123, "1.2 %"), (0.9996, "99.9 %"), (1.0, "100 %")]
+    ("value", "text"),
+    [
+        *((0.0, "0 %"), (0.0004, "under 0.1 %"), (0.0123, "1.2 %"), (0.9, "90 %"), (0.99, "99 %")),
+        *((0.995, "99.5 %"), (0.999, "99.9 %"), (0.9996, "99.9 %"), (1.0, "100 %")),
+    ],
 )
 def test_percent_is_never_rounded_to_0_or_100(value: float, text: str) -> None:
-    """99.96 % is not 100 %, and 0.04 % is not 0 %."""
+    """99.96 % and 99.9 % are not 100 %, and 0.04 % is not 0 %."""
     assert forms.percent(value).replace(NBSP, " ") == text
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+
 from experiments.ledger import COLUMNS
 from experiments.run import read_back
 from pipeline.bus.base import Record
@@ -40,6 +44,32 @@ def test_foreign_records_count_as_they_do_in_spark() -> None:
     frame = read_back.events([record(offset, value) for offset, value in enumerate(values)])
     assert frame["emoji_type"].to_list() == ["😂", None, None, None, None, None, None, "❤️"]
     assert frame["user_id"].to_list() == [None, None, None, None, None, "ada", "ada", "ada"]
+
+
+def test_repeats_are_found_as_spark_finds_them() -> None:
+    """Within a window and across windows, not after ten minutes; a record without an emoji never counts."""
+    minute_ns = 60 * 10**9
+    ids = ["a", "a", "b", None, "a", "b", "a", 7, "7"]
+    kinds = ["😂", "😂", "word", "😂", "🔥", "😂", "😂", "😂", "😂"]
+    fields = zip(kinds, ids, strict=True)
+    records = [
+        record(offset, json.dumps({"emoji_type": kind, **({} if each is None else {"reaction_id": each})}).encode())
+        for offset, (kind, each) in enumerate(fields)
+    ]
+    spans = [(0, 3, 0), (4, 5, 10), (6, 8, 11)]
+    windows = [
+        msgspec.structs.replace(window(number, first, last), trigger_ns=after * minute_ns, repeats=0)
+        for number, (first, last, after) in enumerate(spans)
+    ]
+    # The second copy of a window is not the one that was forwarded.
+    emitted = [*windows, msgspec.structs.replace(windows[1], offsets={"emoji-events-0": (0, 8)})]
+    found = read_back.repeats(records, [record(number, encode(each)) for number, each in enumerate(emitted)])
+    assert found == {(0, 1), (0, 4), (0, 8)}
+    frame = read_back.events(records, found)
+    assert frame["emoji_type"].to_list() == ["😂", None, None, "😂", None, "😂", "😂", "😂", None]
+    assert list(read_back.windows([record(0, encode(windows[0]))], {})["malformed"]) == [0]
+    counted = msgspec.structs.replace(windows[0], malformed=1, repeats=2)
+    assert list(read_back.windows([record(0, encode(counted))], {})["malformed"]) == [3]
 
 
 def test_unreadable_window_is_skipped() -> None:

@@ -20,7 +20,7 @@ from tests.harness.live import emitted, react
 from tests.harness.processes import module
 from tests.harness.waiting import until_async
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SETTINGS: dict[str, object] = {
     "trigger_s": 1.0, "clusters": 1, "subscribers": 1, "ingest_workers": 1, "moves_per_s": 10,

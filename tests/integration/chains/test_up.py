@@ -25,7 +25,7 @@ from tests.harness.network import HAS_IPV6
 from tests.harness.processes import module, run_to_end, taken_port
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 READY_S = 120.0
 GONE_S = 30.0

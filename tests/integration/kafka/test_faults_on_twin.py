@@ -12,7 +12,7 @@ from experiments.instrument.live_faults import TWIN
 from experiments.machine import machine_lock
 from pipeline.broker import EmbeddedKafka
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def test_faults_on_a_twin_are_caught_and_a_clean_one_gives_no_alarm(

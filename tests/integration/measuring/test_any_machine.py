@@ -31,7 +31,7 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not {"__pycache__", ".cache"} & set(path.parts))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing(ready_file: Path, tmp_path: Path) -> None:
     """From a copy of the checkout, in a home full of settings, with a proxy that refuses; a second run is refused."""
     home, reports = tmp_path / "home", tmp_path / "reports"
@@ -68,7 +68,7 @@ def test_run_ignores_what_is_set_for_other_programs_and_leaves_nothing(ready_fil
 
 
 @pytest.mark.skipif(not machines.may_become_unknown(), reason="only root, with setpriv, can become an unknown user")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_run_of_a_user_without_a_name_or_home_who_cannot_write_the_checkout(ready_file: Path, tmp_path: Path) -> None:
     """As in a container that is started for an arbitrary user id, with the checkout mounted read-only."""
     checkout = machines.checkout(tmp_path / "checkout")

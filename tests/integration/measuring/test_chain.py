@@ -110,7 +110,7 @@ def _frame(result: Result, name: str) -> Any:
 
 def _stream(client: dict[str, Any]) -> Any:
     headers = {"Authorization": f"Bearer {client['token']}"}
-    return urllib.request.urlopen(urllib.request.Request(redirect_of(client), headers=headers), timeout=20)
+    return urllib.request.urlopen(urllib.request.Request(redirect_of(client), headers=headers), timeout=240)
 
 
 def _window_with(stream: Any, emoji_type: str, deadline_s: float) -> dict[str, Any]:

@@ -17,10 +17,10 @@ print(json.dumps({one.task_id + str(one.map_index): one.state for one in ended.g
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_tiny_sweep_drives_the_chain(tmp_path: Path) -> None:
     """Plan, a run on a real chain, and the report, each count right; the DAG ends as the campaign's verdict says."""
-    states, log = airflow.run_script(WHOLE, airflow.environment(tmp_path), tmp_path, 380)
+    states, log = airflow.run_script(WHOLE, airflow.environment(tmp_path), tmp_path, 560)
     campaign = tmp_path / "reports" / "by-airflow"
     assert (campaign / "index.html").exists(), log
     state = json.loads((campaign / "campaign.json").read_text())

@@ -15,7 +15,7 @@ from experiments.instrument.fault import Outcome
 from experiments.instrument.live_faults import CHAIN
 from experiments.machine import machine_lock
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 TOGETHER = ("chain-lost", "chain-doubled", "chain-altered", "chain-generator-stopped", "chain-subscriber-stopped")
 

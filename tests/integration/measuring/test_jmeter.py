@@ -19,7 +19,7 @@ from pipeline.errors import SettingError
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_counts_of_jmeter_are_exact_and_both_reports_are_written(ready_file: Path, tmp_path: Path) -> None:
     """Every sample succeeds, refusals included; every reaction is in one window; the viewers came and left."""
     properties = parsed(["users=8", "ramp_up_s=1", "duration_s=8", "think_s=0.2", "viewers=2"])
@@ -55,7 +55,7 @@ def test_every_bad_input_is_refused_as_its_file_says(chain_up: Endpoints) -> Non
         headers = {"Content-Type": row["content_type"]}
         request = urllib.request.Request(url, body or None, headers, method=row["method"])
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=20)
+            urllib.request.urlopen(request, timeout=240)
         refused.value.close()
         if refused.value.code != int(row["status"]):
             wrong[row["case"]] = refused.value.code

@@ -26,7 +26,7 @@ STAGES = {
 def scrape(url: str) -> dict[tuple[str, str], float]:
     """Return an exposition's samples by name and by stage, or else reason; summed where there is more to tell apart."""
     samples: dict[tuple[str, str], float] = {}
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=240) as answer:
         for family in parse(answer.read().decode()):
             for sample in family.samples:
                 label = sample.labels.get("stage", sample.labels.get("reason", ""))

@@ -84,7 +84,7 @@ def family_with_chain(sweep: int) -> list[int]:
     return []
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_smoke_killed_in_the_middle_completes_without_repeating_what_was_done(smoke: Path, tmp_path: Path) -> None:
     """The finished run is kept to the byte, the broken one made again; all counts are right, with figures and a page.
 

@@ -634,7 +634,7 @@ async def scenario(endpoints: Endpoints, folder: Path, matrix: Matrix) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_client_connects_resumes_moves_and_is_refused(
     two_subscribers: Endpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

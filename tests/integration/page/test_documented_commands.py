@@ -21,7 +21,7 @@ from tests.harness.live import react
 from tests.harness.paths import REPOSITORY
 from tests.test_commands import bin_folder, way
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 WATCHED = """watched() {
     shown=$(mktemp)

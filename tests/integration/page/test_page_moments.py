@@ -17,7 +17,7 @@ from tests.harness.page import DESK, PHONE, WINDOW_MS, live, needs_chromium, sho
 from tests.harness.paths import REPOSITORY
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240), needs_chromium]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), needs_chromium]
 
 # Notes, for each frame of the swarm, how many sprites of each emoji it draws, and the moments of clicks.
 FRAMES = """

@@ -17,7 +17,7 @@ from pipeline.errors import EmoStreamError
 from tests.harness.http import Quiet, serving
 
 # Some requests wait for two seconds, and one for a window; the fixture starts a chain.
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The fault suite: a real chain under load is harmed, and every reaction is accounted for."""

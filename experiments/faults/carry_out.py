@@ -1,0 +1,224 @@
+"""Carries out scenarios: each on a chain that is up, under load, with its history checked and nothing left over."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.faults.fuzz import Fuzzed, fuzz
+from experiments.faults.ledger import Anomaly, anomalies
+from experiments.faults.scenarios import SHORT, Scenario, catalogue, poisoned
+from experiments.faults.scene import HarmedChain, Usage
+from experiments.machine import own_network
+from pipeline.errors import EmoStreamError, SettingError
+
+BEFORE_S, AFTER_S = 2.0, 3.0
+SHOWN = 5
+# Beside three tenths: threads, descriptors, and MB.
+SLACK = (30, 100, 300)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One scenario with one seed: what was wrong, and what it took."""
+
+    name: str
+    seed: int
+    took_s: float
+    sent: int
+    accepted: int
+    counted: int
+    wrong: list[str] = field(default_factory=list)
+    lost: int = 0
+    twice: int = 0
+    may_lose: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.wrong
+
+
+def selected(only: Sequence[str], *, short: bool) -> list[Scenario]:
+    """Return the scenarios to carry out. Raises SettingError naming one that does not exist."""
+    known = catalogue(full=not short)
+    for name in only:
+        if name not in known:
+            raise SettingError(f"--only is {name!r}, and there is no such scenario: give one of {', '.join(known)}")
+    return [each for each in known.values() if (each.name in only if only else each.name in SHORT or not short)]
+
+
+def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[Outcome]:
+    """Carry out each scenario with each seed, one after the other; one that this machine does not allow is left out.
+
+    Raises EmoStreamError if a chain does not start.
+    """
+    outcomes: list[Outcome] = []
+    possible = list(scenarios)
+    if reason := own_network.unavailable():
+        for each in [each for each in scenarios if each.own_network]:
+            say(f"left out {each.name}: {reason}")
+            possible.remove(each)
+    shared = [each for each in possible if not (each.alone or each.settings)]
+
+    def carry_out_group(group: Sequence[Scenario], seed: int, scratch: Path) -> None:
+        for outcome in _on_one_chain(group, seed, scratch):
+            outcomes.append(outcome)
+            say(line(outcome))
+
+    with tempfile.TemporaryDirectory(prefix="emostream-faults-") as scratch:
+        for seed in seeds:
+            for group in (shared, *([each] for each in possible if each not in shared)):
+                work = partial(carry_out_group, group, seed, Path(scratch))
+                if any(each.own_network for each in group):
+                    own_network.apart(work)
+                else:
+                    work()
+    return outcomes
+
+
+def fuzzed(requests: int, records: int, say: Say = print) -> dict[str, Any]:
+    """Send fuzzed requests to every service of a chain, and poison into its topics; return what faults.json says of it.
+
+    Raises EmoStreamError if the chain does not start.
+    """
+    found = Fuzzed()
+    with tempfile.TemporaryDirectory(prefix="emostream-faults-") as scratch:
+        scene = HarmedChain(Path(scratch) / "fuzzed", {}, random.Random("fuzz"))
+        scene.up()
+        try:
+            urls = (scene.endpoints.ingest, scene.endpoints.registry, scene.endpoints.subscribers[0].url)
+            for number, url in enumerate(urls):
+                fuzz(url, requests // len(urls), number, found)
+            written = poisoned(scene, records)
+            scene.until(lambda: scene.stages() == scene.wanted, "every stage runs", 60)
+        finally:
+            scene.down()
+        # The chain logs a death as an event of its own.
+        ended = (scene.folder / "up.log").read_text(encoding="utf-8").count('"event": "died"')
+    for each in found.wrong:
+        say(f"WRONG  {each}")
+    say(
+        f"{found.requests} fuzzed requests: {dict(sorted(found.statuses.items()))}; {found.unexpected_5xx} faults of a "
+        f"service; {written} records of poison; {ended} stages ended"
+    )
+    return {
+        "fuzzed": found.requests,
+        "fuzzed_wrong": len(found.wrong),
+        "unexpected_5xx": found.unexpected_5xx,
+        "poison": written,
+        "stages_ended": ended,
+    }
+
+
+def line(outcome: Outcome) -> str:
+    """Return an outcome as a line of the terminal."""
+    verdict = "ok    " if outcome.passed else "WRONG "
+    counts = f"{outcome.accepted} of {outcome.sent} accepted, {outcome.counted} counted"
+    wrong = "".join(f"\n         {each}" for each in outcome.wrong)
+    return f"{verdict} {outcome.name} (seed {outcome.seed}, {outcome.took_s:.0f} s): {counts}{wrong}"
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what faults.json says of the scenarios."""
+    durable = [each for each in outcomes if not each.may_lose]
+    return {
+        "scenarios": len({each.name for each in outcomes}),
+        "seeds": len({each.seed for each in outcomes}),
+        "passed": sum(each.passed for each in outcomes),
+        "failed": sum(not each.passed for each in outcomes),
+        "durable_lost": sum(each.lost for each in durable),
+        "counted_twice": sum(each.twice for each in outcomes),
+        "async_lost_over_bound": sum(max(0, each.lost - each.may_lose) for each in outcomes if each.may_lose),
+        "async_lost_most": max((each.lost for each in outcomes if each.may_lose), default=0),
+        "outcomes": [asdict(each) for each in outcomes],
+    }
+
+
+def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> Iterable[Outcome]:
+    """Carry out scenarios one after the other on one chain; after one that failed, the next gets a new chain."""
+    scene: HarmedChain | None = None
+    try:
+        for number, scenario in enumerate(scenarios):
+            rng = random.Random(f"{seed}:{scenario.name}")
+            if scene is None:
+                scene = HarmedChain(scratch / f"{seed}-{scenario.name}", scenario.settings, rng)
+                scene.up()
+            scene.rng = rng
+            outcome = carry_out_one(scene, scenario, seed, f"{number}-{scenario.name}-")
+            yield outcome
+            if not outcome.passed:
+                with suppress(EmoStreamError):
+                    scene.down()
+                scene = None
+    finally:
+        if scene is not None:
+            scene.down()
+
+
+def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str) -> Outcome:
+    """Carry out one scenario on a chain that is up."""
+    begun_s = time.monotonic()
+    wrong: list[str] = []
+    found: list[Anomaly] = []
+    history = None
+    try:
+        scene.until(lambda: scene.stages() == scene.wanted, "every stage runs", 60)
+        usage = scene.usage()
+        scene.flowing(scenario.rate_per_s, prefix=prefix, send=scenario.send)
+        try:
+            time.sleep(BEFORE_S)
+            scenario.act(scene)
+            time.sleep(AFTER_S)
+            scene.until_flowing()
+        finally:
+            history = scene.settle()
+        found = anomalies(history)
+        wrong += _leaks(scene, usage)
+        if not scene.lives():
+            wrong.append("`up` has ended")
+    except (EmoStreamError, OSError, TimeoutError) as error:
+        wrong.append(f"{type(error).__name__}: {error}")
+    kinds = Counter(each.kind for each in found)
+    may_lose = scenario.may_lose
+    if may_lose and kinds["lost"] <= may_lose:
+        found = [each for each in found if each.kind != "lost"]
+    wrong += [str(each) for each in found[:SHOWN]]
+    if len(found) > SHOWN:
+        wrong.append(f"and {len(found) - SHOWN} more: {dict(Counter(each.kind for each in found))}")
+    sent = scene.flow.sent() if history else []
+    told = Counter(each.told for each in sent)
+    ids = {each.reaction_id for each in history.stored} if history else set()
+    return Outcome(
+        scenario.name,
+        seed,
+        round(time.monotonic() - begun_s, 1),
+        sum(told.values()),
+        told["accepted"],
+        sum(each.reaction_id in ids for each in sent),
+        wrong,
+        kinds["lost"],
+        kinds["duplicate"],
+        may_lose,
+    )
+
+
+def _leaks(scene: HarmedChain, before: Usage) -> list[str]:
+    """Return what the chain holds much more of than before the scenario: a JVM that is new holds other amounts."""
+    scene.until(lambda: scene.stages() == scene.wanted, "every stage runs again", 60)
+    after = scene.usage()
+    bounds = Usage(before.processes, *(round(each * 1.3 + more) for each, more in zip(before[1:], SLACK, strict=True)))
+    return [
+        f"the chain holds {has:,.0f} {name} ({had:,.0f} before the scenario)"
+        for name, has, had, bound in zip(Usage._fields, after, before, bounds, strict=True)
+        if has > bound
+    ]

@@ -1,0 +1,75 @@
+"""Records that nobody expects, for every topic: what another program, another version or an attacker may write."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.messages import Announcement, ClusterRoute, TypeCount, Window, encode
+
+if TYPE_CHECKING:
+    from experiments.faults.scene import HarmedChain
+
+FAR = 2**62
+HUGE = "1" + "0" * 400
+
+
+class Poison(NamedTuple):
+    """A kind of record: its name, its topic without the prefix, its key and its values."""
+
+    name: str
+    topic: str
+    key: bytes | None
+    values: list[bytes | None]
+
+
+def _window(epoch: str, number: int, kinds: int = 0, pad: int = 20) -> bytes:
+    cells = [TypeCount(f"t{index:08d}{'x' * pad}", 1, 1) for index in range(kinds)]
+    return encode(Window(epoch, number, 0, 0, {}, kinds, cells))
+
+
+def _event(kind: str) -> bytes:
+    return json.dumps(
+        {"user_id": "p", "emoji_type": kind, "timestamp": "2026-01-01T00:00:00Z", "accepted_ns": 1, "flushed_ns": 1}
+    ).encode()
+
+
+def kinds(scene: HarmedChain) -> list[Poison]:
+    """Return every kind, made for this chain's last epoch."""
+    epoch, now_ns = scene.windows()[-1].epoch, time.time_ns()
+    registration = (
+        b'{"client_id":"other","token_sha256":"\xc3\xa9","cluster":"1","subscriber":"1","registered_ns":'
+        + b"9" * 30
+        + b"}"
+    )
+    overflow = (
+        b'{"subscriber":"8","cluster":"9","url":"http://x","clients":' + HUGE.encode() + b',"announced_ns":%d}' % now_ns
+    )
+    number = (
+        b'{"epoch":"p","window":1,"trigger_ns":-'
+        + HUGE.encode()
+        + b',"emitted_ns":1,"offsets":{},"total":1,"reactions":[]}'
+    )
+    return [
+        Poison("not-json", "emoji-events", None, [b"\xff\xfe nonsense", b"", b"[]", b"null", None, b"{" * 5000]),
+        Poison("markup", "emoji-events", None, [_event("<img src=x onerror=alert(1)>"), b'{"emoji_type":12345}']),
+        Poison("oversize-types", "emoji-events", None, [_event("A" * 600_000), _event("B" * 600_000)]),
+        Poison("types-flood", "emoji-events", None, [_event(f"type-{index}") for index in range(30_000)]),
+        Poison("odd-user", "emoji-events", None, [b'{"user_id":"\xff","emoji_type":"word"}']),
+        Poison("oversize-window", "emoji-aggregates", b"x", [_window("poison", 1, 13_300)]),
+        Poison("far-window", "emoji-aggregates", b"x", [_window(epoch, FAR)]),
+        Poison("huge-number", "emoji-aggregates", b"x", [number]),
+        Poison("epoch-newline", "emoji-aggregates", b"x", [_window("a\nid: b", 1)]),
+        Poison("cluster-far", "cluster-1", b"x", [_window(epoch, FAR)]),
+        Poison("feed-far", "cluster-1-feed", b"x", [_window(epoch, FAR)]),
+        Poison("route-name", "clusters", b"bad name!", [encode({"cluster": "bad name!", "from_offset": 0})]),
+        Poison("route-feed", "clusters", b"1-feed", [encode({"cluster": "1-feed", "from_offset": 0})]),
+        Poison("route-offset", "clusters", b"9", [b'{"cluster":"9","from_offset":' + b"9" * 30 + b"}"]),
+        Poison("route-key", "clusters", b"other", [encode(ClusterRoute("1", 0))] * 5),
+        Poison("ghost", "subscribers", b"9/9", [encode(Announcement("9", "9", "http://127.0.0.1:9", 0, 4 * 10**18))]),
+        Poison("overflow", "subscribers", b"9/8", [overflow]),
+        Poison("bad-url", "subscribers", b"9/7", [encode(Announcement("9", "7", "http://[bad", 0, now_ns))]),
+        Poison("odd-registration", "client-registry", b"k", [registration]),
+        Poison("odd-progress", "spark-progress", None, [b"{}", b"\xff"]),
+    ]

@@ -1,0 +1,750 @@
+"""The scenarios: what is done to a chain while reactions flow through it, and what may follow."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import aiohttp
+import emoji
+import psutil
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
+
+from experiments.faults import crowd, poison
+from experiments.faults.flow import Post, post
+from experiments.faults.ledger import Sent, Told
+from experiments.faults.scene import RATE_PER_S, STAGES, WHOLE, HarmedChain
+from experiments.load import slow
+from experiments.load.schedule import timestamp_of
+from experiments.machine import own_network
+from experiments.machine.planted_clock import PlantedClock
+from experiments.units import NS_PER_S
+from pipeline import dead_letters, emojis
+from pipeline.bus.connection import client_config
+from pipeline.errors import EmoStreamError
+from pipeline.messages import Event, encode
+
+Act = Callable[[HarmedChain], object]
+PUBLISHERS = ("main-publisher", "cluster-publisher")
+DOUBLED = ("spark", "ingest", "main-publisher", "cluster-publisher", "subscriber")
+EVERY = ("spark", "ingest", "registry", "main-publisher", "cluster-publisher", "subscriber", "kafka")
+ASYNC = {"ack": "async"}
+# Half of the load of some seconds, in one worker.
+SMALL_BUFFER = {"ack": "async", "buffer_max": 300, "array_max": 100, "ingest_workers": 1, "kafka_out_s": 60.0}
+GROWN_MB = 16.0
+# The buffers are full within half of the time.
+AWAY = {"ack": "async", "buffer_max": 2_000, "array_max": 100}
+# With `async` a worker that is killed loses what it has not flushed: reactions of one flush interval, and of the time
+# that the flush takes.
+UNFLUSHED_S = 0.5
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario: its name, what is done, and what it needs.
+
+    `settings` change those of the chain, which is then one of its own; `alone` asks for that as well. `may_lose` is how
+    many reactions answered 202 may be lost. `send` is how a reaction is sent. `own_network` asks for a network apart
+    from the machine's.
+    """
+
+    name: str
+    what: str
+    act: Act
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    may_lose: int = 0
+    rate_per_s: float = RATE_PER_S
+    send: Post = post
+    own_network: bool = False
+
+
+def _all(*acts: Act) -> Act:
+    def act(scene: HarmedChain) -> None:
+        for each in acts:
+            each(scene)
+
+    return act
+
+
+def wait(for_s: float) -> Act:
+    """Return what lets the flow go on for a time."""
+    return lambda _: time.sleep(for_s)
+
+
+def killed(*stages: str) -> Act:
+    """Return what kills every process of these stages at once."""
+    return lambda scene: scene.kill(*stages)
+
+
+def halted(for_s: float, *stages: str) -> Act:
+    """Return what stops every process of these stages for a time."""
+
+    def act(scene: HarmedChain) -> None:
+        with scene.halted(*stages):
+            time.sleep(for_s)
+
+    return act
+
+
+def worker_killed(scene: HarmedChain) -> None:
+    """Kill one of ingest's workers."""
+    workers = [each for each in scene.processes("ingest") if each.pid != scene.head("ingest").pid]
+    scene.rng.choice(workers).kill()
+
+
+def worker_hung(scene: HarmedChain) -> None:
+    """Stop one of ingest's workers, and wait until another is there in its place."""
+    head = scene.head("ingest").pid
+    stopped = scene.rng.choice([each for each in scene.processes("ingest") if each.pid != head])
+    stopped.suspend()
+    scene.until(lambda: not stopped.is_running(), "the worker that hangs has been killed", 120)
+
+
+def doubled(stage: str, for_s: float = 6.0) -> Act:
+    """Return what runs a second process of a stage beside the first, with its environment."""
+
+    def act(scene: HarmedChain) -> None:
+        first = scene.head(stage)
+        # Granian names its processes anew.
+        words = first.cmdline()
+        command = words if Path(words[0]).exists() else [sys.executable, "-m", STAGES[stage]]
+        log = scene.folder / f"second-{stage}.log"
+        with log.open("wb") as output:
+            second = subprocess.Popen(
+                command, env=first.environ(), cwd=first.cwd(), stdout=output, stderr=output,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        try:
+            time.sleep(for_s)
+        finally:
+            second.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                second.wait(20)
+            second.kill()
+            second.wait()
+
+    return act
+
+
+def everything_killed(scene: HarmedChain) -> None:
+    """Kill every process but `up`."""
+    for each in scene.processes()[1:]:
+        with suppress(Exception):
+            each.kill()
+
+
+def up_killed_at_its_start(scene: HarmedChain) -> None:
+    """End the chain; start it three times and kill `up` within its first seconds; start it for good."""
+    scene.down()
+    folder = scene.folder / "cut"
+    for delay_s in (0.4, 1.2, 2.5):
+        ports = ("--ingest-port", "0", "--registry-port", "0")
+        command = [sys.executable, "-m", "pipeline", "up", "--run-dir", str(folder), *ports]
+        with (scene.folder / "cut.log").open("ab") as log:
+            started = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        time.sleep(delay_s * scene.rng.uniform(0.8, 1.2))
+        started.kill()
+        started.wait()
+        scene.until(lambda: not _left(folder), "every process of a killed `up` has ended", 30)
+    scene.up()
+
+
+def _left(folder: Path) -> list[int]:
+    """Return the processes of a chain that runs in `folder`."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.environ().get("EMOSTREAM_RUN_DIR") == str(folder) and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
+
+
+# Spark at the steps of a micro-batch, which its checkpoint and the topic show.
+
+
+def _batches(scene: HarmedChain, kind: str) -> int:
+    folder = Path(scene.endpoints.run_dir) / "checkpoint" / kind
+    return max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=-1)
+
+
+def spark_killed_at(step: str) -> Act:
+    """Return what kills Spark, driver and JVM, as soon as a step of a micro-batch is seen."""
+
+    def act(scene: HarmedChain) -> None:
+        processes = scene.processes("spark")
+        looks: dict[str, Callable[[], int]] = {
+            "offsets written": lambda: _batches(scene, "offsets"),
+            "committed": lambda: _batches(scene, "commits"),
+        }
+        if step == "trigger":
+            time.sleep(1.02 - time.time() % 1.0)
+        elif step == "aggregating":
+            _await_growth(looks["offsets written"])
+            time.sleep(0.05)
+        elif step == "emitted":
+            with scene.bus() as bus:
+                name = scene.names.aggregates.name
+                _await_growth(lambda: sum(bus.ends(name).values()))
+        elif step == "emitting":
+            _await_growth(looks["offsets written"])
+            time.sleep(scene.rng.uniform(0.1, 0.3))
+        else:
+            _await_growth(looks[step])
+        for each in processes:
+            with suppress(Exception):
+                each.kill()
+
+    return act
+
+
+def _await_growth(look: Callable[[], int], within_s: float = 30.0) -> None:
+    begin, deadline_s = look(), time.monotonic() + within_s
+    while look() <= begin:
+        if time.monotonic() > deadline_s:
+            raise EmoStreamError("no micro-batch came")
+        time.sleep(0.001)
+
+
+# States of the checkpoint against its topic.
+
+
+def between_runs(change: Callable[[HarmedChain], None]) -> Act:
+    """Return what ends the chain, changes what it left, and starts it again."""
+
+    def act(scene: HarmedChain) -> None:
+        scene.down()
+        change(scene)
+        scene.up()
+
+    return act
+
+
+def checkpoint_deleted(scene: HarmedChain) -> None:
+    """Delete Spark's checkpoint."""
+    shutil.rmtree(Path(scene.endpoints.run_dir) / "checkpoint")
+
+
+def checkpoint_older(scene: HarmedChain) -> None:
+    """Take the newest three batches out of the checkpoint, as an older copy lacks them."""
+    folder = Path(scene.endpoints.run_dir) / "checkpoint"
+    for kind in ("offsets", "commits"):
+        numbers = sorted(int(path.name) for path in (folder / kind).iterdir() if path.name.isdecimal())
+        for number in numbers[-3:]:
+            (folder / kind / str(number)).unlink()
+            (folder / kind / f".{number}.crc").unlink(missing_ok=True)
+
+
+def checkpoint_torn(scene: HarmedChain) -> None:
+    """Cut the newest file of offsets short."""
+    folder = Path(scene.endpoints.run_dir) / "checkpoint" / "offsets"
+    newest = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    newest.write_text(newest.read_text(encoding="utf-8")[:30], encoding="utf-8")
+    (folder / f".{newest.name}.crc").unlink(missing_ok=True)
+
+
+def log_cut(scene: HarmedChain) -> None:
+    """While Spark is stopped, let Kafka remove all that is counted, as retention does."""
+    name = scene.names.events.name
+    admin = AdminClient(client_config(scene.endpoints.bootstrap_servers))
+    counted: dict[int, int] = {}
+    for window in scene.windows():
+        for partition, (_, last) in window.offsets.items():
+            number = int(partition.rpartition("-")[2])
+            counted[number] = max(counted.get(number, 0), last + 1)
+    # Afterwards nobody could count them again.
+    scene.stored()
+    places = [TopicPartition(name, number, offset) for number, offset in counted.items()]
+    for removed in admin.delete_records(places).values():
+        removed.result(30)
+    scene.kill("spark")
+
+
+def kafka_refuses(scene: HarmedChain) -> None:
+    """Let Kafka refuse every record of the topic for a time, as one that is too large."""
+    admin = AdminClient(client_config(scene.endpoints.bootstrap_servers))
+    for most_bytes, for_s in ((1, 4.0), (1 << 20, 6.0)):
+        entry = ConfigEntry("max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, scene.names.events.name, incremental_configs=[entry])
+        for done in admin.incremental_alter_configs([resource]).values():
+            done.result(30)
+        time.sleep(for_s)
+
+
+def buffer_full(scene: HarmedChain) -> None:
+    """Stop Kafka until more was sent than the buffer holds; look meanwhile that no more waits than it may."""
+    with scene.halted("kafka"):
+        deadline_s, most = time.monotonic() + 8, 0
+        while time.monotonic() < deadline_s:
+            with suppress(HTTPError):
+                most = max(most, int(scene.health("ingest")["waiting"]))
+            time.sleep(0.2)
+    limit = int(scene.settings["buffer_max"])
+    if not limit * 0.8 <= most <= limit:
+        raise EmoStreamError(f"{most} reactions waited, and buffer_max is {limit}")
+
+
+def spark_killed_without_kafka(scene: HarmedChain) -> None:
+    """Kill Kafka between a micro-batch's reading and its window, let the batch go on, and kill Spark; several times.
+
+    Spark's driver is stopped while its JVM reads and counts, so that Kafka is gone when the driver goes on and sends.
+    The JVM reads twice, because the reactions have ids; what the driver had done when it was stopped depends on the
+    machine: not each time is only the window left to be sent. A Kafka that is only stopped has the window in its
+    socket, and takes it when it goes on.
+    """
+    begun, committed = (partial(_batches, scene, kind) for kind in ("offsets", "commits"))
+    for _ in range(4):
+        # The first micro-batches after a start take seconds.
+        for _ in range(6):
+            _await_growth(begun, 120)
+            begun_s = time.monotonic()
+            _await_growth(committed, 120)
+            took_s = time.monotonic() - begun_s
+        _await_growth(begun, 120)
+        time.sleep(took_s * scene.rng.uniform(0.4, 0.9))
+        driver = scene.head("spark")
+        driver.suspend()
+        try:
+            time.sleep(2.0)
+            scene.kill("kafka")
+        finally:
+            driver.resume()
+        # If it commits without Kafka, which is being started again, that is soon.
+        with suppress(EmoStreamError):
+            _await_growth(committed, 1.5)
+        scene.kill("spark")
+
+
+def kafka_away(for_s: float) -> Act:
+    """Return what stops Kafka for a time, in which no process may grow, and ingest says when to come back."""
+
+    def act(scene: HarmedChain) -> None:
+        with scene.halted("kafka"):
+            # Until the buffers are full.
+            time.sleep(for_s / 2)
+            before = scene.memory()
+            time.sleep(for_s / 2)
+            after = scene.memory()
+            status, headers = _react_once(scene)
+        grown = [
+            f"{name} from {mb:.0f} to {after[name]:.0f} MB"
+            for name, mb in before.items()
+            if after.get(name, 0.0) > mb + GROWN_MB
+        ]
+        if grown:
+            raise EmoStreamError(f"while Kafka was away there grew {', '.join(grown)}")
+        if status != 503 or "retry-after" not in headers:
+            raise EmoStreamError(f"while Kafka was away ingest answered {status} with {sorted(headers)}")
+
+    return act
+
+
+def _react_once(scene: HarmedChain) -> tuple[int, Mapping[str, str]]:
+    event = {"user_id": "one", "emoji_type": "\N{HEAVY BLACK HEART}", "timestamp": timestamp_of(time.time_ns())}
+    place = urlsplit(scene.endpoints.ingest)
+    with closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)) as connection:
+        connection.request("POST", "/reactions", json.dumps(event), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, {name.lower(): value for name, value in answer.headers.items()}
+
+
+def halted_and_killed(for_s: float, *stages: str) -> Act:
+    """Return what stops every process of these stages for a time and kills them then: they have fallen behind."""
+
+    def act(scene: HarmedChain) -> None:
+        with scene.halted(*stages):
+            time.sleep(for_s)
+            scene.kill(*stages)
+
+    return act
+
+
+# What nobody expected: records, requests, connections.
+
+
+def poisoned(scene: HarmedChain, least: int = 0) -> int:
+    """Write every kind of poison, each into its topic, again and again until it is `least` records; return how many."""
+    written = 0
+    while True:
+        for each in poison.kinds(scene):
+            scene.write(each.topic, *each.values, key=each.key)
+            written += len(each.values)
+        if written >= least:
+            return written
+
+
+READ_TOPICS = (
+    "emoji-events", "emoji-aggregates", "cluster-1", "cluster-1-feed", "clusters", "subscribers", "client-registry",
+)  # fmt: skip
+
+
+def kept(scene: HarmedChain) -> None:
+    """Wait until dead letters tell of poison in each topic that a stage reads."""
+    expected = {f"{scene.endpoints.topic_prefix}{name}" for name in READ_TOPICS}
+
+    def told() -> bool:
+        with scene.bus() as bus:
+            letters = dead_letters.kept(bus.read(scene.names.dead_letters.name))
+        return expected <= {letter.topic for letter in letters}
+
+    scene.until(told, "each topic with poison has a dead letter", 60)
+
+
+def transactions(scene: HarmedChain) -> None:
+    """Write into the topic of the reactions in transactions: one committed, one aborted, and one left open."""
+    moment_ns = time.time_ns()
+    for number, ending in enumerate(("commit", "abort", "open")):
+        producer = Producer(
+            {
+                **client_config(scene.endpoints.bootstrap_servers),
+                "transactional.id": f"{scene.rng.random()}",
+                "transaction.timeout.ms": 10_000,
+            }
+        )
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        event = Event("other", "not counted", timestamp_of(moment_ns), moment_ns, moment_ns)
+        for _ in range(5):
+            producer.produce(scene.names.events.name, encode(event), partition=number % 2)
+            producer.produce(scene.names.aggregates.name, b"{}")
+        producer.flush(30)
+        if ending == "commit":
+            producer.commit_transaction(30)
+        elif ending == "abort":
+            producer.abort_transaction(30)
+
+
+@contextmanager
+def _connections(scene: HarmedChain, stage: str, count: int, first: bytes) -> Iterator[list[socket.socket]]:
+    place = urlsplit(getattr(scene.endpoints, stage))
+    with ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            each = stack.enter_context(socket.create_connection((place.hostname, place.port), 10))
+            each.sendall(first)
+            opened.append(each)
+        yield opened
+
+
+@contextmanager
+def _limited(
+    processes: Sequence[psutil.Process], resource: int, most: Callable[[psutil.Process], int]
+) -> Iterator[None]:
+    """Bound a resource of each process by `most` meanwhile."""
+    before = []
+    try:
+        for each in processes:
+            soft, hard = each.rlimit(resource)
+            before.append((each, (soft, hard)))
+            each.rlimit(resource, (most(each), hard))
+        yield
+    finally:
+        for each, limits in before:
+            with suppress(psutil.Error):
+                each.rlimit(resource, limits)
+
+
+def few_descriptors(scene: HarmedChain) -> None:
+    """Leave the stages that listen ten descriptors each for some seconds, and open a hundred connections to each."""
+    listening = [each for stage in ("ingest", "registry", "subscriber") for each in scene.processes(stage)]
+    with ExitStack() as stack:
+        stack.enter_context(_limited(listening, psutil.RLIMIT_NOFILE, lambda each: each.num_fds() + 10))
+        for stage in ("ingest", "registry"):
+            stack.enter_context(_connections(scene, stage, 100, b""))
+        time.sleep(5)
+
+
+def disk_full(stage: str, for_s: float = 4.0) -> Act:
+    """Return what lets every write of a stage to a file fail for a time; what is restarted may write again."""
+
+    def act(scene: HarmedChain) -> None:
+        with _limited(scene.processes(stage), psutil.RLIMIT_FSIZE, lambda _: 0):
+            time.sleep(for_s)
+
+    return act
+
+
+def crowd_comes_back(count: int) -> Act:
+    """Return what connects a crowd and kills all subscribers: everybody reconnects at once."""
+
+    def act(scene: HarmedChain) -> None:
+        registry = scene.endpoints.registry
+        scene.flow.do(crowd.comes_back(registry, count, lambda: scene.kill("subscriber")), 400)
+
+    return act
+
+
+def slow_bodies(scene: HarmedChain) -> None:
+    """Hold 500 requests whose bodies come drop by drop, and 2,000 connections that say nothing."""
+    with slow.held(scene.endpoints.ingest):
+        for _ in range(6):
+            scene.health("ingest")
+            time.sleep(1)
+
+
+def huge_heads(scene: HarmedChain) -> None:
+    """Send requests whose heads have a megabyte, to ingest and the registry."""
+    for stage in ("ingest", "registry"):
+        with _connections(scene, stage, 20, b"GET /healthz HTTP/1.1\r\n") as opened:
+            for each in opened:
+                with suppress(OSError):
+                    each.sendall(b"X: " + b"x" * 1_000_000)
+            scene.health(stage)
+
+
+def frozen_readers(scene: HarmedChain) -> None:
+    """Open ten streams of each transport, read nothing for ten seconds, and leave."""
+    with ExitStack() as stack:
+        for transport in ("sse", "websocket", "poll"):
+            for _ in range(10):
+                place = urlsplit(scene.endpoints.registry)
+                connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
+                stack.callback(connection.close)
+                connection.request(
+                    "POST", "/clients", json.dumps({"transport": transport}), {"Content-Type": "application/json"}
+                )
+                answer = json.loads(connection.getresponse().read())
+                url = urlsplit(answer["stream_url"].replace("ws:", "http:"))
+                stream = stack.enter_context(socket.create_connection((url.hostname, url.port), 10))
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                lines = (f"GET {url.path} HTTP/1.1", f"Host: {url.netloc}", f"Authorization: Bearer {answer['token']}")
+                stream.sendall("\r\n".join((*lines, "", "")).encode())
+        time.sleep(10)
+
+
+def every_emoji(scene: HarmedChain) -> None:
+    """Send every emoji that there is, in each of five windows."""
+    everything = sorted(text for text in emoji.EMOJI_DATA if emojis.counts(text))
+    users = [f"all-{number}" for number in range(len(everything) // 40 + 1)]
+
+    async def send() -> None:
+        async with aiohttp.ClientSession() as http:
+            for turn in range(5):
+                for first in range(0, len(everything), 500):
+                    await _react(scene, http, everything[first : first + 500], users, turn)
+
+    scene.flow.do(send(), 120)
+
+
+async def _react(
+    scene: HarmedChain, http: aiohttp.ClientSession, kinds: Sequence[str], users: Sequence[str], turn: int
+) -> None:
+    now = timestamp_of(time.time_ns())
+    reactions = []
+    for number, kind in enumerate(kinds):
+        reaction_id = f"emoji-{turn}-{kind}"
+        scene.flow.told[reaction_id] = Sent(reaction_id, kind, "unknown")
+        reactions.append(
+            {"user_id": users[number % len(users)], "emoji_type": kind, "timestamp": now, "reaction_id": reaction_id}
+        )
+    told = await post(http, scene.endpoints.ingest, json.dumps(reactions).encode())
+    for each in reactions:
+        scene.flow.told[each["reaction_id"]] = scene.flow.told[each["reaction_id"]]._replace(told=told)
+
+
+async def cut(http: aiohttp.ClientSession, ingest: str, body: bytes) -> Told:
+    """Send a body, and cut the connection before the answer once in three times."""
+    if random.random() < 1 / 3:
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            timeout = aiohttp.ClientTimeout(total=random.uniform(0.0005, 0.05))
+            async with http.post(
+                f"{ingest}/reactions", data=body, headers={"Content-Type": "application/json"}, timeout=timeout
+            ) as answer:
+                await answer.read()
+        return "unknown"
+    return await post(http, ingest, body)
+
+
+def scaled(scene: HarmedChain) -> None:
+    """Add a subscriber and a cluster, and take them away, while Spark and a subscriber die."""
+    for command in (["--cluster", "1", "--subscribers", "3"], ["--cluster", "3", "--subscribers", "1"]):
+        _scale(scene, *command)
+    scene.kill("spark")
+    _scale(scene, "--cluster", "1", "--subscribers", "2")
+    scene.kill("main-publisher")
+    _scale(scene, "--cluster", "3", "--subscribers", "0")
+
+
+def _scale(scene: HarmedChain, *options: str) -> None:
+    command = [sys.executable, "-m", "pipeline", "scale", *options, "--run-dir", scene.endpoints.run_dir]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    if done.returncode:
+        raise EmoStreamError(f"scale failed: {done.stderr.strip()[-300:]}")
+
+
+def clock_jumps(by_s: float) -> Act:
+    """Return what starts the chain again with a wall clock of its own, which jumps forwards, back, and back again.
+
+    It is the clock of every Python process of the chain. Kafka, the JVM of Spark, the senders and the clients keep the
+    true one.
+    """
+
+    def act(scene: HarmedChain) -> None:
+        scene.down()
+        clock = PlantedClock(scene.folder / "clock")
+        with clock.for_children():
+            scene.up()
+        for ahead_s in (by_s, 0.0, -by_s, 0.0):
+            scene.until_flowing()
+            clock.set(step_ns=round(ahead_s * NS_PER_S))
+            time.sleep(4)
+            shows_it = partial(_is_ahead, scene, ahead_s, by_s / 2)
+            scene.until(shows_it, f"a window was triggered by a clock that is {ahead_s:g} s ahead")
+
+    return act
+
+
+def _is_ahead(scene: HarmedChain, ahead_s: float, within_s: float) -> bool:
+    """Return whether the newest window has its trigger so far ahead of the true time."""
+    seen_s = (scene.windows()[-1].trigger_ns - time.time_ns()) / NS_PER_S
+    return abs(seen_s - ahead_s) < within_s
+
+
+def slow_network(scene: HarmedChain) -> None:
+    """Let all connections share less and less, with a queue of 200 ms, until packets are lost for some seconds."""
+    lost = 0
+    for mbit_per_s in (16.0, 4.0, 1.0):
+        with own_network.slow(mbit_per_s, queue_ms=200):
+            time.sleep(5)
+            lost = own_network.lost_packets()
+    if not lost:
+        raise EmoStreamError("the slow network lost no packet: the scenario has shown nothing")
+
+
+def several(count: int) -> Act:
+    """Return what kills or stops `count` stages, drawn by chance, one shortly after the other."""
+
+    def act(scene: HarmedChain) -> None:
+        for stage in scene.rng.sample(EVERY, count):
+            if scene.rng.random() < 0.7:
+                scene.kill(stage)
+            else:
+                halted(scene.rng.uniform(1, 4), stage)(scene)
+            time.sleep(scene.rng.uniform(0, 2))
+
+    return act
+
+
+def burst(scene: HarmedChain) -> None:
+    """Send ten times as much for five seconds."""
+    before = scene.flow.rate_per_s
+    scene.flow.rate_per_s = 10 * before
+    time.sleep(5)
+    scene.flow.rate_per_s = before
+
+
+def repeated(act: Act, times: int, pause_s: float) -> Act:
+    """Return what does the same several times."""
+    return _all(*(_all(act, wait(pause_s)) for _ in range(times)))
+
+
+STEPS = ("trigger", "offsets written", "aggregating", "emitting", "emitted", "committed")
+SHORT = frozenset(
+    {
+        *("spark-killed", "kafka-killed", "subscriber-killed", "main-publisher-halted", "worker-killed"),
+        *("spark-at-emitted", "everything-killed", "checkpoint-older", "poison", "slow-bodies", "retries"),
+    }
+)
+"""The scenarios of the short profile."""
+
+
+def catalogue(full: bool = True) -> dict[str, Scenario]:
+    """Return the scenarios by name. Without `full` the long ones are shortened."""
+    away_s, backlog_s, kills = (120.0, 60.0, 10) if full else (12.0, 10.0, 3)
+    # Ten thousand reactions in the full profile.
+    crowd_size = 5_000 if full else 300
+    apart = wait(8 if full else 3)
+    deaths = _all(apart, worker_killed, apart, killed("spark"), apart, killed("kafka"), apart)
+    unflushed = round(RATE_PER_S * UNFLUSHED_S)
+    found = [
+        *(Scenario(f"{stage}-killed", f"{stage} is killed", killed(stage)) for stage in EVERY),
+        *(Scenario(f"{stage}-halted", f"{stage} is stopped for 6 s", halted(6, stage)) for stage in EVERY),
+        *(Scenario(f"{stage}-doubled", f"a second {stage} runs for 6 s", doubled(stage)) for stage in DOUBLED),
+        *(
+            Scenario(f"spark-at-{step.replace(' ', '-')}", f"Spark is killed: {step}", spark_killed_at(step))
+            for step in STEPS
+        ),
+        Scenario("worker-killed", "one of ingest's workers is killed", worker_killed),
+        Scenario("worker-hung", "one of ingest's workers stands still", worker_hung, alone=True),
+        Scenario("worker-killed-async", "the same with ack=async", worker_killed, ASYNC, may_lose=unflushed),
+        Scenario("ingest-killed-async", "all of ingest with ack=async", killed("ingest"), ASYNC, may_lose=unflushed),
+        Scenario(
+            "kafka-away", f"Kafka is stopped for {away_s:g} s under 500/s", kafka_away(away_s), AWAY, rate_per_s=500.0
+        ),
+        Scenario("kafka-restarted", f"Kafka is killed {kills} times", repeated(killed("kafka"), kills, 4)),
+        Scenario(
+            "publishers-killed",
+            "all publishers are stopped, then killed, three times",
+            repeated(halted_and_killed(3, *PUBLISHERS), 3, 3),
+        ),
+        Scenario("everything-killed", "every process but `up` is killed", everything_killed),
+        Scenario("up-killed", "`up` is killed in its first seconds, three times", up_killed_at_its_start, alone=True),
+        Scenario("checkpoint-deleted", "the checkpoint is gone", between_runs(checkpoint_deleted), alone=True),
+        Scenario("checkpoint-older", "an older checkpoint is there", between_runs(checkpoint_older), alone=True),
+        Scenario("checkpoint-torn", "the newest offsets are cut short", between_runs(checkpoint_torn), alone=True),
+        Scenario("log-cut", "Kafka removes what is counted, and Spark is killed", log_cut, alone=True),
+        Scenario("poison", "records that nobody expects, in every topic", _all(poisoned, kept), alone=True),
+        Scenario("transactions", "a committed, an aborted and an open transaction", transactions, alone=True),
+        Scenario("kafka-refuses", "Kafka refuses records permanently for 4 s", kafka_refuses, alone=True),
+        Scenario("buffer-full", "Kafka is stopped until the buffer is full", buffer_full, SMALL_BUFFER),
+        Scenario("spark-killed-without-kafka", "Spark is killed while Kafka is away", spark_killed_without_kafka),
+        Scenario("slow-bodies", "500 slow bodies and 2,000 silent connections", slow_bodies),
+        *(
+            Scenario(f"clock-{name}", f"the chain's clock jumps by {name}, both ways", clock_jumps(by_s), alone=True)
+            for name, by_s in (("10s", 10.0), ("2h", 7200.0))
+        ),
+        Scenario(
+            "slow-network",
+            "the network is slow, then loses packets",
+            slow_network,
+            alone=True,
+            own_network=True,
+        ),
+        Scenario("suspended", "every process is stopped for 15 s, `up` included", halted(15, WHOLE)),
+        Scenario("few-descriptors", "ten free descriptors, a hundred connections", few_descriptors),
+        Scenario("kafka-disk-full", "no write of Kafka succeeds for 4 s", disk_full("kafka"), alone=True),
+        Scenario("spark-disk-full", "no write of Spark succeeds for 4 s", disk_full("spark"), alone=True),
+        Scenario(
+            "crowd-comes-back",
+            f"{crowd_size:,} clients lose their subscribers at once",
+            crowd_comes_back(crowd_size),
+            {"registrations_per_address_min": 0},
+            rate_per_s=50.0,
+        ),
+        Scenario("huge-heads", "heads of a megabyte", huge_heads),
+        Scenario("frozen-readers", "thirty clients that do not read", frozen_readers),
+        Scenario("every-emoji", "every emoji in each of five windows", every_emoji),
+        Scenario("retries", "one answer in three is cut off, and all are sent again", wait(8), send=cut),
+        Scenario(
+            "retries-and-kills",
+            "the same, while a worker, Spark and Kafka are killed",
+            deaths,
+            send=cut,
+            rate_per_s=350.0 if full else RATE_PER_S,
+        ),
+        Scenario("burst", "ten times the load for 5 s", burst),
+        Scenario("backlog", f"Spark is stopped for {backlog_s:g} s", halted(backlog_s, "spark")),
+        Scenario("scaled", "clusters and subscribers come and go while stages die", scaled, alone=True),
+        Scenario("pair", "two stages, drawn by chance", several(2)),
+        Scenario("triple", "three stages, drawn by chance", several(3)),
+    ]
+    return {each.name: each for each in found}
