@@ -79,7 +79,7 @@ airflow: jars ## Start Airflow with the sweeps, until Ctrl-C; prints where to lo
 	@$(BIN)/python -m experiments airflow
 
 .PHONY: bench
-bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady, twin or limits
+bench: jars ## Run a benchmark into reports/bench/: SUITE=chain, ingest, load, analysis, delivery, search, steady, twin, limits or soak
 	@$(BIN)/python -m experiments bench $(SUITE)
 
 .PHONY: claims
@@ -93,6 +93,10 @@ reproduce: jars ## Say which published intervals hold on this machine, in at mos
 .PHONY: instrument
 instrument: jars ## Plant faults in the instrument and the chain; each must be caught by its name: INSTRUMENT="--short"
 	@$(BIN)/python -m experiments instrument $(INSTRUMENT)
+
+.PHONY: faults
+faults: jars ## Harm real chains under load, and account for every reaction: FAULTS="--seeds 3", FAULTS="--short"
+	@$(BIN)/python -m experiments faults $(FAULTS)
 
 .PHONY: jmeter
 jmeter: jars ## Carry out JMeter's plan with the real JMeter, and audit it: JMETER="-Jusers=20 --attach FILE"

@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     # A thread of OpenBLAS turns in circles while another one waits for a core: a test of 1 s took 16 s of CPU.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # Set in many containers; an unbuffered output hides what Python does with its buffer when a process ends.
+    os.environ.pop("PYTHONUNBUFFERED", None)
     leave_out_unused()
 
 

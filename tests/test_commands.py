@@ -37,6 +37,7 @@ ON_A_CHAIN = (
     "emostream send",
     "emostream watch",
     "emostream scale ",
+    "emostream dead-letters",
     "printf ",
     "kill -9 $(pgrep ",
     # The steps of a client with curl.
@@ -52,6 +53,9 @@ AS_FAR_AS_THE_START = {
     ),
     "emostream up --origins https://www.example.com": (
         "tests/integration/page/test_page_moments.py::test_embed_on_a_listed_page_shows_the_swarm_and_reacts"
+    ),
+    "emostream up --host 0.0.0.0 --host-names live.example,www.live.example": (
+        "tests/pipeline/test_origins.py::test_names_of_this_machine_are_known_and_so_is_the_one_that_it_listens_on"
     ),
     "emostream up --metrics-port 9500": (
         "tests/integration/measuring/test_metrics.py::test_every_stage_of_a_chain_can_be_asked"
@@ -109,6 +113,9 @@ IN_ANOTHER_TEST = {
     ),
     "emostream limits --load 3000 --stages ingest,kafka,spark": (
         "tests/experiments/limits/test_carry_out.py::test_options_replace_what_the_design_has"
+    ),
+    "emostream faults --only kafka-killed": (
+        "tests/integration/chains/test_fault_suite.py::test_scenario_loses_and_doubles_nothing"
     ),
     "emostream limits --demand --load 1000": "tests/experiments/limits/test_demand.py::test_options_of_the_demand",
     # No Docker here: the file's steps, and what each service runs, are checked and carried out without it.
@@ -266,7 +273,7 @@ def test_command_runs(command: str, tmp_path: Path) -> None:
         # bash reads what the other two would; their own syntax is tested where they are installed.
         command = f'test -n "$(emostream completion {shell})"'
     done = subprocess.run(
-        ["bash", "-c", command], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False, timeout=100
+        ["bash", "-c", command], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

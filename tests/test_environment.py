@@ -32,7 +32,7 @@ def test_environment_has_the_command() -> None:
     """`make env` ends with an installation of the project itself, from where it stands."""
     assert "pip install --quiet --no-deps --editable ." in (REPOSITORY / ".ci" / "env").read_text(encoding="utf-8")
     script = Path(sys.executable).with_name("emostream")
-    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=False, timeout=240)
     assert done.stdout.startswith("emostream "), done.stderr
 
 
