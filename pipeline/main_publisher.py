@@ -47,9 +47,9 @@ OPTIONS = (
 def for_clusters(window: Window) -> Window:
     """Return the window as every cluster gets it; a cluster's own publisher then applies the cluster's view.
 
-    `carried` is removed: it is state of the Spark job, and clients do not show it.
+    `carried` and `appended_ms` are removed: they are state of the Spark job, and clients do not show them.
     """
-    return msgspec.structs.replace(window, carried=msgspec.UNSET)
+    return msgspec.structs.replace(window, carried=msgspec.UNSET, appended_ms=msgspec.UNSET)
 
 
 class ClusterForwarders:

@@ -105,6 +105,9 @@ class Window(msgspec.Struct, frozen=True):
 
     `carried` is set on `emoji-aggregates` only, under policy `carry`: the reactions of each type that have no
     representative yet. They are added to the next window, so the last window is all the state that Spark's job needs.
+
+    `appended_ms` is set there only, too: of each partition the time that Kafka gave the last record. If the record at
+    that offset has another one later, it is another record (`spark.resume`).
     """
 
     epoch: str
@@ -120,6 +123,7 @@ class Window(msgspec.Struct, frozen=True):
     repeats: Natural | msgspec.UnsetType = msgspec.UNSET
     lost: dict[str, tuple[Natural, Natural]] | msgspec.UnsetType = msgspec.UNSET
     carried: dict[str, Natural] | msgspec.UnsetType = msgspec.UNSET
+    appended_ms: dict[str, Natural] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def event_id(self) -> str:

@@ -106,20 +106,42 @@ def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics) -> Start:
 
     A checkpoint that does not fit is set aside. A new epoch then begins behind the last window, and the log says why.
     """
-    tail = _windows(bus.tail(names.aggregates.name, TAIL))
+    # Another program may have written more records than that behind the last window.
+    tail = _windows(bus.tail(names.aggregates.name, TAIL)) or _windows(bus.read(names.aggregates.name))
     checkpoint = folder.read(tail[-1].window if tail else None)
     bounds = bus.bounds(names.events.name)
     firsts, ends = ({number: each[end] for number, each in bounds.items()} for end in (0, 1))
-    found = resume.start(checkpoint, tail, firsts, ends)
+    found = resume.start(checkpoint, tail, firsts, ends, _others(bus, names.events.name, tail, firsts))
     if found.reason:
         # A partition that was quiet for long is named by earlier windows only.
-        found = resume.start(checkpoint, _windows(bus.read(names.aggregates.name)), firsts, ends)
+        every = _windows(bus.read(names.aggregates.name))
+        found = resume.start(checkpoint, every, firsts, ends, _others(bus, names.events.name, every, firsts))
+    if found.reason:
         kept = folder.set_aside(checkpoint.epoch)
         folder.note(found.after)
         log.warning(
             "a new epoch begins", reason=found.reason, behind=found.after, lost=dict(found.lost), old_checkpoint=kept
         )
     return found
+
+
+def _others(bus: KafkaBus, topic: str, windows: Iterable[Window], firsts: Mapping[int, int]) -> dict[int, int]:
+    """Return what `resume.start` has to know of other records at offsets that were counted."""
+    last = {
+        number: each for number, each in resume.last_counted(windows).items() if each.offset >= firsts.get(number, 0)
+    }
+    stamps = bus.stamps(topic, {number: each.offset for number, each in last.items()})
+    replaced = {number for number, each in last.items() if stamps.get(number) != each.appended_ms} & firsts.keys()
+    if not replaced:
+        return {}
+    latest_ms = max(each.latest_ms for each in last.values())
+    since = bus.since(topic, latest_ms + 1)
+    # A clock may have been set back; the record at the last offset is another one in any case. Of a partition that no
+    # window names, only the checkpoint says what was counted.
+    return {
+        number: min(since[number], last[number].offset) if number in replaced else since[number]
+        for number in firsts.keys() - (last.keys() - replaced)
+    }
 
 
 def source_options(values: settings.Settings) -> dict[str, str]:
@@ -132,16 +154,18 @@ def source_options(values: settings.Settings) -> dict[str, str]:
 
 def _windows(records: Iterable[Record]) -> list[Window]:
     # Only their places count here, and a busy window lists a thousand types.
-    return [msgspec.structs.replace(each, reactions=[]) for _, each in readable(records, decode_window, "window")]
+    every = (msgspec.structs.replace(each, reactions=[]) for _, each in readable(records, decode_window, "window"))
+    return resume.of_the_job(every)
 
 
-def remembered(spark: SparkSession, values: settings.Settings, bus: Bus) -> Remembered:
-    """Return the ids that were counted within the last ten minutes, read from the records of those windows."""
+def remembered(spark: SparkSession, values: settings.Settings, bus: Bus, counted: Mapping[int, int]) -> Remembered:
+    """Return the ids that were counted within the last ten minutes, read from the records of those windows.
+
+    `counted` has of each partition the offset behind the last record that was counted.
+    """
     names = topics(values)
-    windows = with_ids(
-        _windows(bus.tail(names.aggregates.name, math.ceil(REMEMBERED_S / values.trigger_s) + TAIL)),
-        bus.ends(names.events.name),
-    )
+    count = math.ceil(REMEMBERED_S / values.trigger_s) + TAIL
+    windows = with_ids(_windows(bus.tail(names.aggregates.name, count)), counted)
     if not windows:
         return Remembered()
     behind = resume.behind(windows)
@@ -210,7 +234,7 @@ def begin(
         values.policy,
         meters,
         found.lost,
-        remembered(spark, values, bus),
+        remembered(spark, values, bus, found.offsets),
         DeadLetters(bus, names, STAGE),
     )
     query = start(spark, values, emitter, found.offsets)

@@ -12,15 +12,15 @@ another one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from pipeline import emojis
-from pipeline.messages import Window, first_copies
+from pipeline.messages import Window
 from pipeline.units import NS_PER_S
 from spark.resume import number_of
 
@@ -32,26 +32,28 @@ _REMEMBERED_NS = REMEMBERED_S * NS_PER_S
 Integers = npt.NDArray[np.int64]
 
 
-def with_ids(windows: Iterable[Window], ends: Mapping[int, int]) -> list[Window]:
-    """Return those of `windows`, in the order of their emission, whose ids are still remembered after the last one.
+def with_ids(windows: Sequence[Window], counted: Mapping[int, int]) -> list[Window]:
+    """Return those of the job's `windows` whose ids are still remembered after the last one, with the offsets whose
+    records they covered.
 
-    `ends` has the offset behind the last record of each partition of the topic. Windows of a topic that was made again
-    since name other records by these offsets.
+    `counted` has of each partition the offset behind the last record that was counted. Records at offsets that a later
+    window covers are that one's: the topic was made again, or Kafka lost its end.
     """
-    found: list[Window] = []
-    counted: dict[int, int] = {}
-    for window in first_copies(windows):
-        spans = {number_of(name): span for name, span in window.offsets.items()}
-        if any(first < counted.get(number, 0) for number, (first, _) in spans.items()):
-            found, counted = [], {}
-        found.append(window)
-        counted |= {number: last + 1 for number, (_, last) in spans.items()}
-    if any(end > ends.get(number, 0) for number, end in counted.items()):
-        return []
+    found = []
+    limits = dict(counted)
+    for window in reversed(windows):
+        spans = {}
+        for name, (first, last) in window.offsets.items():
+            limit = limits.get(number_of(name), 0)
+            if first < limit:
+                spans[name] = (first, min(last, limit - 1))
+                limits[number_of(name)] = first
+        if spans:
+            found.append(structs.replace(window, offsets=spans))
     return [
         window
-        for window in found
-        if window.repeats is not UNSET and window.trigger_ns >= found[-1].trigger_ns - _REMEMBERED_NS
+        for window in reversed(found)
+        if window.repeats is not UNSET and window.trigger_ns >= windows[-1].trigger_ns - _REMEMBERED_NS
     ]
 
 

@@ -4,16 +4,26 @@ Spark believes its checkpoint. One that was deleted would count a day again; an 
 windows to other reactions, which every stage then drops as duplicates; a torn one, a topic that was made again, or
 records that retention removed end the query at each start. So a checkpoint is compared with the last window that was
 emitted. If the two contradict each other, a new epoch begins behind that window.
+
+Offsets that were counted may belong to other reactions later: where the topic was made again, or where a crash of its
+machine took the end of Kafka's log, which grew again since. A window says when its last records were appended: if the
+record at that offset has another time, what was appended later than all that was counted is counted from there on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
-from pipeline.messages import Window
+from pipeline.messages import Window, first_copies
 
 Offsets = Mapping[int, int]
+NOWHERE: Offsets = MappingProxyType({})
+_PARTITION = re.compile(r"-[0-9]{1,9}\Z")
+_NEVER_MS = 2**53
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,8 @@ class Checkpoint:
 class Start:
     """How the query starts: with its checkpoint if `reason` is empty, else in a new epoch, without the old checkpoint.
 
-    `offsets`: where each partition begins without a checkpoint. `lost`: the offsets, both inclusive, that no window
-    covers and Kafka no longer has.
+    `offsets`: where each partition of the topic is counted on; a query without a checkpoint has to begin there. `lost`:
+    the offsets, both inclusive, that no window covers and Kafka no longer has.
     """
 
     reason: str
@@ -44,18 +54,58 @@ class Start:
     after: str = ""
 
 
+class Last(NamedTuple):
+    """The last record of a partition that was counted, and the time that Kafka gave it; `latest_ms` of all counted."""
+
+    offset: int
+    appended_ms: int
+    latest_ms: int
+
+
 def number_of(partition: str) -> int:
     """Return the number of a partition as a window names it, such as "emoji-events-0"."""
     return int(partition.rpartition("-")[2])
 
 
+def spans_of(window: Window) -> dict[int, tuple[int, int]]:
+    """Return of each partition the first and last offset that a window covers."""
+    return {number_of(name): span for name, span in window.offsets.items()}
+
+
+def of_the_job(windows: Iterable[Window]) -> list[Window]:
+    """Return those of `windows`, in the order of their emission, that the job emitted, each once.
+
+    Another program's have no times of the records that they cover, or none that can be.
+    """
+
+    def is_own(window: Window) -> bool:
+        stamps = window.appended_ms or {}
+        names = stamps.keys() == window.offsets.keys() and all(map(_PARTITION.search, stamps))
+        return bool(stamps) and names and max(stamps.values()) < _NEVER_MS
+
+    return list(first_copies(window for window in windows if is_own(window)))
+
+
+def last_counted(windows: Iterable[Window]) -> dict[int, Last]:
+    """Return of each partition the last record that the job's `windows` count."""
+    found: dict[int, Last] = {}
+    for window in windows:
+        for name, at_ms in (window.appended_ms or {}).items():
+            number = number_of(name)
+            before = found.get(number)
+            # A clock may have been set back.
+            found[number] = Last(window.offsets[name][1], at_ms, max(at_ms, before.latest_ms if before else 0))
+    return found
+
+
 def behind(windows: Iterable[Window]) -> dict[int, int]:
-    """Return of each partition the offset behind the last record that any of `windows` covers."""
+    """Return of each partition the offset behind the last record that the job's `windows` cover.
+
+    One that begins before that has other records at these offsets, and only it is right about them.
+    """
     found: dict[int, int] = {}
     for window in windows:
-        for name, (_, last) in window.offsets.items():
-            number = number_of(name)
-            found[number] = max(found.get(number, 0), last + 1)
+        found |= {number: last + 1 for number, (_, last) in spans_of(window).items()}
     return found
 
 
@@ -79,38 +129,59 @@ def contradiction(checkpoint: Checkpoint, last: Window | None) -> str:
     return ""
 
 
-def start(checkpoint: Checkpoint, windows: Iterable[Window], firsts: Offsets, ends: Offsets) -> Start:
-    """Return how to start, given the `windows` emitted so far, and of each partition of the topic its first offset and
+def start(
+    checkpoint: Checkpoint,
+    windows: Iterable[Window],
+    firsts: Offsets,
+    ends: Offsets,
+    others: Offsets = NOWHERE,
+) -> Start:
+    """Return how to start, given the job's `windows` so far, and of each partition of the topic its first offset and
     the one behind its last record.
+
+    `others` has, of each partition where another record is at the last offset that was counted, the offset of the first
+    record that was appended since.
     """
     known = list(windows)
     last = known[-1] if known else None
-    counted = _counted(checkpoint, known)
     reason = contradiction(checkpoint, last)
+    counted = _counted(checkpoint, known, fits=not reason)
+    limits = {number: min(end, others.get(number, end)) for number, end in ends.items()}
     newest = checkpoint.behind[max(checkpoint.behind)] if checkpoint.behind else {}
-    beyond = [number for number in sorted(ends) if max(counted.get(number, 0), newest.get(number, 0)) > ends[number]]
-    if beyond:
-        reason, counted = f"partition {beyond[0]} ends before records that were counted: the topic was made again", {}
+    replaced = [number for number in sorted(limits) if counted.get(number, 0) > limits[number]]
+    ahead = [number for number in sorted(ends) if newest.get(number, 0) > ends[number]]
+    if replaced:
+        reason = (
+            f"partition {replaced[0]} has other records than those that were counted: the topic was made again, or "
+            "Kafka lost its end"
+        )
+    elif ahead:
+        reason = f"partition {ahead[0]} ends before the checkpoint's newest batch: Kafka lost its end"
+    if replaced and not known:
+        # No window says when it was counted.
+        counted = {}
+    counted = {number: min(offset, limits.get(number, offset)) for number, offset in counted.items()}
     # Of a partition that no window names it is not known what was counted.
     lost = {number: (due, firsts[number] - 1) for number, due in counted.items() if due < firsts.get(number, 0)}
+    offsets = {number: max(counted.get(number, 0), first) for number, first in firsts.items()}
     if not reason and checkpoint.behind:
         if not lost:
-            return Start("", {}, {})
+            return Start("", offsets, {})
         reason = "Kafka has removed records that were not counted yet"
     if not reason and checkpoint.epoch is None and known:
         reason = "there is no checkpoint"
-    offsets = {number: max(counted.get(number, 0), first) for number, first in firsts.items()}
-    return Start(reason, offsets, lost, "" if last is None or beyond else last.event_id)
+    return Start(reason, offsets, lost, "" if last is None or replaced else last.event_id)
 
 
-def _counted(checkpoint: Checkpoint, known: list[Window]) -> dict[int, int]:
+def _counted(checkpoint: Checkpoint, known: list[Window], *, fits: bool) -> dict[int, int]:
     """Return of each partition the offset behind the last record that is known to be counted."""
     counted = behind(known)
+    if known and checkpoint.epoch not in {window.epoch for window in known}:
+        # None of its batches has a window.
+        return counted
     # A window names only the partitions that had records. Its batch in the checkpoint has all, and so has the newest
     # batch if it is older: windows behind it were emitted.
     newest = max(checkpoint.behind, default=-1)
-    own = known and known[-1].epoch == checkpoint.epoch
-    batch = min(newest, known[-1].window) if own else newest
-    for number, offset in checkpoint.behind.get(batch, {}).items():
-        counted[number] = max(counted.get(number, 0), offset)
-    return counted
+    own = bool(known) and known[-1].epoch == checkpoint.epoch
+    offsets = checkpoint.behind.get(min(newest, known[-1].window) if own else newest, {})
+    return {**counted, **offsets} if own and fits else {**offsets, **counted}

@@ -54,17 +54,22 @@ def window(
 ) -> Window | None:
     """Return the window of `rows` (see `spark.aggregation.aggregate`), or None if there are no rows.
 
+    Rows without `last_ms` give a window that does not say when its last records were appended.
+
     `carried` are the remainders after the previous window, see `spark.policies`; `lost` the offsets of each partition
     that Kafka removed before they were counted. `repeats` says how many records of a type and partition are repeats,
     which do not count; None: no record has an id.
     """
     offsets: dict[str, tuple[int, int]] = {}
+    last_ms: dict[str, int] = {}
     counts: Counter[str] = Counter()
     malformed = 0
     for row in rows:
         key = f"{topic}-{row['partition']}"
         first, last = offsets.get(key, (row["first"], row["last"]))
         offsets[key] = (min(first, row["first"]), max(last, row["last"]))
+        if row["last"] == offsets[key][1] and "last_ms" in row:
+            last_ms[key] = row["last_ms"]
         if row["emoji_type"] is None:
             malformed += row["count"]
         else:
@@ -89,4 +94,5 @@ def window(
         repeats=UNSET if repeats is None else sum(repeats.values()),
         lost={f"{topic}-{partition}": ends for partition, ends in sorted(lost.items())} or UNSET,
         carried=shown.carried or UNSET,
+        appended_ms=dict(sorted(last_ms.items())) or UNSET,
     )

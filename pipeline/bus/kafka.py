@@ -250,9 +250,36 @@ class KafkaBus:
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return of each partition the offset of its first record and the one after its last."""
+        return self._bounds(self._looking_up(), topic)
+
+    def since(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """Return of each partition the offset of the first record stamped at that time or later, else its end."""
+        ends = self.ends(topic)
+
+        def asked(timeout_s: float) -> dict[int, int]:
+            times = [TopicPartition(topic, number, timestamp_ms) for number in ends]
+            found = self._looking_up().offsets_for_times(times, timeout=timeout_s)
+            for error in [each.error for each in found if each.error is not None]:
+                raise KafkaException(error)
+            return {each.partition: each.offset if each.offset >= 0 else ends[each.partition] for each in found}
+
+        return self._patiently(asked)
+
+    def stamps(self, topic: str, places: Mapping[int, int]) -> dict[int, int]:
+        """Return of each partition the stamp (ms) of its record at an offset; those that are not there are left out."""
+        bounds = self.bounds(topic)
+        there = {number: at for number, at in places.items() if number in bounds and at in range(*bounds[number])}
+        reader = self.reader(topic, {number: end for number, (_, end) in bounds.items()} | there)
+        try:
+            records = list(reader.until({number: at + 1 for number, at in there.items()}))
+        finally:
+            reader.close()
+        return {record.partition: record.timestamp_ms for record in records if there[record.partition] == record.offset}
+
+    def _looking_up(self) -> Consumer:
         if self._reference is None:
             self._reference = self._consumer()
-        return self._bounds(self._reference, topic)
+        return self._reference
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""

@@ -287,8 +287,9 @@ def test_run_forwards_until_stop_is_set(bus: Bus, make_topic: Topic) -> None:
     assert ids([decode_window(record.value) for record in seen])[:2] == ["e:0", "e:1"]
 
 
-def test_main_publisher_removes_carried_remainders() -> None:
-    """A cluster's window has no remainders; all other fields are unchanged."""
-    carrying = msgspec.structs.replace(window(1), carried={"😂": 2})
+def test_main_publisher_removes_the_state_of_the_job() -> None:
+    """A cluster's window has no remainders and no times of records; all other fields are unchanged."""
+    carrying = msgspec.structs.replace(window(1), carried={"😂": 2}, appended_ms={"emoji-events-0": 3})
     assert b"carried" in encode(carrying)
+    assert b"appended_ms" in encode(carrying)
     assert encode(for_clusters(carrying)) == encode(window(1))

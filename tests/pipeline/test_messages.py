@@ -31,6 +31,7 @@ WINDOW = st.builds(
     cluster=st.none() | TEXT,
     hops=st.lists(HOP, max_size=4).map(tuple),
     carried=st.just(msgspec.UNSET) | st.dictionaries(TEXT, COUNT, max_size=4),
+    appended_ms=st.just(msgspec.UNSET) | st.dictionaries(TEXT, COUNT, max_size=4),
 )
 HOP_OF_NOW = Hop("cluster-publisher-1", 2**40, 1_795_000_000 * 10**9, 1_795_000_000 * 10**9)
 DECODERS = {

@@ -7,13 +7,14 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pyspark
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as t
 
 from pipeline.java import find_java
@@ -30,9 +31,11 @@ RECORDS = t.StructType(
         t.StructField("partition", t.IntegerType()),
         t.StructField("offset", t.LongType()),
         t.StructField("value", t.BinaryType()),
+        t.StructField("timestamp", t.TimestampType()),
     ]
 )
 Record = tuple[int, int, bytes | None]
+FIRST_S = 1_700_000_000
 
 
 OTHERS = {
@@ -101,9 +104,15 @@ def event(emoji_type: object, **more: object) -> bytes:
     return json.dumps({"user_id": "u", "emoji_type": emoji_type, "timestamp": "x", **more}).encode()
 
 
+def parsed_records(spark: SparkSession, records: list[Record]) -> DataFrame:
+    """Return records as the job parses them; each was appended as many seconds after FIRST_S as its offset says."""
+    rows = [(*record, datetime.fromtimestamp(FIRST_S + record[1], UTC)) for record in records]
+    return parse(spark.createDataFrame(rows, RECORDS))
+
+
 def counted(spark: SparkSession, records: list[Record], group_size: int = 10) -> Window | None:
     """Return the window of one micro-batch of `records`."""
-    rows = aggregate(parse(spark.createDataFrame(records, RECORDS))).collect()
+    rows = aggregate(parsed_records(spark, records)).collect()
     return window(
         [row.asDict() for row in rows],
         topic="emoji-events",
@@ -132,6 +141,7 @@ def test_micro_batch_equals_a_count_in_python(spark: SparkSession) -> None:
     assert {cell.emoji_type: cell.count for cell in made.reactions} == Counter(types)
     assert made.total == 1000
     assert made.offsets == {f"emoji-events-{p}": (100, 99 + n) for p, n in sorted(offsets.items())}
+    assert made.appended_ms == {name: (FIRST_S + last) * 1000 for name, (_, last) in made.offsets.items()}
     assert [cell.count for cell in made.reactions] == sorted((c.count for c in made.reactions), reverse=True)
 
 
@@ -161,7 +171,7 @@ def test_records_with_an_id_are_counted_and_found(spark: SparkSession) -> None:
         *(event("😂", reaction_id="a"), event("😂", reaction_id="b"), event("😂"), event("😂", reaction_id=None)),
         *(event("🔥", reaction_id="a"), event("", reaction_id="c"), event("word", reaction_id="d")),
     ]
-    parsed = parse(spark.createDataFrame([(0, number, value) for number, value in enumerate(values)], RECORDS))
+    parsed = parsed_records(spark, [(0, number, value) for number, value in enumerate(values)])
     assert sum(row["identified"] for row in aggregate(parsed).collect() if row["emoji_type"] in ("😂", "🔥")) == 3
     found = Identified.of(identified(parsed).toArrow())
     assert found.offset.tolist() == [0, 1, 4]
@@ -173,9 +183,9 @@ def test_records_with_an_id_are_counted_and_found(spark: SparkSession) -> None:
 def test_repeats_do_not_count() -> None:
     """A type of which all are repeats did not occur; the records stay within the offsets."""
     rows: list[dict[str, Any]] = [
-        {"emoji_type": "😂", "partition": 0, "count": 4, "first": 5, "last": 9},
-        {"emoji_type": "😂", "partition": 1, "count": 7, "first": 0, "last": 8},
-        {"emoji_type": "🔥", "partition": 0, "count": 2, "first": 4, "last": 20},
+        {"emoji_type": "😂", "partition": 0, "count": 4, "first": 5, "last": 9, "last_ms": 1},
+        {"emoji_type": "😂", "partition": 1, "count": 7, "first": 0, "last": 8, "last_ms": 1},
+        {"emoji_type": "🔥", "partition": 0, "count": 2, "first": 4, "last": 20, "last_ms": 2},
     ]
     repeats = {("😂", 1): 5, ("🔥", 0): 2}
     made = window(
@@ -216,14 +226,16 @@ def test_trigger_after_an_overrun_is_the_end_of_the_previous_batch() -> None:
 
 
 def test_rows_of_several_partitions_are_added_up() -> None:
-    """Counts are summed over partitions, offsets are kept per partition, equal counts are sorted by name."""
+    """Counts are summed over partitions, offsets and times are each partition's; equal counts are sorted by name."""
     rows: list[dict[str, Any]] = [
-        {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9},
-        {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8},
-        {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20},
-        {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10},
+        {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9, "last_ms": 30},
+        {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8, "last_ms": 31},
+        {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20, "last_ms": 32},
+        {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10, "last_ms": 33},
+        {"emoji_type": "c", "partition": 0, "count": 0, "first": 7, "last": 7, "last_ms": 29},
     ]
     made = window(rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10, policy="ceil")
     assert made is not None
     assert [(c.emoji_type, c.count, c.representatives) for c in made.reactions] == [("a", 11, 2), ("b", 11, 2)]
     assert (made.offsets, made.total, made.malformed) == ({"t-0": (4, 20), "t-1": (0, 10)}, 22, 2)
+    assert made.appended_ms == {"t-0": 32, "t-1": 33}

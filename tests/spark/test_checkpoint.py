@@ -15,6 +15,7 @@ from msgspec import UNSET
 from pyspark.sql import SparkSession
 
 from pipeline import jars
+from pipeline.broker.data_dir import LOG_DIR
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
@@ -163,8 +164,39 @@ def test_records_that_kafka_removed_are_named_and_the_job_goes_on(history: Histo
     assert sum(last - first + 1 for first, last in lost[0].values()) == 6
 
 
+def cut(log: Path, batches: int) -> None:
+    """Take the last batches of records off one of Kafka's logs: a machine that crashed had not written them."""
+    data, starts, at = log.read_bytes(), [], 0
+    while at < len(data):
+        starts.append(at)
+        # A batch begins with its first offset (8 bytes) and the length of the rest (4 bytes).
+        at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+    log.write_bytes(data[: starts[-batches]])
+
+
+def test_log_that_lost_its_end_is_counted_once(spark: SparkSession, tmp_path: Path) -> None:
+    """Records that were counted are gone, and others have their offsets before the job starts again."""
+    data = tmp_path / "kafka"
+    with EmbeddedKafka(data) as kafka:
+        history = History(spark, kafka, tmp_path / "run", partitions=1)
+        history.send(9)
+        history.count(9)
+    cut(data / LOG_DIR / f"{history.names.events.name}-0" / f"{0:020}.log", 4)
+    (data / LOG_DIR / ".kafka_cleanshutdown").unlink()
+    with EmbeddedKafka(data) as kafka:
+        history.settings = history.settings.replace(bootstrap_servers=kafka.bootstrap_servers)
+        with closing(history.bus()) as bus:
+            assert bus.ends(history.names.events.name) == {0: 5}
+        history.send(7)
+        history.count(16)
+        history.send(2)
+        history.count(18)
+        assert history.total() == 18
+        assert [window.offsets[f"{history.names.events.name}-0"][0] for window in history.windows()] == [0, 5, 12]
+
+
 def test_topic_that_was_made_again_is_counted(history: History) -> None:
-    """Its offsets begin again, and so does a new epoch."""
+    """Its offsets begin again, and so does a new epoch, which goes on when the job starts again."""
     name = history.names.events.name
     history.admin.delete_topics([name])[name].result(DEADLINE_S)
     until(lambda: name not in history.admin.list_topics(timeout=240).topics, "the topic is gone", DEADLINE_S)
@@ -172,7 +204,10 @@ def test_topic_that_was_made_again_is_counted(history: History) -> None:
         bus.ensure(history.names.events)
     history.send(4)
     history.count(18)
-    assert history.total() == 18
+    history.send(3)
+    history.count(21)
+    assert history.total() == 21
+    assert len({window.epoch for window in history.windows()}) == 2
 
 
 @pytest.mark.parametrize("harm", [None, deleted])

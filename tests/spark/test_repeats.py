@@ -96,17 +96,20 @@ def test_a_restart_changes_nothing(batches: list[list[tuple[int, int, str]]], pa
             assert one.repeats(records(*rows), "e", number, windows[-1].trigger_ns) == expected
 
 
-def test_windows_to_remember_are_recent_and_of_this_topic() -> None:
-    """The first copy of each; none of a topic that was made again, whether that has new windows or not."""
+def test_windows_to_remember_are_recent_and_of_these_records() -> None:
+    """Offsets that belong to other records now are left out: of a topic that was made again, or that lost its end."""
     old, first, second = window(0, 0, p0=(0, 9)), window(1, 7, p0=(10, 19)), window(2, REMEMBERED_S + 6, p1=(0, 4))
-    again = structs.replace(first, offsets={"emoji-events-0": (10, 29)})
     plain = structs.replace(window(3, REMEMBERED_S + 12, p0=(20, 29)), repeats=UNSET)
-    emitted = [old, first, again, second, plain]
-    assert with_ids(emitted[:-1], {0: 30, 1: 5}) == [first, second]
-    assert with_ids(emitted, {0: 30, 1: 5}) == [second]
-    assert with_ids(emitted, {0: 29, 1: 5}) == []
-    new = structs.replace(window(0, REMEMBERED_S + 18, p0=(0, 3)), epoch="f")
-    assert with_ids([*emitted, new], {0: 4, 1: 0}) == [new]
+    emitted = [old, first, second]
+    cut = structs.replace(first, offsets={"emoji-events-0": (10, 14)})
+    assert with_ids(emitted, {0: 20, 1: 5}) == [first, second]
+    assert with_ids([*emitted, plain], {0: 30, 1: 5}) == [second]
+    assert with_ids(emitted, {0: 15, 1: 5}) == [cut, second]
+    assert with_ids(emitted, {0: 20}) == [first], "the topic has one partition now"
+    made_again = structs.replace(window(0, REMEMBERED_S + 6, p0=(0, 3)), epoch="f")
+    assert with_ids([*emitted, made_again], {0: 4, 1: 0}) == [made_again]
+    behind_a_lost_end = structs.replace(window(0, REMEMBERED_S + 6, p0=(15, 33)), epoch="f")
+    assert with_ids([*emitted, behind_a_lost_end], {0: 34, 1: 5}) == [cut, second, behind_a_lost_end]
     assert with_ids([], {0: 0}) == []
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from pipeline.messages import Window
-from spark.resume import Checkpoint, Start, start
+from spark.resume import Checkpoint, Last, Start, last_counted, of_the_job, start
 
 TOPIC = "emoji-events"
 
@@ -27,7 +28,7 @@ def checkpoint(newest: int, **changes: object) -> Checkpoint:
     return Checkpoint("e", {n: batches[n] for n in {newest, 2} & batches.keys()}, **changes)  # type: ignore[arg-type]
 
 
-CONTINUES = Start("", {}, {})
+CONTINUES = Start("", {0: 30, 1: 30}, {})
 
 
 @pytest.mark.parametrize("newest", [2, 3])
@@ -88,7 +89,78 @@ def test_quiet_partition_is_not_taken_for_lost() -> None:
 
 @pytest.mark.parametrize("ends", [{0: 0, 1: 0}, {0: 45, 1: 12}])
 def test_topic_that_was_made_again_is_counted_from_its_beginning(ends: dict[int, int]) -> None:
-    """Offsets that were counted do not exist any more: nothing is known about the records that are there."""
-    found = start(checkpoint(2), WINDOWS, FIRSTS, ends)
+    """All its records were appended after those that were counted, and are counted, however many there are."""
+    found = start(checkpoint(2), WINDOWS, FIRSTS, ends, {0: 0, 1: 0})
     assert "the topic was made again" in found.reason
     assert (found.offsets, found.lost, found.after) == ({0: 0, 1: 0}, {}, "")
+
+
+def test_topic_that_was_made_again_after_all_windows_were_removed_is_counted() -> None:
+    """Only the checkpoint knows of the old one."""
+    found = start(checkpoint(2), [], FIRSTS, {0: 45, 1: 12})
+    assert "the topic was made again" in found.reason
+    assert (found.offsets, found.after) == ({0: 0, 1: 0}, "")
+
+
+@pytest.mark.parametrize("end", [27, 31, 60])
+def test_log_that_lost_its_end_is_counted_from_there(end: int) -> None:
+    """Whether as many records came since or not; what was counted of it is not counted again."""
+    for given in (checkpoint(2), Checkpoint()):
+        found = start(given, WINDOWS, FIRSTS, {0: end, 1: 45}, {0: 27})
+        assert "Kafka lost its end" in found.reason
+        assert (found.offsets, found.lost) == ({0: 27, 1: 30}, {})
+
+
+def test_batch_that_was_begun_and_lost_is_not_waited_for() -> None:
+    """Its window was not emitted: a new epoch begins behind the last one."""
+    found = start(checkpoint(3), WINDOWS, FIRSTS, {0: 35, 1: 45})
+    assert "ends before the checkpoint's newest batch" in found.reason
+    assert (found.offsets, found.lost, found.after) == ({0: 30, 1: 30}, {}, "e:2")
+
+
+@pytest.mark.parametrize(
+    ("first", "counted"),
+    [(window(0, (0, 3), epoch="f"), {0: 4, 1: 0}), (window(0, (27, 35), (30, 33), epoch="f"), {0: 36, 1: 34})],
+)
+def test_epoch_on_other_records_goes_on(first: Window, counted: dict[int, int]) -> None:
+    """After its first window it is that window that counts, not those of the records that are gone."""
+    own = Checkpoint("f", {0: counted})
+    others = {1: 0} if len(first.offsets) == 1 else {}
+    assert start(own, [*WINDOWS, first], FIRSTS, {0: 36, 1: 35}, others) == Start("", counted, {})
+    assert start(Checkpoint(), [*WINDOWS, first], FIRSTS, {0: 36, 1: 35}, others).offsets == counted
+
+
+@pytest.mark.parametrize("after", ["", "e:2"])
+def test_batch_of_an_epoch_without_a_window_counts_nothing(after: str) -> None:
+    """It was begun, and the job ended before its window was out: another one counts these records."""
+    begun = Checkpoint("f", {0: {0: 40, 1: 45}}, after=after)
+    assert start(begun, WINDOWS, FIRSTS, {0: 60, 1: 45}, {0: 27}).offsets == {0: 27, 1: 30}
+    assert start(begun, WINDOWS, FIRSTS, {0: 35, 1: 45}).offsets == {0: 30, 1: 30}
+    removed = start(begun, WINDOWS, {0: 33, 1: 0}, ENDS)
+    assert (removed.offsets, removed.lost) == ({0: 33, 1: 30}, {0: (30, 32)})
+
+
+def test_checkpoint_of_a_topic_that_is_gone_says_nothing() -> None:
+    """It was put back after the topic had been made again: the windows of the new topic say what is counted."""
+    windows = [*WINDOWS, window(0, (0, 5), (0, 3), epoch="g")]
+    found = start(checkpoint(2), windows, FIRSTS, {0: 100, 1: 100})
+    assert (found.offsets, found.after) == ({0: 6, 1: 4}, "g:0")
+
+
+def test_last_records_that_were_counted_have_their_times() -> None:
+    """Of each partition those of the last window that names it; the latest time may be an earlier one's."""
+    first = structs.replace(window(0, (0, 9), (0, 4)), appended_ms={f"{TOPIC}-0": 70, f"{TOPIC}-1": 71})
+    second = structs.replace(window(1, (10, 19)), appended_ms={f"{TOPIC}-0": 60})
+    assert last_counted([first, second]) == {0: Last(19, 60, 70), 1: Last(4, 71, 71)}
+    assert last_counted([]) == {}
+
+
+def test_windows_of_the_job_are_told_from_others() -> None:
+    """The first copy of each; a window of another program says nothing, and hides none."""
+    own = structs.replace(WINDOWS[0], appended_ms={f"{TOPIC}-0": 7, f"{TOPIC}-1": 7})
+    again = structs.replace(own, emitted_ns=5)
+    far = window(2**62, (0, 0))
+    half = structs.replace(far, appended_ms={f"{TOPIC}-3": 7})
+    odd = structs.replace(far, offsets={"events": (0, 0)}, appended_ms={"events": 7})
+    late = structs.replace(far, appended_ms={f"{TOPIC}-0": 2**63 - 1})
+    assert of_the_job([far, half, odd, late, own, again]) == [own]

@@ -58,7 +58,9 @@ class ChainStatus:
         """Add one record of `emoji-aggregates`; a duplicate counts once."""
         if all(window.event_id != other.event_id for other in self._windows):
             # Only totals are shown, and a busy window lists a thousand types.
-            self._windows.append(msgspec.structs.replace(window, reactions=[], carried=msgspec.UNSET))
+            self._windows.append(
+                msgspec.structs.replace(window, reactions=[], carried=msgspec.UNSET, appended_ms=msgspec.UNSET)
+            )
 
     def add_progress(self, progress: StreamingProgress) -> None:
         """Add one record of `spark-progress`; idle triggers are reported too, with the offsets read."""

@@ -49,6 +49,25 @@ def test_read_returns_exactly_the_records_at_call_time(broker: object) -> None:
 
 
 @pytest.mark.integration
+def test_records_are_found_by_their_stamps(broker: object) -> None:
+    """Those since a time, and those at offsets; partitions without such a record give their end, or nothing."""
+    with closing(KafkaBus(broker.bootstrap_servers)) as kafka:  # type: ignore[attr-defined]
+        kafka.ensure(TopicSpec("stamped", 2, {"message.timestamp.type": "LogAppendTime"}))
+        for n in range(12):
+            append(kafka, "stamped", b"%d" % n, key=b"%d" % n)
+        records, ends = kafka.read("stamped"), kafka.ends("stamped")
+        assert min(ends.values()) > 1
+        for time_ms in {0, *(record.timestamp_ms for record in records), max(r.timestamp_ms for r in records) + 1}:
+            later = [record for record in records if record.timestamp_ms >= time_ms]
+            expected = {p: min([r.offset for r in later if r.partition == p], default=end) for p, end in ends.items()}
+            assert kafka.since("stamped", time_ms) == expected
+        at = {(record.partition, record.offset): record.timestamp_ms for record in records}
+        assert kafka.stamps("stamped", {0: 0, 1: 1}) == {0: at[0, 0], 1: at[1, 1]}
+        assert kafka.stamps("stamped", {0: ends[0] - 1, 1: ends[1], 7: 0}) == {0: at[0, ends[0] - 1]}
+        assert kafka.stamps("stamped", {}) == {}
+
+
+@pytest.mark.integration
 def test_missing_topic_is_named_with_remedy(broker: object) -> None:
     """The error names the topic, the server and the remedy."""
     for use in ("reader", "ends", "tail"):
