@@ -26,7 +26,7 @@ TERMINATED = 143
 # A stage that has not ended this long after its parent's death is killed; otherwise it would run as an orphan.
 ORPHAN_GRACE_S = 10.0
 PID_DIGITS_MAX = 18
-_holders: list[socket.socket] = []
+_holders: list[int] = []
 
 
 def follow_parent(always: bool = False, grace_s: float = ORPHAN_GRACE_S) -> None:
@@ -157,7 +157,8 @@ def hold_port(address: str, port: int, setting: str) -> int:
                 f"{setting} is {claimed}, and another chain is about to listen there: stop that chain, choose another "
                 "port, or 0 for a free one"
             ) from error
-        _holders.append(holder)
+        # Its descriptor alone: Python would complain of a socket that nobody closes.
+        _holders.append(holder.detach())
     return claimed
 
 

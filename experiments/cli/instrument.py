@@ -265,6 +265,10 @@ def faults_line(make: Make) -> argparse.ArgumentParser:
         "--seeds", type=int, default=1, metavar="N",
         help="carry out each scenario with the seeds 1 to N; default: %(default)s",
     )  # fmt: skip
+    line.add_argument(
+        "--jobs", type=int, default=2, metavar="N",
+        help="how many chains are up at a time; each needs about a core; default: %(default)s",
+    )  # fmt: skip
     return _with_reports(line)
 
 
@@ -540,26 +544,31 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _faults(options: argparse.Namespace) -> int:
-    from experiments.faults.carry_out import carry_out, figures, selected
-    from experiments.faults.suite import beyond_scenarios, passed
+    from experiments.faults import mutations
+    from experiments.faults.carry_out import figures, selected
+    from experiments.faults.suite import beyond_scenarios, passed, with_seeds
     from experiments.machine import machine_lock
     from experiments.run import benchmark_file
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    # Clients that lose their connections are part of a scenario.
-    logging.getLogger("pipeline.client").setLevel(logging.ERROR)
-    if options.seeds < 1:
-        raise SettingError(f"--seeds is {options.seeds}: give a whole number from 1")
+    for name in ("seeds", "jobs"):
+        if (value := getattr(options, name)) < 1:
+            raise SettingError(f"--{name} is {value}: give a whole number from 1")
     scenarios = selected(options.only, short=options.short)
     full = not (options.only or options.short)
+    if full:
+        mutations.check()
     # A scenario that is interrupted has processes to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
     with machine_lock.alone("The fault suite"):
-        found = figures(carry_out(scenarios, range(1, options.seeds + 1), say))
+        outcomes = with_seeds(
+            scenarios, range(1, options.seeds + 1), full=not options.short, at_a_time=options.jobs, say=say
+        )
+        found = figures(outcomes)
         if full:
-            found |= beyond_scenarios(say)
+            found |= beyond_scenarios(options.jobs, say)
     if not options.only:
         benchmark_file.write(options.reports.resolve() / "bench", "faults" if full else "faults-short", found)
     return int(not passed(found))

@@ -6,10 +6,9 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pipeline.errors import EmoStreamError, SettingError
 
 BEFORE_S, AFTER_S = 2.0, 3.0
 SHOWN = 5
+ON_ONE_CHAIN = 12
 # Beside three tenths: threads, descriptors, and MB.
 SLACK = (30, 100, 300)
 Say = Callable[[str], None]
@@ -29,7 +29,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One scenario with one seed: what was wrong, and what it took."""
+    """One scenario with one seed: what was wrong, and what it took.
+
+    `anomalies` is how many the ledger found, `figures` are the scenario's own.
+    """
 
     name: str
     seed: int
@@ -38,9 +41,11 @@ class Outcome:
     accepted: int
     counted: int
     wrong: list[str] = field(default_factory=list)
+    anomalies: int = 0
     lost: int = 0
     twice: int = 0
     may_lose: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -57,32 +62,28 @@ def selected(only: Sequence[str], *, short: bool) -> list[Scenario]:
     return [each for each in known.values() if (each.name in only if only else each.name in SHORT or not short)]
 
 
-def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[Outcome]:
-    """Carry out each scenario with each seed, one after the other; one that this machine does not allow is left out.
+def grouped(scenarios: Sequence[Scenario]) -> list[Sequence[Scenario]]:
+    """Return what is carried out on one chain each: up to ON_ONE_CHAIN scenarios, or one that needs its own."""
+    shared = [each for each in scenarios if not (each.alone or each.settings)]
+    several = [shared[first : first + ON_ONE_CHAIN] for first in range(0, len(shared), ON_ONE_CHAIN)]
+    return [*several, *([each] for each in scenarios if each not in shared)]
 
-    Raises EmoStreamError if a chain does not start.
-    """
+
+def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[Outcome]:
+    """Carry out each scenario with each seed, one after the other; one that this machine does not allow is left out."""
     outcomes: list[Outcome] = []
     possible = list(scenarios)
     if reason := own_network.unavailable():
         for each in [each for each in scenarios if each.own_network]:
             say(f"left out {each.name}: {reason}")
             possible.remove(each)
-    shared = [each for each in possible if not (each.alone or each.settings)]
-
-    def carry_out_group(group: Sequence[Scenario], seed: int, scratch: Path) -> None:
-        for outcome in _on_one_chain(group, seed, scratch):
-            outcomes.append(outcome)
-            say(line(outcome))
-
     with tempfile.TemporaryDirectory(prefix="emostream-faults-") as scratch:
         for seed in seeds:
-            for group in (shared, *([each] for each in possible if each not in shared)):
-                work = partial(carry_out_group, group, seed, Path(scratch))
-                if any(each.own_network for each in group):
-                    own_network.apart(work)
-                else:
-                    work()
+            for group in grouped(possible):
+                with own_network.apart() if any(each.own_network for each in group) else nullcontext():
+                    for outcome in _on_one_chain(group, seed, Path(scratch)):
+                        outcomes.append(outcome)
+                        say(line(outcome))
     return outcomes
 
 
@@ -124,6 +125,7 @@ def line(outcome: Outcome) -> str:
     """Return an outcome as a line of the terminal."""
     verdict = "ok    " if outcome.passed else "WRONG "
     counts = f"{outcome.accepted} of {outcome.sent} accepted, {outcome.counted} counted"
+    counts += "".join(f", {name} {value:g}" for name, value in outcome.figures.items())
     wrong = "".join(f"\n         {each}" for each in outcome.wrong)
     return f"{verdict} {outcome.name} (seed {outcome.seed}, {outcome.took_s:.0f} s): {counts}{wrong}"
 
@@ -152,7 +154,12 @@ def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> It
             rng = random.Random(f"{seed}:{scenario.name}")
             if scene is None:
                 scene = HarmedChain(scratch / f"{seed}-{scenario.name}", scenario.settings, rng)
-                scene.up()
+                try:
+                    scene.up()
+                except EmoStreamError as error:
+                    yield Outcome(scenario.name, seed, 0.0, 0, 0, 0, [f"the chain did not start: {error}"])
+                    scene = None
+                    continue
             scene.rng = rng
             outcome = carry_out_one(scene, scenario, seed, f"{number}-{scenario.name}-")
             yield outcome
@@ -171,23 +178,26 @@ def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str
     wrong: list[str] = []
     found: list[Anomaly] = []
     history = None
+    own: Mapping[str, float] = {}
     try:
         scene.until(lambda: scene.stages() == scene.wanted, "every stage runs", 60)
         usage = scene.usage()
         scene.flowing(scenario.rate_per_s, prefix=prefix, send=scenario.send)
         try:
             time.sleep(BEFORE_S)
-            scenario.act(scene)
+            own = scenario.act(scene) or {}
             time.sleep(AFTER_S)
             scene.until_flowing()
-        finally:
-            history = scene.settle()
+        except Exception as error:
+            wrong.append(_told(error))
+        history = scene.settle()
         found = anomalies(history)
         wrong += _leaks(scene, usage)
         if not scene.lives():
             wrong.append("`up` has ended")
-    except (EmoStreamError, OSError, TimeoutError) as error:
-        wrong.append(f"{type(error).__name__}: {error}")
+    # Whatever it is, the scenarios after this one are carried out.
+    except Exception as error:
+        wrong.append(_told(error))
     kinds = Counter(each.kind for each in found)
     may_lose = scenario.may_lose
     if may_lose and kinds["lost"] <= may_lose:
@@ -199,17 +209,23 @@ def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str
     told = Counter(each.told for each in sent)
     ids = {each.reaction_id for each in history.stored} if history else set()
     return Outcome(
-        scenario.name,
-        seed,
-        round(time.monotonic() - begun_s, 1),
-        sum(told.values()),
-        told["accepted"],
-        sum(each.reaction_id in ids for each in sent),
-        wrong,
-        kinds["lost"],
-        kinds["duplicate"],
-        may_lose,
+        name=scenario.name,
+        seed=seed,
+        took_s=round(time.monotonic() - begun_s, 1),
+        sent=sum(told.values()),
+        accepted=told["accepted"],
+        counted=sum(each.reaction_id in ids for each in sent),
+        wrong=wrong,
+        anomalies=len(found),
+        lost=kinds["lost"],
+        twice=kinds["duplicate"],
+        may_lose=may_lose,
+        figures=own,
     )
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, EmoStreamError) else f"{type(error).__name__}: {error}"
 
 
 def _leaks(scene: HarmedChain, before: Usage) -> list[str]:

@@ -83,8 +83,12 @@ class Flow:
         self.do(self._start())
 
     def do(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 60.0) -> Any:
-        """Carry out a coroutine in the flow's event loop; return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+        """Carry out a coroutine in the flow's event loop; return its result. Raises TimeoutError, and ends it then."""
+        begun = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return begun.result(timeout_s)
+        finally:
+            begun.cancel()
 
     def stop(self, timeout_s: float = 180.0) -> None:
         """Send no more, and wait until each reaction has its last answer. Raises what a sender raised."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.faults.apart import Apart
 from experiments.repository import ROOT
-from experiments.run.chain import clean_environment
 from pipeline.errors import SettingError
 
 PACKAGES = ("pipeline", "spark", "experiments")
-TIMEOUT_S = 600.0
 
 
 class Mutation(NamedTuple):
-    """A bug: its name, what it is, where, the text that is replaced and its replacement, and the scenario it fails."""
+    """A bug: its name, what it is, where, the text that is replaced and its replacement, and the scenario it fails.
+
+    `shows`: what the scenario says of it, for one that is no anomaly of the ledger.
+    """
 
     name: str
     what: str
@@ -28,6 +28,7 @@ class Mutation(NamedTuple):
     old: str
     new: str
     scenario: str
+    shows: str = ""
 
 
 MUTATIONS = (
@@ -64,14 +65,29 @@ MUTATIONS = (
     Mutation(
         "limit-ignored", "what is being flushed does not count towards buffer_max", "pipeline/ingest/buffer.py",
         "if len(self._waiting) + self._in_flight + len(records) > self.limit:",
-        "if len(self._waiting) + len(records) > self.limit:", "buffer-full",
+        "if len(self._waiting) + len(records) > self.limit:", "buffer-full", "reactions waited",
     ),
     Mutation(
         "ids-forgotten", "the ids that were counted are lost when Spark restarts", "spark/job.py",
-        "        remembered(spark, values, bus),\n", "", "retries-and-kills",
+        "        remembered(spark, values, bus, found.offsets),\n", "        None,\n", "retries-and-kills",
     ),
 )  # fmt: skip
-"""Each is caught if its scenario has something wrong."""
+
+
+def check() -> None:
+    """Raise SettingError if the text of a mutation is gone, before hours of scenarios."""
+    for mutation in MUTATIONS:
+        _mutated(mutation)
+
+
+def _mutated(mutation: Mutation) -> str:
+    text = (ROOT / mutation.file).read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        raise SettingError(
+            f"the mutation {mutation.name} replaces {mutation.old!r} in {mutation.file}, which has it "
+            f"{text.count(mutation.old)} times: bring it up to date"
+        )
+    return text.replace(mutation.old, mutation.new)
 
 
 @contextmanager
@@ -80,35 +96,21 @@ def copy_with(mutation: Mutation) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="emostream-mutation-") as folder:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, Path(folder) / package, ignore=shutil.ignore_patterns("__pycache__"))
-        path = Path(folder) / mutation.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(mutation.old) != 1:
-            raise SettingError(
-                f"the mutation {mutation.name} replaces {mutation.old!r} in {mutation.file}, which has it "
-                f"{text.count(mutation.old)} times: bring it up to date"
-            )
-        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+        (Path(folder) / mutation.file).write_text(_mutated(mutation), encoding="utf-8")
         yield Path(folder)
 
 
-def caught(mutations: Sequence[Mutation], say: Callable[[str], None]) -> list[str]:
-    """Carry out the scenario of each mutation on a copy with the bug; return the names of those that it found."""
-    found = []
-    for mutation in mutations:
-        with copy_with(mutation) as folder:
-            done = subprocess.run(
-                [sys.executable, "-m", "experiments.faults", mutation.scenario],
-                cwd=folder, env={**clean_environment(), "PYTHONPATH": str(folder)}, capture_output=True,
-                encoding="utf-8", timeout=TIMEOUT_S, check=False,
-            )  # fmt: skip
-        # The scenario's own verdict: a copy that does not even start is no catch.
-        if "WRONG" in done.stdout:
-            found.append(mutation.name)
-        verdict = "caught" if "WRONG" in done.stdout else "MISSED"
-        say(f"{verdict} {mutation.name} ({mutation.what}): {mutation.scenario}{_detail(done)}")
-    return found
+def caught(mutation: Mutation, apart: Apart, say: Callable[[str], None]) -> bool:
+    """Carry out the mutation's scenario on a copy with the bug; return whether it found it.
 
-
-def _detail(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stdout if "WRONG" in done.stdout else done.stdout + done.stderr).strip().splitlines()
-    return "".join(f"\n         {line.strip()}" for line in lines[-3:])
+    The ledger has to find an anomaly, or the scenario what the mutation shows: a copy that does not start is no catch.
+    """
+    with copy_with(mutation) as folder:
+        done = apart.run([mutation.scenario], 1, full=False, folder=folder)
+    found = any(
+        outcome.anomalies or (mutation.shows and any(mutation.shows in each for each in outcome.wrong))
+        for outcome in done.outcomes
+    )
+    detail = "".join(f"\n         {line.strip()}" for line in done.lines[-3:])
+    say(f"{'caught' if found else 'MISSED'} {mutation.name} ({mutation.what}): {mutation.scenario}{detail}")
+    return bool(found)

@@ -31,16 +31,17 @@ from experiments.faults.flow import Post, post
 from experiments.faults.ledger import Sent, Told
 from experiments.faults.scene import RATE_PER_S, STAGES, WHOLE, HarmedChain
 from experiments.load import slow
-from experiments.load.schedule import timestamp_of
+from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
 from experiments.machine import own_network
 from experiments.machine.planted_clock import PlantedClock
 from experiments.units import NS_PER_S
-from pipeline import dead_letters, emojis
+from pipeline import dead_letters, emojis, lifecycle
 from pipeline.bus.connection import client_config
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Event, encode
 
-Act = Callable[[HarmedChain], object]
+Act = Callable[[HarmedChain], Mapping[str, float] | None]
+"""What is done to a chain; it may return figures of its own."""
 PUBLISHERS = ("main-publisher", "cluster-publisher")
 DOUBLED = ("spark", "ingest", "main-publisher", "cluster-publisher", "subscriber")
 EVERY = ("spark", "ingest", "registry", "main-publisher", "cluster-publisher", "subscriber", "kafka")
@@ -85,12 +86,20 @@ def _all(*acts: Act) -> Act:
 
 def wait(for_s: float) -> Act:
     """Return what lets the flow go on for a time."""
-    return lambda _: time.sleep(for_s)
+
+    def act(_: HarmedChain) -> None:
+        time.sleep(for_s)
+
+    return act
 
 
 def killed(*stages: str) -> Act:
     """Return what kills every process of these stages at once."""
-    return lambda scene: scene.kill(*stages)
+
+    def act(scene: HarmedChain) -> None:
+        scene.kill(*stages)
+
+    return act
 
 
 def halted(for_s: float, *stages: str) -> Act:
@@ -128,8 +137,8 @@ def doubled(stage: str, for_s: float = 6.0) -> Act:
         log = scene.folder / f"second-{stage}.log"
         with log.open("wb") as output:
             second = subprocess.Popen(
-                command, env=first.environ(), cwd=first.cwd(), stdout=output, stderr=output,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                command, env={**first.environ(), **lifecycle.as_parent()}, cwd=first.cwd(), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         try:
             time.sleep(for_s)
@@ -289,7 +298,7 @@ def kafka_refuses(scene: HarmedChain) -> None:
         time.sleep(for_s)
 
 
-def buffer_full(scene: HarmedChain) -> None:
+def buffer_full(scene: HarmedChain) -> Mapping[str, float]:
     """Stop Kafka until more was sent than the buffer holds; look meanwhile that no more waits than it may."""
     with scene.halted("kafka"):
         deadline_s, most = time.monotonic() + 8, 0
@@ -300,6 +309,7 @@ def buffer_full(scene: HarmedChain) -> None:
     limit = int(scene.settings["buffer_max"])
     if not limit * 0.8 <= most <= limit:
         raise EmoStreamError(f"{most} reactions waited, and buffer_max is {limit}")
+    return {"waited_most": most}
 
 
 def spark_killed_without_kafka(scene: HarmedChain) -> None:
@@ -336,7 +346,7 @@ def spark_killed_without_kafka(scene: HarmedChain) -> None:
 def kafka_away(for_s: float) -> Act:
     """Return what stops Kafka for a time, in which no process may grow, and ingest says when to come back."""
 
-    def act(scene: HarmedChain) -> None:
+    def act(scene: HarmedChain) -> Mapping[str, float]:
         with scene.halted("kafka"):
             # Until the buffers are full.
             time.sleep(for_s / 2)
@@ -344,15 +354,15 @@ def kafka_away(for_s: float) -> Act:
             time.sleep(for_s / 2)
             after = scene.memory()
             status, headers = _react_once(scene)
-        grown = [
-            f"{name} from {mb:.0f} to {after[name]:.0f} MB"
-            for name, mb in before.items()
-            if after.get(name, 0.0) > mb + GROWN_MB
-        ]
-        if grown:
+        grown_mb = {name: after[name] - mb for name, mb in before.items() if name in after}
+        if grown := [f"{name} by {mb:.0f} MB" for name, mb in grown_mb.items() if mb > GROWN_MB]:
             raise EmoStreamError(f"while Kafka was away there grew {', '.join(grown)}")
         if status != 503 or "retry-after" not in headers:
             raise EmoStreamError(f"while Kafka was away ingest answered {status} with {sorted(headers)}")
+        return {
+            "grown_most_mb": round(max(grown_mb.values(), default=0.0), 2),
+            "retry_after_s": float(headers["retry-after"]),
+        }
 
     return act
 
@@ -397,8 +407,9 @@ READ_TOPICS = (
 )  # fmt: skip
 
 
-def kept(scene: HarmedChain) -> None:
-    """Wait until dead letters tell of poison in each topic that a stage reads."""
+def poison_is_kept(scene: HarmedChain) -> Mapping[str, float]:
+    """Write the poison, and wait until dead letters tell of it in each topic that a stage reads."""
+    written = poisoned(scene)
     expected = {f"{scene.endpoints.topic_prefix}{name}" for name in READ_TOPICS}
 
     def told() -> bool:
@@ -407,6 +418,7 @@ def kept(scene: HarmedChain) -> None:
         return expected <= {letter.topic for letter in letters}
 
     scene.until(told, "each topic with poison has a dead letter", 60)
+    return {"poison": written}
 
 
 def transactions(scene: HarmedChain) -> None:
@@ -483,6 +495,26 @@ def disk_full(stage: str, for_s: float = 4.0) -> Act:
     return act
 
 
+def logs_disk_full(scene: HarmedChain) -> None:
+    """Let every write to a file fail for some seconds, but those of Kafka and Spark: logs and state of `up`."""
+    with_data = {each.pid for stage in ("kafka", "spark") for each in scene.processes(stage)}
+    others = [each for each in scene.processes() if each.pid not in with_data]
+    log = scene.folder / "up.log"
+    with _limited(others, psutil.RLIMIT_FSIZE, lambda _: 0):
+        time.sleep(2)
+        # What it logs meanwhile: a stage's death and start.
+        scene.kill("cluster-publisher")
+        time.sleep(4)
+        before = log.stat().st_size
+    # What `up` started meanwhile has its limit.
+    for each in scene.processes():
+        with suppress(psutil.Error):
+            _, hard = each.rlimit(psutil.RLIMIT_FSIZE)
+            each.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+    scene.kill("cluster-publisher")
+    scene.until(lambda: log.stat().st_size > before, "`up` writes its log again", 30)
+
+
 def crowd_comes_back(count: int) -> Act:
     """Return what connects a crowd and kills all subscribers: everybody reconnects at once."""
 
@@ -540,18 +572,42 @@ def every_emoji(scene: HarmedChain) -> None:
         async with aiohttp.ClientSession() as http:
             for turn in range(5):
                 for first in range(0, len(everything), 500):
-                    await _react(scene, http, everything[first : first + 500], users, turn)
+                    await _react(scene, http, everything[first : first + 500], users, f"emoji-{turn}-{first}")
 
     scene.flow.do(send(), 120)
 
 
+def backlog(for_s: float, reactions: int) -> Act:
+    """Return what stops Spark for a time in which many reactions come: as many as in a longer time."""
+
+    async def send(scene: HarmedChain) -> None:
+        users = [f"late-{number}" for number in range(100)]
+        kinds = [POPULAR_EMOJIS[number % len(POPULAR_EMOJIS)] for number in range(500)]
+        async with aiohttp.ClientSession() as http:
+            for turn in range(0, reactions, len(kinds)):
+                await _react(scene, http, kinds, users, f"backlog-{turn}")
+
+    def act(scene: HarmedChain) -> Mapping[str, float]:
+        until_s = time.monotonic() + for_s
+        with scene.halted("spark"):
+            scene.flow.do(send(scene), 300)
+            time.sleep(max(0.0, until_s - time.monotonic()))
+        told = [each.told for each in scene.flow.sent() if each.reaction_id.startswith("backlog-")]
+        if (accepted := told.count("accepted")) < 0.9 * reactions:
+            raise EmoStreamError(f"of a backlog of {reactions} reactions only {accepted} were accepted")
+        return {"backlog": accepted}
+
+    return act
+
+
 async def _react(
-    scene: HarmedChain, http: aiohttp.ClientSession, kinds: Sequence[str], users: Sequence[str], turn: int
+    scene: HarmedChain, http: aiohttp.ClientSession, kinds: Sequence[str], users: Sequence[str], prefix: str
 ) -> None:
+    """Send one array, whose ids begin with `prefix`."""
     now = timestamp_of(time.time_ns())
     reactions = []
     for number, kind in enumerate(kinds):
-        reaction_id = f"emoji-{turn}-{kind}"
+        reaction_id = f"{prefix}-{number}"
         scene.flow.told[reaction_id] = Sent(reaction_id, kind, "unknown")
         reactions.append(
             {"user_id": users[number % len(users)], "emoji_type": kind, "timestamp": now, "reaction_id": reaction_id}
@@ -619,7 +675,7 @@ def _is_ahead(scene: HarmedChain, ahead_s: float, within_s: float) -> bool:
     return abs(seen_s - ahead_s) < within_s
 
 
-def slow_network(scene: HarmedChain) -> None:
+def slow_network(scene: HarmedChain) -> Mapping[str, float]:
     """Let all connections share less and less, with a queue of 200 ms, until packets are lost for some seconds."""
     lost = 0
     for mbit_per_s in (16.0, 4.0, 1.0):
@@ -628,6 +684,7 @@ def slow_network(scene: HarmedChain) -> None:
             lost = own_network.lost_packets()
     if not lost:
         raise EmoStreamError("the slow network lost no packet: the scenario has shown nothing")
+    return {"lost_packets": lost}
 
 
 def several(count: int) -> Act:
@@ -670,6 +727,8 @@ SHORT = frozenset(
 def catalogue(full: bool = True) -> dict[str, Scenario]:
     """Return the scenarios by name. Without `full` the long ones are shortened."""
     away_s, backlog_s, kills = (120.0, 60.0, 10) if full else (12.0, 10.0, 3)
+    # What comes in ten minutes.
+    late = round(600 * RATE_PER_S) if full else 2_000
     # Ten thousand reactions in the full profile.
     crowd_size = 5_000 if full else 300
     apart = wait(8 if full else 3)
@@ -702,7 +761,7 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         Scenario("checkpoint-older", "an older checkpoint is there", between_runs(checkpoint_older), alone=True),
         Scenario("checkpoint-torn", "the newest offsets are cut short", between_runs(checkpoint_torn), alone=True),
         Scenario("log-cut", "Kafka removes what is counted, and Spark is killed", log_cut, alone=True),
-        Scenario("poison", "records that nobody expects, in every topic", _all(poisoned, kept), alone=True),
+        Scenario("poison", "records that nobody expects, in every topic", poison_is_kept, alone=True),
         Scenario("transactions", "a committed, an aborted and an open transaction", transactions, alone=True),
         Scenario("kafka-refuses", "Kafka refuses records permanently for 4 s", kafka_refuses, alone=True),
         Scenario("buffer-full", "Kafka is stopped until the buffer is full", buffer_full, SMALL_BUFFER),
@@ -723,6 +782,7 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         Scenario("few-descriptors", "ten free descriptors, a hundred connections", few_descriptors),
         Scenario("kafka-disk-full", "no write of Kafka succeeds for 4 s", disk_full("kafka"), alone=True),
         Scenario("spark-disk-full", "no write of Spark succeeds for 4 s", disk_full("spark"), alone=True),
+        Scenario("logs-disk-full", "no write of any other process succeeds for 6 s", logs_disk_full, alone=True),
         Scenario(
             "crowd-comes-back",
             f"{crowd_size:,} clients lose their subscribers at once",
@@ -742,7 +802,12 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
             rate_per_s=350.0 if full else RATE_PER_S,
         ),
         Scenario("burst", "ten times the load for 5 s", burst),
-        Scenario("backlog", f"Spark is stopped for {backlog_s:g} s", halted(backlog_s, "spark")),
+        Scenario(
+            "backlog",
+            f"Spark is stopped for {backlog_s:g} s, and {late:,} reactions come",
+            backlog(backlog_s, late),
+            alone=True,
+        ),
         Scenario("scaled", "clusters and subscribers come and go while stages die", scaled, alone=True),
         Scenario("pair", "two stages, drawn by chance", several(2)),
         Scenario("triple", "three stages, drawn by chance", several(3)),

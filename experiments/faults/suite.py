@@ -1,23 +1,42 @@
-"""What the full profile does beside the scenarios, and when the suite has passed."""
+"""The whole suite: scenarios with their seeds, planted bugs and fuzzing, and when it has passed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from experiments.faults.carry_out import fuzzed
+from experiments.faults.apart import Apart, side_by_side
+from experiments.faults.carry_out import Outcome, Say, fuzzed, grouped
 from experiments.faults.mutations import MUTATIONS, caught
+from experiments.faults.scenarios import Scenario
 
 FUZZED_REQUESTS, FUZZED_RECORDS = 20_000, 10_000
 NONE_MAY_BE = ("failed", "fuzzed_wrong", "unexpected_5xx", "stages_ended")
 
 
-def beyond_scenarios(say: Callable[[str], None]) -> dict[str, Any]:
+def with_seeds(
+    scenarios: Sequence[Scenario], seeds: Iterable[int], *, full: bool, at_a_time: int, say: Say
+) -> list[Outcome]:
+    """Carry out each scenario with each seed, on so many chains at a time; return the outcomes.
+
+    Raises EmoStreamError if the process of some scenarios left none.
+    """
+
+    def task(seed: int, group: Sequence[Scenario]) -> Callable[[Apart], list[Outcome]]:
+        names = [each.name for each in group]
+        return lambda apart: apart.run(names, seed, full=full, say=say).outcomes
+
+    tasks = [task(seed, group) for seed in seeds for group in grouped(scenarios)]
+    return [outcome for outcomes in side_by_side(tasks, at_a_time) for outcome in outcomes]
+
+
+def beyond_scenarios(at_a_time: int, say: Say) -> dict[str, Any]:
     """Plant the bugs, each of which a scenario has to find, and fuzz the services; return the figures of both."""
-    found = caught(MUTATIONS, say)
+    found = side_by_side([partial(caught, mutation, say=say) for mutation in MUTATIONS], at_a_time)
     return {
         "mutations": len(MUTATIONS),
-        "mutations_caught": len(found),
+        "mutations_caught": sum(found),
         **fuzzed(FUZZED_REQUESTS, FUZZED_RECORDS, say),
     }
 

@@ -7,14 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
 
 from pipeline.errors import EmoStreamError
 
-T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 # As on Ethernet. The loopback's usual 64 KiB are more than a slow link's burst, which would lose each of them.
 MTU = 1500
@@ -28,33 +26,24 @@ def unavailable() -> str:
     return ""
 
 
-def apart(work: Callable[[], T]) -> T:
-    """Do `work` in a thread that has a network of its own, as has all that it starts: return what it returns.
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this thread, and all that it starts meanwhile, have a network apart from the machine's.
 
-    Raises EmoStreamError if there can be none, and whatever `work` raises.
+    Raises EmoStreamError if there can be none.
     """
     if reason := unavailable():
         raise EmoStreamError(f"there is no network apart from the machine's: {reason}")
-    found: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/thread-self/ns/net").open("rb") as before:
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise EmoStreamError(f"the kernel gave no network of its own: {os.strerror(ctypes.get_errno())}")
         try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.unshare(CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise EmoStreamError(f"the kernel gave no network of its own: {os.strerror(number)}")
             _run("ip", "link", "set", "lo", "up", "mtu", str(MTU))
-            found.append(work())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="own-network")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+            yield
+        finally:
+            if libc.setns(before.fileno(), CLONE_NEWNET) != 0:
+                raise EmoStreamError(f"the kernel kept the network: {os.strerror(ctypes.get_errno())}")
 
 
 @contextmanager

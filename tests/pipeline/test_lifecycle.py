@@ -70,7 +70,7 @@ def test_port_is_held_before_anything_listens_on_it() -> None:
         finally:
             first.kill()
     assert lifecycle.hold_port("127.0.0.1", port, "ingest_port") == port
-    lifecycle._holders.pop().close()
+    os.close(lifecycle._holders.pop())
 
 
 def test_port_0_returns_a_free_port() -> None:

@@ -15,20 +15,17 @@ possible = pytest.mark.skipif(bool(own_network.unavailable()), reason=own_networ
 
 @possible
 def test_what_is_done_apart_reaches_no_other_network() -> None:
-    """A port of the machine is not there; the thread's own loopback works; its result and its errors come back."""
-
-    def work() -> str:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(outside.getsockname(), 5)
-        with socket.create_server(("127.0.0.1", 0)) as inside:
-            socket.create_connection(inside.getsockname(), 5).close()
-        return "done"
-
+    """A port of the machine is not there; the loopback of one's own works; afterwards all is as before."""
     with socket.create_server(("127.0.0.1", 0)) as outside:
-        assert own_network.apart(work) == "done"
+        with own_network.apart():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(outside.getsockname(), 5)
+            with socket.create_server(("127.0.0.1", 0)) as inside:
+                socket.create_connection(inside.getsockname(), 5).close()
         socket.create_connection(outside.getsockname(), 5).close()
-    with pytest.raises(ZeroDivisionError):
-        own_network.apart(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError), own_network.apart():
+            1 / 0  # noqa: B018
+        socket.create_connection(outside.getsockname(), 5).close()
 
 
 @possible
@@ -41,18 +38,16 @@ def test_a_slow_loopback_loses_what_would_wait_too_long() -> None:
                 sender.sendto(bytes(1000), ("127.0.0.1", 9))
         return own_network.lost_packets()
 
-    def work() -> int:
+    with own_network.apart():
         with own_network.slow(0.5, queue_ms=100):
-            lost = flood()
-        assert flood() == 0
-        return lost
-
-    assert own_network.apart(work) > 100
+            assert flood() > 100
+        with own_network.slow(1000.0, queue_ms=100):
+            assert flood() == 0
     assert "tbf" not in own_network._run("tc", "qdisc", "show", "dev", "lo")
 
 
 def test_without_root_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names what is needed."""
     monkeypatch.setenv("PATH", str(Path(__file__).parent))
-    with pytest.raises(EmoStreamError, match=r"no network apart.*root.*ip and tc"):
-        own_network.apart(lambda: None)
+    with pytest.raises(EmoStreamError, match=r"no network apart.*root.*ip and tc"), own_network.apart():
+        pass
