@@ -8,13 +8,15 @@ from experiments.units import NS_PER_S
 
 MACHINE = "machine"
 """The stage that stands for the whole machine."""
+INTERRUPTS = "interrupts"
+"""The stage that stands for the kernel's interrupts, which belong to no process: under load, those of loopback."""
 
 
 def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
     """Return the mean number of cores each stage used between the two moments, and `others`: all the rest.
 
-    Only samples inside count; a stage with fewer than two is left out. `others` is the rest of the machine: the
-    operating system, or other work that may have distorted the run.
+    Only samples inside count; a stage with fewer than two is left out. `others` is the rest of the machine: other
+    work that may have distorted the run.
     """
     inside = usage[(usage["t_ns"] >= start_ns) & (usage["t_ns"] <= end_ns)]
     result: dict[str, float] = {}

@@ -12,7 +12,7 @@ from itertools import pairwise
 import pandas as pd
 import psutil
 
-from experiments.analysis.usage import MACHINE
+from experiments.analysis.usage import INTERRUPTS, MACHINE
 from experiments.ledger import COLUMNS
 from experiments.machine import machine_lock
 
@@ -38,8 +38,9 @@ _STAGES = {
 class UsageWatch:
     """Samples every stage below this process, and `roots` (process ids) with all below, while it is entered.
 
-    A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all
-    subscribers together are one stage. The stage `machine` is the whole machine, all processes included.
+    A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers), those that have
+    ended as well; all subscribers together are one stage. The stage `machine` is the whole machine, all processes
+    included, and `interrupts` what the kernel did in no process's name: most of it for the network of loopback.
     `other_run` tells whether a load generator of another process was seen on the machine, however briefly.
     """
 
@@ -79,15 +80,17 @@ def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
             with process.oneshot():
                 times = process.cpu_times()
                 rss[stage] += process.memory_info().rss
-                cpu_s[stage] += times.user + times.system
+                # Spark's JVM starts programs that end between two samples.
+                cpu_s[stage] += sum(times[:4])
         except psutil.Error:
             # It ended after it was listed.
             continue
     whole = psutil.cpu_times()
     # What the host took (steal) nobody here used. It is judged by itself, and guests are in `user`.
     busy_s = sum(whole) - whole.idle - sum(getattr(whole, name, 0.0) for name in ("iowait", "steal", "guest"))
+    interrupts_s = sum(getattr(whole, name, 0.0) for name in ("irq", "softirq"))
     rows = [(now_ns, stage, cpu_s[stage], rss[stage]) for stage in cpu_s]
-    return [*rows, (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
+    return [*rows, (now_ns, INTERRUPTS, interrupts_s, 0), (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
 
 
 def processes(roots: Iterable[int]) -> Iterator[tuple[psutil.Process, str]]:

@@ -59,6 +59,21 @@ def test_a_real_process_is_sampled_with_its_children() -> None:
                 child_process.kill()
 
 
+def test_work_of_a_process_that_has_ended_counts() -> None:
+    """A sample never sees it; Spark's JVM starts such programs. Interrupts are part of the machine's work."""
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True); input()"
+    command = [sys.executable, "-c", parent, "-m", "spark.job"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        spent_s = {stage: cpu_s for _, stage, cpu_s, _ in usage._sample([process.pid])}
+        own = usage.psutil.Process(process.pid).cpu_times()
+        process.communicate(b"\n")
+    assert spent_s["spark"] >= own.user + own.system + 0.4
+    assert 0 <= spent_s["interrupts"] < spent_s["machine"]
+
+
 def test_a_chain_that_was_up_is_sampled_from_its_first_process_on() -> None:
     """The process that the ready file names is a stage itself, although it is no child of the run's."""
     command = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "experiments.twin"]
