@@ -19,7 +19,8 @@ from experiments.duel.sides import Side
 from pipeline.errors import SettingError
 
 NAME = "duel.json"
-TRIES = 2
+# A pair without a valid run of both sides is left out, and six pairs are what an interval needs.
+TRIES = 3
 REMEDY = "restore it from a copy, or remove the duel's folder and start again"
 RunName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
 
@@ -64,7 +65,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[Finished] = []
 
     def pending(self) -> list[Bout]:
-        """Return the runs still to make: an INVALID or UNSTEADY one is made once more."""
+        """Return the runs still to make: an INVALID or UNSTEADY one is made again, TRIES times in all."""
         tries: dict[int, list[Finished]] = {}
         for run in self.runs:
             tries.setdefault(run.index, []).append(run)
