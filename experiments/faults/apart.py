@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from experiments.faults.carry_out import Outcome
+from experiments.faults.carry_out import ScenarioOutcome
 from experiments.run.chain import clean_environment
 from pipeline import lifecycle
 from pipeline.errors import EmoStreamError
@@ -28,7 +28,7 @@ ENDS_S = 120.0
 class Done(NamedTuple):
     """What a process left: the outcomes of its scenarios, and the lines that it printed."""
 
-    outcomes: list[Outcome]
+    outcomes: list[ScenarioOutcome]
     lines: list[str]
 
 
@@ -90,7 +90,7 @@ class Apart:
             if not written.exists():
                 last = "".join(f"\n  {line}" for line in lines[-5:])
                 raise EmoStreamError(f"{', '.join(names)} (seed {seed}) ended with {process.returncode}:{last}")
-            return Done([Outcome(**each) for each in json.loads(written.read_text(encoding="utf-8"))], lines)
+            return Done([ScenarioOutcome(**each) for each in json.loads(written.read_text(encoding="utf-8"))], lines)
 
     def _started(self, command: Sequence[str], folder: Path | None) -> subprocess.Popen[str]:
         own = {} if folder is None else {"PYTHONPATH": str(folder)}

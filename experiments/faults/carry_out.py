@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScenarioOutcome:
     """One scenario with one seed: what was wrong, and what it took.
 
     `anomalies` is how many the ledger found, `figures` are the scenario's own.
@@ -69,9 +69,9 @@ def grouped(scenarios: Sequence[Scenario]) -> list[Sequence[Scenario]]:
     return [*several, *([each] for each in scenarios if each not in shared)]
 
 
-def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[Outcome]:
+def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[ScenarioOutcome]:
     """Carry out each scenario with each seed, one after the other; one that this machine does not allow is left out."""
-    outcomes: list[Outcome] = []
+    outcomes: list[ScenarioOutcome] = []
     possible = list(scenarios)
     if reason := own_network.unavailable():
         for each in [each for each in scenarios if each.own_network]:
@@ -121,7 +121,7 @@ def fuzzed(requests: int, records: int, say: Say = print) -> dict[str, Any]:
     }
 
 
-def line(outcome: Outcome) -> str:
+def line(outcome: ScenarioOutcome) -> str:
     """Return an outcome as a line of the terminal."""
     verdict = "ok    " if outcome.passed else "WRONG "
     counts = f"{outcome.accepted} of {outcome.sent} accepted, {outcome.counted} counted"
@@ -130,7 +130,7 @@ def line(outcome: Outcome) -> str:
     return f"{verdict} {outcome.name} (seed {outcome.seed}, {outcome.took_s:.0f} s): {counts}{wrong}"
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def figures(outcomes: Sequence[ScenarioOutcome]) -> dict[str, Any]:
     """Return what faults.json says of the scenarios."""
     durable = [each for each in outcomes if not each.may_lose]
     return {
@@ -146,7 +146,7 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> Iterable[Outcome]:
+def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> Iterable[ScenarioOutcome]:
     """Carry out scenarios one after the other on one chain; after one that failed, the next gets a new chain."""
     scene: HarmedChain | None = None
     try:
@@ -157,7 +157,7 @@ def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> It
                 try:
                     scene.up()
                 except EmoStreamError as error:
-                    yield Outcome(scenario.name, seed, 0.0, 0, 0, 0, [f"the chain did not start: {error}"])
+                    yield ScenarioOutcome(scenario.name, seed, 0.0, 0, 0, 0, [f"the chain did not start: {error}"])
                     scene = None
                     continue
             scene.rng = rng
@@ -172,7 +172,7 @@ def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> It
             scene.down()
 
 
-def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str) -> Outcome:
+def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str) -> ScenarioOutcome:
     """Carry out one scenario on a chain that is up."""
     begun_s = time.monotonic()
     wrong: list[str] = []
@@ -208,7 +208,7 @@ def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str
     sent = scene.flow.sent() if history else []
     told = Counter(each.told for each in sent)
     ids = {each.reaction_id for each in history.stored} if history else set()
-    return Outcome(
+    return ScenarioOutcome(
         name=scenario.name,
         seed=seed,
         took_s=round(time.monotonic() - begun_s, 1),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from experiments.faults.apart import Apart, side_by_side
-from experiments.faults.carry_out import Outcome, Say, fuzzed, grouped
+from experiments.faults.carry_out import Say, ScenarioOutcome, fuzzed, grouped
 from experiments.faults.mutations import MUTATIONS, caught
 from experiments.faults.scenarios import Scenario
 
@@ -17,13 +17,13 @@ NONE_MAY_BE = ("failed", "fuzzed_wrong", "unexpected_5xx", "stages_ended")
 
 def with_seeds(
     scenarios: Sequence[Scenario], seeds: Iterable[int], *, full: bool, at_a_time: int, say: Say
-) -> list[Outcome]:
+) -> list[ScenarioOutcome]:
     """Carry out each scenario with each seed, on so many chains at a time; return the outcomes.
 
     Raises EmoStreamError if the process of some scenarios left none.
     """
 
-    def task(seed: int, group: Sequence[Scenario]) -> Callable[[Apart], list[Outcome]]:
+    def task(seed: int, group: Sequence[Scenario]) -> Callable[[Apart], list[ScenarioOutcome]]:
         names = [each.name for each in group]
         return lambda apart: apart.run(names, seed, full=full, say=say).outcomes
 

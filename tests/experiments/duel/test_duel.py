@@ -151,15 +151,15 @@ def test_a_failed_run_publishes_nothing_and_the_duel_goes_on_from_there(
 
 
 def test_an_invalid_run_gets_a_second_chance(checkout: Callable[..., Path], tmp_path: Path) -> None:
-    """Kept, listed, counted, and made once more."""
+    """Kept, listed, counted, and made again, until the third."""
     duel(str(checkout("one", invalid_at="3")), str(checkout("two")), DESIGN, None, tmp_path / "duel")
     result = json.loads((tmp_path / "duel" / "result.json").read_text())
     assert "Of seven runs of A one is invalid." in result["findings"]
     assert not any("left out" in sentence for sentence in result["findings"])
     assert len(list((tmp_path / "duel").glob("A/runs/*"))) == 7
     bout = Bout(0, "A", 1, "users=1", {"users": 1}, {})
-    twice = [Finished(0, f"run-{number}", valid=False, passed=False, reasons=[]) for number in range(2)]
-    match = Match(design=design_file.load(DESIGN), design_path="", versions={}, order=[bout], runs=twice)
+    thrice = [Finished(0, f"run-{number}", valid=False, passed=False, reasons=[]) for number in range(3)]
+    match = Match(design=design_file.load(DESIGN), design_path="", versions={}, order=[bout], runs=thrice)
     assert match.pending() == []
 
 

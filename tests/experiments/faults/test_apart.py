@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.faults.apart import Apart, side_by_side
-from experiments.faults.carry_out import ON_ONE_CHAIN, Outcome, grouped
+from experiments.faults.carry_out import ON_ONE_CHAIN, ScenarioOutcome, grouped
 from experiments.faults.scenarios import catalogue
 from pipeline.errors import EmoStreamError
 from tests.harness.processes import is_gone
@@ -46,7 +46,7 @@ def test_outcomes_and_lines_are_returned(folder: Path) -> None:
     with Apart() as apart:
         done = apart.run(["one", "two"], 3, full=True, folder=folder, say=said.append)
         short = apart.run(["one"], 1, full=False, folder=folder)
-    assert done.outcomes == [Outcome("two", 3, 1.5, 9, 8, 8)]
+    assert done.outcomes == [ScenarioOutcome("two", 3, 1.5, 9, 8, 8)]
     assert said == done.lines
     assert said[1].startswith("--seed 3 --outcomes ")
     assert said[1].endswith("--full one two")
