@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -269,11 +270,10 @@ class KafkaBus:
         """Return of each partition the stamp (ms) of its record at an offset; those that are not there are left out."""
         bounds = self.bounds(topic)
         there = {number: at for number, at in places.items() if number in bounds and at in range(*bounds[number])}
-        reader = self.reader(topic, {number: end for number, (_, end) in bounds.items()} | there)
-        try:
-            records = list(reader.until({number: at + 1 for number, at in there.items()}))
-        finally:
-            reader.close()
+        if not there:
+            return {}
+        start = {number: end for number, (_, end) in bounds.items()} | there
+        records = self._read(topic, start, {number: at + 1 for number, at in there.items()})
         return {record.partition: record.timestamp_ms for record in records if there[record.partition] == record.offset}
 
     def _looking_up(self) -> Consumer:
@@ -288,12 +288,11 @@ class KafkaBus:
 
     def read(self, topic: str, start: Mapping[int, int] | None = None) -> list[Record]:
         """Return every record from `start` up to the end of the topic at the time of the call."""
-        ends = self.ends(topic)
-        reader = self.reader(topic, start)
-        try:
+        return self._read(topic, start, self.ends(topic))
+
+    def _read(self, topic: str, start: Mapping[int, int] | None, ends: Mapping[int, int]) -> list[Record]:
+        with closing(self.reader(topic, start)) as reader:
             return list(reader.until(ends))
-        finally:
-            reader.close()
 
     def _bounds(self, consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
         """Return, for each partition of `topic`, the offset of its first record and the one after its last."""
