@@ -10,6 +10,9 @@ MACHINE = "machine"
 """The stage that stands for the whole machine."""
 INTERRUPTS = "interrupts"
 """The stage that stands for the kernel's interrupts, which belong to no process: under load, those of loopback."""
+OTHERS = "others"
+NO_STAGES = (MACHINE, INTERRUPTS, OTHERS)
+"""What has a share of the machine, and is no stage of a run."""
 
 
 def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
@@ -27,5 +30,5 @@ def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
             result[str(stage)] = max(spent_s, 0.0) * NS_PER_S / float(last["t_ns"] - first["t_ns"])
     if MACHINE in result:
         known = sum(share for stage, share in result.items() if stage != MACHINE)
-        result["others"] = max(result[MACHINE] - known, 0.0)
+        result[OTHERS] = max(result[MACHINE] - known, 0.0)
     return result

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments import frame_files
 from experiments.analysis.lag import slope
-from experiments.analysis.usage import MACHINE
+from experiments.analysis.usage import INTERRUPTS, MACHINE
 from experiments.campaign.report import capacity
 from experiments.parameters import Parameters
 from experiments.repository import REPORTS
@@ -24,8 +24,8 @@ CAMPAIGN = "capacity_rows"
 SETTLING_S = 300.0
 """What grows at first is no leak: heaps, caches, and a subscriber's ring."""
 MEAN_S = 10.0
-BESIDE = (MACHINE, "load", "receivers")
-"""The whole machine, and the instrument, which keeps all that it sends and receives."""
+BESIDE = (MACHINE, INTERRUPTS, "load", "receivers")
+"""The whole machine, the kernel, and the instrument, which keeps all that it sends and receives."""
 
 
 def soak() -> dict[str, Any]:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from experiments.analysis.usage import NO_STAGES
 from experiments.campaign import campaign_file
 from experiments.campaign.design import Design
 from experiments.campaign.report import read
@@ -181,8 +182,7 @@ def _read(directory: Path) -> tuple[Layout, pd.DataFrame]:
 
 def with_cores(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with `cores_used`, the sum over the stages and the instrument."""
-    # The machine's total and the share of other programs belong to no stage.
-    apart = ("cpu_share_machine", "cpu_share_others")
+    apart = {f"cpu_share_{name}" for name in NO_STAGES}
     shares = [name for name in runs.columns if str(name).startswith("cpu_share_") and name not in apart]
     return runs.assign(cores_used=runs[shares].sum(axis=1, min_count=1)) if shares else runs
 

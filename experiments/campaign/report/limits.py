@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.analysis.usage import NO_STAGES
 from experiments.report.format import NBSP, listed, rounded
 
 ACCEPTED_SHARE = 0.999
@@ -18,8 +19,7 @@ UNSAID = "None of this says what limits the chain: that takes an intervention, `
 # Fewer CPU than this would be shown as 0.0.
 LEAST_CORES = 0.05
 _CPU = "cpu_share_"
-# The whole, and what is no stage.
-_APART = ("machine", "others", "intervention")
+_APART = (*NO_STAGES, "intervention")
 
 
 @dataclass(frozen=True)

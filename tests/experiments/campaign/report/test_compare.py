@@ -277,3 +277,10 @@ def test_searches_without_a_common_factor_or_load_have_no_verdict(tmp_path):
     write_synthetic(tmp_path / "c", levels=levels, search=users)
     assert "A seeks the highest rate_per_s, B the highest users" in compare.main_text(a, tmp_path / "c")
     assert capacity_comparison.searches(a, campaign(tmp_path / "d", blocks=1)) is None
+
+
+def test_cores_used_are_those_of_the_stages() -> None:
+    """The machine's total, other programs and the kernel's interrupts are no stages."""
+    shares = {"spark": 0.5, "load": 0.25, "machine": 1.5, "others": 0.5, "interrupts": 0.25}
+    runs = pd.DataFrame([{f"cpu_share_{name}": share for name, share in shares.items()}])
+    assert differences.with_cores(runs)["cores_used"].tolist() == [0.75]
