@@ -20,3 +20,17 @@ def read(path: Path, kind: str) -> str:
     if wrong:
         raise SettingError(f"{kind} {path} is not text in UTF-8: {wrong}. Save it as text in UTF-8")
     return data.decode("utf-8-sig")
+
+
+def mutated(path: Path, old: str, new: str, name: str) -> str:
+    """Return the text of a source file with `old` replaced, which it has once.
+
+    Raises SettingError naming the mutation `name` if the text is not there, or more than once.
+    """
+    source = path.read_text(encoding="utf-8")
+    if (times := source.count(old)) != 1:
+        raise SettingError(
+            f"mutation {name}: {old!r} is {times} times in {path.parent.name}/{path.name}, and must be there once: "
+            "write the mutation for the source as it is now"
+        )
+    return source.replace(old, new)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments import text_files
 from experiments.faults.apart import Apart
 from experiments.repository import ROOT
-from pipeline.errors import SettingError
 
 PACKAGES = ("pipeline", "spark", "experiments")
 
@@ -81,13 +81,7 @@ def check() -> None:
 
 
 def _mutated(mutation: Mutation) -> str:
-    text = (ROOT / mutation.file).read_text(encoding="utf-8")
-    if text.count(mutation.old) != 1:
-        raise SettingError(
-            f"the mutation {mutation.name} replaces {mutation.old!r} in {mutation.file}, which has it "
-            f"{text.count(mutation.old)} times: bring it up to date"
-        )
-    return text.replace(mutation.old, mutation.new)
+    return text_files.mutated(ROOT / mutation.file, mutation.old, mutation.new, mutation.name)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from experiments import text_files
 from experiments.instrument import check_set
 from experiments.instrument.fault import Outcome
 from experiments.instrument.frame_faults import FAULTS, planted
@@ -25,7 +26,7 @@ from experiments.repository import PACKAGE
 from experiments.run.chain import clean_environment
 from experiments.second_reading.reading import read_frames
 from experiments.synthetic.run import make_run
-from pipeline.errors import EmoStreamError, SettingError
+from pipeline.errors import EmoStreamError
 
 # Long enough for p99 and for the growth of the lag.
 MEASURED_TRIGGERS = 12
@@ -60,16 +61,11 @@ def mutated(mutation: Mutation, folder: Path) -> Path:
 
     Raises SettingError naming the mutation if its text is not in its module, or is there more than once.
     """
-    source = (PACKAGE / mutation.module).read_text(encoding="utf-8")
-    if (times := source.count(mutation.old)) != 1:
-        raise SettingError(
-            f"mutation {mutation.name}: {mutation.old!r} is {times} times in experiments/{mutation.module}, and must "
-            "be there once: write the mutation for the source as it is now"
-        )
+    text = text_files.mutated(PACKAGE / mutation.module, mutation.old, mutation.new, mutation.name)
     copy = folder / mutation.name
     # With the bytecode, which stays valid: the times of the files are kept.
     shutil.copytree(PACKAGE, copy / "experiments", ignore=shutil.ignore_patterns("designs", "postman"))
-    (copy / "experiments" / mutation.module).write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+    (copy / "experiments" / mutation.module).write_text(text, encoding="utf-8")
     return copy
 
 
