@@ -96,7 +96,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         _analysis("late-doubled", "a delivery is late after twice the time", "deliveries_late", "deliveries",
                   "> round(late_s * NS_PER_S)", "> round(2 * late_s * NS_PER_S)", "subscriber-slow"),
         _analysis("others-ignored", "the CPU time of other processes is left out", "cpu_share_others", "usage",
-                  "max(result[MACHINE] - known, 0.0)", "0.0", "foreign-process"),
+                  "max(result.get(OTHERS, 0.0), result[MACHINE] - known)", "0.0", "foreign-process"),
         _analysis("broker-limit", "the broker's clock may differ by 5 s", "valid", "causality",
                   "BROKER_OFFSET_MS = 5.0", "BROKER_OFFSET_MS = 5000.0", "broker-clock-late"),
         _analysis("cause-ignored", "an append after its window's emission is no contradiction", "before_their_cause",

@@ -6,13 +6,14 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
 import psutil
 
-from experiments.analysis.usage import INTERRUPTS, MACHINE
+from experiments.analysis.usage import INTERRUPTS, MACHINE, OTHERS
 from experiments.ledger import COLUMNS
 from experiments.machine import machine_lock
 
@@ -38,15 +39,17 @@ _STAGES = {
 class UsageWatch:
     """Samples every stage below this process, and `roots` (process ids) with all below, while it is entered.
 
-    A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers), those that have
-    ended as well; all subscribers together are one stage. The stage `machine` is the whole machine, all processes
-    included, and `interrupts` what the kernel did in no process's name: most of it for the network of loopback.
-    `other_run` tells whether a load generator of another process was seen on the machine, however briefly.
+    A stage's figure is the sum over its processes, their children included (a JVM, ingest's workers); all subscribers
+    together are one stage. `others` are all processes of the machine that are of no stage, as far as they can be read.
+    The stage `machine` is the whole machine, and `interrupts` what the kernel did in interrupts: most of it for the
+    network of loopback. Whether a process's own figure includes the interrupts it was stopped for depends on how the
+    kernel was built. `other_run` tells whether a load generator of another process was seen, however briefly.
     """
 
     def __init__(self, roots: Iterable[int]) -> None:
         self.other_run = False
         self._roots = (os.getpid(), *roots)
+        self._spent = CpuTimes()
         self._rows: list[tuple[int, str, float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage-watch", daemon=True)
@@ -60,36 +63,82 @@ class UsageWatch:
         self._thread.join()
 
     def frame(self) -> pd.DataFrame:
-        """Return `t_ns, stage, cpu_s, rss_bytes`: a row per stage and sample; cpu_s counts from the process's start."""
+        """Return `t_ns, stage, cpu_s, rss_bytes`: a row per stage and sample; cpu_s never decreases."""
         return pd.DataFrame(self._rows, columns=list(COLUMNS["usage"]))
 
     def _run(self) -> None:
         while True:
-            self._rows += _sample(self._roots)
+            self._rows += _sample(self._roots, self._spent)
             self.other_run |= machine_lock.foreign_load()
             if self._stop.wait(SAMPLE_S):
                 return
 
 
-def _sample(roots: Iterable[int]) -> list[tuple[int, str, float, int]]:
+class CpuTimes:
+    """The CPU time that each stage has spent, from samples of its processes: one that ends takes none of it away.
+
+    The warm-up and the measurement have a load process each. Were only the living ones summed up, the load's figure
+    would start over between them, and what it had used would look like foreign work.
+    """
+
+    def __init__(self) -> None:
+        self.of_stage: dict[str, float] = defaultdict(float)
+        self._last: dict[tuple[int, float], _Process] = {}
+
+    def add(self, sampled: Mapping[tuple[int, float], _Process]) -> None:
+        """Take one sample of all processes, by process id and moment of their creation."""
+        keys = {key[0]: key for key in self._last}
+        ended: dict[tuple[int, float] | None, list[_Process]] = defaultdict(list)
+        for key, process in self._last.items():
+            if key not in sampled:
+                above = keys.get(process.parent)
+                # Parent and child may both have ended since: the one above them has the times of both.
+                while above is not None and above not in sampled:
+                    above = keys.get(self._last[above].parent)
+                ended[above].append(process)
+        for key, now in sampled.items():
+            then = self._last.get(key, _Process(now.stage, now.parent, 0.0, 0.0))
+            self.of_stage[now.stage] += now.own_s - then.own_s
+            # The kernel adds a child's time to its parent's when the parent has taken note of its end.
+            below = ended.get(key, [])
+            gained_s = now.children_s - then.children_s - sum(child.own_s + child.children_s for child in below)
+            if gained_s > 0:
+                # The last of an ended child's time, or all of one that ended between two samples.
+                self.of_stage[below[0].stage if below else now.stage] += gained_s
+        self._last = dict(sampled)
+
+
+@dataclass(frozen=True)
+class _Process:
+    stage: str
+    parent: int
+    own_s: float
+    children_s: float
+
+
+def _sample(roots: Iterable[int], spent: CpuTimes) -> list[tuple[int, str, float, int]]:
     now_ns = time.time_ns()
-    cpu_s: dict[str, float] = defaultdict(float)
+    stages = {process.pid: stage for process, stage in processes(roots)}
+    sampled: dict[tuple[int, float], _Process] = {}
     rss: dict[str, int] = defaultdict(int)
-    for process, stage in processes(roots):
+    for process in psutil.process_iter():
         try:
             with process.oneshot():
-                times = process.cpu_times()
+                times, stage = process.cpu_times(), stages.get(process.pid, OTHERS)
+                children_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+                sampled[process.pid, process.create_time()] = _Process(
+                    stage, process.ppid(), times.user + times.system, children_s
+                )
                 rss[stage] += process.memory_info().rss
-                # Spark's JVM starts programs that end between two samples.
-                cpu_s[stage] += sum(times[:4])
         except psutil.Error:
-            # It ended after it was listed.
+            # It ended after it was listed, or belongs to somebody else.
             continue
+    spent.add(sampled)
     whole = psutil.cpu_times()
     # What the host took (steal) nobody here used. It is judged by itself, and guests are in `user`.
     busy_s = sum(whole) - whole.idle - sum(getattr(whole, name, 0.0) for name in ("iowait", "steal", "guest"))
     interrupts_s = sum(getattr(whole, name, 0.0) for name in ("irq", "softirq"))
-    rows = [(now_ns, stage, cpu_s[stage], rss[stage]) for stage in cpu_s]
+    rows = [(now_ns, stage, cpu_s, rss[stage]) for stage, cpu_s in spent.of_stage.items()]
     return [*rows, (now_ns, INTERRUPTS, interrupts_s, 0), (now_ns, MACHINE, busy_s, psutil.virtual_memory().used)]
 
 

@@ -9,13 +9,17 @@ WITH spent AS (
     GROUP BY stage
 ),
 cores AS (SELECT stage, greatest(cpu_s, 0) * 1e9 / span_ns AS cores FROM spent WHERE span_ns > 0)
-SELECT stage, cores FROM cores
+SELECT stage, cores FROM cores WHERE stage <> 'others'
 UNION ALL
--- The rest of the machine: the operating system, and other people's programs.
-SELECT 'others', greatest(any_value(m.cores) - coalesce(sum(c.cores), 0), 0)
-FROM (SELECT cores FROM cores WHERE stage = 'machine') AS m
-LEFT JOIN (SELECT cores FROM cores WHERE stage <> 'machine') AS c ON true
-HAVING count(*) > 0;
+-- All other programs as far as they can be seen, or the rest of the machine if that is more.
+SELECT
+    'others',
+    greatest(
+        coalesce((SELECT cores FROM cores WHERE stage = 'others'), 0),
+        (SELECT cores FROM cores WHERE stage = 'machine')
+        - coalesce((SELECT sum(cores) FROM cores WHERE stage NOT IN ('machine', 'others')), 0)
+    )
+WHERE EXISTS (FROM cores WHERE stage IN ('machine', 'others'));
 
 INSERT INTO figures ("key", "value")
 SELECT 'cpu_share_' || stage, cores
