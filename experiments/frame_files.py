@@ -17,6 +17,8 @@ from pandas.arrays import IntegerArray
 
 from experiments.ledger import COLUMNS, microseconds
 
+OF_FORMS = ("request", "sent_as")
+"""What a plan has beside the columns that it must have, if its load came in arrays and other spellings."""
 LARGE = frozenset(("plan", "sent", "topic"))
 _SMALL_NUMBERS = frozenset(("partition", "status"))
 
@@ -24,7 +26,7 @@ _SMALL_NUMBERS = frozenset(("partition", "status"))
 def read(path: Path, name: str) -> pd.DataFrame:
     """Return the frame `name` from the file at `path`.
 
-    Of a large frame only COLUMNS are read. Raises what pyarrow does for a file that is missing or damaged.
+    Of a large frame only COLUMNS are read, and OF_FORMS, which a plan may have. Raises what pyarrow does for a file that is missing or damaged.
     """
     if name not in LARGE:
         return pd.read_parquet(path)
@@ -33,9 +35,10 @@ def read(path: Path, name: str) -> pd.DataFrame:
     if not set(COLUMNS[name]) <= set(names):
         # It will be refused by the names that it has.
         return pd.read_parquet(path)
-    texts = [column for column in COLUMNS[name] if column in ("user_id", "emoji_type", "phase")]
+    columns = [*COLUMNS[name], *(column for column in OF_FORMS if column in names)]
+    texts = [column for column in columns if column in ("user_id", "emoji_type", "phase", "sent_as")]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        frame = pd.DataFrame({column: _column(file, column) for column in COLUMNS[name]}, copy=False)
+        frame = pd.DataFrame({column: _column(file, column) for column in columns}, copy=False)
     # What reading needed beside the columns would stay with pyarrow.
     pa.default_memory_pool().release_unused()
     return frame

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import frame_files, ledger
+from experiments.analysis.analyse import analyse
 from experiments.synthetic import run
 
 RUN = run.make_run()
@@ -154,3 +155,19 @@ def test_frames_from_files_give_the_same_ledger(tmp_path):
     assert frames["plan"]["user_id"].dtype == "category"
     assert frames["sent"]["status"].dtype == "int16"
     pd.testing.assert_frame_equal(joined(**frames).astype(object), joined().astype(object))
+
+
+def test_a_plan_from_a_file_keeps_its_requests(tmp_path):
+    """The arrays and other spellings of a run are those that it sent, when its report is written again as well."""
+    plan = RUN.frames["plan"]
+    sent_as = plan["emoji_type"].mask(plan["seq"] % 10 == 0, "like")
+    plan = plan.assign(request=plan["seq"] // 3, sent_as=sent_as)
+    plan.to_parquet(tmp_path / "plan.parquet", index=False)
+    again = frame_files.read(tmp_path / "plan.parquet", "plan")
+    asked = {}
+    for name, read in (("memory", plan), ("file", again)):
+        summary = analyse({**RUN.frames, "plan": read}, RUN.parameters, RUN.manifest).summary
+        asked[name] = {key: summary[key] for key in ("requests", "arrays", "respelled")}
+    assert asked["file"] == asked["memory"]
+    assert asked["memory"]["respelled"] == -(-len(plan) // 10)
+    assert asked["memory"]["arrays"] >= len(plan) // 3
