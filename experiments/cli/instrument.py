@@ -252,7 +252,7 @@ def faults_line(make: Make) -> argparse.ArgumentParser:
     line = make(
         description="Harm real chains while reactions flow through them, and account for every reaction and window. "
         "The outcome of each scenario is printed, and written as JSON into bench/ of the reports: faults.json, or "
-        "faults-short.json.",
+        "faults-short.json. Start it again to continue a full suite that was cut off, with the same code.",
         epilog="Without --short and --only, eight bugs are planted in copies of the code afterwards, and a scenario "
         "has to fail for each. Exit status: 0 nothing was wrong and every bug was found, 1 otherwise, or an error.",
     )
@@ -546,9 +546,12 @@ def _bench(options: argparse.Namespace) -> int:
 def _faults(options: argparse.Namespace) -> int:
     from experiments.faults import mutations
     from experiments.faults.carry_out import figures, selected
+    from experiments.faults.kept import Kept
     from experiments.faults.suite import beyond_scenarios, passed, with_seeds
     from experiments.machine import machine_lock
+    from experiments.repository import ROOT
     from experiments.run import benchmark_file
+    from experiments.run.code_state import code_state
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -562,15 +565,19 @@ def _faults(options: argparse.Namespace) -> int:
         mutations.check()
     # A scenario that is interrupted has processes to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(lifecycle.TERMINATED))
+    seeds = range(1, options.seeds + 1)
     with machine_lock.alone("The fault suite"):
-        outcomes = with_seeds(
-            scenarios, range(1, options.seeds + 1), full=not options.short, at_a_time=options.jobs, say=say
-        )
+        kept = Kept(options.reports.resolve() / "faults.json", code_state(ROOT)) if full else None
+        if kept and (number := len(kept)):
+            say(f"going on after {number} outcomes, which are in {kept.path}: remove it to begin anew")
+        outcomes = with_seeds(scenarios, seeds, full=not options.short, at_a_time=options.jobs, say=say, kept=kept)
         found = figures(outcomes)
         if full:
             found |= beyond_scenarios(options.jobs, say)
     if not options.only:
         benchmark_file.write(options.reports.resolve() / "bench", "faults" if full else "faults-short", found)
+    if kept is not None:
+        kept.forget()
     return int(not passed(found))
 
 
