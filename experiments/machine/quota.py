@@ -1,8 +1,9 @@
 """Give processes a limited number of cores: `python -m experiments.machine.quota CORES PID…`, until SIGTERM.
 
-In each PERIOD_S all of them together may use CORES × PERIOD_S of CPU time. Once they have, they are stopped (SIGSTOP)
-until the next period, as the kernel's quota of a control group does; it needs no right to make one. What they use too
-much between two looks is taken off the next period. At the end one line of JSON is printed: see `Limited`.
+The processes below them are limited as well, those that are started later too. In each PERIOD_S all of them together
+may use CORES × PERIOD_S of CPU time. Once they have, they are stopped (SIGSTOP) until the next period, as the kernel's
+quota of a control group does; it needs no right to make one. What they use too much between two looks is taken off the
+next period. At the end one line of JSON is printed: see `Limited`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+import psutil
+
 from experiments.machine.ending import until_asked
 from experiments.machine.scheduling import go_first
 from experiments.machine.throttle import cpu_clock
 
 PERIOD_S = 0.1
 TICK_S = 0.003
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Limited:
 
 
 def limit(pids: Sequence[int], cores: float) -> Limited:
-    """Limit the processes until SIGTERM or SIGINT, or until all of them or the parent of this process have ended.
+    """Limit the processes, and all below them, until SIGTERM or SIGINT, or until all of them or our parent have ended.
 
     None is left stopped. Raises OSError if none of them runs.
     """
@@ -44,12 +48,16 @@ def limit(pids: Sequence[int], cores: float) -> Limited:
     used = _Used(pids)
     if not used.clocks:
         raise ProcessLookupError(f"none of the processes {', '.join(map(str, pids))} runs")
-    first_s, began_s = used.now(), time.monotonic()
+    first_s = used.now()
+    looked_s = began_s = time.monotonic()
     allowed_s, stopped_s = first_s, 0.0
     with until_asked():
         try:
             while os.getppid() == parent and used.alive:
                 period_ends_s = time.monotonic() + PERIOD_S
+                if period_ends_s - looked_s > LOOK_S:
+                    looked_s = period_ends_s
+                    used.look()
                 # What a period did not use is not saved for later.
                 allowed_s = min(allowed_s, used.now()) + cores * PERIOD_S
                 while (left_s := period_ends_s - time.monotonic()) > 0:
@@ -72,9 +80,17 @@ class _Used:
     def __init__(self, pids: Sequence[int]) -> None:
         self.alive = True
         self.clocks: dict[int, float] = {}
-        for pid in pids:
-            with suppress(OSError):
-                self.clocks[pid] = time.clock_gettime(cpu_clock(pid))
+        self._tops = tuple(pids)
+        self.look()
+
+    def look(self) -> None:
+        """Take in processes that are new: a worker may have been started again."""
+        for top in self._tops:
+            with suppress(OSError, psutil.Error):
+                below = psutil.Process(top).children(recursive=True)
+                for pid in (top, *(child.pid for child in below)):
+                    if pid not in self.clocks:
+                        self.clocks[pid] = time.clock_gettime(cpu_clock(pid))
 
     def now(self) -> float:
         self.alive = False

@@ -24,12 +24,9 @@ class Quota:
     def __enter__(self) -> Quota:
         """Limit the processes that there are. Raises EmoStreamError if there is none."""
         if self._cores:
-            try:
-                top = psutil.Process(self._pid)
-                pids = [top.pid, *(child.pid for child in top.children(recursive=True))]
-            except psutil.Error as error:
-                raise EmoStreamError(f"the chain cannot be limited to chain_cores: {error}") from error
-            self._beside = Beside("quota", self._cores, *pids)
+            if not psutil.pid_exists(self._pid):
+                raise EmoStreamError(f"the chain cannot be limited to chain_cores: its process {self._pid} has ended")
+            self._beside = Beside("quota", self._cores, self._pid)
         return self
 
     def __exit__(self, *_ended: object) -> None:
