@@ -110,7 +110,7 @@ def recompute(root: Path, *, write: bool = False) -> Outcome:
     """
     known = read(root / FILE)
     outcome, texts, changes = Outcome(), _Texts(root), list[tuple[str, Occurrence, str]]()
-    pins = {}
+    pins, claimed = {}, set[tuple[str, int]]()
     for name, source in known.sources.items():
         claims = [claim for claim in known.claims if claim.source == name]
         outcome.sources |= {claim.id: name for claim in claims}
@@ -125,11 +125,16 @@ def recompute(root: Path, *, write: bool = False) -> Outcome:
                 pins[name] = rows.sha256()
                 for claim in claims:
                     try:
-                        changes += _compare(claim, rows, texts, outcome)
+                        found = _compare(claim, rows, texts, outcome)
                     except EmoStreamError as error:
                         outcome.errors.append(str(error))
+                        continue
+                    changes += found
+                    claimed |= {(file, place.start) for file, place, _ in found}
         except EmoStreamError as error:
             outcome.errors.append(str(error))
+    if not outcome.errors:
+        outcome.errors += _beside_the_rows(known, outcome, texts, claimed)
     if write and not outcome.errors:
         _write(root, known, pins, texts, changes)
         return recompute(root)
@@ -162,6 +167,23 @@ def _expect_dashes(source: Source, claims: list[Claim], texts: _Texts, outcome: 
                     f"rows, {source.path}, are gone: restore them from git, or write {DASH} until it is measured"
                 )
             outcome.unmeasured += 1
+
+
+def _beside_the_rows(known: ClaimFile, outcome: Outcome, texts: _Texts, claimed: set[tuple[str, int]]) -> Iterator[str]:
+    """Yield each passage that has the form of a claim, and that no row of any claim gives: a line added by hand."""
+    measured = {number.claim for number in outcome.numbers}
+    said = set[tuple[str, int]]()
+    for claim in known.claims:
+        if claim.id not in measured:
+            continue
+        for numbers in passages.occurrences(claim, texts[claim.file]):
+            place = numbers[0]
+            if (claim.file, place.start) not in claimed | said:
+                said.add((claim.file, place.start))
+                yield (
+                    f"{claim.file}, line {place.line}: {place.text} is in a passage of the form of claim {claim.id}, "
+                    "and no row gives it: remove the passage, or write a claim for it"
+                )
 
 
 def _write(

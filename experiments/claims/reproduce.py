@@ -147,7 +147,10 @@ def compare(published: Path, state: State, here: Path) -> list[Compared]:
     """Return each published interval of a campaign beside what the campaign `here` gave."""
     if state.searches:
         ours, theirs = capacity.read(here).capacity, capacity.read(published).capacity
-        ends = [_limits(one.low, one.high) for one in (theirs, ours)]
+        ends = [_limits(theirs.low, theirs.high), _limits(ours.low, ours.high)]
+        if ours.low is None and ours.high is None:
+            # Too few valid probes, or none that bounds it: that holds nothing.
+            ends[1] = (math.nan, math.nan)
         estimates = [math.nan if one.estimate is None else one.estimate for one in (theirs, ours)]
         words = f"capacity, {state.design.factors[0]}"
         return [Compared(published.name, "", words, estimates[0], *ends[0], estimates[1], *ends[1], ours.probes)]

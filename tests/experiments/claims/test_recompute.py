@@ -135,6 +135,17 @@ def test_result_has_the_counts(original: Path) -> None:
     assert result["age_unknown"] == ["six", "bench"]
 
 
+def test_a_passage_that_no_row_gives_is_named(light: Path) -> None:
+    """A line added by hand has the form of a claim, and no rows."""
+    change(light / "docs" / "page.md", "at 200: 45.7 % (–)\n", "at 200: 45.7 % (–)\nat 300: 99.9 % (–)\n")
+    outcome = recompute(light)
+    assert outcome.status == 1
+    assert outcome.errors == [
+        "docs/page.md, line 9: 99.9 is in a passage of the form of claim rates, and no row gives it: remove the "
+        "passage, or write a claim for it"
+    ]
+
+
 def test_one_edited_digit_is_named(light: Path) -> None:
     """With the file, the line, what is there, and what the rows give; writing puts it right."""
     change(light / "docs" / "page.md", "at 200: 45.7", "at 200: 45.8")

@@ -6,6 +6,8 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from experiments.campaign import campaign_file, design_file, keep
 from experiments.claims import reproduce as reproductions
 from experiments.claims.reproduce import Compared, minutes_of, reduced, reproduce
 from experiments.repository import DESIGNS
+from experiments.stats.capacity import Capacity
 from experiments.synthetic.rows import write_campaign
 from pipeline.errors import SettingError
 
@@ -91,6 +94,17 @@ def test_published_intervals_are_compared_with_this_machine(tmp_path: Path, monk
     assert lines[-1] == "here: Synthetic, 2 cores, Linux"
     written = json.loads((tmp_path / "reproduction" / "reproduction.json").read_text())
     assert len(written["intervals"]) == len(figures)
+
+
+def test_a_capacity_that_was_not_measured_here_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too few valid probes bound no capacity, and are no agreement."""
+    theirs = Capacity(4000.0, 3500.0, 4500.0, 0.1, 12, 6, ended=True)
+    ours = Capacity(None, None, None, None, 0, 0, ended=True)
+    read = {"published": SimpleNamespace(capacity=theirs), "here": SimpleNamespace(capacity=ours)}
+    monkeypatch.setattr(reproductions.capacity, "read", lambda folder: read[folder.name])
+    state: Any = SimpleNamespace(searches=True, design=SimpleNamespace(factors=("rate_per_s",)))
+    (found,) = reproductions.compare(Path("published"), state, Path("here"))
+    assert found.holds is None
 
 
 def test_nothing_kept_is_an_error(tmp_path: Path) -> None:
