@@ -7,22 +7,22 @@ from datetime import datetime
 
 import msgspec
 
-from pipeline.messages import decoder
+from pipeline.messages import Natural, decoder
 
 
 class Source(msgspec.Struct, frozen=True, rename="camel"):
     """The offsets after the last record that a micro-batch read: topic → partition → offset."""
 
-    end_offset: dict[str, dict[str, int]] | None = None
+    end_offset: dict[str, dict[str, Natural]] | None = None
 
 
 class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
     """The report of one trigger, which may be idle. Durations are in ms; the timestamp is when the trigger started."""
 
-    batch_id: int
+    batch_id: Natural
     timestamp: datetime
-    num_input_rows: int
-    duration_ms: dict[str, int]
+    num_input_rows: Natural
+    duration_ms: dict[str, Natural]
     sources: list[Source]
 
 

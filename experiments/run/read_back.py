@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from pipeline.bus.base import Record
 from pipeline.bus.records import readable
 from pipeline.errors import MessageError
 from pipeline.messages import decode_event, decode_window, decoder, encode, first_copies
+from pipeline.streaming_progress import decode_progress
 from spark.repeats import REMEMBERED_S
 from spark.resume import number_of
 
@@ -31,6 +31,7 @@ class Counted(msgspec.Struct):
 
 
 _decode_counted = decoder(Counted)
+_OF_A_BATCH = {"triggerExecution", "latestOffset", "addBatch", "walCommit", "commitOffsets"}
 
 
 def counted(value: bytes | None) -> tuple[str | None, str | None]:
@@ -121,18 +122,17 @@ def windows(records: Iterable[Record], first: Mapping[str, int]) -> pd.DataFrame
 def progress(records: Iterable[Record]) -> pd.DataFrame:
     """Return the `progress` frame from Spark's StreamingQueryProgress reports (times in ms, start in ns)."""
     rows = []
-    for record in records:
-        report = msgspec.json.decode(record.value or b"{}")
-        durations = report["durationMs"]
-        if "addBatch" not in durations:
+    # A record that is no report stands for none: if one is missing, the verdict says so.
+    for _, report in readable(records, decode_progress, "report"):
+        took = report.duration_ms
+        if not took.keys() >= _OF_A_BATCH:
             # An idle trigger, reported every ten seconds: no micro-batch took place.
             continue
-        started = datetime.fromisoformat(report["timestamp"])
         rows.append(
             (
-                *(report["batchId"], round(started.timestamp() * 1000) * (NS_PER_S // 1000)),
-                *(durations["triggerExecution"], report["numInputRows"], durations["latestOffset"]),
-                *(durations["addBatch"], durations["walCommit"], durations["commitOffsets"]),
+                *(report.batch_id, round(report.timestamp.timestamp() * 1000) * (NS_PER_S // 1000)),
+                *(took["triggerExecution"], report.num_input_rows, took["latestOffset"]),
+                *(took["addBatch"], took["walCommit"], took["commitOffsets"]),
             )
         )
     return pd.DataFrame(rows, columns=list(COLUMNS["progress"]))
