@@ -210,7 +210,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
         validity.frames(
             clients, deliveries, frames["usage"], windows, frames["progress"], parameters.get("clients"), span_ns
         ),
-        causality.clock(manifest.get("clock_samples", ())),
+        causality.clock(manifest.get("clock_samples", ()), span_ns),
         causality.broker(reactions),
         causality.causes(reactions, due),
         causality.triggers(windows, frames["progress"], conditions.waits.trigger_s),
@@ -346,7 +346,8 @@ def _forms(plan: pd.DataFrame) -> dict[str, int]:
     if "request" not in plan:
         return {"requests": len(plan), "arrays": 0, "respelled": 0}
     sizes = plan["request"].value_counts()
-    respelled = int((plan["sent_as"] != plan["emoji_type"]).sum())
+    # As objects: two categories with other values cannot be compared.
+    respelled = int((plan["sent_as"].astype(object) != plan["emoji_type"].astype(object)).sum())
     return {"requests": len(sizes), "arrays": int((sizes > 1).sum()), "respelled": respelled}
 
 

@@ -21,8 +21,9 @@ def shares(usage: pd.DataFrame, start_ns: int, end_ns: int) -> dict[str, float]:
 
     Only samples inside count; a stage with fewer than two is left out. `others` is the larger of two readings. The sum
     over all other processes is exact, and does not see those of another container or user. The rest of the machine,
-    without stages and interrupts, sees them too; but the kernel knows the machine's use only from looking at each tick
-    what runs, and many kernels count a process's interrupts in its own time as well.
+    without stages and interrupts, sees them too, to some hundredths of a core: the kernel knows the machine's use only
+    from looking at each tick what runs. Where it counts a process's interrupts in the process's time as well, that
+    reading is too small by them, and work of that size in another container is not seen.
     """
     inside = usage[(usage["t_ns"] >= start_ns) & (usage["t_ns"] <= end_ns)]
     result: dict[str, float] = {}

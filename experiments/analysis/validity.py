@@ -31,6 +31,9 @@ STEAL_SHARE = 0.018
 # A fixed piece of work takes up to 1.8 times as long while the other thread of a core is busy, and its least duration
 # over two seconds varies by a tenth.
 WORK_RATIO = 1.4
+# A frame that ends early, or has a hole, says nothing of the rest of the load.
+TIMER_GAP_S = 1.0
+USAGE_GAP_S = 10.0
 # A closed loop's users are one process. Above this share of a core its figures measure the process, not the chain.
 CROWD_CPU_SHARE = 0.9
 
@@ -105,6 +108,13 @@ def receivers(timer: pd.DataFrame, span_ns: tuple[int, int], *, shared: bool = F
     figures = {"receivers_late_p99.9_ms": p999_ms}
     if math.isnan(p999_ms):
         return Finding(figures, ["The receivers were not timed: no row of their timer is from the load. Run again."])
+    gap_s = _longest_gap_s(during["t_ns"], span_ns, during["late_ns"])
+    if gap_s > TIMER_GAP_S:
+        missing = (
+            f"The receivers were not timed for {gap_s:.1f} s of the load: rows of their timer are missing (at most "
+            f"{TIMER_GAP_S:g} s may have none). Run again."
+        )
+        return Finding(figures, [missing])
     if shared or p999_ms <= RECEIVERS_LATE_MS:
         return Finding(figures, [])
     return Finding(
@@ -191,13 +201,28 @@ def frames(
     if len(windows) and not heard.all():
         names = ", ".join(clients.loc[~heard, "client_id"].head(3))
         reasons.append(f"Clients received nothing: {int((~heard).sum())} of {len(clients)} ({names}). Run again.")
-    if len(usage[usage["t_ns"].between(*span_ns)]["t_ns"].unique()) < 2:
+    sampled = usage.loc[usage["t_ns"].between(*span_ns), "t_ns"].drop_duplicates()
+    if len(sampled) < 2:
         reasons.append(
             "CPU time was not sampled: fewer than two samples are from the load, so foreign work would not be noticed. "
             "Run again."
         )
+    elif (gap_s := _longest_gap_s(sampled, span_ns)) > USAGE_GAP_S:
+        reasons.append(
+            f"CPU time was not sampled for {gap_s:.1f} s of the load (at most {USAGE_GAP_S:g} s), so foreign work "
+            "would not be noticed. Run again."
+        )
     reasons += _batches(windows, progress)
     return Finding({}, reasons)
+
+
+def _longest_gap_s(moments_ns: pd.Series, span_ns: tuple[int, int], late_ns: pd.Series | None = None) -> float:
+    """Return the longest time within the span without one of the moments; each excuses as much as it was late."""
+    ordered = moments_ns.sort_values()
+    gaps_ns = np.diff(np.concatenate([span_ns[:1], ordered.to_numpy(dtype=np.int64), span_ns[1:]]))
+    if late_ns is not None:
+        gaps_ns[:-1] -= late_ns.loc[ordered.index].to_numpy(dtype=np.int64)
+    return float(gaps_ns.max()) / NS_PER_S
 
 
 def _batches(windows: pd.DataFrame, progress: pd.DataFrame) -> list[str]:

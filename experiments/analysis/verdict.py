@@ -79,7 +79,7 @@ INTEGRITY = (
     *("accepted_share", "lost", "duplicated", "altered", "foreign", "unexplained", "conflicting", "offset_breaks"),
     *("oracle_share", "representatives_wrong", "answers_unexpected"),
     *("deliveries_missing", "deliveries_duplicate", "deliveries_out_of_order", "deliveries_altered"),
-    "deliveries_unknown",
+    *("deliveries_unknown", "deliveries_late"),
 )
 """Objectives of every run, named by its design or not: figures of a chain that counts wrongly mean nothing."""
 

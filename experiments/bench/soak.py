@@ -10,11 +10,12 @@ import pandas as pd
 
 from experiments import frame_files
 from experiments.analysis.lag import slope
-from experiments.analysis.usage import INTERRUPTS, MACHINE
+from experiments.analysis.usage import NO_STAGES
 from experiments.campaign.report import capacity
 from experiments.parameters import Parameters
 from experiments.repository import REPORTS
 from experiments.run.measure import measure
+from experiments.run.usage import MEASUREMENT
 from experiments.units import NS_PER_S
 from pipeline.errors import SettingError
 
@@ -24,8 +25,8 @@ CAMPAIGN = "capacity_rows"
 SETTLING_S = 300.0
 """What grows at first is no leak: heaps, caches, and a subscriber's ring."""
 MEAN_S = 10.0
-BESIDE = (MACHINE, INTERRUPTS, "load", "receivers")
-"""The whole machine, the kernel, and the instrument, which keeps all that it sends and receives."""
+BESIDE = (*NO_STAGES, MEASUREMENT, "load", "receivers")
+"""The machine, other programs, and the instrument, which keeps all that it sends and receives."""
 
 
 def soak() -> dict[str, Any]:

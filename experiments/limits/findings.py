@@ -26,8 +26,9 @@ METRIC = "e2e_excess_p50_s"
 """The figure whose elasticity is taken: the median excess varies least from run to run."""
 METRIC_NAME = "median latency above the floor"
 OF_INSTRUMENT = ("load", "receivers")
-# Its CPU is that of the interventions themselves, and zero in a run as it is.
-APART = ("machine", "intervention")
+# The CPU of the interventions themselves is zero in a run as it is. That of interrupts is part of the processes' own on
+# many kernels, and would count twice.
+APART = ("machine", "interrupts", "intervention")
 
 
 @dataclass(frozen=True)

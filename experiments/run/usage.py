@@ -18,6 +18,8 @@ from experiments.ledger import COLUMNS
 from experiments.machine import machine_lock
 
 SAMPLE_S = 2.0
+MEASUREMENT = "measurement"
+"""The stage of this process, which samples, and keeps what it has sampled."""
 _STAGES = {
     "pipeline": "supervisor",
     "pipeline.broker": "kafka",
@@ -85,6 +87,10 @@ class CpuTimes:
         self.of_stage: dict[str, float] = defaultdict(float)
         self._last: dict[tuple[int, float], _Process] = {}
 
+    def stage_of(self, key: tuple[int, float]) -> str | None:
+        """Return the stage that a process had in the last sample, None for a new one."""
+        return self._last[key].stage if key in self._last else None
+
     def add(self, sampled: Mapping[tuple[int, float], _Process]) -> None:
         """Take one sample of all processes, by process id and moment of their creation."""
         keys = {key[0]: key for key in self._last}
@@ -118,17 +124,17 @@ class _Process:
 
 def _sample(roots: Iterable[int], spent: CpuTimes) -> list[tuple[int, str, float, int]]:
     now_ns = time.time_ns()
-    stages = {process.pid: stage for process, stage in processes(roots)}
+    stages = {os.getpid(): MEASUREMENT, **{process.pid: stage for process, stage in processes(roots)}}
     sampled: dict[tuple[int, float], _Process] = {}
     rss: dict[str, int] = defaultdict(int)
     for process in psutil.process_iter():
         try:
             with process.oneshot():
-                times, stage = process.cpu_times(), stages.get(process.pid, OTHERS)
+                times, key = process.cpu_times(), (process.pid, process.create_time())
+                # One that has ended, and that its parent has not taken note of, has no command line any more.
+                stage = stages.get(process.pid) or spent.stage_of(key) or OTHERS
                 children_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-                sampled[process.pid, process.create_time()] = _Process(
-                    stage, process.ppid(), times.user + times.system, children_s
-                )
+                sampled[key] = _Process(stage, process.ppid(), times.user + times.system, children_s)
                 rss[stage] += process.memory_info().rss
         except psutil.Error:
             # It ended after it was listed, or belongs to somebody else.

@@ -112,7 +112,8 @@ def make_run(
         "measured_triggers": measured_triggers,
         "seed": seed,
     }
-    clock = [[START_NS + i * NS_PER_S, 77 * NS_PER_S + i * NS_PER_S] for i in range(60)]
+    lasted_s = (int(windows["emitted_ns"].max()) - START_NS) // NS_PER_S + 2
+    clock = [[START_NS + i * NS_PER_S, 77 * NS_PER_S + i * NS_PER_S] for i in range(max(lasted_s, 60))]
     manifest = {
         "run": "synthetic",
         "started": "2026-11-23T09:30:00Z",

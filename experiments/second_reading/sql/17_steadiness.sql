@@ -23,7 +23,7 @@ centred AS (
 ),
 -- The penalty, by the number of windows, comes from simulated steady runs; between two numbers it is a straight line.
 penalties(windows, penalty) AS (
-    VALUES (10, 7.5), (12, 8.7), (14, 9.7), (16, 10.5), (20, 11.5), (25, 12.7), (30, 13.3), (40, 14.4), (100, 17.6)
+    VALUES (10, 7.5), (12, 8.9), (14, 10.3), (16, 11.6), (20, 13.4), (25, 15.2), (30, 16.0), (40, 17.2), (100, 20.8)
 ),
 lines AS (
     SELECT windows AS since, penalty::DOUBLE AS low, lead(windows) OVER w AS upto, lead(penalty::DOUBLE) OVER w AS high

@@ -13,6 +13,7 @@ from experiments.units import NS_PER_MS, NS_PER_S
 RUN = run.make_run()
 CLOCK = RUN.manifest["clock_samples"]
 WINDOWS, PROGRESS = RUN.frames["windows"], RUN.frames["progress"]
+SPAN_NS = (int(RUN.frames["plan"]["t_intended_ns"].min()), int(RUN.frames["plan"]["t_intended_ns"].max()))
 TRIGGER_S = 6.0
 
 
@@ -28,7 +29,7 @@ def due(deliveries=RUN.frames["deliveries"], windows=WINDOWS):
 
 def test_good_clocks_are_not_accused():
     """Nothing speaks against a faultless run."""
-    assert causality.clock(CLOCK).reasons == []
+    assert causality.clock(CLOCK, SPAN_NS).reasons == []
     assert causality.broker(joined()).reasons == []
     assert causality.causes(joined(), due()).reasons == []
     assert causality.triggers(WINDOWS, PROGRESS, TRIGGER_S).reasons == []
@@ -38,21 +39,31 @@ def test_good_clocks_are_not_accused():
 def test_step_of_the_clock_is_a_reason(by_ms):
     """A step either way above 5 ms is named with its size and time."""
     stepped = [[t + (by_ms * 10**6 if i >= 30 else 0), m] for i, (t, m) in enumerate(CLOCK)]
-    assert f"stepped by {by_ms:+.1f} ms, 30.0 s" in causality.clock(stepped).reasons[0]
+    assert f"stepped by {by_ms:+.1f} ms, 30.0 s" in causality.clock(stepped, SPAN_NS).reasons[0]
 
 
 @pytest.mark.parametrize(("us_per_s", "bad"), [(500, False), (-500, False), (4900, True), (-4900, True)])
 def test_drift_of_the_clock_is_a_reason(us_per_s, bad):
     """0.5 ms per second is time synchronisation at work; 4.9 ms per second is below every step, and wrong."""
-    found = causality.clock([[t + i * us_per_s * 1000, m] for i, (t, m) in enumerate(CLOCK)])
+    found = causality.clock([[t + i * us_per_s * 1000, m] for i, (t, m) in enumerate(CLOCK)], SPAN_NS)
     assert found.figures["clock_drift_ms_per_s"] == pytest.approx(us_per_s / 1000)
     assert bool(found.reasons) == bad
     assert all(f"{us_per_s / 1000:+.2f} ms per second (at most 1)" in reason for reason in found.reasons)
 
 
+def test_drift_forth_and_back_is_a_reason():
+    """It ends where it began, and is wrong by 100 ms in the middle; 0.9 ms per second all the time is allowed."""
+    found = causality.clock([[t + min(i, 50 - i) * 4 * NS_PER_MS, m] for i, (t, m) in enumerate(CLOCK[:51])], SPAN_NS)
+    assert "drifted by +40.0 ms in 10 s, or +4.00 ms per second" in found.reasons[0]
+    steady = causality.clock([[t + i * 900_000, m] for i, (t, m) in enumerate(CLOCK)], SPAN_NS)
+    assert steady.reasons == []
+
+
 def test_unwatched_clock_is_a_reason():
-    """No samples are no evidence."""
-    assert "not watched (1 samples)" in causality.clock(CLOCK[:1]).reasons[0]
+    """No samples are no evidence, nor are those of a part of the run."""
+    assert "not watched for 11 s" in causality.clock([*CLOCK[:20], *CLOCK[30:]], SPAN_NS).reasons[0]
+    assert "The clock was not watched for" in causality.clock(CLOCK[:10], SPAN_NS).reasons[0]
+    assert "not watched (1 samples)" in causality.clock(CLOCK[:1], SPAN_NS).reasons[0]
 
 
 @pytest.mark.parametrize("by_ms", [3000, -3000, 15, -15])
@@ -69,6 +80,14 @@ def test_one_slow_window_does_not_accuse_the_broker():
     slow = reactions["window"].eq(3).to_numpy(dtype=bool)
     reactions["appended_ns"] += np.where(slow, 300, 0) * NS_PER_MS
     assert causality.broker(reactions).reasons == []
+
+
+def test_broker_that_is_wrong_in_some_windows_is_a_reason():
+    """Three neighbouring windows of five tell Kafka's clock, fewer than half of the run or not."""
+    reactions = joined()
+    ahead = reactions["window"].isin([3, 4, 5]).to_numpy(dtype=bool)
+    reactions["appended_ns"] += np.where(ahead, 50, 0) * NS_PER_MS
+    assert "Kafka's clock differs" in causality.broker(reactions).reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,6 @@ def test_the_watch_sees_the_clock_step(monkeypatch, by_s):
         watch_on(watch, 5)
         step_ns = round(by_s * 1e9)
         watch_on(watch, 5)
-    found = causality.clock(watch.samples).reasons
+    found = causality.clock(watch.samples, (0, 0)).reasons
     assert len(found) == 1
     assert found[0].startswith(f"The clock stepped by {'+' if by_s > 0 else '-'}")

@@ -38,7 +38,12 @@ def test_noise_and_the_start_are_no_growth() -> None:
 
 def test_the_instrument_and_the_whole_machine_are_left_out() -> None:
     """They keep what they send and receive."""
-    usage = pd.concat([sampled(name, 9.0) for name in ("machine", "interrupts", "load", "receivers", "kafka")])
+    usage = pd.concat(
+        [
+            sampled(name, 9.0)
+            for name in ("machine", "interrupts", "others", "measurement", "load", "receivers", "kafka")
+        ]
+    )
     assert set(growth(usage)) == {"kafka"}
 
 

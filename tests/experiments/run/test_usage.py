@@ -98,6 +98,26 @@ def test_a_program_that_no_sample_saw_counts_for_its_parent() -> None:
     assert spent.of_stage["spark"] == 5.25
 
 
+def test_a_process_that_has_ended_keeps_its_stage_until_it_is_waited_for() -> None:
+    """Its command line is gone by then. The load of the warm-up is one for as long as the measurement lasts."""
+    burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()\n"
+    burn += "while time.process_time() < 0.8: pass"
+    command = [sys.executable, "-c", burn, "-m", "experiments.load"]
+    spent = usage.CpuTimes()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        usage._sample([os.getpid()], spent)
+        before_s = spent.of_stage["load"]
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        ended = usage.psutil.Process(process.pid)
+        until(lambda: ended.status() == usage.psutil.STATUS_ZOMBIE, "the process has ended")
+        usage._sample([os.getpid()], spent)
+    assert spent.of_stage["load"] - before_s >= 0.4
+
+
 def test_a_child_that_nobody_waited_for_takes_nothing_away() -> None:
     """The kernel adds its time to nobody's; that of the stage stays as it was."""
     spent = usage.CpuTimes()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import second_reading
+from experiments.analysis import validity
 from experiments.analysis.analyse import analyse
 from experiments.ledger import COLUMNS
 from experiments.second_reading.differences import NO_SECOND_READING, compared, frame_differences
 from experiments.second_reading.reading import read_frames
+from experiments.stats import steadiness
 from experiments.synthetic.run import Run, make_run
 from experiments.units import NS_PER_MS, NS_PER_S
 
@@ -164,6 +169,22 @@ def machine_busy(run: Run) -> Run:
     return replace(run, frames=run.frames | {"usage": usage}, manifest=about, parameters=given)
 
 
+def clock_forth_and_back(run: Run) -> Run:
+    """A clock that is slewed by 4 ms per second for half of the run, and back for the other half."""
+    samples = run.manifest["clock_samples"]
+    middle = len(samples) // 2
+    slewed = [[t + min(i, 2 * middle - i) * 4 * NS_PER_MS, m] for i, (t, m) in enumerate(samples)]
+    return replace(run, manifest=run.manifest | {"clock_samples": slewed})
+
+
+def broker_wrong_for_a_while(run: Run) -> Run:
+    """Kafka's clock is 50 ms ahead in four windows of ten."""
+    appended = run.frames["topic"]["appended_ns"]
+    first, last = appended.min(), appended.max()
+    later = appended.between(first + (last - first) * 0.5, first + (last - first) * 0.95)
+    return altered(run, "topic", appended_ns=appended + later * 50 * NS_PER_MS)
+
+
 def clock_steps(run: Run) -> Run:
     """A clock that steps, on a machine that is shared."""
     samples = [[t + (20 * NS_PER_MS if i > 30 else 0), m] for i, (t, m) in enumerate(run.manifest["clock_samples"])]
@@ -187,8 +208,17 @@ def nothing_planned(run: Run) -> Run:
 FAULTS = (
     *(lost_and_doubled, refused_and_unsent, windows_wrong, offsets_wrong, deliveries_wrong, clients_come_and_go),
     *(clients_all_late, stamps_wrong, slow_batches, change_in_the_middle, second_epoch, machine_busy, clock_steps),
+    *(clock_forth_and_back, broker_wrong_for_a_while),
     *(nothing_left, nothing_planned),
 )
+
+
+def cut(run: Run, name: str, since: float, to: float) -> Run:
+    """Return the run without the rows of a frame between two shares of the load."""
+    due, moments = run.frames["plan"]["t_intended_ns"], run.frames[name]["t_ns"]
+    first, span = due.min(), due.max() - due.min()
+    inside = moments.between(first + since * span, first + to * span)
+    return replace(run, frames=run.frames | {name: run.frames[name][~inside]})
 
 
 def differing(run: Run) -> list[str]:
@@ -210,6 +240,64 @@ def test_readings_of_a_faulty_run_agree(fault):
     summary = analyse(run.frames, run.parameters, run.manifest).summary
     assert frame_differences(run.frames, run.parameters, run.manifest, summary) == []
     assert (compared(summary, both()[1]) == []) == (fault is second_epoch)
+
+
+@pytest.mark.parametrize("by", [0.99, 1.01])
+@pytest.mark.parametrize("limit", ["foreign", "steal", "work"])
+def test_readings_have_the_same_limits(limit, by):
+    """A run just below a limit of validity is VALID in both readings, one just above it INVALID."""
+    run = small()
+    due = run.frames["plan"]["t_intended_ns"]
+    lasted_s = (due.max() - due.min()) / NS_PER_S
+    if limit == "foreign":
+        usage = run.frames["usage"]
+        since_s = (usage["t_ns"] - usage["t_ns"].min()) / NS_PER_S
+        missing = by * validity.FOREIGN_SHARE * 2 - 0.02
+        run = altered(run, "usage", cpu_s=usage["cpu_s"] + since_s * missing * (usage["stage"] == "machine"))
+    about = {
+        "foreign": {"cores": 2},
+        "steal": {"cores": 2, "steal_s": by * validity.STEAL_SHARE * 2 * lasted_s},
+        "work": {"work_s": [1.0, by * validity.WORK_RATIO]},
+    }
+    run = replace(run, manifest=run.manifest | about[limit])
+    summary = analyse(run.frames, run.parameters, run.manifest).summary
+    assert frame_differences(run.frames, run.parameters, run.manifest, summary) == []
+    assert summary["valid"] == (by < 1)
+
+
+def test_readings_have_the_same_penalties():
+    """The numbers that simulated steady runs gave stand in both."""
+    text = (Path(second_reading.__file__).parent / "sql" / "17_steadiness.sql").read_text(encoding="utf-8")
+    listed = text.partition("VALUES (10")[2].partition("\n")[0]
+    numbers = tuple((int(n), float(penalty)) for n, penalty in re.findall(r"(\d+), ([\d.]+)\)", "(10" + listed))
+    assert numbers == steadiness._RARELY_AT
+
+
+@pytest.mark.parametrize(
+    ("name", "since", "to", "words"),
+    [
+        ("usage", 0.3, 0.6, "CPU time was not sampled for"),
+        ("usage", 0.7, 1.1, "CPU time was not sampled for"),
+        ("receivers_timer", 0.5, 0.6, "The receivers were not timed for"),
+        ("receivers_timer", 0.1, 1.1, "The receivers were not timed for"),
+    ],
+)
+def test_frame_with_a_hole_is_found_by_both_readings(name, since, to, words):
+    """A frame that ends early says nothing of the rest of the load."""
+    run = cut(small(), name, since, to)
+    result = analyse(run.frames, run.parameters, run.manifest)
+    assert [reason for reason in result.verdict.reasons if reason.startswith(words)]
+    assert differing(run) == []
+
+
+def test_clock_that_was_watched_at_both_ends_only_is_found_by_both_readings():
+    """A step between the two would not be noticed."""
+    samples = small().manifest["clock_samples"]
+    for few in ([samples[0], samples[-1]], samples[:5]):
+        run = replace(small(), manifest=small().manifest | {"clock_samples": few})
+        result = analyse(run.frames, run.parameters, run.manifest)
+        assert any(reason.startswith("The clock was not watched for") for reason in result.verdict.reasons)
+        assert differing(run) == []
 
 
 @pytest.mark.parametrize(
