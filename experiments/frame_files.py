@@ -26,8 +26,8 @@ _SMALL_NUMBERS = frozenset(("partition", "status"))
 def read(path: Path, name: str) -> pd.DataFrame:
     """Return the frame `name` from the file at `path`.
 
-    Of a large frame only COLUMNS are read, and OF_FORMS, which a plan may have. Raises what pyarrow does for a file that
-    is missing or damaged.
+    Of a large frame only COLUMNS are read, and OF_FORMS, which a plan may have. Raises what pyarrow does for a file
+    that is missing or damaged.
     """
     if name not in LARGE:
         return pd.read_parquet(path)
