@@ -61,6 +61,14 @@ class Bus(Protocol):
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""
 
+    def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return of each partition the offset of its first record and the one after its last."""
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
+    ) -> list[Record]:
+        """Return the records from `start` up to `ends` (exclusive); None: from the first one, to the last one now."""
+
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition, or all if there are fewer, oldest first."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record
+from pipeline.bus.records import last_readable
 
 log = logs.get(__name__)
 
@@ -42,6 +43,18 @@ class Follower:
         records = self._bus.tail(self._topic, count)
         self._reader = self._bus.reader(self._topic, ends)
         return records
+
+    def readable_history(
+        self,
+        count: int,
+        decode: Callable[[bytes | None], object],
+        skipped: Callable[[Record, str], object],
+    ) -> list[Record]:
+        """Return the last `count` records that `decode` can read, as `last_readable` finds them; see `history`."""
+        ends = self._bus.ends(self._topic)
+        found = last_readable(self._bus, self._topic, count, decode, skipped)
+        self._reader = self._bus.reader(self._topic, ends)
+        return [record for record, _ in found]
 
     def start(self, deliver: Deliver) -> None:
         """Start delivering: after the `history`, or from the oldest record if `history` was not called."""

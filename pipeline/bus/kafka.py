@@ -273,7 +273,7 @@ class KafkaBus:
         if not there:
             return {}
         start = {number: end for number, (_, end) in bounds.items()} | there
-        records = self._read(topic, start, {number: at + 1 for number, at in there.items()})
+        records = self.read(topic, start, {number: at + 1 for number, at in there.items()})
         return {record.partition: record.timestamp_ms for record in records if there[record.partition] == record.offset}
 
     def _looking_up(self) -> Consumer:
@@ -286,11 +286,11 @@ class KafkaBus:
         ends = self.ends(topic)
         return self.read(topic, {p: max(0, end - count) for p, end in ends.items()})
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> list[Record]:
-        """Return every record from `start` up to the end of the topic at the time of the call."""
-        return self._read(topic, start, self.ends(topic))
-
-    def _read(self, topic: str, start: Mapping[int, int] | None, ends: Mapping[int, int]) -> list[Record]:
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
+    ) -> list[Record]:
+        """Return every record from `start` up to `ends`, or up to the end of the topic at the time of the call."""
+        ends = self.ends(topic) if ends is None else ends
         with closing(self.reader(topic, start)) as reader:
             return list(reader.until(ends))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from pipeline.bus.base import FLUSH_TIMEOUT_S, Record
 from pipeline.bus.topics import TopicSpec
+from pipeline.errors import KafkaUnreachableError
 
 
 class MemoryBus:
@@ -35,7 +36,25 @@ class MemoryBus:
     def ends(self, topic: str) -> dict[int, int]:
         """Return the offset after the last record of each partition."""
         with self._changed:
+            if topic not in self._topics:
+                raise KafkaUnreachableError(f"topic {topic!r} does not exist")
             return {p: len(records) for p, records in enumerate(self._topics[topic])}
+
+    def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return of each partition 0, the offset of its first record, and the offset after its last."""
+        return {number: (0, end) for number, end in self.ends(topic).items()}
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
+    ) -> list[Record]:
+        """Return the records from `start` up to `ends`."""
+        ends = self.ends(topic) if ends is None else ends
+        with self._changed:
+            return [
+                record
+                for number, records in enumerate(self._topics[topic])
+                for record in records[(start or {}).get(number, 0) : ends.get(number, 0)]
+            ]
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pipeline import logs
-from pipeline.bus.base import Record
+from pipeline.bus.base import Bus, Record
 from pipeline.errors import MessageError
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
+
+LOOK_BACK_STEP = 10_000
+"""Records that are read at once on the way back: as many as a reader takes at once."""
+LOOK_BACK_BYTES = 256 << 20
 
 
 def readable(
@@ -57,3 +62,37 @@ def keyed(
     with_key = (record for record in records if record.key is not None)
     for record, message in readable(with_key, decode_unless_tombstone, what, skipped):
         yield (record.key or b"").decode(errors="replace"), message
+
+
+def last_readable(
+    bus: Bus,
+    topic: str,
+    count: int,
+    decode: Callable[[bytes | None], T],
+    skipped: Callable[[Record, str], object] = lambda record, reason: None,
+) -> list[tuple[Record, T]]:
+    """Return the last `count` records that `decode` can read, the oldest first, each with its message.
+
+    The topic has one partition. Another program may have written more than `count` records behind the last readable
+    one, so this reads further back until it has enough, or has read LOOK_BACK_BYTES, or the topic begins. Each record
+    for which `decode` raises MessageError is reported by `skipped(record, reason)`; the log has one line about all.
+    """
+    first, end = bus.bounds(topic)[0]
+    found: deque[tuple[Record, T]] = deque()
+    step, seen_bytes, unreadable = count, 0, 0
+    while first < end and len(found) < count and seen_bytes < LOOK_BACK_BYTES:
+        step = min(step, LOOK_BACK_STEP)
+        start = max(first, end - step)
+        for record in reversed(bus.read(topic, {0: start}, {0: end})):
+            seen_bytes += len(record.value or b"")
+            if len(found) == count:
+                break
+            try:
+                found.appendleft((record, decode(record.value)))
+            except MessageError as error:
+                unreadable += 1
+                skipped(record, str(error))
+        end, step = start, 2 * step
+    if unreadable:
+        log.error("skipped unreadable records at the end of a topic", topic=topic, count=unreadable, found=len(found))
+    return list(found)

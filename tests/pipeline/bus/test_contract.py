@@ -144,6 +144,17 @@ def test_tail_counts_per_partition(bus: Bus, make_topic: Callable[..., str]) -> 
     assert {(record.partition, record.offset) for record in bus.tail(topic, 2)} == expected
 
 
+def test_range_has_the_records_from_its_start_to_before_its_end(bus: Bus, make_topic: Callable[..., str]) -> None:
+    """Without an end it has all up to the last one now; the bounds are the whole topic's."""
+    topic = make_topic()
+    append(bus, topic, *(b"%d" % n for n in range(5)))
+    assert bus.bounds(topic) == {0: (0, 5)}
+    assert values(bus.read(topic, {0: 1}, {0: 3})) == [b"1", b"2"]
+    assert values(bus.read(topic, {0: 3})) == [b"3", b"4"]
+    assert values(bus.read(topic)) == [b"%d" % n for n in range(5)]
+    assert bus.read(topic, {0: 2}, {0: 2}) == []
+
+
 def test_close_flushes_the_writer(bus: Bus, make_topic: Callable[..., str]) -> None:
     """A record sent before close is in the log after it."""
     topic = make_topic()

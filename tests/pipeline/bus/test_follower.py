@@ -13,6 +13,7 @@ from pipeline.bus.base import Record
 from pipeline.bus.follower import ALL, Follower
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec
+from pipeline.errors import MessageError
 
 
 class FailingReader:
@@ -55,6 +56,31 @@ def test_records_after_history_are_delivered_without_gap() -> None:
         follower.start(lambda records, _ns: [received.put(record.value) for record in records])
         writer.send("t", b"6")
         assert [received.get(timeout=240) for _ in range(2)] == [b"5", b"6"]
+        assert received.empty()
+
+
+def test_readable_history_looks_behind_other_records() -> None:
+    """Those of another program do not count; `start` goes on behind them."""
+    bus = MemoryBus()
+    bus.ensure(TopicSpec("t"))
+    writer = bus.writer()
+    for value in (b"0", b"1", b"2", *[b"nonsense"] * 20):
+        writer.send("t", value)
+
+    def number(value: bytes | None) -> int:
+        if value == b"nonsense":
+            raise MessageError("not a number")
+        return int(value or b"")
+
+    skipped: list[int] = []
+    received: queue.Queue[bytes | None] = queue.Queue()
+    with closing(Follower(bus, "t", pytest.fail)) as follower:
+        records = follower.readable_history(2, number, lambda record, _reason: skipped.append(record.offset))
+        assert [record.value for record in records] == [b"1", b"2"]
+        assert sorted(skipped) == list(range(3, 23))
+        writer.send("t", b"3")
+        follower.start(lambda records, _ns: [received.put(record.value) for record in records])
+        assert received.get(timeout=240) == b"3"
         assert received.empty()
 
 
