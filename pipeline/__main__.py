@@ -177,9 +177,11 @@ def show_letters(options: argparse.Namespace) -> int:
         for letter in letters:
             print(json.dumps(dead_letters.shown(letter), ensure_ascii=False))
         if options.replay:
-            sent, cut = dead_letters.replay(bus, names, letters)
-            more = f"; {len(cut)} letters stay, which hold only the beginning of a record" if cut else ""
-            print(f"pipeline dead-letters: {sent} records sent again{more}", file=sys.stderr)
+            done = dead_letters.replay(bus, names, letters)
+            for letter, reason in done.stay:
+                print(f"pipeline dead-letters: the letter {letter.id!r} stays: {reason}", file=sys.stderr)
+            more = f"; {len(done.stay)} letters stay" if done.stay else ""
+            print(f"pipeline dead-letters: {done.sent} records sent again{more}", file=sys.stderr)
     return 0
 
 

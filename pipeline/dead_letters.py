@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from typing import NamedTuple
 
 import msgspec
 
 from pipeline import logs
-from pipeline.bus.base import Bus, Record, Writer
+from pipeline.bus.base import FLUSH_TIMEOUT_S, Bus, Record, Writer
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import Topics
-from pipeline.errors import EmoStreamError
+from pipeline.errors import KafkaUnreachableError
 from pipeline.messages import DeadLetter, decode_dead_letter, encode
 
 log = logs.get(__name__)
@@ -24,13 +26,16 @@ log = logs.get(__name__)
 PER_S_MAX = 100
 """Letters that a stage writes in a second; a flood of foreign records would fill the topic with copies of itself."""
 VALUE_MAX_BYTES = 65_536
+WAITING_MAX = 2 * PER_S_MAX
+"""Letters that wait for Kafka."""
 
 
 class DeadLetters:
-    """Writes one stage's dead letters. It connects at the first one, and never raises: a letter must not stop a stage.
+    """Writes one stage's dead letters, from a thread: `put` never waits and never raises, so a letter stops no stage.
 
-    The topic has to exist. `written` and `left_out` count the letters, and those beyond PER_S_MAX or that were not
-    taken. It is safe for threads.
+    The topic has to exist. The connection opens at the first letter, and at most WAITING_MAX letters wait for it.
+    `written` counts the letters that Kafka has, `left_out` those beyond PER_S_MAX or WAITING_MAX, and those that Kafka
+    did not take. It is safe for threads.
     """
 
     def __init__(self, bus: Bus, names: Topics, stage: str, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -38,24 +43,33 @@ class DeadLetters:
         self._topic = names.dead_letters.name
         self._stage = stage
         self._clock_s = clock_s
-        self._lock = threading.Lock()
-        self._writer: Writer | None = None
+        self._changed = threading.Condition()
+        self._waiting: deque[DeadLetter] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._second, self._in_second = 0, 0
         self.written = self.left_out = 0
 
     def put(self, topic: str, record: Record, reason: str) -> None:
         """Keep a record of `topic` that was not used, for `reason`."""
-        with self._lock:
-            if self._may_write():
-                self._write(self._letter(topic, record, reason))
-            else:
+        with self._changed:
+            if self._closed or len(self._waiting) >= WAITING_MAX or not self._may_write():
                 self.left_out += 1
+                return
+            self._waiting.append(self._letter(topic, record, reason))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+                self._thread.start()
+            self._changed.notify()
 
-    def close(self) -> None:
-        """Write what is queued, and close the connection."""
-        with self._lock:
-            if self._writer is not None:
-                self._writer.close()
+    def close(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Write what waits, and close the connection; give up after `timeout_s`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
 
     def _may_write(self) -> bool:
         second = int(self._clock_s())
@@ -77,16 +91,30 @@ class DeadLetters:
             size=len(record.value or b""),
         )
 
-    def _write(self, letter: DeadLetter) -> None:
-        try:
-            if self._writer is None:
-                self._writer = self._bus.writer()
-            self._writer.send(self._topic, encode(letter), letter.id.encode())
-        except EmoStreamError as error:
-            self.left_out += 1
-            log.warning("a dead letter was not written", id=letter.id, reason=str(error))
-        else:
-            self.written += 1
+    def _run(self) -> None:
+        writer: Writer | None = None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    break
+                letter = self._waiting.popleft()
+            try:
+                writer = writer or self._bus.writer()
+                writer.send(self._topic, encode(letter), letter.id.encode())
+                writer.flush()
+            except Exception as error:
+                # Whatever the error, the next letter may succeed.
+                log.warning("a dead letter was not written", id=letter.id, reason=str(error))
+                with self._changed:
+                    self.left_out += 1
+                    if self._closed:
+                        break
+            else:
+                with self._changed:
+                    self.written += 1
+        if writer is not None:
+            writer.close()
 
 
 def kept(records: Iterable[Record]) -> list[DeadLetter]:
@@ -99,28 +127,50 @@ def kept(records: Iterable[Record]) -> list[DeadLetter]:
     return list(found.values())
 
 
-def replay(bus: Bus, names: Topics, letters: Iterable[DeadLetter]) -> tuple[int, list[DeadLetter]]:
-    """Send the records of `letters` to their topics again, each once, and take the letters out.
+class Replayed(NamedTuple):
+    """What `replay` did: the number of records that were sent, and the letters that stay, each with the reason."""
 
-    Returns how many were sent, and the letters that stay, because they hold only the beginning of their record. Raises
-    KafkaUnreachableError; then a letter may stay whose record was sent.
+    sent: int
+    stay: list[tuple[DeadLetter, str]]
+
+
+def replay(bus: Bus, names: Topics, letters: Iterable[DeadLetter]) -> Replayed:
+    """Send the records of `letters` to their topics again, each once, and take each record's letters out after it.
+
+    A letter stays if it holds only the beginning of its record, or if this Kafka does not take the record: it may have
+    no such topic, as for the feed of a cluster with a Kafka of its own (`feed_bootstrap_servers`). Raises
+    KafkaUnreachableError if Kafka does not take the end of a letter either; then one letter stays whose record was
+    sent.
     """
-    by_record: dict[tuple[str, int, int], list[DeadLetter]] = {}
-    cut: list[DeadLetter] = []
+    by_topic: dict[str, dict[tuple[int, int], list[DeadLetter]]] = {}
+    stay: list[tuple[DeadLetter, str]] = []
     for letter in letters:
         if letter.size > len(letter.value or b""):
-            cut.append(letter)
+            stay.append((letter, f"it holds only the beginning of its record of {letter.size} bytes"))
         else:
-            by_record.setdefault((letter.topic, letter.partition, letter.offset), []).append(letter)
+            by_topic.setdefault(letter.topic, {}).setdefault((letter.partition, letter.offset), []).append(letter)
+    sent = 0
     with closing(bus.writer()) as writer:
-        for (topic, _, _), same in by_record.items():
-            writer.send(topic, same[0].value, same[0].key)
-        writer.flush()
-        for same in by_record.values():
-            for letter in same:
-                writer.send(names.dead_letters.name, None, letter.id.encode())
-        writer.flush()
-    return len(by_record), cut
+        for topic, records in by_topic.items():
+            try:
+                bus.ends(topic)
+            except KafkaUnreachableError as error:
+                stay += [(letter, str(error)) for same in records.values() for letter in same]
+                continue
+            for same in records.values():
+                try:
+                    writer.send(topic, same[0].value, same[0].key)
+                    writer.flush()
+                except KafkaUnreachableError as error:
+                    # It raises if Kafka is away: the next records would each wait in vain.
+                    bus.ends(names.dead_letters.name)
+                    stay += [(letter, str(error)) for letter in same]
+                    continue
+                sent += 1
+                for letter in same:
+                    writer.send(names.dead_letters.name, None, letter.id.encode())
+                writer.flush()
+    return Replayed(sent, stay)
 
 
 def shown(letter: DeadLetter) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 
 from aiohttp import web
 
@@ -158,7 +158,11 @@ async def serve(
         patience_s=patience_s,
     )
     subscriber.meters.attach(app, connections_max)
-    with _following(bus, names.clients.name, fail) as registrations, _following(feed_bus, feed_topic, fail) as feed:
+    with (
+        closing(letters),
+        _following(bus, names.clients.name, fail) as registrations,
+        _following(feed_bus, feed_topic, fail) as feed,
+    ):
         # Both histories before the first connection: a client that resumes then gets the windows it missed.
         windows = feed.history(state.RING_MAX)
         first_offset = windows[0].offset if windows else max(feed_bus.ends(feed_topic).values())
@@ -172,7 +176,6 @@ async def serve(
                 log.info("serving", url=url, windows=subscriber.fanout.head, connections_max=connections_max)
                 while not stop.is_set():
                     await asyncio.sleep(STOP_POLL_S)
-    letters.close()
     log.info("stopped")
     if errors:
         raise errors[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -236,9 +237,9 @@ def test_ops_data_has_all_sources(chain: Chain) -> None:
     writer = chain.bus.writer()
     for _ in range(9):
         writer.send(NAMES.events.name, b"{}")
-    letters = DeadLetters(chain.bus, NAMES, "spark")
-    for offset in (7, 7, 8):
-        letters.put(NAMES.events.name, Record(0, offset, 0, None, b"nonsense"), "not a reaction")
+    with closing(DeadLetters(chain.bus, NAMES, "spark")) as letters:
+        for offset in (7, 7, 8):
+            letters.put(NAMES.events.name, Record(0, offset, 0, None, b"nonsense"), "not a reaction")
     progress = {
         "batchId": 1,
         "timestamp": "2026-11-24T20:00:00.000Z",
