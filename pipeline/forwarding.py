@@ -18,7 +18,7 @@ from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record, Writer
 from pipeline.bus.records import readable
 from pipeline.dead_letters import DeadLetters
-from pipeline.messages import HighWater, Hop, Window, decode_window, encode
+from pipeline.messages import HighWater, Hop, Window, cannot_follow, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
 
 log = logs.get(__name__)
@@ -110,7 +110,7 @@ class Forwarder:
                     why = "duplicate"
                     continue
                 if not mark.follows(window):
-                    log.error("skipped a window whose number cannot follow", id=window.event_id, offset=record.offset)
+                    log.error("skipped a window that cannot follow", id=window.event_id, offset=record.offset)
                     why = "implausible"
                     continue
                 hop = Hop(self.stage, record.offset, received_ns, self._clock_ns())
@@ -119,7 +119,7 @@ class Forwarder:
                 forwarded[topic] = hop.sent_ns
             if not forwarded:
                 if why == "implausible":
-                    self._unused(why, record, f"the number of window {window.event_id} cannot follow")
+                    self._unused(why, record, cannot_follow(window))
                 else:
                     self.meters.dropped(why)
                 continue

@@ -34,8 +34,8 @@ WINDOW_MAX_BYTES = 900_000
 would end each stage that passes it on, at each start. A window with every emoji has 240,000.
 """
 
-JUMP_MAX = 1_000
-"""Between two windows of an epoch there are at most this many numbers without a window."""
+JUMP_MAX = 10
+"""A window whose partitions no earlier window of its epoch named has a number at most this much higher."""
 
 Transport = Literal["sse", "websocket", "poll"]
 """How a client receives its windows."""
@@ -231,10 +231,10 @@ decode_dead_letter = decoder(DeadLetter)
 
 
 class HighWater:
-    """The highest window seen in each epoch."""
+    """The highest window seen in each epoch, and the last offset of each partition that the epoch's windows cover."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, tuple[int, Mapping[str, tuple[int, int]]]] = {}
+        self._marks: dict[str, tuple[int, Mapping[str, int]]] = {}
 
     def is_new(self, window: Window) -> bool:
         """Return whether `window` is above its epoch's mark."""
@@ -242,22 +242,32 @@ class HighWater:
         return mark is None or window.window > mark[0]
 
     def follows(self, window: Window) -> bool:
-        """Return whether a new `window` may follow the last one of its epoch.
+        """Return whether a new `window` may follow those of its epoch that were seen.
 
-        Its number is at most JUMP_MAX higher, or its offsets lie behind the last one's, as after a time in which
-        records were removed before they were read. A foreign record with a great number would otherwise be the mark,
-        and all windows after it old.
+        It covers records, and they lie behind all that were covered: only a window with records is emitted, and an
+        epoch ends where offsets begin again. Then its number may be any, as after a time in which windows were removed
+        before they were read. If it shares no partition with those before, its number is at most JUMP_MAX higher. A
+        foreign record would otherwise be the mark, and all windows up to its number old.
         """
-        number, offsets = self._marks.get(window.epoch, (window.window, window.offsets))
-        if window.window - number <= JUMP_MAX:
-            return True
-        shared = offsets.keys() & window.offsets.keys()
-        return bool(shared) and all(window.offsets[name][0] > offsets[name][1] for name in shared)
+        if not window.offsets or any(first > last for first, last in window.offsets.values()):
+            return False
+        number, covered = self._marks.get(window.epoch, (window.window, {}))
+        shared = covered.keys() & window.offsets.keys()
+        if not shared:
+            return window.window - number <= JUMP_MAX
+        return all(window.offsets[name][0] > covered[name] for name in shared)
 
     def raise_to(self, window: Window) -> None:
         """Count `window` as seen."""
         if self.is_new(window):
-            self._marks[window.epoch] = window.window, window.offsets
+            _, covered = self._marks.get(window.epoch, (0, {}))
+            ends = {name: last for name, (_, last) in window.offsets.items()}
+            self._marks[window.epoch] = window.window, {**covered, **ends}
+
+
+def cannot_follow(window: Window) -> str:
+    """Return why a stage does not use a window that does not follow: the reason of its dead letter."""
+    return f"number and offsets of window {window.event_id} do not follow those of the windows before it"
 
 
 def first_copies(windows: Iterable[Window]) -> Iterator[Window]:

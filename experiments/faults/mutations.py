@@ -52,7 +52,7 @@ MUTATIONS = (
     ),
     Mutation(
         "mark-believes", "a window with any number raises the mark", "pipeline/messages.py",
-        "if window.window - number <= JUMP_MAX:", "if True:", "poison",
+        "            return False\n", "            return True\n", "poison",
     ),
     Mutation(
         "not-flushed", "Spark commits before Kafka has the window", "spark/emitter.py",

@@ -37,7 +37,8 @@ def _event(kind: str) -> bytes:
 
 def kinds(scene: HarmedChain) -> list[Poison]:
     """Return every kind, made for this chain's last epoch."""
-    epoch, now_ns = scene.windows()[-1].epoch, time.time_ns()
+    last, now_ns = scene.windows()[-1], time.time_ns()
+    epoch, near = last.epoch, last.window + 1_000
     registration = (
         b'{"client_id":"other","token_sha256":"\xc3\xa9","cluster":"1","subscriber":"1","registered_ns":'
         + b"9" * 30
@@ -59,10 +60,11 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         Poison("odd-user", "emoji-events", None, [b'{"user_id":"\xff","emoji_type":"word"}']),
         Poison("oversize-window", "emoji-aggregates", b"x", [_window("poison", 1, 13_300)]),
         Poison("far-window", "emoji-aggregates", b"x", [_window(epoch, FAR)]),
+        Poison("near-window", "emoji-aggregates", b"x", [_window(epoch, near)]),
         Poison("huge-number", "emoji-aggregates", b"x", [number]),
         Poison("epoch-newline", "emoji-aggregates", b"x", [_window("a\nid: b", 1)]),
-        Poison("cluster-far", "cluster-1", b"x", [_window(epoch, FAR)]),
-        Poison("feed-far", "cluster-1-feed", b"x", [_window(epoch, FAR)]),
+        Poison("cluster-far", "cluster-1", b"x", [_window(epoch, FAR), _window(epoch, near)]),
+        Poison("feed-far", "cluster-1-feed", b"x", [_window(epoch, FAR), _window(epoch, near)]),
         Poison("route-name", "clusters", b"bad name!", [encode({"cluster": "bad name!", "from_offset": 0})]),
         Poison("route-feed", "clusters", b"1-feed", [encode({"cluster": "1-feed", "from_offset": 0})]),
         Poison("route-offset", "clusters", b"9", [b'{"cluster":"9","from_offset":' + b"9" * 30 + b"}"]),

@@ -15,7 +15,7 @@ from pipeline.bus.records import keyed, readable
 from pipeline.bus.topics import topics
 from pipeline.dead_letters import DeadLetters
 from pipeline.errors import MessageError
-from pipeline.messages import Announcement, HighWater, Hop, decode_registration, decode_window
+from pipeline.messages import Announcement, HighWater, Hop, cannot_follow, decode_registration, decode_window
 from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.metrics import StreamMeters
 from pipeline.tickets import TicketGate
@@ -82,8 +82,8 @@ class Subscriber:
                 self.meters.windows.dropped("duplicate")
                 continue
             if not self._newest.follows(window):
-                log.error("skipped a window whose number cannot follow", id=window.event_id, offset=record.offset)
-                self._unused("implausible", record, f"the number of window {window.event_id} cannot follow")
+                log.error("skipped a window that cannot follow", id=window.event_id, offset=record.offset)
+                self._unused("implausible", record, cannot_follow(window))
                 continue
             self._newest.raise_to(window)
             hop = Hop(self._stage, record.offset, received_ns, self._clock_ns())

@@ -26,7 +26,7 @@ def reaction(user_id: str = "fan", emoji_type: str = "🎉", timestamp: str = TI
 
 def window(number: int, epoch: str = "e", emoji: str = "😂", **changes: Any) -> Window:
     """A window of 38 reactions of one type; `changes` are fields of `Window`."""
-    made = Window(epoch, number, 1, 2, {}, 38, [TypeCount(emoji, 38, 4)])
+    made = Window(epoch, number, 1, 2, {"emoji-events-0": (number, number)}, 38, [TypeCount(emoji, 38, 4)])
     return msgspec.structs.replace(made, **changes)
 
 

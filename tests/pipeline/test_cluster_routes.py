@@ -25,7 +25,9 @@ def emit(bus: Bus, *numbers: int) -> None:
     """Emit windows as the Spark job does."""
     with closing(bus.writer()) as writer:
         for number in numbers:
-            writer.send(AGGREGATES, encode(Window("e", number, 1, 2, {}, 0, [])))
+            covered = {"emoji-events-0": (number, number)}
+            window = Window("e", number, 1, 2, covered, 0, [], appended_ms={"emoji-events-0": 3})
+            writer.send(AGGREGATES, encode(window))
 
 
 def windows(bus: Bus, cluster: str) -> list[int]:

@@ -18,7 +18,7 @@ from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError
 from pipeline.forwarding import Forwarder
 from pipeline.main_publisher import for_clusters
-from pipeline.messages import HighWater, Hop, TypeCount, Window, decode_window, encode
+from pipeline.messages import JUMP_MAX, HighWater, Hop, TypeCount, Window, decode_window, encode
 
 DEADLINE_S = 60.0
 Topic = Callable[..., str]
@@ -155,6 +155,58 @@ def test_foreign_window_with_a_great_number_silences_no_epoch(bus: Bus, make_top
     stage.step(bus.tail(source, 100))
     assert [each.window for each in received(bus, output)] == [0, 1, 2, 1 + 2**20, 2 + 2**20]
     assert stage.meters._by_reason["implausible"]._value.get() == 1
+
+
+PARTITIONS = ["emoji-events-0", "emoji-events-1", "emoji-events-2"]
+
+
+@pytest.mark.parametrize(
+    ("number", "offsets", "follows"),
+    [
+        (6, {PARTITIONS[0]: (10, 10)}, True),
+        (6, {PARTITIONS[1]: (8, 9), PARTITIONS[2]: (0, 4)}, True),
+        (5 + 2**40, {PARTITIONS[0]: (2**40, 2**41)}, True),
+        (6, {PARTITIONS[2]: (0, 4)}, True),
+        (5 + JUMP_MAX, {PARTITIONS[2]: (0, 4)}, True),
+        (6 + JUMP_MAX, {PARTITIONS[2]: (0, 4)}, False),
+        (6, {}, False),
+        (1_005, {}, False),
+        (1_005, {PARTITIONS[0]: (9, 12)}, False),
+        (6, {PARTITIONS[0]: (3, 4)}, False),
+        (6, {PARTITIONS[0]: (10, 12), PARTITIONS[1]: (7, 7)}, False),
+        (6, {PARTITIONS[0]: (12, 10)}, False),
+        (6, {PARTITIONS[2]: (1, 0)}, False),
+    ],
+)
+def test_window_follows_by_its_number_and_offsets(
+    number: int, offsets: dict[str, tuple[int, int]], follows: bool
+) -> None:
+    """It covers records, behind all that its epoch covered; a partition of which nothing is known says little."""
+    mark = HighWater()
+    mark.raise_to(msgspec.structs.replace(window(4), offsets={PARTITIONS[1]: (0, 7)}))
+    mark.raise_to(msgspec.structs.replace(window(5), offsets={PARTITIONS[0]: (0, 9)}))
+    assert mark.follows(msgspec.structs.replace(window(number), offsets=offsets)) is follows
+
+
+def test_first_window_of_an_epoch_follows_if_it_covers_records() -> None:
+    """Offsets begin again with a topic that was made again, and so does the epoch."""
+    mark = HighWater()
+    mark.raise_to(window(500))
+    assert mark.follows(window(0, "f"))
+    assert mark.follows(window(10**9, "f"))
+    assert not mark.follows(msgspec.structs.replace(window(0, "f"), offsets={}))
+
+
+def test_foreign_window_with_a_near_number_silences_no_window(bus: Bus, make_topic: Topic) -> None:
+    """It covers no records, or those of windows before it, and is skipped."""
+    source, output = make_topic(), make_topic()
+    near = msgspec.structs.replace(window(1_001), offsets={})
+    old = msgspec.structs.replace(window(1_002), offsets=window(1).offsets)
+    send(bus, source, window(0), window(1), near, old, window(2), window(3))
+    stage = forwarder(bus, source, output)
+    stage.step(bus.tail(source, 100))
+    assert [each.window for each in received(bus, output)] == [0, 1, 2, 3]
+    assert stage.meters._by_reason["implausible"]._value.get() == 2
 
 
 def test_windows_are_keyed_by_epoch(bus: Bus, make_topic: Topic) -> None:

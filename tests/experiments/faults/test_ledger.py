@@ -91,6 +91,7 @@ def added(*records: Stored) -> Callable[[History], History]:
     return lambda made: replace(made, stored=[*made.stored, *records])
 
 
+AGAIN = structs.replace(window(0, {0: (11, 11)}, {}), epoch="f")
 PLANTED = {
     "a record is gone": (without(5), {("lost", "r4"), ("phantom", "e:1")}),
     "a record is in no window": (
@@ -119,11 +120,11 @@ PLANTED = {
         lambda made: replace(made, sent=[Sent("r0", "😂", "accepted"), *made.sent[1:]]),
         {("altered", "r0")},
     ),
-    "two windows cover a record": (
+    "windows of two epochs cover a record": (
         lambda made: replace(
             made,
-            emitted=[*made.emitted, window(4, {0: (11, 11)}, {})],
-            received={"a": [*made.received["a"], window(4, {0: (11, 11)}, {})]},
+            emitted=[*made.emitted, AGAIN],
+            received={"a": [*made.received["a"], AGAIN]},
         ),
         {("duplicate", "r9")},
     ),

@@ -55,7 +55,9 @@ class InMemory:
 
     def emit(self, emoji: str = "😂") -> None:
         """Put a window into the feed."""
-        window = Window("00000000-epoch", next(self._windows), 0, 0, {}, 38, [TypeCount(emoji, 38, 4)])
+        number = next(self._windows)
+        offsets = {"emoji-events-0": (number, number)}
+        window = Window("00000000-epoch", number, 0, 0, offsets, 38, [TypeCount(emoji, 38, 4)])
         self._writer.send(self._names.feed("1").name, encode(window))
 
     def delete(self, address: StreamAddress) -> None:

@@ -135,7 +135,8 @@ class Watcher:
 def window(number: int, epoch: str = "e", emoji: str = "😂") -> bytes:
     """Return a window as the cluster publisher sends it."""
     hops = (Hop("main-publisher", 1, 2, 3), Hop("cluster-publisher-1", 4, 5, 6))
-    return encode(Window(epoch, number, 0, 0, {}, 38, [TypeCount(emoji, 38, 4)], hops=hops))
+    offsets = {"emoji-events-0": (number, number)}
+    return encode(Window(epoch, number, 0, 0, offsets, 38, [TypeCount(emoji, 38, 4)], hops=hops))
 
 
 def prepared() -> MemoryBus:
