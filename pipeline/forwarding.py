@@ -1,8 +1,8 @@
 """Forwarding windows from one topic to others, each window at most once to each output.
 
-A stage stores no state of its own. The last windows in its outputs show what it has forwarded, and the offset in its
-own hop shows where in its input to continue. Windows of one epoch are emitted in ascending order (a replayed
-micro-batch repeats the last one), so one high-water mark per epoch is enough.
+A stage stores no state of its own. The last windows that it wrote to its outputs show what it has forwarded, and the
+offset in its own hop shows where in its input to continue. Windows of one epoch are emitted in ascending order (a
+replayed micro-batch repeats the last one), so one high-water mark per epoch is enough.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import msgspec
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record, Writer
-from pipeline.bus.records import readable
+from pipeline.bus.follower import ALL
+from pipeline.bus.records import last_readable, readable
 from pipeline.dead_letters import DeadLetters
+from pipeline.errors import MessageError
 from pipeline.messages import HighWater, Hop, Window, cannot_follow, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
 
 log = logs.get(__name__)
 
 TAIL = 200
+"""Windows of an output that show what was forwarded."""
 POLL_S = 0.2
 
 View = Callable[[Window], Window]
@@ -63,18 +66,44 @@ class Forwarder:
         self._writer: Writer | None = None
 
     def resume(self) -> dict[int, int]:
-        """Find out from the outputs' tails what was forwarded; return the input offsets to continue from.
+        """Find out from the outputs' last windows what was forwarded; return the input offsets to continue from.
 
         The output that is furthest behind decides; for the others, their high-water marks drop duplicates.
         """
+        end = self._source.ends(self._source_topic)[0]
         positions = []
         for topic, mark in self._marks.items():
-            position = 0
-            for _, window in readable(self._sink.tail(topic, TAIL), decode_window, "window", topic=topic):
-                mark.raise_to(window)
-                position = max([position, *(hop.offset + 1 for hop in window.hops if hop.stage == self.stage)])
+            forwarded = self._forwarded(topic, TAIL)
+            position = max(hop.offset + 1 for hop in self._hops(forwarded[-1])) if forwarded else 0
+            if position > end:
+                log.warning(
+                    "the input ends before what was forwarded from it: reading it from its start",
+                    topic=self._source_topic,
+                    end=end,
+                    forwarded=position,
+                )
+                # The input was made again, and has new windows; or another program wrote into the output, and the
+                # input has old ones.
+                forwarded, position = self._forwarded(topic, ALL), 0
+            for window in forwarded:
+                if mark.follows(window):
+                    mark.raise_to(window)
             positions.append(position)
         return {0: max(self._start, min(positions))}
+
+    def _forwarded(self, topic: str, count: int) -> list[Window]:
+        """Return the last `count` windows that this stage wrote to an output, without their reactions."""
+
+        def own(value: bytes | None) -> Window:
+            window = decode_window(value)
+            if not self._hops(window):
+                raise MessageError(f"not a window of {self.stage}: no hop names it")
+            return msgspec.structs.replace(window, reactions=[])
+
+        return [window for _, window in last_readable(self._sink, topic, count, own)]
+
+    def _hops(self, window: Window) -> list[Hop]:
+        return [hop for hop in window.hops if hop.stage == self.stage]
 
     def health(self) -> dict[str, object]:
         """Return the answer of `GET /healthz`."""

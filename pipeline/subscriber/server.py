@@ -19,7 +19,7 @@ from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
 from pipeline.file_limit import raise_file_limit
 from pipeline.hosts import base_url
-from pipeline.messages import encode
+from pipeline.messages import decode_window, encode
 from pipeline.subscriber import state
 from pipeline.subscriber.app import PATIENCE_S, create_app
 from pipeline.subscriber.process import fastest_loop, shorten_switch_interval
@@ -164,7 +164,7 @@ async def serve(
         _following(feed_bus, feed_topic, fail) as feed,
     ):
         # Both histories before the first connection: a client that resumes then gets the windows it missed.
-        windows = feed.history(state.RING_MAX)
+        windows = feed.readable_history(state.RING_MAX, decode_window, subscriber.unreadable)
         first_offset = windows[0].offset if windows else max(feed_bus.ends(feed_topic).values())
         subscriber.take_history(windows, first_offset)
         subscriber.take_registrations(registrations.history(ALL))

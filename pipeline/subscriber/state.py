@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 
@@ -63,7 +62,7 @@ class Subscriber:
         self.fanout.has_earliest = from_offset == 0
 
     def take_history(self, records: Sequence[Record], first_offset: int) -> None:
-        """Publish `records`, the feed's newest at the start; `first_offset` is the first one's, or the feed's end."""
+        """Publish `records`, the feed's newest windows; `first_offset` is the first one's, or the feed's end."""
         self.take_feed(records, self._clock_ns(), live=False)
         if first_offset > 0:
             # There were earlier records: the ring has no room for them, or retention has removed them.
@@ -73,7 +72,7 @@ class Subscriber:
         """Publish the new windows in `records` of the cluster's feed; measure them if they are `live`, not history."""
         if records:
             self._feed_offset = records[-1].offset
-        for record, window in readable(records, decode_window, "window", partial(self._unused, "malformed")):
+        for record, window in readable(records, decode_window, "window", self.unreadable):
             # A cluster that was removed and added again missed windows in between: those before the gap are not sent.
             if window.hops and window.hops[0].offset < self._from_offset:
                 continue
@@ -107,6 +106,10 @@ class Subscriber:
             self.tokens.update(client_id, registration.token_sha256)
             if (registration.cluster, registration.subscriber) != self.id:
                 self.fanout.end(client_id, "moved")
+
+    def unreadable(self, record: Record, reason: str) -> None:
+        """Count a record of the feed that is no window, and keep it as a dead letter."""
+        self._unused("malformed", record, reason)
 
     def _unused(self, why: str, record: Record, reason: str) -> None:
         self.meters.windows.dropped(why)

@@ -16,7 +16,7 @@ from pipeline.bus import records
 from pipeline.bus.base import Bus, Record
 from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError
-from pipeline.forwarding import Forwarder
+from pipeline.forwarding import TAIL, Forwarder
 from pipeline.main_publisher import for_clusters
 from pipeline.messages import JUMP_MAX, HighWater, Hop, TypeCount, Window, decode_window, encode
 
@@ -241,6 +241,48 @@ def test_restart_ignores_unreadable_records_in_output(bus: Bus, make_topic: Topi
     restarted = forwarder(bus, source, output)
     assert restarted.resume() == {0: 1}
     assert restarted.step(bus.tail(source, 100)) == 1
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [[b"nonsense"] * 300, [encode(window(number, "foreign")) for number in range(300)]],
+    ids=["junk", "windows"],
+)
+def test_restart_finds_its_windows_behind_any_number_of_others(
+    bus: Bus, make_topic: Topic, foreign: list[bytes]
+) -> None:
+    """Records of foreign writers at the end of the output hide nothing, so no window is written twice."""
+    source, output = make_topic(), make_topic()
+    send(bus, source, window(0, "old"), *(window(number) for number in range(5)))
+    forwarder(bus, source, output).step(bus.tail(source, 100))
+    send(bus, output, *foreign)
+    restarted = forwarder(bus, source, output)
+    assert restarted.resume() == {0: 6}
+    assert restarted.step(bus.tail(source, 100)) == 0
+
+
+def test_input_that_was_made_again_is_read_from_its_start(bus: Bus, make_topic: Topic) -> None:
+    """Its windows come after those that the output has, though their offsets are lower; none is written twice."""
+    before, again, output = make_topic(), make_topic(), make_topic()
+    send(bus, before, window(0, "a"), *(window(number, "b") for number in range(TAIL + 20)))
+    forwarder(bus, before, output).step(bus.tail(before, 1_000))
+    send(bus, again, window(0, "a"), window(TAIL + 19, "b"), window(TAIL + 20, "b"), window(0, "c"))
+    restarted = forwarder(bus, again, output)
+    assert restarted.resume() == {0: 0}
+    assert restarted.step(bus.tail(again, 100)) == 2
+    assert ids(received(bus, output))[-2:] == [f"b:{TAIL + 20}", "c:0"]
+
+
+def test_foreign_hop_in_the_output_skips_and_repeats_nothing(bus: Bus, make_topic: Topic) -> None:
+    """A hop that names this stage, and an offset that the input does not have: all that the output has is known."""
+    source, output = make_topic(), make_topic()
+    send(bus, source, window(0, "a"), *(window(number, "b") for number in range(TAIL + 20)))
+    forwarder(bus, source, output).step(bus.tail(source, 1_000))
+    send(bus, output, window(7, "foreign", hops=(Hop("stage", 2**62, 1, 2),)))
+    send(bus, source, window(TAIL + 20, "b"))
+    restarted = forwarder(bus, source, output)
+    assert restarted.step(bus.read(source, restarted.resume())) == 1
+    assert ids(received(bus, output))[-1] == f"b:{TAIL + 20}"
 
 
 @pytest.mark.parametrize("after", range(7))

@@ -20,6 +20,7 @@ from pipeline import lifecycle
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
 from pipeline.cluster_routes import join
+from pipeline.dead_letters import kept
 from pipeline.messages import (
     Hop,
     Registration,
@@ -35,7 +36,7 @@ from pipeline.subscriber import app
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.process import fastest_loop
 from pipeline.subscriber.server import serve
-from pipeline.subscriber.state import Subscriber
+from pipeline.subscriber.state import RING_MAX, Subscriber
 from pipeline.tickets import issue
 from pipeline.tokens import token_sha256
 from tests.harness.waiting import until_async
@@ -763,6 +764,26 @@ def test_windows_before_a_clusters_gap_are_not_replayed() -> None:
             assert (await x.next()).event == "reset"
 
     run(scenario, bus)
+
+
+def test_records_of_another_program_empty_no_ring() -> None:
+    """A subscriber that starts behind more of them than it keeps windows has its windows, and keeps the records."""
+    bus = prepared()
+    writer = bus.writer()
+    for number in (1, 2, 3):
+        writer.send(FEED, window(number))
+    for _ in range(RING_MAX + 100):
+        writer.send(FEED, b"nonsense")
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        async with live.watch("x", **{"Last-Event-ID": "e:1"}) as x:
+            assert await x.ids(2) == ["e:2", "e:3"]
+
+    run(scenario, bus)
+    letters = kept(bus.tail(NAMES.dead_letters.name, 9_999))
+    assert letters
+    assert {letter.topic for letter in letters} == {FEED}
 
 
 def test_announcements_name_every_held_client_once_per_minute() -> None:
