@@ -30,6 +30,7 @@ TAIL = 200
 POLL_S = 0.2
 
 View = Callable[[Window], Window]
+Decode = Callable[[bytes | None], Window]
 
 
 class Forwarder:
@@ -37,7 +38,8 @@ class Forwarder:
 
     `outputs` maps an output topic to its view, a function from window to window. `stage` names this stage in `hops`.
     Windows before the offset `start` of the input are not forwarded. `meters` is shared by a stage's forwarders if it
-    has several. `letters`, which the caller closes, get the records that are not windows or cannot follow.
+    has several. `letters`, which the caller closes, get the records that are not windows or cannot follow. `decode`
+    raises MessageError for a record of the input that is not to be forwarded.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Forwarder:
         start: int = 0,
         meters: WindowMeters | None = None,
         letters: DeadLetters | None = None,
+        decode: Decode = decode_window,
     ) -> None:
         self.stage = stage
+        self._decode = decode
         self._letters = letters
         self._start = start
         self.meters = meters or WindowMeters(stage)
@@ -127,7 +131,7 @@ class Forwarder:
             self._writer = self._sink.writer()
         written = 0
         unreadable = partial(self._unused, "malformed")
-        windows = readable(records, decode_window, "window", unreadable, topic=self._source_topic)
+        windows = readable(records, self._decode, "window", unreadable, topic=self._source_topic)
         for record, window in windows:
             received_ns = self._clock_ns()
             forwarded: dict[str, int] = {}

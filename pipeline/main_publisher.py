@@ -14,16 +14,16 @@ from functools import partial
 
 import msgspec
 
-from pipeline import cluster_routes, environment, lifecycle, logs, settings
+from pipeline import cluster_routes, emojis, environment, lifecycle, logs, settings
 from pipeline.backoff import bound_s
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 from pipeline.dead_letters import DeadLetters
-from pipeline.errors import EmoStreamError
+from pipeline.errors import EmoStreamError, MessageError
 from pipeline.forwarding import POLL_S, Forwarder
-from pipeline.messages import ClusterRoute, Window
+from pipeline.messages import EMOJI_MAX, ClusterRoute, Window, decode_window
 from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
 from pipeline.metrics.windows import WindowMeters
@@ -50,6 +50,21 @@ def for_clusters(window: Window) -> Window:
     `carried` and `appended_ms` are removed: they are state of the Spark job, and clients do not show them.
     """
     return msgspec.structs.replace(window, carried=msgspec.UNSET, appended_ms=msgspec.UNSET)
+
+
+def decode_emitted(value: bytes | None) -> Window:
+    """Return the window that a record of `emoji-aggregates` holds.
+
+    Raises MessageError for one that Spark's job does not emit: it does not say of each partition when its last record
+    was appended, or it counts something else than emoji. Any program that may write to Kafka can write any text.
+    """
+    window = decode_window(value)
+    if (window.appended_ms or {}).keys() != window.offsets.keys():
+        raise MessageError("not a window of the Spark job: `appended_ms` and `offsets` name different partitions")
+    for cell in window.reactions:
+        if not emojis.counts(cell.emoji_type):
+            raise MessageError(f"not a window of the Spark job: it counts {cell.emoji_type[:EMOJI_MAX]!r}, no emoji")
+    return window
 
 
 class ClusterForwarders:
@@ -123,7 +138,15 @@ class ClusterForwarders:
                     bus.ensure(output, self._names.dead_letters)
                     start = cluster_route.from_offset
                     forwarder = Forwarder(
-                        STAGE, bus, source, bus, outputs, start=start, meters=self.meters, letters=letters
+                        STAGE,
+                        bus,
+                        source,
+                        bus,
+                        outputs,
+                        start=start,
+                        meters=self.meters,
+                        letters=letters,
+                        decode=decode_emitted,
                     )
                     self._failing.pop(cluster, None)
                     forwarder.run(stop)

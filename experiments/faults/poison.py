@@ -29,6 +29,10 @@ def _window(epoch: str, number: int, kinds: int = 0, pad: int = 20) -> bytes:
     return encode(Window(epoch, number, 0, 0, {}, kinds, cells))
 
 
+def _told(kind: str) -> bytes:
+    return encode(Window("told", 0, 0, 0, {"emoji-events-0": (0, 0)}, 1, [TypeCount(kind, 1, 1)]))
+
+
 def _event(kind: str) -> bytes:
     return json.dumps(
         {"user_id": "p", "emoji_type": kind, "timestamp": "2026-01-01T00:00:00Z", "accepted_ns": 1, "flushed_ns": 1}
@@ -61,6 +65,7 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         Poison("oversize-window", "emoji-aggregates", b"x", [_window("poison", 1, 13_300)]),
         Poison("far-window", "emoji-aggregates", b"x", [_window(epoch, FAR)]),
         Poison("near-window", "emoji-aggregates", b"x", [_window(epoch, near)]),
+        Poison("markup-window", "emoji-aggregates", b"x", [_told("<img src=x onerror=alert(1)>"), _told("😂")]),
         Poison("huge-number", "emoji-aggregates", b"x", [number]),
         Poison("epoch-newline", "emoji-aggregates", b"x", [_window("a\nid: b", 1)]),
         Poison("cluster-far", "cluster-1", b"x", [_window(epoch, FAR), _window(epoch, near)]),

@@ -174,8 +174,8 @@ class HarmedChain:
         """Return the first copy of each window on `emoji-aggregates`; with `emitted` every copy."""
         with self.bus() as bus:
             found = _windows(bus.read(self.names.aggregates.name))
-            # One that covers nothing is not Spark's.
-            copies = [window for window in found if window.offsets]
+            # One that does not say when its records were appended is not of Spark's job.
+            copies = [window for window in found if window.appended_ms]
         if emitted:
             return copies
         return History([], [], copies).forwarded()

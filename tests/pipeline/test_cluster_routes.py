@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from pipeline import cluster_routes, main_publisher
+from pipeline import cluster_routes, dead_letters, main_publisher
 from pipeline.bus.base import Bus
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
@@ -201,3 +201,17 @@ def test_foreign_route_is_skipped(key: bytes, route: dict[str, object]) -> None:
     with closing(bus.writer()) as writer:
         writer.send(NAMES.clusters.name, encode(route), key)
     assert routes(bus) == {"1": ClusterRoute("1", 0)}
+
+
+def test_foreign_window_reaches_no_cluster() -> None:
+    """One that the job did not emit; it is kept as a dead letter, and the windows after it are forwarded."""
+    bus = prepared()
+    bus.ensure(NAMES.dead_letters)
+    cluster_routes.join(bus, NAMES, ["1"])
+    with publishing(bus):
+        bus.writer().send(AGGREGATES, encode(Window("foreign", 0, 1, 2, {"emoji-events-0": (0, 0)}, 0, [])))
+        emit(bus, 0)
+        until(lambda: windows(bus, "1") == [0], "cluster 1 has window 0")
+    (letter,) = dead_letters.kept(bus.tail(NAMES.dead_letters.name, 9))
+    assert (letter.topic, letter.offset) == (AGGREGATES, 0)
+    assert "not a window of the Spark job" in letter.reason

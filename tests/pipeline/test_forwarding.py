@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pipeline.bus import records
 from pipeline.bus.base import Bus, Record
 from pipeline.cluster_publisher import cluster_view
-from pipeline.errors import KafkaUnreachableError
+from pipeline.errors import KafkaUnreachableError, MessageError
 from pipeline.forwarding import TAIL, Forwarder
-from pipeline.main_publisher import for_clusters
+from pipeline.main_publisher import decode_emitted, for_clusters
 from pipeline.messages import JUMP_MAX, HighWater, Hop, TypeCount, Window, decode_window, encode
 
 DEADLINE_S = 60.0
@@ -387,3 +387,22 @@ def test_main_publisher_removes_the_state_of_the_job() -> None:
     assert b"carried" in encode(carrying)
     assert b"appended_ms" in encode(carrying)
     assert encode(for_clusters(carrying)) == encode(window(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"appended_ms": msgspec.UNSET}, "name different partitions"),
+        ({"appended_ms": {}}, "name different partitions"),
+        ({"appended_ms": {"emoji-events-1": 3}}, "name different partitions"),
+        ({"reactions": [TypeCount("<img src=x>", 1, 1)]}, "it counts '<img src=x>', no emoji"),
+        ({"reactions": [TypeCount("😂", 1, 1), TypeCount("❤", 1, 1)]}, "it counts '❤', no emoji"),
+        ({"reactions": [TypeCount("x" * 800_000, 1, 1)]}, f"it counts '{'x' * 64}', no emoji"),
+    ],
+)
+def test_main_publisher_forwards_windows_of_the_job_only(changes: dict[str, object], reason: str) -> None:
+    """Another program's window has no times of its records, or counts something that is no emoji."""
+    own = msgspec.structs.replace(window(1), appended_ms={"emoji-events-0": 3})
+    assert decode_emitted(encode(own)) == own
+    with pytest.raises(MessageError, match=f"not a window of the Spark job: .*{reason}"):
+        decode_emitted(encode(msgspec.structs.replace(own, **changes)))
