@@ -36,19 +36,37 @@ def read(
     return found
 
 
+def placed(route: ClusterRoute, end: int) -> ClusterRoute:
+    """Return `route`, or one from offset 0 if it begins behind `end`, the end of `emoji-aggregates`.
+
+    Either the topic was made again since the cluster joined, and all that it holds is newer; or another program wrote
+    the route. A reader that began there would get everything, and a subscriber that believed it no window at all.
+    """
+    if route.from_offset <= end:
+        return route
+    log.error(
+        "a cluster route begins behind the end of the windows", cluster=route.cluster, offset=route.from_offset, end=end
+    )
+    return ClusterRoute(route.cluster, 0)
+
+
 def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[ClusterRoute]:
-    """Route windows to `clusters` from now on and return the routes; an existing route stays unchanged."""
+    """Route windows to `clusters` from now on and return the routes.
+
+    An existing route stays unchanged, unless it is to be `placed` anew.
+    """
     bus.ensure(names.aggregates, names.clusters)
     existing = read(bus.tail(names.clusters.name, ALL))
-    from_offset = bus.ends(names.aggregates.name)[0]
-    routes = [existing.get(cluster) or ClusterRoute(cluster, from_offset) for cluster in clusters]
-    new = [cluster_route for cluster_route in routes if existing.get(cluster_route.cluster) is None]
+    # Read after the routes: a route that is right begins before it.
+    end = bus.ends(names.aggregates.name)[0]
+    routes = [placed(existing.get(cluster) or ClusterRoute(cluster, end), end) for cluster in clusters]
+    new = [cluster_route for cluster_route in routes if existing.get(cluster_route.cluster) != cluster_route]
     if new:
         with closing(bus.writer()) as writer:
             for cluster_route in new:
                 writer.send(names.clusters.name, encode(cluster_route), cluster_route.cluster.encode())
             writer.flush()
-        log.info("joined", clusters=[cluster_route.cluster for cluster_route in new], from_offset=from_offset)
+        log.info("joined", routes={each.cluster: each.from_offset for each in new})
     return routes
 
 

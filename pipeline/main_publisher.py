@@ -136,7 +136,7 @@ class ClusterForwarders:
             try:
                 with closing(self._connect()) as bus, closing(DeadLetters(bus, self._names, STAGE)) as letters:
                     bus.ensure(output, self._names.dead_letters)
-                    start = cluster_route.from_offset
+                    start = cluster_routes.placed(cluster_route, bus.ends(source)[0]).from_offset
                     forwarder = Forwarder(
                         STAGE,
                         bus,

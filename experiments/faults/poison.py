@@ -73,6 +73,7 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         Poison("route-name", "clusters", b"bad name!", [encode({"cluster": "bad name!", "from_offset": 0})]),
         Poison("route-feed", "clusters", b"1-feed", [encode({"cluster": "1-feed", "from_offset": 0})]),
         Poison("route-offset", "clusters", b"9", [b'{"cluster":"9","from_offset":' + b"9" * 30 + b"}"]),
+        Poison("route-far", "clusters", b"1", [encode(ClusterRoute("1", FAR))]),
         Poison("route-key", "clusters", b"other", [encode(ClusterRoute("1", 0))] * 5),
         Poison("ghost", "subscribers", b"9/9", [encode(Announcement("9", "9", "http://127.0.0.1:9", 0, 4 * 10**18))]),
         Poison("overflow", "subscribers", b"9/8", [overflow]),

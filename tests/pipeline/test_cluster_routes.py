@@ -12,6 +12,7 @@ from pipeline import cluster_routes, dead_letters, main_publisher
 from pipeline.bus.base import Bus
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import topics
+from pipeline.forwarding import TAIL
 from pipeline.main_publisher import ClusterForwarders
 from pipeline.messages import ClusterRoute, Hop, Window, decode_window, encode
 from pipeline.settings import Settings
@@ -201,6 +202,36 @@ def test_foreign_route_is_skipped(key: bytes, route: dict[str, object]) -> None:
     with closing(bus.writer()) as writer:
         writer.send(NAMES.clusters.name, encode(route), key)
     assert routes(bus) == {"1": ClusterRoute("1", 0)}
+
+
+def test_route_behind_the_end_of_the_windows_is_replaced_at_the_next_start() -> None:
+    """Whether another program wrote it, or the topic of the windows was made again after the cluster joined."""
+    bus = prepared()
+    emit(bus, 0, 1)
+    with closing(bus.writer()) as writer:
+        for cluster, offset in (("1", 2**62), ("2", 3), ("3", 2)):
+            writer.send(NAMES.clusters.name, encode(ClusterRoute(cluster, offset)), cluster.encode())
+    joined = cluster_routes.join(bus, NAMES, ["1", "2", "3"])
+    assert joined == [ClusterRoute("1", 0), ClusterRoute("2", 0), ClusterRoute("3", 2)]
+    assert routes(bus) == {"1": joined[0], "2": joined[1], "3": joined[2]}
+    assert len(bus.tail(NAMES.clusters.name, 9)) == 5
+
+
+def test_route_behind_the_end_of_the_windows_loses_and_repeats_none() -> None:
+    """The main publisher continues where it was, whichever offset another program names."""
+    bus = prepared()
+    cluster_routes.join(bus, NAMES, ["1"])
+    with publishing(bus):
+        emit(bus, *range(TAIL + 20))
+        until(lambda: len(windows(bus, "1")) == TAIL + 20, "cluster 1 has the windows")
+    emit(bus, TAIL + 20)
+    with closing(bus.writer()) as writer:
+        writer.send(NAMES.clusters.name, encode(ClusterRoute("1", 2**62)), b"1")
+    with publishing(bus):
+        until(lambda: windows(bus, "1")[-1] == TAIL + 20, "cluster 1 has the last window")
+        emit(bus, TAIL + 21)
+        until(lambda: windows(bus, "1")[-1] == TAIL + 21, "cluster 1 has the next window")
+    assert windows(bus, "1") == list(range(TAIL + 22))
 
 
 def test_foreign_window_reaches_no_cluster() -> None:

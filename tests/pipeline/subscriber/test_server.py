@@ -22,6 +22,7 @@ from pipeline.bus.topics import topics
 from pipeline.cluster_routes import join
 from pipeline.dead_letters import kept
 from pipeline.messages import (
+    ClusterRoute,
     Hop,
     Registration,
     TypeCount,
@@ -784,6 +785,24 @@ def test_records_of_another_program_empty_no_ring() -> None:
     letters = kept(bus.tail(NAMES.dead_letters.name, 9_999))
     assert letters
     assert {letter.topic for letter in letters} == {FEED}
+
+
+def test_route_behind_the_end_of_the_windows_hides_none() -> None:
+    """Another program wrote it, or the topic of the windows was made again: the subscriber sends what it gets."""
+    bus = prepared()
+    bus.ensure(NAMES.aggregates, NAMES.clusters)
+    bus.writer().send(NAMES.clusters.name, encode(ClusterRoute("1", 2**62)), b"1")
+    bus.writer().send(FEED, window(1))
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        await live.until(lambda health: health["last_event_id"] == "e:1")
+        async with live.watch("x") as x:
+            await x.greeted()
+            live.publish(2)
+            assert await x.ids(1) == ["e:2"]
+
+    run(scenario, bus)
 
 
 def test_announcements_name_every_held_client_once_per_minute() -> None:
