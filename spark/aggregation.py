@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark.schema import EVENT
+from spark.schema import EVENT, STRICT
 
 
 def parse(records: DataFrame) -> DataFrame:
@@ -14,7 +14,7 @@ def parse(records: DataFrame) -> DataFrame:
     `emoji_type` is null for an unreadable record: a probe's null record, or one of a foreign writer. `id` is the hash
     of a reaction's id, null without one. `appended_ms` is the record's time as Kafka has it.
     """
-    event = F.from_json(F.col("value").cast("string"), EVENT)
+    event = F.from_json(F.col("value").cast("string"), EVENT, STRICT)
     return records.select(
         F.col("partition"),
         F.col("offset"),

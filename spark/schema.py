@@ -6,3 +6,6 @@ from pyspark.sql import types as t
 
 EVENT = t.StructType([t.StructField("emoji_type", t.StringType()), t.StructField("reaction_id", t.StringType())])
 """The part of `pipeline.messages.Event` that is counted; other fields are not parsed."""
+
+STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+"""Options of Spark's reader, which by default takes more than JSON, and more than every other program that counts."""

@@ -13,6 +13,7 @@ from pipeline import emojis
 from pipeline.bus.base import Bus, Record
 from pipeline.errors import MessageError
 from pipeline.messages import decoder
+from spark.first_object import first_object
 
 MOST = 100
 """Records of a window that get a letter: of a flood the first ones tell what it is."""
@@ -62,5 +63,7 @@ def _why_not(value: bytes) -> str:
     try:
         kind = _decode(value).emoji_type
     except MessageError as error:
+        if emojis.counts(str(first_object(value).get("emoji_type"))):
+            return ""
         return f"not a reaction: {str(error).partition(': ')[2]}"
     return "" if emojis.counts(kind) else f"not a reaction: emoji_type is {kind[:40]!a}, which is no emoji"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.bus.records import readable
 from pipeline.errors import MessageError
 from pipeline.messages import decode_event, decode_window, decoder, encode, first_copies
 from pipeline.streaming_progress import decode_progress
+from spark.first_object import first_object
 from spark.repeats import REMEMBERED_S
 from spark.resume import number_of
 
@@ -37,12 +39,15 @@ _OF_A_BATCH = {"triggerExecution", "latestOffset", "addBatch", "walCommit", "com
 def counted(value: bytes | None) -> tuple[str | None, str | None]:
     """Return the type that a record counts as, None if it counts as nothing, and its id as Spark reads it, if any."""
     try:
-        found = _decode_counted(value)
+        read = _decode_counted(value)
+        given, reaction_id = read.emoji_type, read.reaction_id
     except MessageError:
-        return None, None
-    kind, given = found.emoji_type if emojis.counts(found.emoji_type) else None, found.reaction_id
-    # Spark reads anything but text as its JSON.
-    return kind, given if given is None or isinstance(given, str) else encode(given).decode()
+        fields = first_object(value)
+        given, reaction_id = str(fields.get("emoji_type")), fields.get("reaction_id")
+    if reaction_id is not None and not isinstance(reaction_id, str):
+        # Spark reads anything but text as its JSON.
+        reaction_id = json.dumps(reaction_id, ensure_ascii=False, separators=(",", ":"))
+    return given if emojis.counts(given) else None, reaction_id
 
 
 def repeats(records: Iterable[Record], aggregates: Iterable[Record]) -> frozenset[Place]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as t
 
+from experiments.run import read_back
 from pipeline.java import find_java
 from pipeline.messages import Window
 from pipeline.units import NS_PER_S
@@ -157,6 +158,51 @@ def test_unreadable_records_count_as_malformed(spark: SparkSession) -> None:
 
 
 def test_only_emoji_count() -> None:
+ODD_JSON: dict[str, str | bytes] = {
+    "bytes that are no text": b'{"user_id":"\xff","reaction_id":"\xff","emoji_type":"\xf0\x9f\x98\x82"}',
+    "single quotes": "{'emoji_type':'😂'}",
+    "a single-quoted value": "{\"emoji_type\":'😂'}",
+    "not a number": '{"emoji_type":"😂","x":NaN}',
+    "infinity": '{"emoji_type":"😂","x":-Infinity}',
+    "infinity with a sign": '{"emoji_type":"😂","x":+INF}',
+    "a name without quotes": '{emoji_type:"😂"}',
+    "a comment": '{"emoji_type":"😂"/*x*/}',
+    "a comma at the end": '{"emoji_type":"😂",}',
+    "a leading zero": '{"emoji_type":"😂","x":007}',
+    "a control character": '{"emoji_type":"😂","x":"\t"}',
+    "an escape that is none": '{"emoji_type":"😂","x":"\\q"}',
+    "cut": '{"emoji_type":"😂","x":',
+    "in an array": '[{"emoji_type":"😂"}]',
+    "a name twice": '{"emoji_type":"😂","emoji_type":"word"}',
+    "a name twice, the emoji last": '{"emoji_type":"word","emoji_type":"😂"}',
+    "more behind it": '{"emoji_type":"😂"} junk',
+    "an object behind it": '{"emoji_type":"😂"}{}',
+    "a brace too many": '{"emoji_type":"😂"}}',
+    "something before it": 'x{"emoji_type":"😂"}',
+    "a null before it": 'null {"emoji_type":"😂"}',
+    "a byte order mark": '\N{ZERO WIDTH NO-BREAK SPACE}{"emoji_type":"😂"}',
+    "half a surrogate": '{"emoji_type":"😂","x":"\\ud800"}',
+    "a form feed": '\f{"emoji_type":"😂"}',
+    "a null, and again": '{"emoji_type":null,"emoji_type":"😂"}',
+    "a number, and again": '{"emoji_type":7,"emoji_type":"😂"}',
+    "again as null": '{"emoji_type":"😂","emoji_type":null}',
+    "white space": ' \n{ "emoji_type" : "😂" }\r\n',
+    "escaped": '{"emoji_type":"\\ud83d\\ude02"}',
+    "other fields": '{"emoji_type":"😂","user_id":7,"timestamp":null,"reaction_id":"a"}',
+    "an id that is no text": '{"emoji_type":"😂","reaction_id":[1,{"a":2}]}',
+}
+
+
+@pytest.mark.integration
+def test_spark_counts_the_json_that_others_read(spark: SparkSession) -> None:
+    """Each record counts in Spark exactly if it does for those who count again."""
+    values = {name: text if isinstance(text, bytes) else text.encode() for name, text in ODD_JSON.items()}
+    parsed = parsed_records(spark, [(0, number, value) for number, value in enumerate(values.values())])
+    kinds = {row.offset: row.emoji_type for row in parsed.collect()}
+    found = {name: countable({"emoji_type": kinds[number]})["emoji_type"] for number, name in enumerate(ODD_JSON)}
+    assert found == {name: read_back.counted(value)[0] for name, value in values.items()}
+
+
     """Text of another program, markup for instance, is malformed, and so is a spelling that ingest never writes."""
     kinds = ["😂", "❤️", "❤", "12345", "<img src=x onerror=alert(1)>", "😂😂", " 😂", None]
     rows = [{"emoji_type": kind, "partition": 0, "count": 2, "first": 0, "last": 9} for kind in kinds]

@@ -75,3 +75,11 @@ def test_records_that_kafka_has_removed_are_not_waited_for_long(
     """The window goes on without them."""
     monkeypatch.setattr(module, "WAIT_S", 0.05)
     assert list(unused(bus, TOPIC, [row(None, 0, 3)])) == []
+
+
+def test_record_that_spark_counts_is_no_letter(bus: MemoryBus) -> None:
+    """A strict reader refuses it. Sent again from its letter it would count twice."""
+    fill(bus, b"nonsense", reaction("😂") + b" and more", b'{"emoji_type":7,"emoji_type":"\xf0\x9f\x98\x82"}', b"[]")
+    partition = next(number for number, end in bus.ends(TOPIC).items() if end)
+    found = {record.offset for record, _ in unused(bus, TOPIC, [row(None, 0, 3, partition)])}
+    assert found == {0, 3}
