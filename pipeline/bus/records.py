@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pipeline import logs
@@ -17,6 +17,8 @@ T = TypeVar("T")
 LOOK_BACK_STEP = 10_000
 """Records that are read at once on the way back: as many as a reader takes at once."""
 LOOK_BACK_BYTES = 256 << 20
+FURTHER = 8
+"""How many times as far `tail_until` reads each time."""
 
 
 def readable(
@@ -96,3 +98,23 @@ def last_readable(
     if unreadable:
         log.error("skipped unreadable records at the end of a topic", topic=topic, count=unreadable, found=len(found))
     return list(found)
+
+
+def tail_until(
+    bus: Bus,
+    topic: str,
+    count: int,
+    read: Callable[[list[Record]], Sequence[T]],
+    enough: Callable[[Sequence[T]], bool],
+) -> Sequence[T]:
+    """Return what `read` makes of the last `count` records of each partition, or of more until it is `enough`.
+
+    Other programs may have written more than `count` records behind those that are asked for. If it is never enough,
+    the whole topic was read.
+    """
+    while True:
+        ends = bus.ends(topic)
+        found = read(bus.tail(topic, count))
+        if enough(found) or count >= max(ends.values(), default=0):
+            return found
+        count *= FURTHER

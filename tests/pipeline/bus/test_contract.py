@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from pipeline.bus.base import Bus
+from pipeline.bus.base import Bus, Record
+from pipeline.bus.records import FURTHER, tail_until
 from pipeline.bus.topics import TopicSpec
 from tests.harness.stages.bus import append, take, values
 
@@ -162,3 +163,20 @@ def test_close_flushes_the_writer(bus: Bus, make_topic: Callable[..., str]) -> N
     writer.send(topic, b"x")
     writer.close()
     assert bus.ends(topic) == {0: 1}
+
+
+@pytest.mark.parametrize(("wanted", "read"), [(1, 40), (3, 40 * FURTHER), (9, 400)])
+def test_tail_goes_back_until_it_is_enough(bus: Bus, make_topic: Callable[..., str], wanted: int, read: int) -> None:
+    """Records of other programs do not count, however many there are. All that there is comes if it is not enough."""
+    topic = make_topic()
+    append(bus, topic, *([b"junk"] * 80), *([b"own"] * 5), *([b"junk"] * 300), *([b"own"] * 2), *([b"junk"] * 13))
+    seen = []
+
+    def own(records: list[Record]) -> list[Record]:
+        seen.append(len(records))
+        return [record for record in records if record.value == b"own"]
+
+    found = tail_until(bus, topic, 40, own, lambda found: len(found) >= wanted)
+    assert [record.offset for record in found] == [at for at in (*range(80, 85), 385, 386) if at >= 400 - read]
+    assert seen[-1] == read
+    assert tail_until(bus, make_topic(), 40, own, bool) == []
