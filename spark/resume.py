@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pipeline.messages import Window, first_copies
+from pipeline.messages import HighWater, Window
 
 Offsets = Mapping[int, int]
 NOWHERE: Offsets = MappingProxyType({})
@@ -72,18 +72,39 @@ def spans_of(window: Window) -> dict[int, tuple[int, int]]:
     return {number_of(name): span for name, span in window.offsets.items()}
 
 
+def is_plausible(window: Window) -> bool:
+    """Return whether the job may have emitted `window`: it has the times of the records that it covers."""
+    stamps = window.appended_ms or {}
+    names = stamps.keys() == window.offsets.keys() and all(map(_PARTITION.search, stamps))
+    return bool(stamps) and names and max(stamps.values()) < _NEVER_MS
+
+
 def of_the_job(windows: Iterable[Window]) -> list[Window]:
     """Return those of `windows`, in the order of their emission, that the job emitted, each once.
 
-    Another program's have no times of the records that they cover, or none that can be.
+    Another program's have no times of the records that they cover, or none that can be. Within an epoch offsets only
+    go on. A new epoch begins behind all that was counted, or with records that were appended later: those of a topic
+    that was made again, or that lost its end.
     """
-
-    def is_own(window: Window) -> bool:
-        stamps = window.appended_ms or {}
-        names = stamps.keys() == window.offsets.keys() and all(map(_PARTITION.search, stamps))
-        return bool(stamps) and names and max(stamps.values()) < _NEVER_MS
-
-    return list(first_copies(window for window in windows if is_own(window)))
+    marks = HighWater()
+    ends: dict[str, dict[int, int]] = {}
+    counted: dict[int, tuple[int, int]] = {}
+    found = []
+    for window in filter(is_plausible, windows):
+        spans, own = spans_of(window), ends.get(window.epoch)
+        stamps = {number_of(name): at_ms for name, at_ms in (window.appended_ms or {}).items()}
+        known = {number: counted.get(number, (-1, -1)) for number in spans}
+        if own is None:
+            goes_on = all(spans[each][0] > end or stamps[each] > at_ms for each, (end, at_ms) in known.items())
+        else:
+            goes_on = all(first > own.get(each, -1) for each, (first, _) in spans.items())
+        if goes_on and marks.is_new(window) and marks.follows(window):
+            marks.raise_to(window)
+            lasts = {number: last for number, (_, last) in spans.items()}
+            ends[window.epoch] = {**(own or {}), **lasts}
+            counted |= {number: (last, max(stamps[number], known[number][1])) for number, last in lasts.items()}
+            found.append(window)
+    return found
 
 
 def last_counted(windows: Iterable[Window]) -> dict[int, Last]:

@@ -257,6 +257,19 @@ def test_backlog_comes_in_windows_of_a_bounded_size(spark: SparkSession, broker:
     assert max(totals) <= 10
 
 
+def test_window_of_another_program_begins_no_epoch(history: History) -> None:
+    """One that covers what was counted, at the end of the topic: its offsets are nobody's place to go on from."""
+    name = f"{history.names.events.name}-0"
+    foreign = Window("x", 1, 0, 0, {name: (0, 0)}, 0, [], appended_ms={name: 5})
+    with closing(history.bus()) as bus:
+        append(bus, history.names.aggregates.name, encode(foreign))
+    history.send(4)
+    history.count(18)
+    assert history.total() == 18
+    assert len({window.epoch for window in history.windows()}) == 2, "the job's own, and the foreign one"
+    assert not list(history.checkpoint.parent.glob("checkpoint.left-*"))
+
+
 def _ends(history: History) -> dict[str, tuple[int, int]]:
     """Return of each partition the last range that a window covers."""
     found: dict[str, tuple[int, int]] = {}

@@ -164,3 +164,51 @@ def test_windows_of_the_job_are_told_from_others() -> None:
     odd = structs.replace(far, offsets={"events": (0, 0)}, appended_ms={"events": 7})
     late = structs.replace(far, appended_ms={f"{TOPIC}-0": 2**63 - 1})
     assert of_the_job([far, half, odd, late, own, again]) == [own]
+
+
+def stamped(number: int, *parts: tuple[int, int, int], epoch: str = "e") -> Window:
+    """Return a window with the first offset, the last offset and the last record's time of each partition."""
+    stamps = {f"{TOPIC}-{partition}": at_ms for partition, (_, _, at_ms) in enumerate(parts)}
+    ranges = ((first, last) for first, last, _ in parts)
+    return structs.replace(window(number, *ranges, epoch=epoch), appended_ms=stamps)
+
+
+OWN = [stamped(0, (0, 9, 100), (0, 4, 101)), stamped(1, (10, 19, 200), (5, 9, 205))]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        stamped(1, (0, 9, 5), epoch="x"),
+        stamped(0, (0, 9, 200), epoch="x"),
+        stamped(0, (20, 29, 300), (0, 4, 205), epoch="x"),
+        stamped(2, (0, 9, 999)),
+        structs.replace(stamped(0, epoch="x"), offsets={"other-0": (3, 4)}, appended_ms={"other-0": 5}),
+    ],
+)
+def test_window_that_goes_back_without_later_records_is_not_the_jobs(foreign: Window) -> None:
+    """At its end a new epoch would count a day again. The job's own next window is still its own."""
+    own = stamped(2, (20, 29, 300), (10, 14, 301))
+    assert of_the_job([*OWN, foreign]) == OWN
+    assert of_the_job([*OWN, foreign, own]) == [*OWN, own]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        stamped(0, (20, 24, 300), (10, 10, 301), epoch="f"),
+        stamped(0, (0, 3, 206), (0, 0, 206), epoch="f"),
+        stamped(0, (15, 30, 300), epoch="f"),
+        stamped(0, (20, 24, 150), epoch="f"),
+    ],
+)
+def test_first_window_of_a_new_epoch_is_the_jobs(first: Window) -> None:
+    """Behind the last one, or with later records at counted offsets; a clock that was set back changes nothing."""
+    second = stamped(1, (first.offsets[f"{TOPIC}-0"][1] + 1, 99, 90), epoch="f")
+    assert of_the_job([*OWN, first, second]) == [*OWN, first, second]
+
+
+def test_window_with_a_time_to_come_hides_none_of_the_jobs() -> None:
+    """Another program wrote it. The epoch that has begun goes on."""
+    far = stamped(0, (900, 999, 2**50), epoch="x")
+    assert of_the_job([OWN[0], far, OWN[1]]) == [OWN[0], far, OWN[1]]
