@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,22 +11,18 @@ from pyspark.sql import DataFrame
 
 from pipeline import logs
 from pipeline.bus.base import Bus
-from pipeline.bus.records import readable
 from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
-from pipeline.messages import decode_window, encode
+from pipeline.messages import Window, encode
 from spark.aggregation import aggregate, identified
 from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
 from spark.repeats import Identified, Remembered
 from spark.unused import unused
-from spark.window import NO_OFFSETS, countable, trigger_ns, window
+from spark.window import NO_OFFSETS, countable, last_appended, trigger_ns, window
 
 log = logs.get(__name__)
-
-# The last window and the one before it are needed; each may have been emitted more than once.
-TAIL = 200
 
 
 class Emitter:
@@ -44,10 +40,12 @@ class Emitter:
         lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
         remembered: Remembered | None = None,
         letters: DeadLetters | None = None,
+        last_windows: Sequence[Window] = (),
     ) -> None:
         """`lost` are the offsets that Kafka removed uncounted: the first window names them.
 
-        `remembered` are the ids that earlier windows counted. `letters` get the records that are no reactions.
+        `last_windows` are the last ones that the job emitted, from which policy `carry` continues. `remembered` are
+        the ids that they counted. `letters` get the records that are no reactions.
         """
         self._bus = bus
         self._letters = letters
@@ -59,8 +57,7 @@ class Emitter:
         self._trigger_s = trigger_s
         self._group_size = group_size
         self._policy = policy
-        tail = bus.tail(aggregates_topic, TAIL) if policy == "carry" else []
-        self._last_windows = [each for _, each in readable(tail, decode_window, "window", topic=aggregates_topic)]
+        self._last_windows = last_windows
         self._remainders = Remainders()
         self._meters = meters
         self._previous_end_ns = 0
@@ -81,23 +78,7 @@ class Emitter:
         rows = [countable(row.asDict()) for row in aggregate(records).collect()]
         # `begin` sets the remainders before the epoch.
         epoch = self._epoch.result()
-        repeats = None
-        if any(row["identified"] for row in rows):
-            with_id = Identified.of(identified(records).toArrow())
-            repeats = self._remembered.repeats(with_id, epoch, number, due_ns)
-        record = window(
-            rows,
-            topic=self._events_topic,
-            epoch=epoch,
-            number=number,
-            trigger_ns=due_ns,
-            emitted_ns=time.time_ns(),
-            group_size=self._group_size,
-            policy=self._policy,
-            carried=self._remainders.before(number),
-            lost=self._lost,
-            repeats=repeats,
-        )
+        record = self._window(records, rows, epoch, number, due_ns) if rows else None
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
@@ -108,6 +89,29 @@ class Emitter:
             if record.malformed and self._letters is not None:
                 self._keep_unused(rows, self._letters)
         self._previous_end_ns = time.time_ns()
+
+    def _window(
+        self, records: DataFrame, rows: Sequence[Mapping[str, Any]], epoch: str, number: int, due_ns: int
+    ) -> Window | None:
+        """Return the window of a micro-batch's records; `rows` are the counts, which are not empty."""
+        appended_ms = last_appended(rows)
+        has_ids = any(row["identified"] for row in rows)
+        with_id = Identified.of(identified(records).toArrow()) if has_ids else Identified.none()
+        repeats = self._remembered.repeats(with_id, epoch, number, appended_ms.values())
+        return window(
+            rows,
+            topic=self._events_topic,
+            epoch=epoch,
+            number=number,
+            trigger_ns=due_ns,
+            emitted_ns=time.time_ns(),
+            group_size=self._group_size,
+            policy=self._policy,
+            carried=self._remainders.before(number),
+            lost=self._lost,
+            repeats=repeats if has_ids else None,
+            appended_ms=appended_ms,
+        )
 
     def _keep_unused(self, rows: Iterable[Mapping[str, Any]], letters: DeadLetters) -> None:
         try:

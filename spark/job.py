@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pipeline import class_archive, environment, jars, java, kafka_security, lifecycle, logs, settings
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.records import readable
+from pipeline.bus.records import readable, tail_until
 from pipeline.bus.topics import Topics, topics
 from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
@@ -33,9 +33,9 @@ from pipeline.metrics.server import serving
 from spark import resume
 from spark.aggregation import identified, parse
 from spark.checkpoint import CheckpointFolder
-from spark.emitter import TAIL, Emitter
+from spark.emitter import Emitter
 from spark.metrics import STAGE, BatchMeters
-from spark.repeats import REMEMBERED_S, Identified, Remembered, with_ids
+from spark.repeats import REMEMBERED_MS, Identified, Remembered, first_remembered, to_remember
 from spark.resume import Start, number_of
 from spark.session import session, shipped_jars
 
@@ -62,6 +62,8 @@ OPTIONS = (
 # The source waits this long at the end of each partition's range. With Kafka's default of 500 ms, this wait would be
 # most of a micro-batch's time.
 FETCH_WAIT_MS = 20
+# Each window may have been emitted more than once.
+TAIL = 200
 
 
 class Progress(StreamingQueryListener):
@@ -101,13 +103,11 @@ def checkpoint_location(checkpoint_dir: str, run_dir: str) -> str:
     return f"file://{Path(checkpoint_dir or Path(run_dir, 'checkpoint')).resolve()}"
 
 
-def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics) -> Start:
-    """Compare the checkpoint with the windows and the topic; return how to start.
+def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics, tail: Sequence[Window]) -> Start:
+    """Compare the checkpoint with the windows and the topic; return how to start. `tail` are the job's last windows.
 
     A checkpoint that does not fit is set aside. A new epoch then begins behind the last window, and the log says why.
     """
-    # Another program may have written more records than that behind the last window.
-    tail = _windows(bus.tail(names.aggregates.name, TAIL)) or _windows(bus.read(names.aggregates.name))
     checkpoint = folder.read(tail[-1].window if tail else None)
     bounds = bus.bounds(names.events.name)
     firsts, ends = ({number: each[end] for number, each in bounds.items()} for end in (0, 1))
@@ -158,20 +158,27 @@ def _windows(records: Iterable[Record]) -> list[Window]:
     return resume.of_the_job(every)
 
 
-def remembered(spark: SparkSession, values: settings.Settings, bus: Bus, counted: Mapping[int, int]) -> Remembered:
+def last_windows(bus: Bus, topic: str, trigger_s: float) -> Sequence[Window]:
+    """Return the job's last windows: all that are still remembered, without their reactions."""
+    count = math.ceil(REMEMBERED_MS / 1000 / trigger_s) + TAIL
+    return tail_until(bus, topic, count, _windows, lambda found: first_remembered(found) > 0)
+
+
+def remembered(
+    spark: SparkSession, values: settings.Settings, tail: Sequence[Window], counted: Mapping[int, int]
+) -> Remembered:
     """Return the ids that were counted within the last ten minutes, read from the records of those windows.
 
-    `counted` has of each partition the offset behind the last record that was counted.
+    `tail` are the job's last windows. `counted` has of each partition the offset behind the last record that was
+    counted.
     """
-    names = topics(values)
-    count = math.ceil(REMEMBERED_S / values.trigger_s) + TAIL
-    windows = with_ids(_windows(bus.tail(names.aggregates.name, count)), counted)
-    if not windows:
-        return Remembered()
+    windows = to_remember(tail, counted)
     behind = resume.behind(windows)
     spans = [(number_of(name), first) for window in windows for name, (first, _) in window.offsets.items()]
+    if not behind:
+        return Remembered.of(windows, Identified.none())
     first = {number: min(at for each, at in spans if each == number) for number in behind}
-    topic = names.events.name
+    topic = topics(values).events.name
     records = (
         spark.read.format("kafka")
         .options(**source_options(values))
@@ -224,7 +231,8 @@ def begin(
     """Start the query from its checkpoint, or in a new epoch if that does not fit; return it and its emitter."""
     names = topics(values)
     folder = CheckpointFolder(spark, checkpoint_location(values.checkpoint_dir, values.run_dir), names.events.name)
-    found = fitting(folder, bus, names)
+    tail = last_windows(bus, names.aggregates.name, values.trigger_s)
+    found = fitting(folder, bus, names, tail)
     emitter = Emitter(
         bus,
         names.events.name,
@@ -234,8 +242,9 @@ def begin(
         values.policy,
         meters,
         found.lost,
-        remembered(spark, values, bus, found.offsets),
+        remembered(spark, values, tail, found.offsets),
         DeadLetters(bus, names, STAGE),
+        tail,
     )
     query = start(spark, values, emitter, found.offsets)
     # The query's id is part of the checkpoint, so it is the same after every restart.

@@ -15,6 +15,7 @@ from pipeline.units import NS_PER_S
 from spark.policies import NOTHING, represent
 
 NO_OFFSETS: Mapping[int, tuple[int, int]] = MappingProxyType({})
+NO_TIMES: Mapping[int, int] = MappingProxyType({})
 
 
 def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
@@ -38,6 +39,16 @@ def countable(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row if kind is None or emojis.counts(kind) else {**row, "emoji_type": None}
 
 
+def last_appended(rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """Return of each partition in `rows` (see `spark.aggregation.aggregate`) when its last record was appended, ms."""
+    ends: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        end = row["last"], row["last_ms"]
+        if end > ends.get(row["partition"], (-1, 0)):
+            ends[row["partition"]] = end
+    return {partition: at_ms for partition, (_, at_ms) in ends.items()}
+
+
 def window(
     rows: Iterable[Mapping[str, Any]],
     *,
@@ -51,25 +62,21 @@ def window(
     carried: Mapping[str, int] = NOTHING,
     lost: Mapping[int, tuple[int, int]] = NO_OFFSETS,
     repeats: Mapping[tuple[str, int], int] | None = None,
+    appended_ms: Mapping[int, int] = NO_TIMES,
 ) -> Window | None:
     """Return the window of `rows` (see `spark.aggregation.aggregate`), or None if there are no rows.
 
-    Rows without `last_ms` give a window that does not say when its last records were appended.
-
     `carried` are the remainders after the previous window, see `spark.policies`; `lost` the offsets of each partition
     that Kafka removed before they were counted. `repeats` says how many records of a type and partition are repeats,
-    which do not count; None: no record has an id.
+    which do not count; None: no record has an id. `appended_ms` is what `last_appended` returns.
     """
     offsets: dict[str, tuple[int, int]] = {}
-    last_ms: dict[str, int] = {}
     counts: Counter[str] = Counter()
     malformed = 0
     for row in rows:
         key = f"{topic}-{row['partition']}"
         first, last = offsets.get(key, (row["first"], row["last"]))
         offsets[key] = (min(first, row["first"]), max(last, row["last"]))
-        if row["last"] == offsets[key][1] and "last_ms" in row:
-            last_ms[key] = row["last_ms"]
         if row["emoji_type"] is None:
             malformed += row["count"]
         else:
@@ -94,5 +101,5 @@ def window(
         repeats=UNSET if repeats is None else sum(repeats.values()),
         lost={f"{topic}-{partition}": ends for partition, ends in sorted(lost.items())} or UNSET,
         carried=shown.carried or UNSET,
-        appended_ms=dict(sorted(last_ms.items())) or UNSET,
+        appended_ms=dict(sorted((f"{topic}-{partition}", at_ms) for partition, at_ms in appended_ms.items())) or UNSET,
     )

@@ -69,7 +69,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ids-forgotten", "the ids that were counted are lost when Spark restarts", "spark/job.py",
-        "        remembered(spark, values, bus, found.offsets),\n", "        None,\n", "retries-and-kills",
+        "        remembered(spark, values, tail, found.offsets),\n", "        None,\n", "retries-and-kills",
     ),
 )  # fmt: skip
 

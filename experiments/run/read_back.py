@@ -18,7 +18,7 @@ from pipeline.errors import MessageError
 from pipeline.messages import decode_event, decode_window, decoder, encode, first_copies
 from pipeline.streaming_progress import decode_progress
 from spark.first_object import first_object
-from spark.repeats import REMEMBERED_S
+from spark.repeats import PAUSE_MS, REMEMBERED_MS
 from spark.resume import number_of
 
 Place = tuple[int, int]
@@ -53,29 +53,37 @@ def counted(value: bytes | None) -> tuple[str | None, str | None]:
 def repeats(records: Iterable[Record], aggregates: Iterable[Record]) -> frozenset[Place]:
     """Return the places of the records that do not count, because a window within ten minutes counted their id.
 
-    It states what `spark.repeats` does a second time, by the text of the ids.
+    It states what `spark.repeats` does a second time, by the text of the ids. `aggregates` have to be all that were
+    emitted in that time: the windows without ids say how time went by.
     """
-    emitted = (window for _, window in readable(aggregates, decode_window, "window"))
-    windows = [each for each in first_copies(emitted) if each.repeats is not msgspec.UNSET]
-    if not windows:
+    windows = list(first_copies(window for _, window in readable(aggregates, decode_window, "window")))
+    if all(window.repeats is msgspec.UNSET for window in windows):
         return frozenset()
     ids = {}
     for record in records:
         kind, reaction_id = counted(record.value)
         if kind is not None and reaction_id is not None:
             ids[record.partition, record.offset] = reaction_id
-    counted_ns: dict[str, int] = {}
+    now_ms, read_to_ms = 0, None
+    until_ms: dict[str, int] = {}
     found = set()
     for window in windows:
         spans = sorted((number_of(name), first, last) for name, (first, last) in window.offsets.items())
-        for place in ((number, offset) for number, first, last in spans for offset in range(first, last + 1)):
+        places = ((number, offset) for number, first, last in spans for offset in range(first, last + 1))
+        new = set()
+        for place in () if window.repeats is msgspec.UNSET else places:
             if place not in ids:
                 continue
-            before_ns = counted_ns.get(ids[place])
-            if before_ns is not None and before_ns >= window.trigger_ns - REMEMBERED_S * NS_PER_S:
+            if ids[place] in new or until_ms.get(ids[place], -1) >= now_ms:
                 found.add(place)
             else:
-                counted_ns[ids[place]] = window.trigger_ns
+                new.add(ids[place])
+        stamps = sorted((window.appended_ms or {}).values())
+        if stamps:
+            passed_ms = 0 if read_to_ms is None else stamps[0] - read_to_ms
+            # A longer pause is not time in which copies came, and a clock that was set back says nothing.
+            now_ms, read_to_ms = now_ms + max(0, min(passed_ms, PAUSE_MS)), stamps[0]
+            until_ms |= dict.fromkeys(new, now_ms + stamps[-1] - stamps[0] + REMEMBERED_MS)
     return frozenset(found)
 
 

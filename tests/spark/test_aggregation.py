@@ -24,7 +24,7 @@ from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, identified, parse
 from spark.repeats import Identified
 from spark.session import session
-from spark.window import countable, trigger_ns, window
+from spark.window import countable, last_appended, trigger_ns, window
 from tests.harness.stages.spark import end_session
 
 RECORDS = t.StructType(
@@ -113,9 +113,9 @@ def parsed_records(spark: SparkSession, records: list[Record]) -> DataFrame:
 
 def counted(spark: SparkSession, records: list[Record], group_size: int = 10) -> Window | None:
     """Return the window of one micro-batch of `records`."""
-    rows = aggregate(parsed_records(spark, records)).collect()
+    rows = [row.asDict() for row in aggregate(parsed_records(spark, records)).collect()]
     return window(
-        [row.asDict() for row in rows],
+        rows,
         topic="emoji-events",
         epoch="e",
         number=3,
@@ -123,6 +123,7 @@ def counted(spark: SparkSession, records: list[Record], group_size: int = 10) ->
         emitted_ns=2,
         group_size=group_size,
         policy="ceil",
+        appended_ms=last_appended(rows),
     )
 
 
@@ -157,7 +158,6 @@ def test_unreadable_records_count_as_malformed(spark: SparkSession) -> None:
     assert (made.total, made.malformed, made.offsets) == (1, len(odd), {"emoji-events-0": (0, len(odd))})
 
 
-def test_only_emoji_count() -> None:
 ODD_JSON: dict[str, str | bytes] = {
     "bytes that are no text": b'{"user_id":"\xff","reaction_id":"\xff","emoji_type":"\xf0\x9f\x98\x82"}',
     "single quotes": "{'emoji_type':'😂'}",
@@ -203,6 +203,7 @@ def test_spark_counts_the_json_that_others_read(spark: SparkSession) -> None:
     assert found == {name: read_back.counted(value)[0] for name, value in values.items()}
 
 
+def test_only_emoji_count() -> None:
     """Text of another program, markup for instance, is malformed, and so is a spelling that ingest never writes."""
     kinds = ["😂", "❤️", "❤", "12345", "<img src=x onerror=alert(1)>", "😂😂", " 😂", None]
     rows = [{"emoji_type": kind, "partition": 0, "count": 2, "first": 0, "last": 9} for kind in kinds]
@@ -280,7 +281,19 @@ def test_rows_of_several_partitions_are_added_up() -> None:
         {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10, "last_ms": 33},
         {"emoji_type": "c", "partition": 0, "count": 0, "first": 7, "last": 7, "last_ms": 29},
     ]
-    made = window(rows, topic="t", epoch="e", number=0, trigger_ns=1, emitted_ns=2, group_size=10, policy="ceil")
+    times = last_appended(rows)
+    assert times == {0: 32, 1: 33}
+    made = window(
+        rows,
+        topic="t",
+        epoch="e",
+        number=0,
+        trigger_ns=1,
+        emitted_ns=2,
+        group_size=10,
+        policy="ceil",
+        appended_ms=times,
+    )
     assert made is not None
     assert [(c.emoji_type, c.count, c.representatives) for c in made.reactions] == [("a", 11, 2), ("b", 11, 2)]
     assert (made.offsets, made.total, made.malformed) == ({"t-0": (4, 20), "t-1": (0, 10)}, 22, 2)

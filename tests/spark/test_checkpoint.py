@@ -18,6 +18,7 @@ from pipeline import jars
 from pipeline.broker.data_dir import LOG_DIR
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.records import readable
 from pipeline.bus.topics import topics
 from pipeline.java import find_java
 from pipeline.messages import Event, HighWater, Window, decode_window, encode
@@ -76,8 +77,7 @@ class History:
         """Return the windows that a stage behind would forward."""
         mark, found = HighWater(), []
         with closing(self.bus()) as bus:
-            for record in bus.read(self.names.aggregates.name):
-                window = decode_window(record.value)
+            for _, window in readable(bus.read(self.names.aggregates.name), decode_window, "window"):
                 if mark.is_new(window):
                     mark.raise_to(window)
                     found.append(window)
@@ -210,7 +210,13 @@ def test_topic_that_was_made_again_is_counted(history: History) -> None:
     assert len({window.epoch for window in history.windows()}) == 2
 
 
-@pytest.mark.parametrize("harm", [None, deleted])
+def flooded(history: History) -> None:
+    """Write more foreign records behind the last window than the job reads at first."""
+    with closing(history.bus()) as bus:
+        append(bus, history.names.aggregates.name, *([b"junk"] * 1_500))
+
+
+@pytest.mark.parametrize("harm", [None, deleted, flooded])
 def test_ids_are_remembered_over_restarts(
     spark: SparkSession, broker: EmbeddedKafka, tmp_path: Path, harm: Callable[[History], None] | None
 ) -> None:

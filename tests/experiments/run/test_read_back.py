@@ -16,7 +16,8 @@ STAMP = "2026-11-23T09:30:00Z"
 
 def window(number: int, first: int, last: int) -> Window:
     """A window of one type."""
-    return Window("e", number, 5, 6, {"emoji-events-0": (first, last)}, 2, [TypeCount("😂", 2, 1)])
+    offsets = {"emoji-events-0": (first, last)}
+    return Window("e", number, 5, 6, offsets, 2, [TypeCount("😂", 2, 1)], appended_ms={"emoji-events-0": 7})
 
 
 def record(offset: int, value: bytes | None) -> Record:
@@ -47,8 +48,11 @@ def test_foreign_records_count_as_they_do_in_spark() -> None:
 
 
 def test_repeats_are_found_as_spark_finds_them() -> None:
-    """Within a window and across windows, not after ten minutes; a record without an emoji never counts."""
-    minute_ns = 60 * 10**9
+    """Within a window and across windows, not after ten minutes; a record without an emoji never counts.
+
+    Of a longer pause a minute counts.
+    """
+    minute_ms = 60_000
     ids = ["a", "a", "b", None, "a", "b", "a", 7, "7"]
     kinds = ["😂", "😂", "word", "😂", "🔥", "😂", "😂", "😂", "😂"]
     fields = zip(kinds, ids, strict=True)
@@ -56,9 +60,14 @@ def test_repeats_are_found_as_spark_finds_them() -> None:
         record(offset, json.dumps({"emoji_type": kind, **({} if each is None else {"reaction_id": each})}).encode())
         for offset, (kind, each) in enumerate(fields)
     ]
-    spans = [(0, 3, 0), (4, 5, 10), (6, 8, 11)]
+    quiet = [(9 + number, 9 + number, 90 + number) for number in range(9)]
+    spans = [(0, 3, 0), (4, 4, 90), *quiet, (5, 5, 99), (18, 18, 100), (6, 8, 101)]
     windows = [
-        msgspec.structs.replace(window(number, first, last), trigger_ns=after * minute_ns, repeats=0)
+        msgspec.structs.replace(
+            window(number, first, last),
+            appended_ms={"emoji-events-0": after * minute_ms},
+            repeats=msgspec.UNSET if first > 8 else 0,
+        )
         for number, (first, last, after) in enumerate(spans)
     ]
     # The second copy of a window is not the one that was forwarded.
