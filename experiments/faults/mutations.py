@@ -1,4 +1,10 @@
-"""Planted bugs: one change in a copy of the packages, after each of which a scenario has to fail."""
+"""Planted bugs: one change in a copy of the packages, after each of which a scenario has to fail.
+
+A mark that is raised before the flush (`pipeline/forwarding.py`) is not among them, because no scenario can show it. If
+a flush fails, the forwarder ends, and its marks with it: the main publisher makes a new one, a cluster's publisher
+starts again, and both take their marks from what is in the output. `mark-believes` stands in its place, and a unit test
+keeps the order (`test_failed_flush_raises_and_window_is_forwarded_later`).
+"""
 
 from __future__ import annotations
 
