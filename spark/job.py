@@ -11,7 +11,8 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ from spark.aggregation import identified, parse
 from spark.checkpoint import CheckpointFolder
 from spark.emitter import Emitter
 from spark.metrics import STAGE, BatchMeters
+from spark.other_jobs import OtherJobs
 from spark.repeats import REMEMBERED_MS, Identified, Remembered, first_remembered, to_remember
 from spark.resume import Start, number_of
 from spark.session import session, shipped_jars
@@ -103,10 +105,13 @@ def checkpoint_location(checkpoint_dir: str, run_dir: str) -> str:
     return f"file://{Path(checkpoint_dir or Path(run_dir, 'checkpoint')).resolve()}"
 
 
-def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics, tail: Sequence[Window]) -> Start:
+def fitting(
+    folder: CheckpointFolder, bus: KafkaBus, names: Topics, tail: Sequence[Window], check_alone: Callable[[], None]
+) -> Start:
     """Compare the checkpoint with the windows and the topic; return how to start. `tail` are the job's last windows.
 
-    A checkpoint that does not fit is set aside. A new epoch then begins behind the last window, and the log says why.
+    A checkpoint that does not fit is set aside. A new epoch then begins behind the last window, and the log says why;
+    before that `check_alone` is called.
     """
     checkpoint = folder.read(tail[-1].window if tail else None)
     bounds = bus.bounds(names.events.name)
@@ -117,6 +122,7 @@ def fitting(folder: CheckpointFolder, bus: KafkaBus, names: Topics, tail: Sequen
         every = _windows(bus.read(names.aggregates.name))
         found = resume.start(checkpoint, every, firsts, ends, _others(bus, names.events.name, every, firsts))
     if found.reason:
+        check_alone()
         kept = folder.set_aside(checkpoint.epoch)
         folder.note(found.after)
         log.warning(
@@ -226,13 +232,17 @@ def start(
 
 
 def begin(
-    spark: SparkSession, values: settings.Settings, bus: KafkaBus, meters: BatchMeters
+    spark: SparkSession, values: settings.Settings, bus: KafkaBus, meters: BatchMeters, others: OtherJobs
 ) -> tuple[StreamingQuery, Emitter]:
-    """Start the query from its checkpoint, or in a new epoch if that does not fit; return it and its emitter."""
+    """Start the query from its checkpoint, or in a new epoch if that does not fit; return it and its emitter.
+
+    Raises EmoStreamError if it would be a new epoch, and `others` has windows of another job.
+    """
     names = topics(values)
     folder = CheckpointFolder(spark, checkpoint_location(values.checkpoint_dir, values.run_dir), names.events.name)
     tail = last_windows(bus, names.aggregates.name, values.trigger_s)
-    found = fitting(folder, bus, names, tail)
+    found = fitting(folder, bus, names, tail, partial(others.check_none, values.trigger_s))
+    others.know(tail)
     emitter = Emitter(
         bus,
         names.events.name,
@@ -268,7 +278,7 @@ def run(values: settings.Settings) -> None:
 def aggregate(
     values: settings.Settings, stop: threading.Event, meters: BatchMeters, archive_to: Path | None = None
 ) -> None:
-    """Aggregate until `stop` is set; raises EmoStreamError if the query fails.
+    """Aggregate until `stop` is set; raises EmoStreamError if the query fails, or another job counts the same.
 
     `archive_to` is where the JVM writes its classes when it ends: see `pipeline.class_archive`.
     """
@@ -289,16 +299,23 @@ def aggregate(
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(names.events, names.aggregates, names.progress, names.dead_letters)
     spark.streams.addListener(Progress(bus, names.progress.name, meters))
-    query, emitter = begin(spark, values, bus, meters)
-    meters.epoch = str(query.id)
-    log.info("aggregating", epoch=str(query.id), trigger_s=values.trigger_s)
-    while query.isActive and not stop.wait(0.2):
-        pass
-    failure = query.exception() if not query.isActive else None
-    query.stop()
-    emitter.close()
-    bus.close()
-    spark.stop()
+    others = OtherJobs(bus, names)
+    query, emitter = begin(spark, values, bus, meters, others)
+    meters.epoch = epoch = str(query.id)
+    log.info("aggregating", epoch=epoch, trigger_s=values.trigger_s)
+    later = None
+    try:
+        while query.isActive and later is None and not stop.wait(0.2):
+            later = others.later(epoch)
+        failure = query.exception() if not query.isActive else None
+    finally:
+        query.stop()
+        emitter.close()
+        others.close()
+        bus.close()
+        spark.stop()
+    if later is not None:
+        raise EmoStreamError(others.error(later))
     if failure is not None:
         raise EmoStreamError(
             f"the Spark query failed: {str(failure).splitlines()[0]}; the checkpoint is kept, so restart the job"

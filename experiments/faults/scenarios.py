@@ -126,30 +126,44 @@ def worker_hung(scene: HarmedChain) -> None:
     scene.until(lambda: not stopped.is_running(), "the worker that hangs has been killed", 120)
 
 
+@contextmanager
+def _second(scene: HarmedChain, stage: str, *options: str) -> Iterator[Path]:
+    """Run a second process of a stage beside the first, with its environment; yield its log."""
+    first = scene.head(stage)
+    # Granian names its processes anew.
+    words = first.cmdline()
+    command = words if Path(words[0]).exists() else [sys.executable, "-m", STAGES[stage]]
+    log = scene.folder / f"second-{stage}.log"
+    with log.open("wb") as output:
+        second = subprocess.Popen(
+            [*command, *options], env={**first.environ(), **lifecycle.as_parent()}, cwd=first.cwd(),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield log
+    finally:
+        second.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            second.wait(20)
+        second.kill()
+        second.wait()
+
+
 def doubled(stage: str, for_s: float = 6.0) -> Act:
-    """Return what runs a second process of a stage beside the first, with its environment."""
+    """Return what runs a second process of a stage beside the first for a time."""
 
     def act(scene: HarmedChain) -> None:
-        first = scene.head(stage)
-        # Granian names its processes anew.
-        words = first.cmdline()
-        command = words if Path(words[0]).exists() else [sys.executable, "-m", STAGES[stage]]
-        log = scene.folder / f"second-{stage}.log"
-        with log.open("wb") as output:
-            second = subprocess.Popen(
-                command, env={**first.environ(), **lifecycle.as_parent()}, cwd=first.cwd(), stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
-        try:
+        with _second(scene, stage):
             time.sleep(for_s)
-        finally:
-            second.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                second.wait(20)
-            second.kill()
-            second.wait()
 
     return act
+
+
+def spark_elsewhere(scene: HarmedChain) -> None:
+    """Start a second Spark with a checkpoint of its own, as on another machine: it sees the first, and ends."""
+    options = ("--run-dir", str(scene.folder / "elsewhere"), "--metrics-port", "0")
+    with _second(scene, "spark", *options) as log:
+        scene.until(lambda: "another spark.job" in log.read_text(encoding="utf-8"), "the second job refuses to start")
 
 
 def everything_killed(scene: HarmedChain) -> None:
@@ -738,6 +752,7 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         *(Scenario(f"{stage}-killed", f"{stage} is killed", killed(stage)) for stage in EVERY),
         *(Scenario(f"{stage}-halted", f"{stage} is stopped for 6 s", halted(6, stage)) for stage in EVERY),
         *(Scenario(f"{stage}-doubled", f"a second {stage} runs for 6 s", doubled(stage)) for stage in DOUBLED),
+        Scenario("spark-elsewhere", "a second spark starts with a checkpoint of its own", spark_elsewhere),
         *(
             Scenario(f"spark-at-{step.replace(' ', '-')}", f"Spark is killed: {step}", spark_killed_at(step))
             for step in STEPS

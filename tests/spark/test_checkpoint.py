@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
 
 from pipeline import jars
 from pipeline.broker.data_dir import LOG_DIR
@@ -20,11 +25,13 @@ from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.records import readable
 from pipeline.bus.topics import topics
+from pipeline.errors import EmoStreamError
 from pipeline.java import find_java
 from pipeline.messages import Event, HighWater, Window, decode_window, encode
 from pipeline.settings import Settings
 from spark.job import begin
 from spark.metrics import BatchMeters
+from spark.other_jobs import OtherJobs
 from spark.session import session
 from tests.harness.stages.bus import append
 from tests.harness.stages.spark import end_session
@@ -89,12 +96,19 @@ class History:
 
     def count(self, total: int) -> None:
         """Run the job until the windows count `total` reactions."""
-        with closing(self.bus()) as bus:
-            query, emitter = begin(self._spark, self.settings, bus, BatchMeters(self.names.events.name, 0.5))
+        with self.running() as (query, _):
+            until(lambda: self.total() >= total or query.exception(), f"{total} reactions counted", DEADLINE_S, 0.2)
+            query.processAllAvailable()
+            assert query.exception() is None
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[StreamingQuery, OtherJobs]]:
+        """Run the job meanwhile."""
+        with closing(self.bus()) as bus, closing(OtherJobs(bus, self.names)) as others:
+            meters = BatchMeters(self.names.events.name, 0.5)
+            query, emitter = begin(self._spark, self.settings, bus, meters, others)
             try:
-                until(lambda: self.total() >= total or query.exception(), f"{total} reactions counted", DEADLINE_S, 0.2)
-                query.processAllAvailable()
-                assert query.exception() is None
+                yield query, others
             finally:
                 query.stop()
                 emitter.close()
@@ -274,6 +288,52 @@ def test_window_of_another_program_begins_no_epoch(history: History) -> None:
     assert history.total() == 18
     assert len({window.epoch for window in history.windows()}) == 2, "the job's own, and the foreign one"
     assert not list(history.checkpoint.parent.glob("checkpoint.left-*"))
+
+
+def test_job_beside_another_one_does_not_start(history: History, tmp_path: Path) -> None:
+    """It has a checkpoint of its own, and windows come: it would count every reaction a second time."""
+    history.settings = history.settings.replace(run_dir=str(tmp_path / "other"), trigger_s=2.0)
+    last, stop = history.windows()[-1], threading.Event()
+
+    def emit() -> None:
+        with closing(history.bus()) as bus:
+            for number in itertools.count(last.window + 1):
+                if stop.wait(0.1):
+                    return
+                append(bus, history.names.aggregates.name, encode(structs.replace(last, window=number)))
+
+    with ThreadPoolExecutor(1) as pool:
+        emitting = pool.submit(emit)
+        try:
+            with pytest.raises(EmoStreamError, match=r"topic_prefix .*another spark\.job counts"), history.running():
+                pass
+        finally:
+            stop.set()
+        emitting.result(DEADLINE_S)
+    assert not (tmp_path / "other" / "checkpoint").exists()
+
+
+def test_job_ends_when_another_one_has_begun(spark: SparkSession, history: History, tmp_path: Path) -> None:
+    """The other one was started while no windows came. It goes on; what a program imitates is no job."""
+    other = copy.copy(history)
+    other._spark = spark.newSession()
+    other.settings = history.settings.replace(run_dir=str(tmp_path / "other"))
+    offsets = history.windows()[-1].offsets
+    imitated = Window("x", 0, 0, 0, offsets, 0, [], appended_ms=dict.fromkeys(offsets, 5))
+    with history.running() as (first, seen_by_first), other.running() as (second, seen_by_second):
+        with closing(history.bus()) as bus:
+            append(bus, history.names.aggregates.name, encode(imitated))
+        history.send(3)
+        later = until(lambda: seen_by_first.later(str(first.id)), "the first job has seen the second", DEADLINE_S, 0.1)
+        assert (later.epoch, later.window) == (str(second.id), 0)
+        first.stop()
+        history.send(2)
+
+        def counted() -> int:
+            return sum(each.total for each in history.windows() if each.epoch == str(second.id))
+
+        until(lambda: counted() >= 5, "the second job goes on", DEADLINE_S, 0.1)
+        assert seen_by_second.later(str(second.id)) is None
 
 
 def _ends(history: History) -> dict[str, tuple[int, int]]:
