@@ -6,6 +6,14 @@ from typing import NamedTuple
 
 CLUSTER_NAME = r"^(?!.*-feed\Z)[A-Za-z0-9_-]{1,50}\Z"
 """A cluster "1-feed" would read the feed of cluster 1 as its source."""
+SUBSCRIBER_NAME = r"^[A-Za-z0-9_-]{1,50}\Z"
+
+NAME = "[A-Za-z0-9._-]+"
+# A name, an IPv4 address, or an IPv6 address in brackets.
+HOST = rf"({NAME}|\[[0-9A-Fa-f:.]+\])"
+PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+HTTP_URL = rf"https?://{HOST}(:{PORT})?(/[A-Za-z0-9._~%/-]*)?"
+"""The URL of a stage: a scheme, a host, and at most a port and a path. It has no character that ends a header."""
 
 
 class SubscriberId(NamedTuple):

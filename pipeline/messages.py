@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from ipaddress import IPv6Address
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.addresses import CLUSTER_NAME
+from pipeline.addresses import CLUSTER_NAME, HTTP_URL, SUBSCRIBER_NAME
 from pipeline.errors import MessageError
 
 USER_ID_MAX = 128
@@ -25,6 +27,11 @@ UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_MAX)]
 EmojiType = Annotated[str, msgspec.Meta(min_length=1, max_length=EMOJI_MAX)]
 ReactionId = Annotated[str, msgspec.Meta(min_length=1, max_length=REACTION_ID_MAX_BYTES)]
 """Ingest allows no more bytes than this has characters."""
+
+ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,100}\Z")]
+ClusterName = Annotated[str, msgspec.Meta(pattern=CLUSTER_NAME)]
+SubscriberName = Annotated[str, msgspec.Meta(pattern=SUBSCRIBER_NAME)]
+"""These names stand in URLs and headers, also those that a foreign record brings."""
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A count, an offset or a time: a foreign record's larger number would end a stage where it is added up."""
@@ -139,10 +146,10 @@ class Registration(msgspec.Struct, frozen=True):
     live subscriber.
     """
 
-    client_id: str
+    client_id: ClientId
     token_sha256: str
-    cluster: str
-    subscriber: str
+    cluster: ClusterName
+    subscriber: SubscriberName
     registered_ns: Natural
     transport: Transport = "sse"
     asked: str | None = None
@@ -154,9 +161,9 @@ class Announcement(msgspec.Struct, frozen=True):
     `held` lists some of those clients, a different part each time, and all of them within a minute.
     """
 
-    subscriber: str
-    cluster: str
-    url: str
+    subscriber: SubscriberName
+    cluster: ClusterName
+    url: Annotated[str, msgspec.Meta(pattern=rf"^{HTTP_URL}\Z")]
     clients: Natural
     announced_ns: Natural
     last_event_id: str | None = None
@@ -169,7 +176,7 @@ class ClusterRoute(msgspec.Struct, frozen=True):
     `from_offset` is the first offset of `emoji-aggregates` that the cluster gets: the end of the topic when it joined.
     """
 
-    cluster: Annotated[str, msgspec.Meta(pattern=CLUSTER_NAME)]
+    cluster: ClusterName
     from_offset: Natural
 
 
@@ -225,9 +232,20 @@ def decoder(kind: type[T], bytes_max: int | None = None) -> Callable[[bytes | No
 decode_event = decoder(Event)
 decode_window = decoder(Window, WINDOW_MAX_BYTES)
 decode_registration = decoder(Registration)
-decode_announcement = decoder(Announcement)
 decode_cluster_route = decoder(ClusterRoute)
 decode_dead_letter = decoder(DeadLetter)
+_decode_announcement = decoder(Announcement)
+
+
+def decode_announcement(value: bytes | None) -> Announcement:
+    """Return the announcement in JSON bytes. Raises MessageError, also for a URL with brackets around no address."""
+    announcement = _decode_announcement(value)
+    try:
+        if "[" in announcement.url:
+            IPv6Address(urlsplit(announcement.url).hostname or "")
+    except ValueError as error:
+        raise MessageError(f"not an Announcement: url is {announcement.url[:80]!r}: {error}") from error
+    return announcement
 
 
 class HighWater:

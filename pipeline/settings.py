@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import environment, kafka_security
-from pipeline.addresses import CLUSTER_NAME
+from pipeline.addresses import CLUSTER_NAME, HOST, HTTP_URL, NAME, PORT, SUBSCRIBER_NAME
 from pipeline.errors import SettingError
 from pipeline.hosts import WILDCARDS, local_address
 from pipeline.origins import Origins, origin_of_url, parse_origins
@@ -29,12 +29,8 @@ PREFIX = "EMOSTREAM_"
 # These are read before the settings: where the jars are, whether to end with the supervisor, what a restart left out.
 NOT_SETTINGS = frozenset({"EMOSTREAM_CACHE_DIR", "EMOSTREAM_PARENT_PID", environment.IGNORED})
 
-NAME = "[A-Za-z0-9._-]+"
-# A name, an IPv4 address, or an IPv6 address in brackets.
-HOST = rf"({NAME}|\[[0-9A-Fa-f:.]+\])"
-PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SERVERS = rf"^({HOST}:{PORT}(,{HOST}:{PORT})*)?\Z"
-URL = rf"^(https?://{HOST}(:{PORT})?(/[A-Za-z0-9._~%/-]*)?)?\Z"
+URL = rf"^({HTTP_URL})?\Z"
 # hdfs://…, s3a://…, file:/…
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 # The file systems in pyspark's own jars on which a checkpoint can be written. No other jar is added for them.
@@ -219,7 +215,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subscriber: Annotated[
         str,
         Meta(
-            pattern=r"^[A-Za-z0-9_-]{1,50}\Z",
+            pattern=SUBSCRIBER_NAME,
             description="name of this subscriber in its cluster",
             extra={"allowed": "1 to 50 letters, digits, '_' or '-'"},
         ),

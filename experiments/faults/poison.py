@@ -56,6 +56,9 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         + HUGE.encode()
         + b',"emitted_ns":1,"offsets":{},"total":1,"reactions":[]}'
     )
+    bad_urls: list[bytes | None] = [
+        encode(Announcement("9", "7", url, 0, now_ns)) for url in ("http://[bad", "http://x\r\ny")
+    ]
     return [
         Poison("not-json", "emoji-events", None, [b"\xff\xfe nonsense", b"", b"[]", b"null", None, b"{" * 5000]),
         Poison("markup", "emoji-events", None, [_event("<img src=x onerror=alert(1)>"), b'{"emoji_type":12345}']),
@@ -77,7 +80,7 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         Poison("route-key", "clusters", b"other", [encode(ClusterRoute("1", 0))] * 5),
         Poison("ghost", "subscribers", b"9/9", [encode(Announcement("9", "9", "http://127.0.0.1:9", 0, 4 * 10**18))]),
         Poison("overflow", "subscribers", b"9/8", [overflow]),
-        Poison("bad-url", "subscribers", b"9/7", [encode(Announcement("9", "7", "http://[bad", 0, now_ns))]),
+        Poison("bad-url", "subscribers", b"9/7", bad_urls),
         Poison("odd-registration", "client-registry", b"k", [registration]),
         Poison("odd-progress", "spark-progress", None, [b"{}", b"\xff"]),
     ]

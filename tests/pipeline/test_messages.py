@@ -15,6 +15,8 @@ from pipeline.messages import Announcement, Event, Hop, Registration, TypeCount,
 
 NS = st.integers(0, 2**62)
 TEXT = st.text(max_size=20)
+NAME = st.from_regex(r"\A[A-Za-z0-9_-]{1,20}\Z").filter(lambda name: not name.endswith("-feed"))
+URLS = st.sampled_from(["http://s", "http://2", "https://s.example:8443/base", "http://[::1]:8101"])
 COUNT = st.integers(0, 2**40)
 HOP = st.builds(Hop, TEXT, COUNT, NS, NS)
 CELL = st.builds(TypeCount, TEXT, COUNT, COUNT)
@@ -43,8 +45,8 @@ DECODERS = {
 MESSAGE = (
     st.builds(Event, TEXT, TEXT, TEXT, NS, NS)
     | WINDOW
-    | st.builds(Registration, TEXT, TEXT, TEXT, TEXT, NS)
-    | st.builds(Announcement, TEXT, TEXT, TEXT, COUNT, NS, st.none() | TEXT)
+    | st.builds(Registration, NAME, TEXT, NAME, NAME, NS)
+    | st.builds(Announcement, NAME, NAME, URLS, COUNT, NS, st.none() | TEXT)
 )
 
 
@@ -110,8 +112,38 @@ def test_numbers_that_no_stage_can_add_are_refused(field: str, number: float) ->
         messages.decode_window(json.dumps({**whole, field: number}).encode())
     with pytest.raises(MessageError, match=r"Announcement.*clients"):
         messages.decode_announcement(
-            json.dumps({**msgspec.to_builtins(Announcement("1", "1", "", 0, 0)), "clients": number}).encode()
+            json.dumps({**msgspec.to_builtins(Announcement("1", "1", "http://s", 0, 0)), "clients": number}).encode()
         )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://x\r\ny",
+        "http://x/\r\nSet-Cookie: a",
+        "http://x\n",
+        "ftp://x",
+        "//x",
+        "http://[bad",
+        "http://[:::]",
+        "http://x:99999",
+    ],
+)
+def test_url_that_no_client_can_be_sent_to_is_refused(url: str) -> None:
+    """It would stand in the Location header of each client that is redirected there."""
+    whole = {"subscriber": "1", "cluster": "1", "clients": 0, "announced_ns": 0}
+    with pytest.raises(MessageError, match=r"Announcement.*url"):
+        messages.decode_announcement(json.dumps({**whole, "url": url}).encode())
+
+
+@pytest.mark.parametrize("field", ["client_id", "cluster", "subscriber"])
+@pytest.mark.parametrize("name", ["", "a\r\nb", "a\n", "a/b", "a b", "ü"])
+def test_name_that_no_url_can_hold_is_refused(field: str, name: str) -> None:
+    """The registry writes the names of a registration into addresses and tickets."""
+    whole = msgspec.to_builtins(Registration("c", "digest", "1", "1", 0))
+    with pytest.raises(MessageError, match=f"Registration.*{field}"):
+        messages.decode_registration(json.dumps({**whole, field: name}).encode())
 
 
 @given(window=WINDOW)

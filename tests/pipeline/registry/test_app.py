@@ -535,10 +535,13 @@ def test_unreadable_records_are_skipped(chain: Chain) -> None:
     for topic in (NAMES.clients.name, NAMES.subscribers.name):
         writer.send(topic, b"nonsense", b"x")
         writer.send(topic, b"nonsense")
+    split = Announcement("a", "2", "http://x\r\ny", 0, chain.clock())
+    writer.send(NAMES.subscribers.name, encode(split), b"2/a")
     chain.announce("1", "b")
     assert chain.http.get("/healthz").get_json() == {
         "status": "ok", "stage": "registry", "clients": 0, "subscribers_live": 2,
     }  # fmt: skip
+    until(lambda: len(chain.bus.tail(NAMES.dead_letters.name, 9)) == 3, "each is kept as a dead letter")
 
 
 class DeadWriter:
