@@ -20,6 +20,9 @@ from pipeline.problems import BLANK, CONTENT_TYPE, Refusal
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+FAILED = "emostream.failed"
+"""In a request's environment: the Refusal, or another exception, with which something before Flask ended, to answer."""
+
 # A path that is less like every route than this gets the list of all routes instead of the nearest.
 LIKENESS_MIN = 0.6
 _ANY = re.compile(r"<any\(([^)]*)\):\w+>")
@@ -100,10 +103,15 @@ def _readable_by_all(start_response: StartResponse) -> StartResponse:
 
 
 def add_error_handlers(app: flask.Flask, refused: Callable[[Refusal], object] = lambda refusal: None) -> None:
-    """Answer every Refusal, and every HTTP error of Flask itself, with a problem document.
+    """Answer every Refusal, and every HTTP error of Flask itself, with a problem document; so too what FAILED names.
 
     `refused` is called with each refusal before it is answered. The detail of a 404 or 405 names the nearest route.
     """
+
+    @app.before_request
+    def fail() -> None:
+        if failure := flask.request.environ.get(FAILED):
+            raise failure
 
     @app.errorhandler(Refusal)
     def on_refusal(refusal: Refusal) -> flask.Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import mmap
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pipeline.units import NS_PER_S
 
@@ -12,6 +14,7 @@ COUNT_MAX = 65_535
 """The highest limit: a count has 16 bits."""
 _SLOTS = 1 << 17
 _PROBES = 16
+_KNOWN_MAX = 10_000
 
 
 class RateLimit:
@@ -76,3 +79,20 @@ class RateLimit:
     def wait_s(self, now_ns: int) -> int:
         """Return the time until the next window, in whole seconds, at least 1."""
         return -(-(self._window_ns - now_ns % self._window_ns) // NS_PER_S)
+
+
+@lru_cache(_KNOWN_MAX)
+def sender_of(address: str) -> str:
+    """Return the sender that requests from `address` are counted for: an IPv4 address, or the /64 of an IPv6 address.
+
+    One household or machine usually has a whole /64. Each request asks, and to parse an address costs as much as to
+    read a reaction.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        # A proxy may write "unknown", or append a port.
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipeline import lifecycle, logs, settings
 from pipeline.ingest import server
-from pipeline.ingest.front import Front
+from pipeline.ingest.front import ReactionsFront
 
 
-def load(values: settings.Settings, shared: server.Shared) -> Front:
+def load(values: settings.Settings, shared: server.Shared) -> ReactionsFront:
     """Return a worker's app with `GET /hello`, the smallest Flask route."""
     front = server.worker_app(values, shared)
 

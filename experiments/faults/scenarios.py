@@ -540,10 +540,12 @@ def crowd_comes_back(count: int) -> Act:
 
 
 def slow_bodies(scene: HarmedChain) -> None:
-    """Hold 500 requests whose bodies come drop by drop, and 2,000 connections that say nothing."""
-    with slow.held(scene.endpoints.ingest):
+    """Hold 500 slow bodies each at ingest and at the registry, and 2,000 connections that say nothing."""
+    registry = slow.held(scene.endpoints.registry, silent=0, path="/clients")
+    with slow.held(scene.endpoints.ingest), registry:
         for _ in range(6):
             scene.health("ingest")
+            scene.health("registry")
             time.sleep(1)
 
 
@@ -781,7 +783,7 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         Scenario("kafka-refuses", "Kafka refuses records permanently for 4 s", kafka_refuses, alone=True),
         Scenario("buffer-full", "Kafka is stopped until the buffer is full", buffer_full, SMALL_BUFFER),
         Scenario("spark-killed-without-kafka", "Spark is killed while Kafka is away", spark_killed_without_kafka),
-        Scenario("slow-bodies", "500 slow bodies and 2,000 silent connections", slow_bodies),
+        Scenario("slow-bodies", "500 slow bodies at ingest and at the registry, 2,000 silent connections", slow_bodies),
         *(
             Scenario(f"clock-{name}", f"the chain's clock jumps by {name}, both ways", clock_jumps(by_s), alone=True)
             for name, by_s in (("10s", 10.0), ("2h", 7200.0))

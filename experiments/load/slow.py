@@ -12,12 +12,14 @@ from experiments.load.sender import place_of
 BODIES, SILENT = 500, 2_000
 OPEN_S = 10.0
 DROP_S = 1.0
-HEAD = b"POST /reactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
+HEAD = "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
 
 
 @contextmanager
-def held(url: str, bodies: int = BODIES, silent: int = SILENT) -> Iterator[None]:
-    """Hold so many of both open to ingest at `url` meanwhile; a body that the server gives up is begun again.
+def held(url: str, bodies: int = BODIES, silent: int = SILENT, path: str = "/reactions") -> Iterator[None]:
+    """Hold so many of both open to the stage at `url` meanwhile; a body that the server gives up is begun again.
+
+    The bodies are of requests to `path`.
 
     Raises SettingError for another form of URL, OSError if the server does not take them at first.
     """
@@ -26,7 +28,7 @@ def held(url: str, bodies: int = BODIES, silent: int = SILENT) -> Iterator[None]
     with ExitStack() as stack:
         for _ in range(silent):
             stack.enter_context(socket.create_connection((host, port), OPEN_S))
-        dripping = [_Body(host, port) for _ in range(bodies)]
+        dripping = [_Body(host, port, (HEAD % path).encode()) for _ in range(bodies)]
         for body in dripping:
             stack.callback(body.close)
             body.begin()
@@ -50,14 +52,15 @@ def _drop(bodies: list[_Body], ending: threading.Event) -> None:
 class _Body:
     """One request whose body does not end."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, head: bytes) -> None:
         self._address = host, port
+        self._head = head
         self._socket: socket.socket | None = None
 
     def begin(self) -> None:
         self.close()
         self._socket = socket.create_connection(self._address, OPEN_S)
-        self._socket.sendall(HEAD)
+        self._socket.sendall(self._head)
         self._socket.setblocking(False)
 
     def drop(self) -> None:

@@ -21,19 +21,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 STAGE: Literal["ingest"] = "ingest"
-FAILED = "emostream.failed"
-"""In a request's environment: the Refusal, or another exception, with which something before Flask ended, to answer."""
 
 
 def create_app(reactions: Reactions) -> Flask:
     """Return the WSGI application of one worker."""
     app = Flask(__name__, static_folder=None)
     values, buffer, flusher = reactions.values, reactions.buffer, reactions.flusher
-
-    @app.before_request
-    def fail() -> None:
-        if failure := request.environ.get(FAILED):
-            raise failure
 
     @app.post("/reactions")
     def post_reactions() -> Response:

@@ -22,7 +22,7 @@ from pipeline.file_limit import raise_file_limit
 from pipeline.ingest.app import STAGE, create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
-from pipeline.ingest.front import Front
+from pipeline.ingest.front import ReactionsFront
 from pipeline.ingest.pulse import Pulses, kill_child
 from pipeline.ingest.reactions import Reactions
 from pipeline.ingest.sink import KafkaSink
@@ -76,7 +76,7 @@ class Shared(NamedTuple):
     pulses: Pulses
 
 
-def worker_app(values: Settings, shared: Shared) -> Front:
+def worker_app(values: Settings, shared: Shared) -> ReactionsFront:
     """Return the app of one worker process, with its own buffer, flusher and producer."""
     logs.configure(STAGE, values.log_level)
     lifecycle.follow_parent()
@@ -102,7 +102,7 @@ def worker_app(values: Settings, shared: Shared) -> Front:
     multiprocessing.util.Finalize(None, end, exitpriority=10)
     reactions = Reactions(values, buffer, flusher, limit=shared.limit)
     threads = values.ingest_threads or (DURABLE_THREADS if reactions.durable else ASYNC_THREADS)
-    return Front(create_app(reactions), reactions, threads, shared.pulses)
+    return ReactionsFront(create_app(reactions), reactions, threads, shared.pulses)
 
 
 def disk_full(folder: Path, least_mb: int) -> str:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 PATH = "/metrics"
 # All start at 0: rate() does not see the first event of a series that starts with it.
-STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503)
+STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503)
 
 
 def collector_registry(*collectors: Collector) -> CollectorRegistry:

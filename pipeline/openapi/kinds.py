@@ -47,13 +47,23 @@ NOT_A_WEBSOCKET_ROUTE = Kind(
     400, "Not a WebSocket route", "A WebSocket handshake at a path that serves none. Open the client's `stream_url`."
 )
 
-# Ingest
+# Ingest and the registry
 
-NOT_JSON = Kind(400, "Not JSON", "The body is not JSON in UTF-8; a lone surrogate is not valid either. Fix it.")
 BODY_TOO_SLOW = Kind(
     408, "Body too slow", "The body was not complete within ten seconds. Nothing was done. Send it again, at once."
 )
 BODY_TOO_LARGE = Kind(413, "Body too large", "The body has more bytes than this stage takes. Send fewer.")
+TOO_MANY_UNFINISHED = Kind(
+    503,
+    "Too many unfinished requests",
+    "Too many requests of this address have not sent their whole body. Nothing was done. Try again as `Retry-After` "
+    "says.",
+    RETRY,
+)
+
+# Ingest
+
+NOT_JSON = Kind(400, "Not JSON", "The body is not JSON in UTF-8; a lone surrogate is not valid either. Fix it.")
 ARRAY_TOO_LONG = Kind(413, "Array too long", "The array has more items than `array_max`. Split it.")
 TOO_MANY_OF_ONE_USER = Kind(
     413,
@@ -85,13 +95,6 @@ KAFKA_OUT = Kind(
     503,
     "Kafka is out of reach",
     "Kafka has not acknowledged in time. Nothing was done. Try again as `Retry-After` says.",
-    RETRY,
-)
-TOO_MANY_UNFINISHED = Kind(
-    503,
-    "Too many unfinished requests",
-    "Too many requests of this address have not sent their whole body. Nothing was done. Try again as `Retry-After` "
-    "says.",
     RETRY,
 )
 DISK_FULL = Kind(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipeline.errors import BufferFullError, KafkaUnreachableError
 from pipeline.flask_answers import add_documents, add_error_handlers, admit_origins, problem_response, uncached_json
@@ -22,18 +21,15 @@ RATE_WINDOW_S = 60
 
 
 def create_app(
-    registrations: Registrations, registry_url: str, origins: Origins, per_address_min: int = 0, proxies: int = 0
+    registrations: Registrations, registry_url: str, origins: Origins, per_address_min: int = 0
 ) -> flask.Flask:
     """Return the application over `registrations`; `registry_url` is the address at which clients reach it, and
     `origins` the rule for pages.
 
-    One address may register `per_address_min` clients per minute (0: no limit). The address is that of the connection;
-    behind `proxies` proxies it is the one that the first of them named in X-Forwarded-For.
+    One address may register `per_address_min` clients per minute (0: no limit).
     """
     app = flask.Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
-    if proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
     app.register_blueprint(client_routes(registrations, registry_url, RateLimit(per_address_min, RATE_WINDOW_S)))
 
     @app.get("/clusters")

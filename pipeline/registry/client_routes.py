@@ -12,10 +12,10 @@ from pipeline.flask_answers import uncached_json
 from pipeline.http_messages import ClientList, RegisteredClient, TicketView
 from pipeline.messages import FEED_START, Registration
 from pipeline.problems import Refusal
-from pipeline.rate_limit import RateLimit
+from pipeline.rate_limit import RateLimit, sender_of
 from pipeline.registry.assignments import Assignment, subscriber_of
 from pipeline.registry.registrations import Registrations
-from pipeline.registry.requests import new_client, page_of, sender, token_of
+from pipeline.registry.requests import new_client, page_of, token_of
 from pipeline.registry.views import PATHS, client_view, handshake_location, of_transport
 from pipeline.tokens import COOKIE, matches
 
@@ -30,7 +30,7 @@ def client_routes(registrations: Registrations, registry_url: str, limit: RateLi
     @routes.post("/clients")
     def register() -> flask.Response:
         wanted = new_client(flask.request)
-        check_rate(limit, sender(flask.request.remote_addr), registrations.clock_ns())
+        check_rate(limit, sender_of(flask.request.remote_addr or ""), registrations.clock_ns())
         registration, token = registrations.register(wanted.cluster, wanted.transport)
         view = client_view(registration, registry_url, live=True)
         with registrations.lock:

@@ -1,8 +1,6 @@
-"""Reading the registry's requests: bodies, queries, tokens and addresses. Each function raises Refusal."""
+"""Reading the registry's requests: bodies, queries and tokens. Each function raises Refusal."""
 
 from __future__ import annotations
-
-import ipaddress
 
 import flask
 import msgspec
@@ -77,18 +75,3 @@ def token_of(request: flask.Request, or_cookie: bool = False) -> str:
             headers={"WWW-Authenticate": "Bearer"},
         )
     return token
-
-
-def sender(address: str | None) -> str:
-    """Return the sender that registrations are counted for: an IPv4 address, or the /64 network of an IPv6 address.
-
-    One household or machine usually has a whole /64.
-    """
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        # A proxy may write "unknown", or append a port.
-        return address or ""
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

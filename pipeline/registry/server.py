@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.util import Finalize
+from typing import Any
 
-import flask
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
@@ -17,8 +18,9 @@ from pipeline import lifecycle, logs, settings
 from pipeline.bus.kafka import KafkaBus
 from pipeline.errors import EmoStreamError
 from pipeline.file_limit import raise_file_limit
+from pipeline.front import Front
 from pipeline.hosts import base_url
-from pipeline.registry.app import create_app
+from pipeline.registry.app import BODY_MAX_BYTES, create_app
 from pipeline.registry.registrations import Registrations
 from pipeline.registry.web.observer import Observer
 from pipeline.registry.web.views import create_pages
@@ -39,7 +41,7 @@ CONNECTIONS = 8192
 KILL_S = 2
 
 
-def load_app(values: settings.Settings, port: int) -> flask.Flask:
+def load_app(values: settings.Settings, port: int) -> Front:
     """Return the application of Granian's worker process; it is closed when the worker ends."""
     lifecycle.follow_parent()
     logs.configure(STAGE, values.log_level)
@@ -67,9 +69,16 @@ def load_app(values: settings.Settings, port: int) -> flask.Flask:
     logs.get(__name__).info("serving", clients=len(registrations.assignments), port=port)
     url = base_url(values.registry_url, values.host, port)
     origins = values.page_rule(port)
-    app = create_app(registrations, url, origins, values.registrations_per_address_min, values.proxies)
+    app = create_app(registrations, url, origins, values.registrations_per_address_min)
     app.register_blueprint(create_pages(registrations, observer, values))
-    return app
+    return Front(
+        app,
+        origins,
+        threads=THREADS,
+        body_max_bytes=BODY_MAX_BYTES,
+        refused=registrations.meters.refused,
+        proxies=values.proxies,
+    )
 
 
 def run(values: settings.Settings) -> None:
@@ -83,16 +92,17 @@ def run(values: settings.Settings) -> None:
         "pipeline.registry",
         address=values.host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         workers=1,
-        blocking_threads=THREADS,
         backlog=CONNECTIONS,
         backpressure=CONNECTIONS,
         workers_kill_timeout=KILL_S,
         log_enabled=False,
+        websockets=False,
     )
-    server.serve(target_loader=partial(load_app, values, port), wrap_loader=False)
+    load: Callable[[], Any] = partial(load_app, values, port)
+    server.serve(target_loader=load, wrap_loader=False)
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ import os
 import threading
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rate_limit import RateLimit
+from pipeline.rate_limit import RateLimit, sender_of
 from pipeline.units import NS_PER_S
 
 HITS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 7), st.integers(0, 2 * NS_PER_S)), max_size=60)
@@ -102,3 +103,18 @@ def test_after_wait_s_the_sender_may_send_again(window_s: int, now_ns: int) -> N
     assert 1 <= wait_s <= window_s
     assert limit.hit("a", 1, now_ns + wait_s * NS_PER_S)
     assert not limit.hit("a", 1, now_ns + wait_s * NS_PER_S)
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+        ("", ""),
+    ],
+)
+def test_sender_is_an_ipv4_address_or_an_ipv6_network(address: str, counted: str) -> None:
+    """All IPv6 addresses of one /64 network are one sender: a household can use any of them."""
+    assert sender_of(address) == counted

@@ -71,10 +71,12 @@ def test_bodies_drip_and_begin_again(listener: Listener, monkeypatch: pytest.Mon
     """Three bodies get longer while two connections say nothing; after a hang-up three begin again; none is left."""
     monkeypatch.setattr(slow, "DROP_S", 0.01)
 
-    def dripping() -> int:
-        return sum(each.startswith(slow.HEAD) and len(each) > len(slow.HEAD) + 1 for each in listener.received)
+    head = (slow.HEAD % "/clients").encode()
 
-    with slow.held(listener.url, bodies=3, silent=2):
+    def dripping() -> int:
+        return sum(each.startswith(head) and len(each) > len(head) + 1 for each in listener.received)
+
+    with slow.held(listener.url, bodies=3, silent=2, path="/clients"):
         until(lambda: dripping() == 3, "three bodies drip")
         assert [bytes(each) for each in listener.received].count(b"") == 2
         listener.hang_up()

@@ -29,6 +29,7 @@ NOT_PROVOKED: dict[tuple[str, str, str, int], str] = {
     (INGEST, "POST", "/reactions", 503): OUTAGE,
     (INGEST, "GET", "/healthz", 503): OUTAGE,
     **{(stage, method, path, 421): OTHER_HOST for stage, method, path, _ in operations()},
+    (REGISTRY, "POST", "/clients", 408): "needs ten seconds",
     (REGISTRY, "POST", "/clients", 429): "needs 10,000 registrations in a minute",
     (REGISTRY, "DELETE", "/clients/{client_id}", 503): OUTAGE,
     (REGISTRY, "POST", "/clients/{client_id}/tickets", 503): NO_SUBSCRIBER,

@@ -4,105 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 from granian.rsgi import ProtocolClosed
 
-from pipeline.ingest import front as front_module
-from pipeline.ingest.front import Front
+from pipeline import front as front_module
+from pipeline.ingest.front import ReactionsFront
+from tests.harness.stages.rsgi import Answer, ask, exchange
 from tests.pipeline.ingest.test_app import GOOD, Stage
 
 ORIGIN = "http://localhost:3000"
 REACTION = json.dumps(GOOD).encode()
 
 
-class Answer(NamedTuple):
-    """What was answered; the names of headers in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def problem(self) -> dict[str, Any]:
-        """The problem document."""
-        assert self.headers["content-type"] == "application/problem+json"
-        document: dict[str, Any] = json.loads(self.body)
-        return document
-
-
-class Connection:
-    """Stands for Granian's protocol object: a body in pieces, after which `then` is awaited, and its answer."""
-
-    def __init__(self, pieces: tuple[bytes, ...], then: Callable[[], Awaitable[object]]) -> None:
-        self._pieces = pieces
-        self._then = then
-        self.read = 0
-        self.answer: Answer | None = None
-
-    async def __call__(self) -> bytes:
-        """Return the body once it is complete."""
-        return b"".join([piece async for piece in self])
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Return the pieces."""
-        for piece in self._pieces:
-            self.read += len(piece)
-            yield piece
-        await self._then()
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Take the answer."""
-        assert self.answer is None
-        self.answer = Answer(status, {name.lower(): value for name, value in headers}, body)
-
-
-async def _at_once() -> None:
-    """Do nothing: the body is complete."""
-
-
-async def exchange(
-    front: Front,
-    *pieces: bytes,
-    method: str = "POST",
-    path: str = "/reactions",
-    address: str = "192.0.2.1",
-    then: Callable[[], Awaitable[object]] = _at_once,
-    **headers: str,
-) -> Connection:
-    """Send a request; its length is that of the pieces unless `content_length` says otherwise, "" for chunks."""
-    given = {"host": "127.0.0.1:8000", "content-type": "application/json"}
-    given |= {name.replace("_", "-"): value for name, value in headers.items()}
-    if pieces:
-        given.setdefault("content-length", str(sum(map(len, pieces))))
-    if given.get("content-length") == "":
-        given = {**given, "transfer-encoding": "chunked"}
-        del given["content-length"]
-    scope: Any = SimpleNamespace(
-        method=method, path=path, query_string="", http_version="1.1", scheme="http",
-        client=f"{address}:50000", server="127.0.0.1:8000", headers=given,
-    )  # fmt: skip
-    connection = Connection(pieces, then)
-    await front.__rsgi__(scope, connection)
-    return connection
-
-
-async def ask(front: Front, *pieces: bytes, **options: Any) -> Answer | None:
-    """Return the answer of an exchange."""
-    return (await exchange(front, *pieces, **options)).answer
-
-
 @pytest.fixture
-def start() -> Iterator[Callable[..., tuple[Stage, Front]]]:
+def start() -> Iterator[Callable[..., tuple[Stage, ReactionsFront]]]:
     """Return a function that starts a stage with changed settings, and a front before it with one thread."""
     stages: list[Stage] = []
 
-    def start_stage(**changes: Any) -> tuple[Stage, Front]:
+    def start_stage(**changes: Any) -> tuple[Stage, ReactionsFront]:
         stages.append(Stage(origins=ORIGIN, **changes))
-        return stages[-1], Front(stages[-1].client.application, stages[-1].reactions, threads=1)
+        return stages[-1], ReactionsFront(stages[-1].client.application, stages[-1].reactions, threads=1)
 
     yield start_stage
     for stage in stages:
@@ -135,7 +59,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 )
 @pytest.mark.parametrize("coding", ["", "gzip"])
 def test_program_gets_the_answer_that_flask_gives(
-    start: Callable[..., tuple[Stage, Front]], body: bytes, content_type: str, coding: str
+    start: Callable[..., tuple[Stage, ReactionsFront]], body: bytes, content_type: str, coding: str
 ) -> None:
     """The status, the body, the headers, and what is accepted and counted as refused."""
     (behind, front), (plain, _) = start(), start()
@@ -152,7 +76,9 @@ def test_program_gets_the_answer_that_flask_gives(
 
 
 def test_internal_error_is_answered_and_logged_as_by_flask(
-    start: Callable[..., tuple[Stage, Front]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., tuple[Stage, ReactionsFront]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """500 as a problem document without its details; the log has them."""
     stage, front = start()
@@ -163,7 +89,9 @@ def test_internal_error_is_answered_and_logged_as_by_flask(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_slow_body_holds_nobody(start: Callable[..., tuple[Stage, Front]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_body_holds_nobody(
+    start: Callable[..., tuple[Stage, ReactionsFront]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hundred bodies stop half-way: others are answered meanwhile, and those with 408 after the deadline."""
     monkeypatch.setattr(front_module, "BODY_S", 0.5)
     stage, front = start()
@@ -187,7 +115,7 @@ def test_slow_body_holds_nobody(start: Callable[..., tuple[Stage, Front]], monke
 
 
 def test_address_has_a_limit_of_unfinished_bodies(
-    start: Callable[..., tuple[Stage, Front]], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., tuple[Stage, ReactionsFront]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond it the address gets 503, others do not; when some of its bodies have ended it may go on."""
     monkeypatch.setattr(front_module, "UNFINISHED_MAX", 2)
@@ -211,11 +139,11 @@ def test_address_has_a_limit_of_unfinished_bodies(
 
 
 def test_refusal_of_a_program_takes_no_thread(
-    start: Callable[..., tuple[Stage, Front]], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., tuple[Stage, ReactionsFront]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand bodies that never end are refused at once, and started as many threads as Flask may have."""
     monkeypatch.setattr(front_module, "BODY_S", 0.05)
-    monkeypatch.setattr(Front, "_by_flask", pytest.fail)
+    monkeypatch.setattr(ReactionsFront, "by_flask", pytest.fail)
     _, front = start()
 
     async def scene() -> list[Answer | None]:
@@ -226,7 +154,7 @@ def test_refusal_of_a_program_takes_no_thread(
 
 
 def test_page_gets_its_answers_through_flask(
-    start: Callable[..., tuple[Stage, Front]], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., tuple[Stage, ReactionsFront]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the headers that let it read them, also where the front refuses; a foreign page is refused."""
     monkeypatch.setattr(front_module, "BODY_S", 0.05)
@@ -245,7 +173,9 @@ def test_page_gets_its_answers_through_flask(
     assert stage.buffer.accepted == 1
 
 
-def test_request_for_another_host_is_refused_before_its_body(start: Callable[..., tuple[Stage, Front]]) -> None:
+def test_request_for_another_host_is_refused_before_its_body(
+    start: Callable[..., tuple[Stage, ReactionsFront]],
+) -> None:
     """Of a program and of a page, whose name leads to this machine: browsers take it for a page of ingest."""
     stage, front = start(host_names="live.example")
     never = asyncio.Event()
@@ -256,7 +186,7 @@ def test_request_for_another_host_is_refused_before_its_body(start: Callable[...
     assert run(ask(front, REACTION, host="live.example")).status == 202
 
 
-def test_body_that_is_too_large_is_dropped_or_not_read(start: Callable[..., tuple[Stage, Front]]) -> None:
+def test_body_that_is_too_large_is_dropped_or_not_read(start: Callable[..., tuple[Stage, ReactionsFront]]) -> None:
     """In pieces as whole; of one over 4 MiB nothing is read, and of one without a length no more than that."""
     stage, front = start(body_max_bytes=len(REACTION))
     piece = b" " * (1 << 20)
@@ -273,7 +203,7 @@ def test_body_that_is_too_large_is_dropped_or_not_read(start: Callable[..., tupl
     assert stage.buffer.accepted == 1
 
 
-def test_client_that_leaves_early_is_forgotten(start: Callable[..., tuple[Stage, Front]]) -> None:
+def test_client_that_leaves_early_is_forgotten(start: Callable[..., tuple[Stage, ReactionsFront]]) -> None:
     """There is nobody to answer, and its place is free again."""
 
     async def leave() -> None:
@@ -285,7 +215,7 @@ def test_client_that_leaves_early_is_forgotten(start: Callable[..., tuple[Stage,
     assert stage.buffer.accepted == 0
 
 
-def test_durable_answers_need_no_thread(start: Callable[..., tuple[Stage, Front]]) -> None:
+def test_durable_answers_need_no_thread(start: Callable[..., tuple[Stage, ReactionsFront]]) -> None:
     """Three hundred wait at once for one acknowledgement, with one thread; one that gives up ends no other."""
     stage, front = start(ack="durable", flush_batch=300, flush_ms=60_000, rate_per_user_s=0)
     stage.kafka.answers.clear()
@@ -303,7 +233,9 @@ def test_durable_answers_need_no_thread(start: Callable[..., tuple[Stage, Front]
     assert len(stage.kafka.values) == 300
 
 
-def test_durable_without_acknowledgement_is_refused_and_kept(start: Callable[..., tuple[Stage, Front]]) -> None:
+def test_durable_without_acknowledgement_is_refused_and_kept(
+    start: Callable[..., tuple[Stage, ReactionsFront]],
+) -> None:
     """The flush goes on: what was answered 503 is sent when Kafka answers."""
     stage, front = start(ack="durable", flush_batch=2, flush_ms=1, kafka_out_s=0.05)
     stage.kafka.answers.clear()

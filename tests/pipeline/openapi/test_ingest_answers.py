@@ -9,8 +9,9 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from pipeline.ingest import front
-from pipeline.ingest.app import FAILED, create_app
+from pipeline import front
+from pipeline.flask_answers import FAILED
+from pipeline.ingest.app import create_app
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
 from pipeline.ingest.reactions import Reactions

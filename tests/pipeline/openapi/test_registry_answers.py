@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from pipeline import front
 from pipeline.bus.base import Writer
 from pipeline.bus.memory import MemoryBus
 from pipeline.errors import KafkaUnreachableError
+from pipeline.flask_answers import FAILED
 from pipeline.messages import encode
 from pipeline.openapi import delivery
 from pipeline.origins import Origins
@@ -258,6 +260,10 @@ def _ask_refused_registrations(stack: ExitStack, ask: Ask) -> None:
     silent = stack.enter_context(serving())
     silent.bus.silent = True
     ask(silent, post())
+    hasty = stack.enter_context(serving())
+    for refusal in (front.body_too_slow(), front.too_many_unfinished("192.0.2.1")):
+        hasty.http.environ_base[FAILED] = refusal
+        ask(hasty, post())
 
 
 def test_every_path_of_the_registry_takes_head_and_preflights_and_names_its_methods() -> None:
