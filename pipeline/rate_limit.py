@@ -42,11 +42,19 @@ class RateLimit:
         """Count `cost` and return True; over the limit count nothing and return False."""
         return self.first_over({sender: cost}, now_ns) is None
 
+    def is_over(self, sender: str, cost: int, now_ns: int) -> bool:
+        """Return whether `hit` would refuse, and count nothing."""
+        if not self.most:
+            return False
+        with self._lock:
+            slot = self._slot(sender, self._window(now_ns))
+            return (self._table[slot] & 0xFFFF if slot is not None else 0) + cost > self.most
+
     def first_over(self, costs: Mapping[str, int], now_ns: int) -> str | None:
         """Count the cost of each sender and return None; if one is over the limit count nothing and return its name."""
         if not self.most:
             return None
-        window = (now_ns // self._window_ns & 0xFFFF) << 16
+        window = self._window(now_ns)
         with self._lock:
             table, counted = self._table, []
             for sender, cost in costs.items():
@@ -59,6 +67,9 @@ class RateLimit:
                 if slot is not None:
                     table[slot] = word
             return None
+
+    def _window(self, now_ns: int) -> int:
+        return (now_ns // self._window_ns & 0xFFFF) << 16
 
     def _slot(self, sender: str, window: int) -> int | None:
         """Return the slot of a sender in a window, which is its own from now on; None if there is no room."""

@@ -168,6 +168,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=0, le=65_535, description="reactions per second that ingest accepts from one user; 0: no limit"),
     ] = 50
+    rate_per_address_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="reactions per second that ingest accepts from one address, whoever its users are; 0: no limit",
+        ),
+    ] = 0
 
     trigger_s: Annotated[
         float, Meta(gt=0, le=3600, description="Spark's trigger interval, which is the length of one window, seconds")
@@ -281,7 +289,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=0,
             le=10,
-            description="number of proxies in front of the registry whose X-Forwarded-For header is trusted",
+            description="number of proxies in front of ingest and the registry whose X-Forwarded-For header is trusted",
         ),
     ] = 0
     metrics_port: Annotated[
@@ -425,6 +433,13 @@ def check_together(settings: Settings) -> None:
             given.array_max,
             "give at most buffer_max: a larger array never fits",
             f" and buffer_max is {given.buffer_max}",
+        )
+    if 0 < given.rate_per_address_s < given.array_max:
+        raise refused(
+            "rate_per_address_s",
+            given.rate_per_address_s,
+            "give at least array_max: a longer array is never accepted",
+            f" and array_max is {given.array_max}",
         )
     if not math.isclose(given.trigger_s * 1000, round(given.trigger_s * 1000)) or given.trigger_s < 0.001:
         raise refused("trigger_s", given.trigger_s, "give whole milliseconds, such as 0.5")

@@ -146,6 +146,16 @@ def check_rate(reactions: Sequence[Reaction], limit: RateLimit, now_ns: int) -> 
     )
 
 
+def too_many_of_address(address: str, most: int) -> Refusal:
+    """Return the refusal of reactions of an address that is over the limit `most`."""
+    return Refusal(
+        429,
+        "Too many reactions",
+        f"{address} sends more than {most} reactions per second (rate_per_address_s): wait a second",
+        headers={"Retry-After": "1"},
+    )
+
+
 def _check_length(length: int, array_max: int) -> None:
     if length > array_max:
         raise Refusal(

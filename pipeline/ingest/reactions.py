@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ from pipeline.errors import BufferFullError
 from pipeline.ingest import intake
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher
+from pipeline.messages import Reaction
 from pipeline.problems import Refusal
-from pipeline.rate_limit import RateLimit
+from pipeline.rate_limit import RateLimit, sender_of
 from pipeline.settings import Settings
 
 JSON = "application/json"
@@ -60,14 +61,16 @@ class Reactions:
         flusher: Flusher,
         clock_ns: Callable[[], int] = time.time_ns,
         limit: RateLimit | None = None,
+        address_limit: RateLimit | None = None,
     ) -> None:
-        """`limit` is that of all workers together; without one this worker has its own."""
+        """The limits, per user and per address, are those of all workers; without one this worker has its own."""
         self.values = values
         self.buffer = buffer
         self.flusher = flusher
         self.durable = values.ack == "durable"
         self.durable_wait_s = values.flush_ms / 1000 + values.kafka_out_s
         self._limit = limit or RateLimit(values.rate_per_user_s)
+        self._address_limit = address_limit or RateLimit(values.rate_per_address_s)
         self._clock_ns = clock_ns
 
     def take(self, body: bytes, size: int, headers: Mapping[str, Any]) -> Taken:
@@ -92,7 +95,7 @@ class Reactions:
         reactions = intake.read(body, self.values.array_max, headers)
         if key := headers.get("HTTP_IDEMPOTENCY_KEY"):
             reactions = intake.with_ids(reactions, key)
-        intake.check_rate(reactions, self._limit, self._clock_ns())
+        self._check_rates(reactions, headers)
         self._check_kafka()
         records = intake.records(reactions, self._clock_ns())
         try:
@@ -109,6 +112,15 @@ class Reactions:
             "answers, so sending them again may count them twice",
             headers=KAFKA_RETRY_AFTER,
         )
+
+    def _check_rates(self, reactions: Sequence[Reaction], headers: Mapping[str, Any]) -> None:
+        """Count the reactions of each user and of the address; count none if one of them is over its limit."""
+        now_ns, limit = self._clock_ns(), self._address_limit
+        sender = sender_of(headers.get("REMOTE_ADDR", "")) if limit.most else ""
+        if limit.is_over(sender, len(reactions), now_ns):
+            raise intake.too_many_of_address(sender, limit.most)
+        intake.check_rate(reactions, self._limit, now_ns)
+        limit.hit(sender, len(reactions), now_ns)
 
     def _check_kafka(self) -> None:
         if reason := self.flusher.disk_full:

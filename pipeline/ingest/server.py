@@ -54,6 +54,8 @@ OPTIONS = (
     "body_max_bytes",
     "array_max",
     "rate_per_user_s",
+    "rate_per_address_s",
+    "proxies",
     "registry_url",
     "registry_port",
     "origins",
@@ -70,9 +72,10 @@ BACKPRESSURE = 8192
 
 
 class Shared(NamedTuple):
-    """What the workers have in common, in memory that they inherit: the limit per user, and their pulses."""
+    """What the workers have in common, in memory that they inherit: the limits of senders, and their pulses."""
 
     limit: RateLimit
+    address_limit: RateLimit
     pulses: Pulses
 
 
@@ -100,7 +103,7 @@ def worker_app(values: Settings, shared: Shared) -> ReactionsFront:
 
     # Granian's workers end without running atexit handlers; multiprocessing's own finalizers do run.
     multiprocessing.util.Finalize(None, end, exitpriority=10)
-    reactions = Reactions(values, buffer, flusher, limit=shared.limit)
+    reactions = Reactions(values, buffer, flusher, limit=shared.limit, address_limit=shared.address_limit)
     threads = values.ingest_threads or (DURABLE_THREADS if reactions.durable else ASYNC_THREADS)
     return ReactionsFront(create_app(reactions), reactions, threads, shared.pulses)
 
@@ -153,7 +156,7 @@ def serve(values: Settings, load: Callable[[Settings, Shared], Any] = worker_app
         log_enabled=False,
         websockets=False,
     )
-    shared = Shared(RateLimit(values.rate_per_user_s), Pulses())
+    shared = Shared(RateLimit(values.rate_per_user_s), RateLimit(values.rate_per_address_s), Pulses())
     ended = threading.Event()
     threading.Thread(target=shared.pulses.watch, args=(ended, kill_child), name="pulses", daemon=True).start()
     try:

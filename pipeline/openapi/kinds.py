@@ -88,7 +88,8 @@ NOT_A_REACTION = Kind(
 TOO_MANY_REACTIONS = Kind(
     429,
     "Too many reactions",
-    "This user sends more reactions per second than `rate_per_user_s`. Wait as `Retry-After` says.",
+    "This user sends more reactions per second than `rate_per_user_s`, or this address more than `rate_per_address_s`. "
+    "Wait as `Retry-After` says.",
     RETRY,
 )
 KAFKA_OUT = Kind(

@@ -118,3 +118,14 @@ def test_after_wait_s_the_sender_may_send_again(window_s: int, now_ns: int) -> N
 def test_sender_is_an_ipv4_address_or_an_ipv6_network(address: str, counted: str) -> None:
     """All IPv6 addresses of one /64 network are one sender: a household can use any of them."""
     assert sender_of(address) == counted
+
+
+def test_looking_counts_nothing() -> None:
+    """`is_over` says whether a cost would be refused, and leaves the sender its allowance."""
+    limit = RateLimit(3)
+    assert not any(limit.is_over("a", 3, 0) for _ in range(5))
+    assert limit.is_over("a", 4, 0)
+    assert limit.hit("a", 2, 0)
+    assert not limit.is_over("a", 1, 0)
+    assert limit.is_over("a", 2, 0)
+    assert not RateLimit(0).is_over("a", 10**9, 0)

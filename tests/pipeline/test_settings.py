@@ -88,6 +88,10 @@ TOGETHER = [
     ({"flush_ms": 20}, r"flush_lead_ms .* is 50 and flush_ms is 20: .*flush_phase=free"),
     ({"array_max": 200, "buffer_max": 100}, r"array_max .* is 200 and buffer_max is 100: give at most buffer_max"),
     (
+        {"rate_per_address_s": 999, "array_max": 1000},
+        r"rate_per_address_s .* is 999 and array_max is 1000: give at least array_max",
+    ),
+    (
         {"trigger_s": 60, "retention_ms": 60_000},
         r"retention_ms .* is 60000 and trigger_s is 60: give at least two trig",
     ),

@@ -236,6 +236,25 @@ def test_user_over_the_rate_returns_429(start: Callable[..., Stage]) -> None:
     assert stage.buffer.accepted == 4
 
 
+def test_address_over_its_rate_returns_429_whoever_its_users_are(start: Callable[..., Stage]) -> None:
+    """New users do not help; other addresses are not affected, and what is refused spends no allowance."""
+    stage = start(rate_per_address_s=5, array_max=5, rate_per_user_s=2)
+    other = {"REMOTE_ADDR": "192.0.2.9"}
+
+    def post(*users: str, **options: Any) -> TestResponse:
+        return stage.client.post("/reactions", json=[{**GOOD, "user_id": user} for user in users], **options)
+
+    assert post("a", "b", "c").status_code == 202
+    assert post("a", "a").status_code == 429
+    answer = post("d", "e", "f")
+    assert_problem(answer, 429, "127.0.0.1 sends more than 5 reactions per second (rate_per_address_s)")
+    assert answer.headers["Retry-After"] == "1"
+    assert post("d", "d", environ_base=other).status_code == 202
+    assert post("e", "f").status_code == 202
+    assert post("g").status_code == 429
+    assert stage.buffer.accepted == 7
+
+
 def test_array_over_the_rate_of_one_user_returns_413(start: Callable[..., Stage]) -> None:
     """It would be over the limit in any second, so that waiting does not help; the user may go on."""
     stage = start(rate_per_user_s=3)
