@@ -50,6 +50,17 @@ class StreamConnection:
             self._written += len(sent)
             self._transport.write(sent)
 
+    async def send(self, request: web.Request, response: web.Response) -> None:
+        """Send a whole response; return once the system has all of its bytes. Raises ConnectionResetError."""
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client left before its answer")
+        self._transport.set_write_buffer_limits(high=0)
+        await response.prepare(request)
+        await response.write_eof()
+        if not self._transport.is_closing():
+            # A stream may follow on the same connection.
+            self._transport.set_write_buffer_limits()
+
     def is_full(self) -> bool:
         """Whether the transport holds more than its high-water mark."""
         return self._protocol.writing_paused

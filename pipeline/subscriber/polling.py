@@ -12,7 +12,9 @@ from contextlib import suppress
 from aiohttp import web
 
 from pipeline.messages import encode
+from pipeline.subscriber import connection
 from pipeline.subscriber.admission import Admission
+from pipeline.subscriber.connection import StreamConnection
 from pipeline.subscriber.fanout import Fanout, Stream
 from pipeline.subscriber.frames import Wire
 
@@ -23,11 +25,13 @@ ANSWER_MAX_BYTES = 1 << 20
 
 
 class PollAnswer:
-    """The sink of one poll: keeps events until the poll is answered."""
+    """The sink of one poll: keeps events until the poll is answered, and watches the answer on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
+        self._connection = connection
         self.events: list[Wire] = []
         self.size = 0
+        self.sending = False
         self.stream: Stream | None = None
 
     def write(self, data: Wire) -> None:
@@ -39,41 +43,50 @@ class PollAnswer:
                 self.stream.wake()
 
     def is_full(self) -> bool:
-        """Whether the answer holds EVENTS_MAX events, or ANSWER_MAX_BYTES."""
-        return len(self.events) >= EVENTS_MAX or self.size >= ANSWER_MAX_BYTES
+        """Whether the answer is on its way, or holds EVENTS_MAX events or ANSWER_MAX_BYTES."""
+        return self.sending or len(self.events) >= EVENTS_MAX or self.size >= ANSWER_MAX_BYTES
 
     def abort(self) -> None:
-        """Do nothing: the answer goes out as it is."""
+        """Cut the connection if the answer is on its way; one that is not goes out without windows."""
+        if self.sending:
+            self._connection.abort()
 
     def stuck_s(self, now_s: float) -> float:
-        """Return 0: no bytes wait here."""
-        return 0.0
+        """Return how long the client has taken nothing of its answer, seconds."""
+        return self._connection.stuck_s(now_s)
 
 
 async def serve_poll(request: web.Request, fanout: Fanout, admission: Admission) -> web.StreamResponse:
-    """Answer with the windows after `after`, or with the next one. Raises Refusal."""
+    """Answer with the windows after `after`, or with the next one; return once the client has taken the answer.
+
+    Until then the poll is a stream of the fan-out, which cuts it like any other. Raises Refusal.
+    """
     client_id = await admission.authenticate(request)
     after = request.query.get("after", "")
     position, first = await admission.resume(after, "after")
-    answer = PollAnswer()
+    peer = StreamConnection(request, connection.PLAIN)
+    answer = PollAnswer(peer)
     stream = answer.stream = Stream(client_id, answer, "poll")
     if first is not None:
         answer.write(first)
-    if admission.is_registered(client_id):
-        fanout.join(stream, position)
-        try:
+    try:
+        if admission.is_registered(client_id):
+            fanout.join(stream, position)
             if not answer.events and stream.ended is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WAIT_S):
                         await stream.woken()
-        finally:
-            fanout.leave(stream)
-    # The stream's start and not the newest id: a window that came after the stream's end is not in the answer.
-    start = after if first is None else first.event_id
-    last = answer.events[-1].event_id if answer.events else start
-    events = b",".join(event.message for event in answer.events)
-    return web.Response(
-        body=b'{"events":[%b],"after":%b}' % (events, encode(last)),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+        # The fan-out no longer watches a stream that has ended: its windows are left to the next poll.
+        events = answer.events if stream.ended is None else []
+        # The stream's start and not the newest id: a window that came after the stream's end is not in the answer.
+        last = events[-1].event_id if events else after or (first.event_id if first is not None else "")
+        response = web.Response(
+            body=b'{"events":[%b],"after":%b}' % (b",".join(event.message for event in events), encode(last)),
+            content_type="application/json",
+            headers={"Cache-Control": "no-store"},
+        )
+        answer.sending, answer.events = True, []
+        await peer.send(request, response)
+    finally:
+        fanout.leave(stream)
+    return response

@@ -861,20 +861,27 @@ def test_unreadable_registrations_are_skipped() -> None:
     assert len(subscriber.tokens) == 0
 
 
-async def connect(port: int, client_id: str, version: str = "1.1", receive_bytes: int | None = None) -> socket.socket:
-    """Open a client's stream on a bare socket, and read nothing."""
+async def connect(
+    port: int, client_id: str, version: str = "1.1", receive_bytes: int | None = None, path: str = "stream"
+) -> socket.socket:
+    """Open a client's stream, or another path of it, on a bare socket, and read nothing."""
     loop = asyncio.get_running_loop()
     raw = socket.socket()
     raw.setblocking(False)
     if receive_bytes is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     await loop.sock_connect(raw, ("127.0.0.1", port))
+    await send_request(raw, client_id, version, path)
+    return raw
+
+
+async def send_request(raw: socket.socket, client_id: str, version: str = "1.1", path: str = "stream") -> None:
+    """Ask for a client's stream, or another path of it."""
     request = (
-        f"GET /clients/{client_id}/stream HTTP/{version}\r\nHost: 127.0.0.1\r\n"
+        f"GET /clients/{client_id}/{path} HTTP/{version}\r\nHost: 127.0.0.1\r\n"
         f"Authorization: Bearer token-{client_id}\r\n\r\n"
     )
-    await loop.sock_sendall(raw, request.encode())
-    return raw
+    await asyncio.get_running_loop().sock_sendall(raw, request.encode())
 
 
 def test_heap_is_trimmed_when_half_the_streams_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ from pipeline.bus.base import Record
 from pipeline.bus.memory import MemoryBus
 from pipeline.client import transports
 from pipeline.settings import Settings
-from pipeline.subscriber import event_stream, frames, state, websocket
+from pipeline.subscriber import app, event_stream, frames, state, websocket
 from pipeline.subscriber import polling as polls
 from pipeline.subscriber.fanout import Fanout
 from tests.pipeline.subscriber.test_fanout import publish
-from tests.pipeline.subscriber.test_server import FEED, NAMES, Live, prepared, run, window
+from tests.pipeline.subscriber.test_server import FEED, NAMES, Live, connect, prepared, run, send_request, window
 
 TOKEN = {"Authorization": "Bearer token-x"}
 
@@ -315,8 +315,91 @@ def test_poll_answer_holds_events_max_and_the_next_has_the_rest(monkeypatch: pyt
     run(scenario)
 
 
-def test_ended_poll_does_not_name_a_window_it_did_not_send() -> None:
-    """A window in the same turn of the event loop as the poll's end is left to the next poll."""
+def test_unread_answers_hold_their_places_until_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll whose client takes nothing of its answer counts as a stream; once it was cut, another gets everything."""
+    monkeypatch.setattr(app, "SWEEP_S", 0.05)
+
+    async def scenario(live: Live) -> None:
+        for name in ("f", "g", "x"):
+            live.register(name)
+        # More than the kernel's buffers hold.
+        live.publish(*range(1, 7), emoji="😂" * 50_000)
+        await live.until(lambda health: health["last_event_id"] == "e:6")
+        frozen = [await connect(live.port, name, path="windows?after=e:1", receive_bytes=4096) for name in ("f", "g")]
+        await live.until(lambda health: health["clients"] == 2)
+        status, problem = await polled(live, "?after=e:1")
+        assert (status, problem["title"]) == (503, "Too many streams")
+        monkeypatch.setattr(app, "STUCK_S", 0.3)
+        await live.until(lambda health: health["cut_off"] == 2 and health["clients"] == 0)
+        for each in frozen:
+            each.close()
+        status, got = await polled(live, "?after=e:1")
+        assert (status, got["after"]) == (200, "e:6")
+
+    run(scenario, connections_max=2)
+
+
+def test_frozen_poll_is_cut_once_too_many_windows_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """As a stream is; the windows are left to its next poll."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.publish(1, 2, emoji="😂" * 100_000)
+        await live.until(lambda health: health["last_event_id"] == "e:2")
+        frozen = await connect(live.port, "x", path="windows?after=e:1", receive_bytes=4096)
+        await live.until(lambda health: health["clients"] == 1)
+        live.publish(3, 4, 5, 6)
+        await live.until(lambda health: health["cut_off"] == 1 and health["clients"] == 0)
+        frozen.close()
+        _, got = await polled(live, "?after=e:1")
+        assert [event["id"] for event in got["events"]] == [f"e:{number}" for number in range(2, 7)]
+
+    run(scenario, client_queue_max=3)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_poll_that_reads_late_gets_everything() -> None:
+    """And its connection goes on: the next poll, and a stream, on the same one."""
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        live.publish(*range(1, 7), emoji="😂" * 50_000)
+        await live.until(lambda health: health["last_event_id"] == "e:6")
+        loop = asyncio.get_running_loop()
+        with await connect(live.port, "x", path="windows?after=e:1", receive_bytes=4096) as late:
+            raw = b""
+
+            async def read(text: bytes, times: int = 1) -> None:
+                nonlocal raw
+                while raw.count(text) < times:
+                    chunk = await loop.sock_recv(late, 1 << 16)
+                    assert chunk, raw[-200:]
+                    raw += chunk
+
+            await live.until(lambda health: health["clients"] == 1)
+            await read(b'"after":"e:6"}')
+            assert raw.count(b'"event":"window"') == 5
+            await live.until(lambda health: health["clients"] == 0)
+            await send_request(late, "x", path="windows?after=e:5")
+            await read(b'"after":"e:6"}', 2)
+            await send_request(late, "x", path="stream?after=e:5")
+            await live.until(lambda health: health["clients"] == 1)
+            live.publish(7)
+            await read(b"id: e:7")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("first", ["end", "window"])
+def test_ended_poll_does_not_name_a_window_it_did_not_send(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window in the same turn of the event loop as the poll's end, before or after it, is left to the next poll."""
+
+    class Peer:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def send(self, _request: object, _response: object) -> None:
+            assert len(fanout) == 0
 
     class Admitted:
         async def authenticate(self, _request: object) -> str:
@@ -334,12 +417,15 @@ def test_ended_poll_does_not_name_a_window_it_did_not_send() -> None:
         polling = asyncio.create_task(polls.serve_poll(request, fanout, admitted))
         while not len(fanout):
             await asyncio.sleep(0)
-        fanout.end("x", "moved")
+        if first == "end":
+            fanout.end("x", "moved")
         publish(fanout, 2)
+        fanout.end("x", "moved")
         answer: Any = await polling
         body: dict[str, Any] = json.loads(answer.body)
         return body
 
+    monkeypatch.setattr(polls, "StreamConnection", Peer)
     fanout = Fanout(10, 10)
     publish(fanout, 1)
     assert asyncio.run(scenario()) == {"events": [], "after": "e:1"}
