@@ -37,6 +37,8 @@ OPTIONS = (
 
 BACKLOG = 4096
 ANNOUNCE_S = 1.0
+SILENT_S = 30.0
+"""A connection without a whole request is closed after this time, as at ingest and the registry."""
 STOP_POLL_S = 0.1
 # Open files besides streams: Kafka's sockets, epoll, logs, requests that are being refused.
 SPARE_FILES = 200
@@ -89,7 +91,7 @@ async def _announcing(subscriber: Subscriber, writer: Writer, topic: str) -> Asy
 @asynccontextmanager
 async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
     runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, keepalive_timeout=75.0, shutdown_timeout=1.0
+        app, access_log=None, handler_cancellation=True, keepalive_timeout=SILENT_S, shutdown_timeout=1.0
     )
     try:
         await runner.setup()

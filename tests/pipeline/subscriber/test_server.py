@@ -539,6 +539,27 @@ def test_client_that_sends_bytes_on_its_stream_is_cut_off_alone() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0"], ids=["nothing", "half a head"])
+def test_connection_without_a_whole_request_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that stays open after an answer; a stream is not."""
+    monkeypatch.setattr("pipeline.subscriber.server.SILENT_S", 0.2)
+
+    async def scenario(live: Live) -> None:
+        live.register("x")
+        async with live.watch("x") as x:
+            await x.greeted()
+            loop = asyncio.get_running_loop()
+            with socket.socket() as silent:
+                silent.setblocking(False)
+                await loop.sock_connect(silent, ("127.0.0.1", live.port))
+                await loop.sock_sendall(silent, sent)
+                assert await loop.sock_recv(silent, 1) == b""
+            live.publish(1)
+            assert await x.ids(1) == ["e:1"]
+
+    run(scenario)
+
+
 def test_http_1_0_gets_the_same_events_unchunked() -> None:
     """A proxy that speaks HTTP/1.0 still works."""
 
