@@ -175,7 +175,8 @@ MALFORMED_EVENT_ID = Kind(
 UNKNOWN_EVENT_ID = Kind(
     409,
     "Unknown event id",
-    "The id to resume after is of another feed, or of the future. Connect without it to receive new windows.",
+    "The id to resume after lies beyond the newest window of its epoch: it is of another feed, or of the future. "
+    "Connect without it to receive new windows.",
 )
 TOO_MANY_STREAMS = Kind(
     503,

@@ -124,9 +124,9 @@ class Admission:
     async def resume(self, last: str, field: str) -> tuple[int, Wire | None]:
         """Return the position after the event id `last`, and what to send first.
 
-        That is the stream's start if `last` is empty, and a reset if windows are missed. Raises Refusal for a
-        malformed id, and for one that this feed never gave: any other answer would hide a client that mixes up its
-        streams.
+        That is the stream's start if `last` is empty, and a reset if windows are missed, or if no window of the id's
+        epoch is kept: after a refusal an EventSource would never come back. Raises Refusal for a malformed id, and for
+        a window that its epoch has not reached: any other answer would hide a client that mixes up its streams.
         """
         if not last:
             return self._fanout.head, begin_event(self._newest())
@@ -137,8 +137,8 @@ class Admission:
         position = await self._fanout.resolve(event_id, self._patience_s)
         if isinstance(position, int):
             return position, None
-        if not position.final:
-            raise Refusal(409, "Unknown event id", _unknown(event_id, position, field, self._fanout.last_event_id))
+        if position.ahead:
+            raise Refusal(409, "Unknown event id", _unknown(event_id, position, field))
         self._fanout.resets += 1
         return self._fanout.head, reset_event(event_id, position.reason, self._newest())
 
@@ -146,6 +146,5 @@ class Admission:
         return self._fanout.last_event_id or EARLIEST
 
 
-def _unknown(last: EventId, missed: Missed, field: str, newest: EventId | None) -> str:
-    known = "no window has come yet" if newest is None else f"the newest is {newest}"
-    return f"{field} is {str(last)[:120]!a}, and {missed.reason} ({known}): connect without it to receive new windows"
+def _unknown(last: EventId, missed: Missed, field: str) -> str:
+    return f"{field} is {str(last)[:120]!a}, and {missed.reason}: connect without it to receive new windows"

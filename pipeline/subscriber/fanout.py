@@ -212,7 +212,8 @@ class Fanout:
     def position_after(self, last: EventId) -> int | Missed:
         """Return the position of the first window after `last`, the last event that a client received.
 
-        Another subscriber may already have sent a window that is newer than the ring's newest: then `final` is False.
+        Another subscriber may already have sent a window that is newer than the ring's newest, also one of a new epoch:
+        then `final` is False.
         """
         if last == frames.OLDEST:
             return self._oldest
@@ -221,9 +222,9 @@ class Fanout:
             return Missed("the first windows are not kept", final=True) if missed else 0
         same = [(index, kept.window) for index, (kept, _) in enumerate(self._ring) if kept.epoch == last.epoch]
         if not same:
-            return Missed(f"epoch {last.epoch} is not kept here", final=False)
+            return Missed(f"epoch {last.epoch} is not kept", final=False)
         if last.window > same[-1][1]:
-            return Missed(f"window {last.window} lies beyond the newest, {same[-1][1]}", final=False)
+            return Missed(f"window {last.window} lies beyond the newest, {same[-1][1]}", final=False, ahead=True)
         # An epoch numbers its windows without gaps: after the one before the oldest kept, nothing is missed either.
         if last.window < same[0][1] - 1:
             return Missed(f"window {last.window} is too old: the oldest kept is {same[0][1]}", final=True)

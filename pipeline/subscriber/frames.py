@@ -49,10 +49,14 @@ def parse_event_id(text: str, field: str) -> EventId:
 
 
 class Missed(NamedTuple):
-    """Why a stream cannot resume; `final` unless a coming window may change that."""
+    """Why a stream cannot resume; `final` unless a coming window may change that.
+
+    `ahead` is whether the id lies beyond the newest window of its epoch, so that this feed has not given it.
+    """
 
     reason: str
     final: bool
+    ahead: bool = False
 
 
 class Wire(NamedTuple):
