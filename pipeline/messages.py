@@ -158,7 +158,7 @@ class Registration(msgspec.Struct, frozen=True):
 class Announcement(msgspec.Struct, frozen=True):
     """A subscriber's heartbeat on `subscribers`: its URL, its number of clients, and the last event that it sent.
 
-    `held` lists some of those clients, a different part each time, and all of them within a minute.
+    `held` lists some of those clients, a different part each time, and all of them within half a minute.
     """
 
     subscriber: SubscriberName

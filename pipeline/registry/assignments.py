@@ -46,6 +46,8 @@ class Assignments:
         self._removed: set[str] = set()
         # When each client registered here that no subscriber has held yet, the earliest first.
         self._unopened_ns: dict[str, int] = {}
+        # When each client registered here that has not asked for its stream either, the earliest first.
+        self._unasked_ns: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -77,6 +79,7 @@ class Assignments:
             self._subscribers[subscriber_id] = announcement
             for client_id in announcement.held:
                 self._unopened_ns.pop(client_id, None)
+                self._unasked_ns.pop(client_id, None)
                 self._see(client_id, announcement.announced_ns)
 
     # decisions
@@ -134,7 +137,7 @@ class Assignments:
         subscriber_id = SubscriberId(chosen.cluster, chosen.subscriber)
         registration = Registration(client_id, token_sha256(token), *subscriber_id, now_ns, transport, cluster)
         self._count_and_keep(registration, now_ns)
-        self._unopened_ns[client_id] = now_ns
+        self._unopened_ns[client_id] = self._unasked_ns[client_id] = now_ns
         return registration
 
     def assign(self, client_id: str, now_ns: int) -> Assignment | None:
@@ -144,6 +147,7 @@ class Assignments:
         another cluster when that one has no live subscriber. Raises KeyError for an unknown client.
         """
         registration = self._clients[client_id]
+        self._unasked_ns.pop(client_id, None)
         self._see(client_id, now_ns)
         if self.has_live_subscriber(client_id, now_ns):
             return Assignment(registration, self._subscribers[subscriber_of(registration)], moved=False)
@@ -201,8 +205,11 @@ class Assignments:
 
         Those that registered before this registry's start are not known to be such.
         """
-        first = islice(self._unopened_ns.items(), limit)
-        return [client_id for client_id, registered_ns in first if registered_ns < before_ns]
+        return _before(self._unopened_ns, before_ns, limit)
+
+    def unasked_clients(self, before_ns: int, limit: int) -> list[str]:
+        """Return those of `unopened_clients` that have not asked this registry for their stream."""
+        return _before(self._unasked_ns, before_ns, limit)
 
     # queries
 
@@ -264,6 +271,7 @@ class Assignments:
 
     def _drop(self, client_id: str) -> None:
         self._unopened_ns.pop(client_id, None)
+        self._unasked_ns.pop(client_id, None)
         self._leave(client_id)
 
     def _leave(self, client_id: str) -> None:
@@ -275,3 +283,8 @@ class Assignments:
 def subscriber_of(registration: Registration) -> SubscriberId:
     """Return the subscriber that a client is registered with."""
     return SubscriberId(registration.cluster, registration.subscriber)
+
+
+def _before(registered_ns: dict[str, int], before_ns: int, limit: int) -> list[str]:
+    """Return the first clients, at most `limit`, that registered before then."""
+    return [client_id for client_id, then_ns in islice(registered_ns.items(), limit) if then_ns < before_ns]

@@ -26,7 +26,7 @@ STEADY_NS = 10 * NS_PER_S
 LEFT_NS = 3 * NS_PER_S
 # After this time a moved client that has not connected is no longer expected.
 ARRIVED_NS = 10 * NS_PER_S
-# Each subscriber names every client that it holds once per minute: a client not seen for longer has no stream to move.
+# Each subscriber names every client that it holds within half a minute: one not seen for longer has no stream to move.
 WATCHING_NS = 150 * NS_PER_S
 
 

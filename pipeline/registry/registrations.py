@@ -35,10 +35,13 @@ ANNOUNCEMENTS = 2_000
 TICK_S = 1.0
 # Idle clients removed in one tick: a large crowd that left an hour ago need not be removed within one second.
 REMOVED_MAX = 1_000
-# Subscribers name each of their clients within a minute.
+UNASKED_S = 60
+"""A registration goes if its client has not asked for its stream after this time. If it asked another
+registry, this one knows it by then: subscribers name each client that they hold within half a minute.
+"""
 UNOPENED_S = 120
 CROWDED_SHARE = 0.5
-"""A registry that is fuller removes the registrations that nobody has opened within UNOPENED_S."""
+"""A registry that is fuller also removes the registrations whose clients no subscriber has held within UNOPENED_S."""
 
 
 class Registrations:
@@ -160,14 +163,14 @@ class Registrations:
             for registration in self._rebalancer.step(self.assignments, now_ns):
                 self._post(registration.client_id, encode(registration))
             idle = self.assignments.idle_clients(now_ns - int(self._idle_s * NS_PER_S), REMOVED_MAX)
-            unopened: list[str] = []
+            unopened = self.assignments.unasked_clients(now_ns - UNASKED_S * NS_PER_S, REMOVED_MAX)
             if len(self.assignments) > CROWDED_SHARE * self._clients_max:
-                unopened = self.assignments.unopened_clients(now_ns - UNOPENED_S * NS_PER_S, REMOVED_MAX)
+                unopened += self.assignments.unopened_clients(now_ns - UNOPENED_S * NS_PER_S, REMOVED_MAX)
             for client_id in dict.fromkeys((*idle, *unopened)):
                 self.assignments.remove(client_id)
                 self._post(client_id, None)
         if idle or unopened:
-            log.info("removed clients", idle=len(idle), unopened=len(unopened))
+            log.info("removed clients", idle=len(idle), unopened=len(set(unopened)))
 
     def run_ticks(self) -> None:
         """Tick until `close`; for a thread."""

@@ -24,8 +24,8 @@ log = logs.get(__name__)
 
 # An hour of windows of 6 s: as far back as a client can resume.
 RING_MAX = 600
-# Each announcement names one of these parts of the clients, so the registry sees every client once a minute.
-HELD_PARTS = 60
+# Each announcement names one of these parts of the clients, so the registry sees every client twice a minute.
+HELD_PARTS = 30
 
 
 class Subscriber:

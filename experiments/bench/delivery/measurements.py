@@ -184,12 +184,13 @@ def fan_out(stages: Stages, feed: Feed, sizes: Sizes) -> dict[str, Any]:
     subscriber = stages.subscriber(name)
     levels: list[tuple[int, range, float, float, float]] = []
     with Crowd(stages.registry) as crowd:
-        crowd.ask("register", sizes.levels[-1], "2", feed.epoch)
         spent_s = cpu_s(subscriber.pid)
         time.sleep(IDLE_S)
         idle_cores = (cpu_s(subscriber.pid) - spent_s) / IDLE_S
         connected = 0
         for level in sizes.levels:
+            # Not all at once: a registration that is not opened within a minute goes.
+            crowd.ask("register", level - connected, "2", feed.epoch)
             crowd.ask("open", range(connected, level), sizes.rate_per_s)
             connected = level
             pace_s = max(level / MESSAGES_PER_S, PACE_LEAST_S)

@@ -377,11 +377,26 @@ def test_ticks_move_clients_to_a_new_subscriber(chain: Chain) -> None:
         restarted.registrations.close()
 
 
+def test_registration_goes_after_a_minute_if_its_client_does_not_ask_for_its_stream(chain: Chain) -> None:
+    """One that asked stays, by a redirect or a ticket, and so does one that a subscriber holds: it asked elsewhere."""
+    asked, ticketed, held, silent = (chain.register() for _ in range(4))
+    assert chain.http.get(f"/clients/{asked['client_id']}/stream", headers=bearer(asked)).status_code == 307
+    assert chain.http.post(f"/clients/{ticketed['client_id']}/tickets", headers=bearer(ticketed)).status_code == 201
+    for advance_ns, left in ((60_000_000_000, 4), (1, 3), (3_000_000_000_000, 3)):
+        chain.clock.now_ns += advance_ns
+        chain.announce("1", "a", 1, (held["client_id"],))
+        chain.registrations.tick()
+        assert len(chain.registrations.assignments) == left
+    assert chain.http.get(f"/clients/{silent['client_id']}").status_code == 404
+    until(lambda: chain.bus.tail(NAMES.clients.name, 9)[-1].value is None, "the removal is written")
+
+
 @pytest.mark.parametrize("clients_max", [3, 4])
 def test_crowded_registry_lets_unopened_registrations_go(clients_max: int) -> None:
-    """Two minutes after they were made, if it is more than half full; one that a subscriber holds stays."""
+    """Two minutes after they were made, also if they asked, if it is more than half full; one that is held stays."""
     with started_chain(clients_max=clients_max) as chain:
         watching, unopened = chain.register(), chain.register()
+        chain.http.get(f"/clients/{unopened['client_id']}/stream", headers=bearer(unopened))
         chain.clock.now_ns += 119_000_000_000
         chain.announce("1", "a", 1, (watching["client_id"],))
         chain.registrations.tick()
@@ -396,6 +411,7 @@ def test_crowded_registry_lets_unopened_registrations_go(clients_max: int) -> No
 def test_client_without_a_stream_for_an_hour_is_removed(chain: Chain) -> None:
     """Its registration ends with a tombstone; a client that holds a stream stays registered."""
     watching, gone = chain.register(), chain.register()
+    chain.http.get(f"/clients/{gone['client_id']}/stream", headers=bearer(gone))
     for _ in range(59):
         chain.clock.now_ns += 60_000_000_000
         chain.announce("1", "a", 1, (watching["client_id"],))

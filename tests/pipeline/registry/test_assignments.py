@@ -227,6 +227,21 @@ def test_unopened_clients_are_those_that_no_subscriber_has_held() -> None:
     assert assignments.unopened_clients(NOW + S, 1) == ["c1"]
 
 
+def test_unasked_clients_are_those_that_have_not_asked_for_their_stream() -> None:
+    """Nor does a subscriber hold them; a move keeps the time, and a removed client is forgotten."""
+    assignments = assignments_of(announcement("1", "a"))
+    for n in range(5):
+        assignments.register(f"c{n}", "t", NOW + n)
+    assert assignments.unasked_clients(NOW, 9) == []
+    assert assignments.unasked_clients(NOW + 4, 9) == ["c0", "c1", "c2", "c3"]
+    assignments.assign("c1", NOW + S)
+    announce(assignments, msgspec.structs.replace(announcement("1", "a"), held=("c0",)))
+    assignments.remove("c2")
+    assignments.move("c3", SubscriberId("2", "b"), NOW + S)
+    assert assignments.unasked_clients(NOW + S, 9) == ["c3", "c4"]
+    assert assignments.unasked_clients(NOW + S, 1) == ["c3"]
+
+
 def test_idle_clients_are_those_not_seen_since() -> None:
     """At most `limit` are returned, none before the registry has run for the idle time, and no client that is held."""
     assignments = Assignments(5, started_ns=NOW)

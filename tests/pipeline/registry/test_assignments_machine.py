@@ -31,6 +31,7 @@ class Registry(RuleBasedStateMachine):
         self.heard_ns: dict[SubscriberId, int] = {}
         self.seen_ns: dict[str, int] = {}
         self.opened: set[str] = set()
+        self.asked: set[str] = set()
         self.count = 0
 
     def live(self, cluster: str | None = None) -> set[SubscriberId]:
@@ -94,6 +95,7 @@ class Registry(RuleBasedStateMachine):
             return
         before = self.topic[client]
         found = self.assignments.assign(client, self.now_ns)
+        self.asked.add(client)
         self.seen_ns[client] = self.now_ns
         if found is None:
             assert not self.live()
@@ -140,6 +142,8 @@ class Registry(RuleBasedStateMachine):
         assert idle == (expected if self.now_ns > 1_000 * S else set())
         unopened = set(self.assignments.unopened_clients(2**62, 999))
         assert unopened == self.topic.keys() - self.opened
+        unasked = set(self.assignments.unasked_clients(2**62, 999))
+        assert unasked == self.topic.keys() - self.opened - self.asked
 
     @invariant()
     def restart_knows_the_same_registrations(self) -> None:

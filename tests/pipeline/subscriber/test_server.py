@@ -830,7 +830,7 @@ def test_route_behind_the_end_of_the_windows_hides_none() -> None:
     run(scenario, bus)
 
 
-def test_announcements_name_every_held_client_once_per_minute() -> None:
+def test_announcements_name_every_held_client_twice_per_minute() -> None:
     """Each names one part of them, so that no announcement grows with the crowd."""
 
     class Nowhere:
@@ -852,7 +852,7 @@ def test_announcements_name_every_held_client_once_per_minute() -> None:
     clients = {f"client-{n}" for n in range(600)}
     for client_id in clients:
         subscriber.fanout.join(Stream(client_id, Nowhere()), 0)
-    named = [subscriber.announcement().held for _ in range(60)]
+    named = [subscriber.announcement().held for _ in range(30)]
     assert sorted(client_id for held in named for client_id in held) == sorted(clients)
     assert max(map(len, named)) < 100
 
