@@ -16,7 +16,7 @@ from pipeline.bus.base import Record
 from pipeline.bus.memory import MemoryBus
 from pipeline.client import transports
 from pipeline.settings import Settings
-from pipeline.subscriber import app, event_stream, frames, state, websocket
+from pipeline.subscriber import app, connection, event_stream, frames, state, websocket
 from pipeline.subscriber import polling as polls
 from pipeline.subscriber.fanout import Fanout
 from tests.pipeline.subscriber.test_fanout import publish
@@ -394,6 +394,33 @@ def test_poll_that_reads_late_gets_everything() -> None:
             await read(b"id: e:7")
 
     run(scenario)
+
+
+def test_answer_is_sent_once_the_system_has_all_of_it() -> None:
+    """Nothing may wait in the transport then: its place is given back. A stream that follows may wait there again."""
+    steps: list[object] = []
+
+    class Transport:
+        def is_closing(self) -> bool:
+            return False
+
+        def get_extra_info(self, _name: str) -> None:
+            """There is no socket."""
+
+        def set_write_buffer_limits(self, high: int | None = None) -> None:
+            steps.append(high)
+
+    class Answer:
+        async def prepare(self, _request: object) -> None:
+            steps.append("head")
+
+        async def write_eof(self) -> None:
+            steps.append("body")
+
+    request: Any = SimpleNamespace(transport=Transport(), protocol=None)
+    answer: Any = Answer()
+    asyncio.run(connection.StreamConnection(request, connection.PLAIN).send(request, answer))
+    assert steps == [0, "head", "body", None]
 
 
 @pytest.mark.parametrize("first", ["end", "window"])
