@@ -285,6 +285,28 @@ def test_foreign_hop_in_the_output_skips_and_repeats_nothing(bus: Bus, make_topi
     assert ids(received(bus, output))[-1] == f"b:{TAIL + 20}"
 
 
+@pytest.mark.parametrize(
+    ("place", "hops"),
+    [(0, ()), (0, (Hop("elsewhere", 1, 1, 1),)), (1, ()), (1, (Hop("stage", 1, 1, 1),))],
+)
+def test_foreign_window_in_an_output_silences_no_epoch_after_a_restart(
+    bus: Bus, make_topic: Topic, place: int, hops: tuple[Hop, ...]
+) -> None:
+    """Its great number is not the mark; one that seems to be this stage's has to follow the window before it."""
+    source, output = make_topic(), make_topic()
+    send(bus, source, window(0), window(1), window(2))
+    far = msgspec.structs.replace(window(2**62, hops=hops), offsets={})
+    if place == 0:
+        send(bus, output, far)
+    forwarder(bus, source, output).step(bus.tail(source, 100)[:2])
+    if place == 1:
+        send(bus, output, far)
+    restarted = forwarder(bus, source, output)
+    assert restarted.resume() == {0: 2}
+    assert restarted.step(bus.tail(source, 100)) == 1
+    assert ids(received(bus, output))[-1] == "e:2"
+
+
 @pytest.mark.parametrize("after", range(7))
 def test_restart_continues_where_its_outputs_end(bus: Bus, make_topic: Topic, after: int) -> None:
     """After a crash at any moment, also between two outputs, every window is forwarded exactly once."""
