@@ -82,6 +82,8 @@ def started(parameters: Mapping[str, object], run_dir: Path) -> Iterator[Endpoin
     settings = build({"ingest_port": 0, "registry_port": 0, **parameters, "run_dir": str(run_dir)})
     run_dir.mkdir(parents=True, exist_ok=True)
     ready_file = run_dir / "ready.json"
+    # One that was killed has left it.
+    ready_file.unlink(missing_ok=True)
     log_path = run_dir / "up.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
