@@ -33,6 +33,8 @@ Told = Literal["accepted", "refused", "unknown"]
 Kind = Literal["lost", "duplicate", "phantom", "altered", "reordered", "unseen"]
 RESET = None
 """Among the windows that a client received: the server said that it missed some."""
+LATER = 1_000
+"""What is added to the number of a partition for records that are at the offsets of others that Kafka lost."""
 
 
 class Sent(NamedTuple):
@@ -50,6 +52,36 @@ class Stored(NamedTuple):
     offset: int
     reaction_id: str | None
     emoji_type: str | None
+
+
+class Regrown(NamedTuple):
+    """A topic that lost its records, in each partition from an offset on (`firsts`), and has others there since.
+
+    `epochs` are those of all windows until then. It keeps the two kinds of records apart: of those that came since, and
+    of the windows that count them, the partition is LATER higher.
+    """
+
+    epochs: frozenset[str]
+    firsts: Mapping[int, int]
+
+    def record(self, record: Stored) -> Stored:
+        """Return a record that was read since."""
+        first = self.firsts.get(record.partition)
+        return record if first is None or record.offset < first else record._replace(partition=record.partition + LATER)
+
+    def window(self, window: Window) -> Window:
+        """Return any window: one that covers both kinds of records gets two spans."""
+        if window.epoch in self.epochs:
+            return window
+        offsets = {}
+        for name, (first, last) in window.offsets.items():
+            number = number_of(name)
+            begins = self.firsts.get(number, last + 1)
+            if first < begins:
+                offsets[name] = (first, min(last, begins - 1))
+            if last >= begins:
+                offsets[f"{name.removesuffix(str(number))}{number + LATER}"] = (max(first, begins), last)
+        return msgspec.structs.replace(window, offsets=offsets)
 
 
 class Anomaly(NamedTuple):
