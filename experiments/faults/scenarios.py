@@ -26,7 +26,7 @@ import psutil
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
-from experiments.faults import crowd, poison
+from experiments.faults import crowd, poison, spark_steps
 from experiments.faults.flow import Post, post
 from experiments.faults.ledger import Sent, Told
 from experiments.faults.scene import RATE_PER_S, STAGES, WHOLE, HarmedChain
@@ -201,52 +201,6 @@ def _left(folder: Path) -> list[int]:
     return found
 
 
-# Spark at the steps of a micro-batch, which its checkpoint and the topic show.
-
-
-def _batches(scene: HarmedChain, kind: str) -> int:
-    folder = Path(scene.endpoints.run_dir) / "checkpoint" / kind
-    return max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=-1)
-
-
-def spark_killed_at(step: str) -> Act:
-    """Return what kills Spark, driver and JVM, as soon as a step of a micro-batch is seen."""
-
-    def act(scene: HarmedChain) -> None:
-        processes = scene.processes("spark")
-        looks: dict[str, Callable[[], int]] = {
-            "offsets written": lambda: _batches(scene, "offsets"),
-            "committed": lambda: _batches(scene, "commits"),
-        }
-        if step == "trigger":
-            time.sleep(1.02 - time.time() % 1.0)
-        elif step == "aggregating":
-            _await_growth(looks["offsets written"])
-            time.sleep(0.05)
-        elif step == "emitted":
-            with scene.bus() as bus:
-                name = scene.names.aggregates.name
-                _await_growth(lambda: sum(bus.ends(name).values()))
-        elif step == "emitting":
-            _await_growth(looks["offsets written"])
-            time.sleep(scene.rng.uniform(0.1, 0.3))
-        else:
-            _await_growth(looks[step])
-        for each in processes:
-            with suppress(Exception):
-                each.kill()
-
-    return act
-
-
-def _await_growth(look: Callable[[], int], within_s: float = 30.0) -> None:
-    begin, deadline_s = look(), time.monotonic() + within_s
-    while look() <= begin:
-        if time.monotonic() > deadline_s:
-            raise EmoStreamError("no micro-batch came")
-        time.sleep(0.001)
-
-
 # States of the checkpoint against its topic.
 
 
@@ -334,15 +288,15 @@ def spark_killed_without_kafka(scene: HarmedChain) -> None:
     machine: not each time is only the window left to be sent. A Kafka that is only stopped has the window in its
     socket, and takes it when it goes on.
     """
-    begun, committed = (partial(_batches, scene, kind) for kind in ("offsets", "commits"))
+    begun, committed = (partial(spark_steps.batches, scene, kind) for kind in ("offsets", "commits"))
     for _ in range(4):
         # The first micro-batches after a start take seconds.
         for _ in range(6):
-            _await_growth(begun, 120)
+            spark_steps.await_growth(begun, 120)
             begun_s = time.monotonic()
-            _await_growth(committed, 120)
+            spark_steps.await_growth(committed, 120)
             took_s = time.monotonic() - begun_s
-        _await_growth(begun, 120)
+        spark_steps.await_growth(begun, 120)
         time.sleep(took_s * scene.rng.uniform(0.4, 0.9))
         driver = scene.head("spark")
         driver.suspend()
@@ -353,7 +307,7 @@ def spark_killed_without_kafka(scene: HarmedChain) -> None:
             driver.resume()
         # If it commits without Kafka, which is being started again, that is soon.
         with suppress(EmoStreamError):
-            _await_growth(committed, 1.5)
+            spark_steps.await_growth(committed, 1.5)
         scene.kill("spark")
 
 
@@ -730,7 +684,6 @@ def repeated(act: Act, times: int, pause_s: float) -> Act:
     return _all(*(_all(act, wait(pause_s)) for _ in range(times)))
 
 
-STEPS = ("trigger", "offsets written", "aggregating", "emitting", "emitted", "committed")
 SHORT = frozenset(
     {
         *("spark-killed", "kafka-killed", "subscriber-killed", "main-publisher-halted", "worker-killed"),
@@ -756,8 +709,8 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         *(Scenario(f"{stage}-doubled", f"a second {stage} runs for 6 s", doubled(stage)) for stage in DOUBLED),
         Scenario("spark-elsewhere", "a second spark starts with a checkpoint of its own", spark_elsewhere),
         *(
-            Scenario(f"spark-at-{step.replace(' ', '-')}", f"Spark is killed: {step}", spark_killed_at(step))
-            for step in STEPS
+            Scenario(f"spark-at-{step.replace(' ', '-')}", f"Spark is killed: {step}", spark_steps.killed_at(step))
+            for step in spark_steps.STEPS
         ),
         Scenario("worker-killed", "one of ingest's workers is killed", worker_killed),
         Scenario("worker-hung", "one of ingest's workers stands still", worker_hung, alone=True),
