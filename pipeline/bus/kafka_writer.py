@@ -15,6 +15,7 @@ from pipeline.errors import KafkaUnreachableError
 log = logs.get(__name__)
 
 CLOSE_S = FLUSH_TIMEOUT_S
+QUEUE_MAX_KBYTES = 16_384
 # The errors of a producer that has failed permanently. SystemError comes when it fails while a delivery is reported.
 FAILURES = (KafkaException, SystemError)
 
@@ -36,6 +37,8 @@ class KafkaWriter:
             {
                 **client_config(self._servers),
                 "enable.idempotence": True,
+                # The library's default is 1 GB. A full queue is flushed.
+                "queue.buffering.max.kbytes": QUEUE_MAX_KBYTES,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
             },
@@ -52,7 +55,7 @@ class KafkaWriter:
             try:
                 self._producer.produce(topic, value, key)
             except BufferError:
-                # The library's queue is full, at a hundred thousand records.
+                # The library's queue is full, at QUEUE_MAX_KBYTES or a hundred thousand records.
                 self.flush()
                 self._producer.produce(topic, value, key)
             # The library reports deliveries and errors only when it is polled, and not every caller flushes.
@@ -82,7 +85,7 @@ class KafkaWriter:
         try:
             yield
         except FAILURES as error:
-            if _is_fatal(error):
+            if is_fatal(error):
                 self._replace_producer()
             raise self._refused(str(error)) from error
 
@@ -96,18 +99,9 @@ class KafkaWriter:
         )
 
     def _replace_producer(self) -> None:
-        self._give_up()
+        give_up(self._producer)
         self._producer = self._connect()
         self._refusals.clear()
-
-    def _give_up(self) -> None:
-        # Otherwise the library retries for five minutes, and closing waits for it.
-        with suppress(*FAILURES):
-            self._producer.purge()
-        with suppress(*FAILURES):
-            self._producer.flush(0)
-        with suppress(*FAILURES):
-            self._producer.close()
 
     def close(self) -> None:
         """Flush and close the connection; records that Kafka has not acknowledged within CLOSE_S are given up."""
@@ -115,8 +109,20 @@ class KafkaWriter:
             self.flush(CLOSE_S)
         except KafkaUnreachableError as error:
             log.warning("closed with unwritten records", reason=str(error))
-        self._give_up()
+        give_up(self._producer)
 
 
-def _is_fatal(error: Exception) -> bool:
+def give_up(producer: Producer) -> None:
+    """Close a producer at once, with the records that Kafka has not acknowledged."""
+    # Otherwise the library retries for five minutes, and closing waits for it.
+    with suppress(*FAILURES):
+        producer.purge()
+    with suppress(*FAILURES):
+        producer.flush(0)
+    with suppress(*FAILURES):
+        producer.close()
+
+
+def is_fatal(error: Exception) -> bool:
+    """Return whether a producer that raised `error`, one of FAILURES, has failed permanently."""
     return not isinstance(error, KafkaException) or error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL

@@ -89,7 +89,7 @@ def worker_app(values: Settings, shared: Shared) -> ReactionsFront:
     buffer = Buffer(values.buffer_max, wake_at=values.flush_batch if values.flush_ms else 1)
     flusher = Flusher(
         buffer,
-        lambda: KafkaSink(values.kafka, topics(values).events.name, queue_max=values.buffer_max),
+        lambda: KafkaSink(values.kafka, topics(values).events.name),
         flush_ms=values.flush_ms,
         lead_ms=values.flush_lead_ms,
         aligned=values.flush_phase == "aligned",

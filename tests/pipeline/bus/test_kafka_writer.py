@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from contextlib import closing
 from pathlib import Path
 
-import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError
 
 from pipeline.broker import EmbeddedKafka
 from pipeline.bus import kafka_writer
-from pipeline.bus.base import Writer
 from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.kafka_writer import KafkaWriter
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
-from tests.harness.stages.bus import DEADLINE_S, append, take, values
-
-LIBRDKAFKA = list(Path(confluent_kafka.__file__).parents[1].glob("confluent_kafka.libs/librdkafka-*"))
-
-
-def fail_permanently(writer: Writer) -> None:
-    """Have librdkafka put the writer's producer into its fatal state, as after a lost sequence number."""
-    (library,) = LIBRDKAFKA
-    assert isinstance(writer, KafkaWriter)
-    # The binding's object holds the library's handle directly after Python's object header.
-    handle = ctypes.c_void_p.from_address(id(writer._producer) + object.__basicsize__)
-    code = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
-    assert ctypes.CDLL(str(library)).rd_kafka_test_fatal_error(handle, code, b"for this test") == 0
+from tests.harness.stages.bus import DEADLINE_S, append, fail_permanently, needs_librdkafka, take, values
 
 
 @pytest.mark.integration
-@pytest.mark.skipif(len(LIBRDKAFKA) != 1, reason="librdkafka was not found beside confluent-kafka on this system")
+@needs_librdkafka
 @pytest.mark.parametrize("queued", [0, 3])
 @pytest.mark.parametrize("method", ["flush", "send"])
 def test_permanently_failed_producer_is_replaced(broker: object, queued: int, method: str) -> None:
@@ -46,7 +29,7 @@ def test_permanently_failed_producer_is_replaced(broker: object, queued: int, me
             writer.flush()
             for _ in range(queued):
                 writer.send(topic, b"queued")
-            fail_permanently(writer)
+            fail_permanently(writer._producer)
             with pytest.raises(KafkaUnreachableError, match=r"did not take a record .*"):
                 writer.flush() if method == "flush" else writer.send(topic, b"refused")
             writer.send(topic, b"after")
@@ -55,7 +38,7 @@ def test_permanently_failed_producer_is_replaced(broker: object, queued: int, me
         assert (written[0], written[-1], written.count(b"after")) == (b"before", b"after", 1)
         assert b"refused" not in written
         with closing(kafka.writer()) as writer:
-            fail_permanently(writer)
+            fail_permanently(writer._producer)
 
 
 @pytest.mark.integration

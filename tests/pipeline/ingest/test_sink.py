@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.broker.embedded import EmbeddedKafka
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import TopicSpec
+from pipeline.ingest import sink as sink_module
 from pipeline.ingest.sink import KafkaSink
+from tests.harness.stages.bus import fail_permanently, needs_librdkafka
 
 pytestmark = pytest.mark.integration
 DEADLINE_S = 60.0
@@ -30,7 +35,7 @@ def test_every_value_arrives_once_on_all_partitions(broker: EmbeddedKafka) -> No
     topic, values = "sink-all", [b"%d" % n for n in range(20_000)]
     with closing(KafkaBus(broker.bootstrap_servers)) as bus:
         bus.ensure(TopicSpec(topic, 2))
-        with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as sink:
+        with closing(KafkaSink(broker.bootstrap_servers, topic)) as sink:
             for start in range(0, len(values), 1_000):
                 sink.write(values[start : start + 1_000])
                 assert sink.wait(DEADLINE_S) == 0
@@ -38,15 +43,93 @@ def test_every_value_arrives_once_on_all_partitions(broker: EmbeddedKafka) -> No
     assert stored(broker.bootstrap_servers, topic) == Counter(values)
 
 
-def test_flush_of_queue_max_fits_into_the_queue(broker: EmbeddedKafka) -> None:
-    """A flush of `queue_max` reactions is accepted at once."""
-    topic, values = "sink-queue", [b"%d" % n for n in range(500)]
+@contextmanager
+def busy_threads() -> Iterator[None]:
+    """Have other threads hold the interpreter's lock in turn."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            pass
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for each in threads:
+            each.join()
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 25_000), (1_200, 2_000)])
+def test_large_flush_goes_in_pieces(broker: EmbeddedKafka, size: int, count: int) -> None:
+    """It may have more records, or bytes, than the library is given at a time; all arrive once, in order."""
+    topic, values = f"sink-large-{size}", [b"%d" % n + bytes(size) for n in range(count)]
     with closing(KafkaBus(broker.bootstrap_servers)) as bus:
         bus.ensure(TopicSpec(topic))
-    with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=len(values))) as sink:
-        sink.write(values)
+        with closing(KafkaSink(broker.bootstrap_servers, topic)) as sink:
+            sink.write(values)
+            assert sink.wait(0) == count
+            assert 0 < len(sink._producer) < count
+            assert sink.wait(DEADLINE_S) == 0
+        assert [record.value for record in bus.read(topic)] == values
+
+
+@needs_librdkafka
+def test_producer_that_failed_permanently_is_replaced(broker: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was given last goes out again, and only that may be there twice."""
+    monkeypatch.setattr(sink_module, "PIECE_MAX", 10)
+    topic, values = "sink-fatal", [b"%d" % n for n in range(50)]
+    with closing(KafkaBus(broker.bootstrap_servers)) as bus:
+        bus.ensure(TopicSpec(topic, 2))
+    with closing(KafkaSink(broker.bootstrap_servers, topic)) as sink:
+        sink.write(values[:20])
         assert sink.wait(DEADLINE_S) == 0
-    assert stored(broker.bootstrap_servers, topic) == Counter(values)
+        # Before a piece, and while one waits for Kafka.
+        fail_permanently(sink._producer)
+        sink.write(values[20:])
+        while sink.wait(0) > 20:
+            pass
+        fail_permanently(sink._producer)
+        assert sink.wait(DEADLINE_S) == 0
+        assert (sink.lost, sink.refusals) == (0, {})
+        assert sink.errors >= 2
+        fail_permanently(sink._producer)
+    found = stored(broker.bootstrap_servers, topic)
+    assert found.keys() == set(values)
+    assert sum(found.values()) <= len(values) + 10
+    assert all(found[value] == 1 for value in values[:20])
+
+
+def test_silent_kafka_costs_no_cpu(tmp_path: Path) -> None:
+    """A flush that waits for Kafka waits, and no thread of the library asks without a pause.
+
+    It did if the first records of a flush left while a busy worker still handed over the others.
+    """
+    values = [b"%d" % n + bytes(150) for n in range(20_000)]
+    with EmbeddedKafka(tmp_path) as kafka:
+        with closing(KafkaBus(kafka.bootstrap_servers)) as bus:
+            bus.ensure(TopicSpec("sink-silent", 2))
+        with closing(KafkaSink(kafka.bootstrap_servers, "sink-silent")) as sink:
+            sink.write(values)
+            assert sink.wait(DEADLINE_S) == 0
+            broker_process = psutil.Process(kafka.pid)
+            broker_process.suspend()
+            try:
+                with busy_threads():
+                    sink.write(values)
+                    sink.wait(0.2)
+                used_s = time.process_time()
+                assert sink.wait(2.0) == len(values)
+                used_s = time.process_time() - used_s
+            finally:
+                broker_process.resume()
+            assert sink.wait(DEADLINE_S) == 0
+        # A thread that does not pause has a twentieth of a core on the busiest machine.
+        assert used_s < 0.1
+        assert stored(kafka.bootstrap_servers, "sink-silent") == Counter(dict.fromkeys(values, 2))
 
 
 def test_refused_values_are_named(broker: EmbeddedKafka) -> None:
@@ -56,7 +139,7 @@ def test_refused_values_are_named(broker: EmbeddedKafka) -> None:
         bus.ensure(TopicSpec(topic, config={"max.message.bytes": "1000"}))
     # Chance cannot be compressed.
     large = os.urandom(2_000)
-    with closing(KafkaSink(broker.bootstrap_servers, topic, queue_max=10)) as sink:
+    with closing(KafkaSink(broker.bootstrap_servers, topic)) as sink:
         sink.write([b"small"])
         assert sink.wait(DEADLINE_S) == 0
         assert sink.refusals == {}
@@ -82,7 +165,7 @@ def test_broker_outage_loses_and_doubles_nothing(tmp_path: Path) -> None:
     def flush_repeatedly() -> None:
         nonlocal flushes
         # The sink is opened in the thread that uses it, as the flusher does.
-        with closing(KafkaSink(servers, topic, queue_max=size)) as sink:
+        with closing(KafkaSink(servers, topic)) as sink:
             while not over.is_set():
                 sink.write([b"%d" % n for n in range(flushes * size, (flushes + 1) * size)])
                 while sink.wait(0.5):
