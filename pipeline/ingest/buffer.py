@@ -12,14 +12,19 @@ from concurrent.futures import Future
 
 from pipeline.errors import BufferFullError
 
+RECORD_BYTES = 512
+"""What a buffer has room for, for each record that it may hold. Most records have 150 bytes, the largest 1,300."""
+
 
 class Buffer:
-    """At most `limit` records that wait for the next flush or are part of the current one."""
+    """At most `limit` records, of `limit_bytes` in all, that wait for the next flush or are part of the current one."""
 
-    def __init__(self, limit: int, wake_at: int) -> None:
-        """`due` is set when `wake_at` records wait."""
+    def __init__(self, limit: int, wake_at: int, least_bytes: int = 0) -> None:
+        """`due` is set when `wake_at` records wait. It has room for RECORD_BYTES per record, and for `least_bytes`."""
         self.limit = limit
+        self.limit_bytes = max(limit * RECORD_BYTES, least_bytes)
         self._wake_at = wake_at
+        self._bytes = self._bytes_in_flight = 0
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
         self._in_flight = 0
@@ -34,6 +39,7 @@ class Buffer:
         The future ends when Kafka has answered their flush, with the records that it refused permanently, and why.
         Raises BufferFullError when they do not fit, or after `close`.
         """
+        size = sum(map(len, records))
         with self._lock:
             if self._closed:
                 raise BufferFullError("this worker ends: try again, another one answers then")
@@ -42,7 +48,13 @@ class Buffer:
                     f"{len(self._waiting) + self._in_flight} of {self.limit} reactions (buffer_max) wait for Kafka: "
                     "try again later"
                 )
+            if self._bytes + self._bytes_in_flight + size > self.limit_bytes:
+                raise BufferFullError(
+                    f"{self._bytes + self._bytes_in_flight} of {self.limit_bytes} bytes ({RECORD_BYTES} for each of "
+                    f"buffer_max={self.limit}) wait for Kafka: try again later"
+                )
             self._waiting += records
+            self._bytes += size
             self.accepted += len(records)
             if len(self._waiting) >= self._wake_at:
                 self.due.set()
@@ -60,13 +72,15 @@ class Buffer:
             future, self._flushed = self._flushed, Future()
             # Added, not set: records that an earlier flush gave up at the end still count.
             self._in_flight += len(records)
+            self._bytes_in_flight += self._bytes
+            self._bytes = 0
             self.due.clear()
             return records, future
 
     def done(self) -> None:
         """Free the room of the records that were taken: Kafka has acknowledged them."""
         with self._lock:
-            self._in_flight = 0
+            self._in_flight = self._bytes_in_flight = 0
 
     def __len__(self) -> int:
         with self._lock:

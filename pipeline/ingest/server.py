@@ -71,6 +71,10 @@ BACKLOG = 8192
 BACKPRESSURE = 8192
 
 
+# The records of a body have more bytes than the body. One that was allowed must fit into an empty buffer.
+RECORDS_PER_BODY = 4
+
+
 class Shared(NamedTuple):
     """What the workers have in common, in memory that they inherit: the limits of senders, and their pulses."""
 
@@ -86,14 +90,18 @@ def worker_app(values: Settings, shared: Shared) -> ReactionsFront:
     # One that hangs before its event loop runs is missed too.
     shared.pulses.beat()
     workers.join()
-    buffer = Buffer(values.buffer_max, wake_at=values.flush_batch if values.flush_ms else 1)
+    buffer = Buffer(
+        values.buffer_max,
+        wake_at=values.flush_batch if values.flush_ms else 1,
+        least_bytes=RECORDS_PER_BODY * values.body_max_bytes,
+    )
     flusher = Flusher(
         buffer,
         lambda: KafkaSink(values.kafka, topics(values).events.name),
         flush_ms=values.flush_ms,
         lead_ms=values.flush_lead_ms,
         aligned=values.flush_phase == "aligned",
-        disk=partial(disk_full, Path(values.run_dir, "kafka"), values.disk_free_min_mb),
+        disk=partial(disk_full, embedded_folder(values), values.disk_free_min_mb),
     )
     flusher.start()
 
@@ -108,12 +116,26 @@ def worker_app(values: Settings, shared: Shared) -> ReactionsFront:
     return ReactionsFront(create_app(reactions), reactions, threads, shared.pulses)
 
 
-def disk_full(folder: Path, least_mb: int) -> str:
-    """Return why the disk of `folder` takes no more reactions; "" if it does, or if this machine has no such folder.
+def embedded_folder(values: Settings) -> Path | None:
+    """Return the data directory of an embedded Kafka, if the reactions go to that one.
+
+    One of an earlier run may be there, while another Kafka is used now.
+    """
+    folder = Path(values.run_dir, "kafka")
+    try:
+        listeners = (folder / "server.properties").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    servers = values.kafka.replace("localhost:", "127.0.0.1:").split(",")
+    return folder if any(f"advertised.listeners=CLIENT://{server}\n" in listeners for server in servers) else None
+
+
+def disk_full(folder: Path | None, least_mb: int) -> str:
+    """Return why the disk of `folder` takes no more reactions; "" if it does, or without a folder.
 
     Kafka ends when it cannot write, and what other programs need of the disk is not known.
     """
-    if not least_mb:
+    if not least_mb or folder is None:
         return ""
     try:
         free_mb = shutil.disk_usage(folder).free >> 20

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BufferFullError
-from pipeline.ingest.buffer import Buffer
+from pipeline.ingest.buffer import RECORD_BYTES, Buffer
 
 
 @given(
@@ -41,6 +41,27 @@ def test_bound_counts_waiting_and_in_flight_records(limit: int, steps: list[int 
                     buffer.add(records)
         assert len(buffer) == len(waiting) + in_flight <= limit
         assert buffer.accepted == accepted == taken + len(waiting)
+
+
+def test_bound_counts_bytes_too() -> None:
+    """Few large records fill it like many small ones; what Kafka has acknowledged makes room again."""
+    buffer = Buffer(10, wake_at=10**9)
+    buffer.add([bytes(4 * RECORD_BYTES), bytes(3 * RECORD_BYTES)])
+    buffer.take()
+    buffer.add([bytes(3 * RECORD_BYTES)])
+    with pytest.raises(BufferFullError, match=r"5120 of 5120 bytes \(512 for each of buffer_max=10\) wait for Kafka"):
+        buffer.add([b"x"])
+    buffer.done()
+    buffer.add([bytes(7 * RECORD_BYTES)])
+    assert len(buffer) == 2
+
+
+def test_largest_body_fits_into_a_small_buffer() -> None:
+    """Otherwise a request that was allowed would be told for ever to try again."""
+    buffer = Buffer(10, wake_at=10**9, least_bytes=20 * RECORD_BYTES)
+    buffer.add([bytes(20 * RECORD_BYTES)])
+    with pytest.raises(BufferFullError, match="10240 of 10240 bytes"):
+        buffer.add([b"x"])
 
 
 def test_senders_of_one_flush_share_its_future() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.broker.data_dir import PROPERTIES, server_properties
 from pipeline.ingest import server
-from pipeline.ingest.server import disk_full
+from pipeline.ingest.server import disk_full, embedded_folder
 from pipeline.settings import Settings
 
 
@@ -57,9 +58,31 @@ def test_workers_inherit_no_garbage_from_the_main_process(monkeypatch: pytest.Mo
 
 
 def test_disk_without_room_is_named_with_the_setting(tmp_path: Path) -> None:
-    """Only where the embedded Kafka has its folder, and only if a floor is set."""
+    """Only with a folder, which has to be there, and only if a floor is set."""
     free_mb = shutil.disk_usage(tmp_path).free >> 20
     assert disk_full(tmp_path, 1) == disk_full(tmp_path, 0) == disk_full(tmp_path / "none", 10**9) == ""
+    assert disk_full(None, 10**9) == ""
     words = disk_full(tmp_path, free_mb + 10**6)
     assert str(tmp_path) in words
     assert f"{free_mb + 10**6} MB (disk_free_min_mb)" in words
+
+
+@pytest.mark.parametrize(
+    ("servers", "ours"),
+    [
+        ("127.0.0.1:9092", True),
+        ("localhost:9092", True),
+        ("kafka.example:9092,127.0.0.1:9092", True),
+        ("127.0.0.1:909", False),
+        ("127.0.0.1:9093", False),
+        ("kafka.example:9092", False),
+    ],
+)
+def test_only_the_disk_of_the_kafka_in_use_counts(tmp_path: Path, servers: str, ours: bool) -> None:
+    """The folder of an embedded Kafka may be there from an earlier run, while reactions go to another one."""
+    values = Settings(run_dir=str(tmp_path), bootstrap_servers=servers)
+    assert embedded_folder(values) is None
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    (folder / PROPERTIES).write_text(server_properties(9092, 9093))
+    assert embedded_folder(values) == (folder if ours else None)
