@@ -16,6 +16,7 @@ from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.intake import close_record
 from pipeline.ingest.metrics import Meters
 from pipeline.ingest.sink import EventSink
+from pipeline.turns import Turns
 from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
@@ -70,6 +71,8 @@ class Flusher:
         self.refusal = ""
         """Why Kafka refused a reaction of the last flush permanently; empty if it took them all."""
         self.meters = Meters(buffer, self.silent_s)
+        self.turns = Turns()
+        """Whether the thread goes on: it comes round twice a second while a flush waits for Kafka."""
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
     def start(self) -> None:
@@ -109,12 +112,15 @@ class Flusher:
         sink = self._open_sink()
         while not self._stop.is_set():
             pause_ns = wait_ns(self._clock_ns(), self._flush_ms, self._lead_ms, self._aligned)
+            self.turns.rest()
             self._buffer.due.wait(pause_ns / NS_PER_S)
+            self.turns.mark()
             self.disk_full = self._disk()
             self._flush(sink)
             self.meters.refresh(sink)
         self._flush(sink)
         sink.close()
+        self.turns.rest()
         self.meters.refresh(sink)
 
     def _flush(self, sink: EventSink) -> None:
@@ -126,6 +132,7 @@ class Flusher:
         flushed_ns = self._clock_ns()
         sink.write([close_record(record, flushed_ns) for record in records])
         while left := sink.wait(0.5):
+            self.turns.mark()
             self.meters.refresh(sink)
             if self._stop.is_set() and time.monotonic() > self._deadline_s:
                 log.error("gave up reactions that Kafka did not acknowledge before the end", reactions=left)

@@ -18,7 +18,7 @@ ACCEPTED_HEADERS = [("content-type", JSON)]
 class ReactionsFront(Front):
     """One worker's RSGI application: `app` is the whole of ingest, `reactions` what its `POST /reactions` does.
 
-    `pulses` shows the main process that the event loop goes on.
+    `pulses` shows the main process that the event loop and the flusher go on.
     """
 
     def __init__(self, app: Flask, reactions: Reactions, threads: int, pulses: Pulses | None = None) -> None:
@@ -38,7 +38,7 @@ class ReactionsFront(Front):
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to beat; the server calls this once."""
         if self._pulses is not None:
-            self._beating = loop.create_task(self._pulses.keep_beating())
+            self._beating = loop.create_task(self._pulses.keep_beating(self._reactions.flusher.turns))
 
     async def answer(self, scope: Scope, connection: Connection, body: bytes, size: int) -> None:
         """Take the reactions of a program; Flask answers all other requests."""

@@ -1,4 +1,4 @@
-"""Finding workers of ingest that hang: their process lives, and their event loop answers nobody.
+"""Finding workers of ingest that hang: their process lives, and their event loop or their flusher does nothing.
 
 The system gives a hung worker its share of the connections, and whoever asks the stage for its health may reach another
 worker. So each worker counts up in a table that the main process reads.
@@ -16,6 +16,7 @@ from collections.abc import Callable
 import psutil
 
 from pipeline import logs
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
@@ -25,6 +26,8 @@ SILENT_LOOKS = 12
 """A worker hangs if its count has not changed for as many looks. Looks, and not a time: after the whole machine was
 suspended, nobody hangs.
 """
+STALLED_S = 20.0
+"""The flusher comes round twice a second during a flush; a busy machine may keep it waiting."""
 _SLOTS = 4096
 
 
@@ -45,10 +48,11 @@ class Pulses:
         self._table[slot] = pid
         self._table[slot + 1] += 1
 
-    async def keep_beating(self) -> None:
-        """Count up in the event loop, for ever."""
+    async def keep_beating(self, flusher: Turns) -> None:
+        """Count up in the event loop, for ever, while the flusher goes on too. It comes round while Kafka is away."""
         while True:
-            self.beat()
+            if flusher.stalled_s() < STALLED_S:
+                self.beat()
             await asyncio.sleep(BEAT_S)
 
     def hung(self) -> list[int]:

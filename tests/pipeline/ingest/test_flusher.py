@@ -16,6 +16,7 @@ from pipeline.ingest import flusher as module
 from pipeline.ingest.buffer import Buffer
 from pipeline.ingest.flusher import Flusher, wait_ns
 from tests.harness.stages.doubles import MemorySink
+from tests.harness.waiting import until
 
 MS = 1_000_000
 LONG_MS = 60_000
@@ -157,6 +158,24 @@ def test_silence_counts_from_the_start_of_the_current_flush(monkeypatch: pytest.
     sink.release()
     flushed.result(DEADLINE_S)
     assert flusher.silent_s() == 0.0
+    assert flusher.close() == 0
+
+
+def test_flusher_comes_round_unless_its_sink_hangs() -> None:
+    """It rests between flushes, and goes on while Kafka is away; a call that does not return is a hang."""
+    buffer, sink = Buffer(100, wake_at=1), MemorySink(held=True)
+    flusher = make_flusher(buffer, sink)
+    flusher.start()
+    assert flusher.turns.stalled_s() == 0.0
+    flushed = buffer.add(open_records([1]))
+    before = sink.waits
+    sink.until(lambda: sink.waits >= before + 2)
+    with sink.changed:
+        # The flusher waits for this lock, which Kafka's client might as well hold.
+        until(lambda: flusher.turns.stalled_s() > 0.5, "the flusher does not come round")
+    sink.release()
+    flushed.result(DEADLINE_S)
+    until(lambda: flusher.turns.stalled_s() == 0.0, "the flusher rests")
     assert flusher.close() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from pipeline.ingest import pulse
 from pipeline.ingest.pulse import SILENT_LOOKS, Pulses, kill_child
 from pipeline.lifecycle import claim_port
+from pipeline.turns import Turns
 from tests.harness.http import get_json, is_healthy
 from tests.harness.processes import running
 from tests.harness.waiting import until
@@ -54,6 +57,30 @@ def test_worker_that_beats_now_and_then_is_not_named() -> None:
         pulses.beat()
         for _ in range(SILENT_LOOKS):
             assert pulses.hung() == []
+
+
+async def looks_of(pulses: Pulses, turns: Turns, count: int) -> list[int]:
+    """Return who hangs after so many looks, while this process beats as its flusher does."""
+    beating = asyncio.create_task(pulses.keep_beating(turns))
+    found: list[int] = []
+    for _ in range(count):
+        await asyncio.sleep(0.01)
+        found += pulses.hung()
+    beating.cancel()
+    return found
+
+
+def test_worker_whose_flusher_hangs_does_not_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its event loop goes on, and accepts what nobody sends. One whose flusher rests, or comes round, beats."""
+    monkeypatch.setattr(pulse, "BEAT_S", 0.001)
+    turns = Turns()
+    assert asyncio.run(looks_of(Pulses(), turns, SILENT_LOOKS + 2)) == []
+    turns.mark()
+    assert asyncio.run(looks_of(Pulses(), turns, SILENT_LOOKS + 2)) == []
+    monkeypatch.setattr(pulse, "STALLED_S", 0.0)
+    pulses = Pulses()
+    pulses.beat()
+    assert asyncio.run(looks_of(pulses, turns, SILENT_LOOKS + 2)) == [os.getpid()]
 
 
 def test_only_a_worker_of_this_process_is_killed() -> None:
