@@ -147,24 +147,49 @@ def hold_port(address: str, port: int, setting: str) -> int:
     """
     claimed = claim_port(address, port, setting)
     if sys.platform == "linux":
-        # A name without a file: the system frees it when the last process that holds it ends.
-        holder = socket.socket(socket.AF_UNIX)
-        try:
-            holder.bind(f"\0emostream-port-{claimed}")
-        except OSError as error:
-            holder.close()
-            raise PortInUseError(
-                f"{setting} is {claimed}, and another chain is about to listen there: stop that chain, choose another "
-                "port, or 0 for a free one"
-            ) from error
-        # Its descriptor alone: Python would complain of a socket that nobody closes.
-        _holders.append(holder.detach())
+        for name in (_holder(claimed), _holder(claimed, os.getpid())):
+            holder = _name_taken(name)
+            if holder is None:
+                raise PortInUseError(
+                    f"{setting} is {claimed}, and another chain is about to listen there: stop that chain, choose "
+                    "another port, or 0 for a free one"
+                )
+            # Its descriptor alone: Python would complain of a socket that nobody closes.
+            _holders.append(holder.detach())
     return claimed
 
 
 def stage_port(address: str, port: int, setting: str) -> int:
-    """Return the port of a stage: its supervisor holds it, or the stage itself if it was started by hand."""
-    return (claim_port if given_parent() is not None else hold_port)(address, port, setting)
+    """Return the port of a stage: its supervisor holds it, or the stage itself if it was started by hand.
+
+    One that was started by hand may have a parent as well, to end with: a shell, which holds no port.
+    """
+    parent = given_parent()
+    if sys.platform == "linux" and parent is not None:
+        free = _name_taken(_holder(port, parent))
+        if free is None:
+            return claim_port(address, port, setting)
+        free.close()
+    return hold_port(address, port, setting)
+
+
+def _holder(port: int, pid: int | None = None) -> str:
+    """Return the name that the holder of a port takes, or the one that says which process it is."""
+    return f"\0emostream-port-{port}" + ("" if pid is None else f"-of-{pid}")
+
+
+def _name_taken(name: str) -> socket.socket | None:
+    """Return a socket with this name, None if another has it.
+
+    It is a name without a file: the system frees it when the last process that holds it ends.
+    """
+    holder = socket.socket(socket.AF_UNIX)
+    try:
+        holder.bind(name)
+    except OSError:
+        holder.close()
+        return None
+    return holder
 
 
 def _bound(address: str, port: int, setting: str) -> socket.socket:

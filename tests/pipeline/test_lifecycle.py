@@ -70,7 +70,48 @@ def test_port_is_held_before_anything_listens_on_it() -> None:
         finally:
             first.kill()
     assert lifecycle.hold_port("127.0.0.1", port, "ingest_port") == port
-    os.close(lifecycle._holders.pop())
+    for _ in range(2):
+        os.close(lifecycle._holders.pop())
+
+
+STAGE = """
+import os, subprocess, sys, time
+from pipeline import lifecycle
+from pipeline.errors import PortInUseError
+port = int(sys.argv[1])
+if sys.argv[2:] == ["supervised"]:
+    port = lifecycle.hold_port("127.0.0.1", port, "p")
+    stage = "from pipeline import lifecycle; print(lifecycle.stage_port('127.0.0.1', %d, 'p'), flush=True)" % port
+    subprocess.run([sys.executable, "-c", stage], env={**os.environ, **lifecycle.as_parent()}, check=True)
+else:
+    try:
+        print(lifecycle.stage_port("127.0.0.1", port, "p"), flush=True)
+    except PortInUseError as error:
+        print(error, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names of sockets without a file")
+def test_stages_by_hand_with_a_parent_do_not_share_a_port() -> None:
+    """The shell that started both holds no port for them; a supervisor does for its own."""
+    parent = {lifecycle.PARENT_PID: str(os.getpid())}
+    with python(STAGE, "0", **parent) as first:
+        assert first.stdout is not None
+        port = first.stdout.readline().strip()
+        with python(STAGE, port, **parent) as second:
+            assert second.stdout is not None
+            assert f"p is {port}, and another chain is about to listen there" in second.stdout.readline()
+            second.kill()
+        first.kill()
+    with python(STAGE, port, "supervised") as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline().strip() == port
+        with python(STAGE, port, **parent) as foreign:
+            assert foreign.stdout is not None
+            assert "another chain is about to listen there" in foreign.stdout.readline()
+            foreign.kill()
+        supervisor.kill()
 
 
 def test_port_0_returns_a_free_port() -> None:
