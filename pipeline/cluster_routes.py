@@ -11,7 +11,6 @@ from contextlib import closing
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Record
-from pipeline.bus.follower import ALL
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import Topics
 from pipeline.messages import ClusterRoute, decode_cluster_route, encode
@@ -56,7 +55,7 @@ def join(bus: Bus, names: Topics, clusters: Iterable[str]) -> list[ClusterRoute]
     An existing route stays unchanged, unless it is to be `placed` anew.
     """
     bus.ensure(names.aggregates, names.clusters)
-    existing = read(bus.tail(names.clusters.name, ALL))
+    existing = read(bus.records(names.clusters.name, bus.ends(names.clusters.name)))
     # Read after the routes: a route that is right begins before it.
     end = bus.ends(names.aggregates.name)[0]
     routes = [placed(existing.get(cluster) or ClusterRoute(cluster, end), end) for cluster in clusters]

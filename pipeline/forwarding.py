@@ -7,6 +7,7 @@ replayed micro-batch repeats the last one), so one high-water mark per epoch is 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,12 @@ import msgspec
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record, Writer
-from pipeline.bus.follower import ALL
 from pipeline.bus.records import last_readable, readable
 from pipeline.dead_letters import DeadLetters
 from pipeline.errors import MessageError
 from pipeline.messages import HighWater, Hop, Window, cannot_follow, decode_window, encode
 from pipeline.metrics.windows import WindowMeters
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
@@ -68,6 +69,8 @@ class Forwarder:
         self._marks = {topic: HighWater() for topic in outputs}
         self._reader: Reader | None = None
         self._writer: Writer | None = None
+        self.turns = Turns()
+        """Whether windows are read and written: a write that Kafka does not take ends after ten seconds."""
 
     def resume(self) -> dict[int, int]:
         """Find out from the outputs' last windows what was forwarded; return the input offsets to continue from.
@@ -88,7 +91,7 @@ class Forwarder:
                 )
                 # The input was made again, and has new windows; or another program wrote into the output, and the
                 # input has old ones.
-                forwarded, position = self._forwarded(topic, ALL), 0
+                forwarded, position = self._forwarded(topic, sys.maxsize), 0
             for window in forwarded:
                 if mark.follows(window):
                     mark.raise_to(window)
@@ -111,7 +114,8 @@ class Forwarder:
 
     def health(self) -> dict[str, object]:
         """Return the answer of `GET /healthz`."""
-        return {"status": "starting" if self._reader is None else "ok", "stage": self.stage}
+        status = "starting" if self._reader is None else "ok"
+        return {"status": status, "stage": self.stage, "stalled_s": round(self.turns.stalled_s(), 3)}
 
     def run(self, stop: threading.Event) -> None:
         """Forward until `stop` is set."""
@@ -120,8 +124,10 @@ class Forwarder:
         log.info("forwarding", source=self._source_topic, outputs=list(self._outputs))
         try:
             while not stop.is_set():
+                self.turns.mark()
                 self.step(self._reader.poll(POLL_S))
         finally:
+            self.turns.rest()
             self._writer.close()
             self._reader.close()
 
@@ -133,6 +139,7 @@ class Forwarder:
         unreadable = partial(self._unused, "malformed")
         windows = readable(records, self._decode, "window", unreadable, topic=self._source_topic)
         for record, window in windows:
+            self.turns.mark()
             received_ns = self._clock_ns()
             forwarded: dict[str, int] = {}
             why = "duplicate"

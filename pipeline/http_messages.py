@@ -166,6 +166,7 @@ class RegistryHealth(msgspec.Struct, frozen=True):
     stage: Literal["registry"]
     clients: int
     subscribers_live: int
+    stalled_s: float
 
 
 # the page
@@ -284,7 +285,10 @@ class OpsData(msgspec.Struct, frozen=True):
 
 
 class SubscriberHealth(msgspec.Struct, frozen=True):
-    """A subscriber: its open streams, the registrations it knows, and the clients it has cut off since its start."""
+    """A subscriber: its open streams, the registrations it knows, and the clients it has cut off since its start.
+
+    `stalled_s` is how long it has not gone on reading its topics: under a second in health.
+    """
 
     status: Literal["ok"]
     stage: str
@@ -293,6 +297,7 @@ class SubscriberHealth(msgspec.Struct, frozen=True):
     last_event_id: str | None
     feed_offset: int | None
     cut_off: int
+    stalled_s: float
 
 
 class Reset(msgspec.Struct, frozen=True):

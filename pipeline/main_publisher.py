@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 
@@ -17,7 +17,6 @@ import msgspec
 from pipeline import cluster_routes, emojis, environment, lifecycle, logs, settings
 from pipeline.backoff import bound_s
 from pipeline.bus.base import Bus, Record
-from pipeline.bus.follower import ALL
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import Topics, topics
 from pipeline.dead_letters import DeadLetters
@@ -27,6 +26,7 @@ from pipeline.messages import EMOJI_MAX, ClusterRoute, Window, decode_window
 from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
 from pipeline.metrics.windows import WindowMeters
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
@@ -80,6 +80,9 @@ class ClusterForwarders:
         self._failing: dict[str, str] = {}
         self._running: dict[str, tuple[ClusterRoute, threading.Event, threading.Thread]] = {}
         self._ready = False
+        self._forwarders: dict[str, Forwarder] = {}
+        self.turns = Turns()
+        """Whether the topic `clusters` is followed."""
         # Shared by all clusters: a window that was sent to three clusters counts three times.
         self.meters = WindowMeters(STAGE)
 
@@ -87,9 +90,16 @@ class ClusterForwarders:
         """Return the answer of `GET /healthz`."""
         failing = dict(self._failing)
         status = f"cannot forward to {', '.join(sorted(failing))}" if failing else "ok" if self._ready else "starting"
-        return {"status": status, "stage": STAGE, "clusters": sorted(self._running), "failing": failing}
+        turns = [self.turns, *(each.turns for each in list(self._forwarders.values()))]
+        return {
+            "status": status,
+            "stage": STAGE,
+            "clusters": sorted(self._running),
+            "failing": failing,
+            "stalled_s": round(max(each.stalled_s() for each in turns), 3),
+        }
 
-    def apply(self, records: list[Record], skipped: Callable[[Record, str], object] = lambda *_: None) -> None:
+    def apply(self, records: Iterable[Record], skipped: Callable[[Record, str], object] = lambda *_: None) -> None:
         """Start and stop forwarders according to `records` of the topic `clusters`; keep those of unchanged routes.
 
         `skipped(record, reason)` is called with each that is no route.
@@ -149,6 +159,7 @@ class ClusterForwarders:
                         decode=decode_emitted,
                     )
                     self._failing.pop(cluster, None)
+                    self._forwarders[cluster] = forwarder
                     forwarder.run(stop)
             except Exception as error:
                 failures = 0 if time.monotonic() - begun_s > AGAIN_MOST_S else failures + 1
@@ -158,6 +169,7 @@ class ClusterForwarders:
                 log.error("forwarding failed", cluster=cluster, reason=str(error), again_s=again_s, exc_info=not known)
                 stop.wait(again_s)
         self._failing.pop(cluster, None)
+        self._forwarders.pop(cluster, None)
 
 
 def run(values: settings.Settings) -> None:
@@ -183,9 +195,10 @@ def follow(bus: Bus, names: Topics, forwarders: ClusterForwarders, stop: threadi
     with closing(DeadLetters(bus, names, STAGE)) as letters:
         skipped = partial(letters.put, names.clusters.name)
         # The history in one piece: of a cluster that left and joined again, only the last route counts.
-        forwarders.apply(bus.tail(names.clusters.name, ALL), skipped)
+        forwarders.apply(bus.records(names.clusters.name, ends), skipped)
         with closing(bus.reader(names.clusters.name, ends)) as reader:
             while not stop.is_set():
+                forwarders.turns.mark()
                 forwarders.apply(reader.poll(POLL_S), skipped)
 
 

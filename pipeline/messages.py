@@ -138,6 +138,10 @@ class Window(msgspec.Struct, frozen=True):
         return f"{self.epoch}:{self.window}"
 
 
+REGISTRATION_MAX_BYTES = 4096
+"""Ours have 300. Every subscriber keeps the id and the digest of each."""
+
+
 class Registration(msgspec.Struct, frozen=True):
     """A client's assignment, kept in the compacted `client-registry` under its id; a null record ends it.
 
@@ -231,7 +235,7 @@ def decoder(kind: type[T], bytes_max: int | None = None) -> Callable[[bytes | No
 
 decode_event = decoder(Event)
 decode_window = decoder(Window, WINDOW_MAX_BYTES)
-decode_registration = decoder(Registration)
+decode_registration = decoder(Registration, REGISTRATION_MAX_BYTES)
 decode_cluster_route = decoder(ClusterRoute)
 decode_dead_letter = decoder(DeadLetter)
 _decode_announcement = decoder(Announcement)

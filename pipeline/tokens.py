@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import hmac
 
+from pipeline.settings import DEFAULTS
+
 COOKIE = "emostream_token"
 
 
@@ -26,9 +28,10 @@ def bearer(authorization: str) -> str | None:
 
 
 class Tokens:
-    """The digest of every registered client's token, from the topic `client-registry`."""
+    """The digest of every registered client's token, from the topic `client-registry`; of `most` clients at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = DEFAULTS.clients_max) -> None:
+        self.most = most
         self._digests: dict[str, str] = {}
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -38,15 +41,18 @@ class Tokens:
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._digests
 
-    def update(self, client_id: str, digest: str | None) -> None:
-        """Set a client's digest; None ends the registration."""
+    def update(self, client_id: str, digest: str | None) -> bool:
+        """Set a client's digest; None ends the registration. Returns False if there is no room for a further client."""
         if digest is None:
             self._digests.pop(client_id, None)
-            return
+            return True
+        if client_id not in self._digests and len(self._digests) >= self.most:
+            return False
         self._digests[client_id] = digest
         for waiter in self._waiters.get(client_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
+        return True
 
     async def find(self, client_id: str, patience_s: float) -> str | None:
         """Return a client's digest, waiting up to `patience_s` for its registration."""

@@ -74,6 +74,7 @@ class Emitter:
 
     def __call__(self, records: DataFrame, number: int) -> None:
         """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
+        self._meters.query.mark()
         due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
         rows = [countable(row.asDict()) for row in aggregate(records).collect()]
         # `begin` sets the remainders before the epoch.

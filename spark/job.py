@@ -82,13 +82,15 @@ class Progress(StreamingQueryListener):
 
     def onQueryProgress(self, event: events.QueryProgressEvent) -> None:
         """Publish one progress report."""
+        self._meters.query.mark()
         # Every access asks the JVM.
         report = event.progress.json.encode()
         self._writer.send(self._topic, report)
         self._meters.progress(report, self._bus)
 
     def onQueryIdle(self, event: events.QueryIdleEvent) -> None:
-        """Do nothing."""
+        """Note that the query goes on."""
+        self._meters.query.mark()
 
     def onQueryTerminated(self, event: events.QueryTerminatedEvent) -> None:
         """Send the remaining reports and close the connection."""
@@ -119,7 +121,7 @@ def fitting(
     found = resume.start(checkpoint, tail, firsts, ends, _others(bus, names.events.name, tail, firsts))
     if found.reason:
         # A partition that was quiet for long is named by earlier windows only.
-        every = _windows(bus.read(names.aggregates.name))
+        every = _every_window(bus, names)
         found = resume.start(checkpoint, every, firsts, ends, _others(bus, names.events.name, every, firsts))
     if found.reason:
         check_alone()
@@ -156,6 +158,10 @@ def source_options(values: settings.Settings) -> dict[str, str]:
         "kafka.bootstrap.servers": values.kafka,
         **{f"kafka.{name}": value for name, value in kafka_security.for_java(kafka_security.properties()).items()},
     }
+
+
+def _every_window(bus: KafkaBus, names: Topics) -> list[Window]:
+    return _windows(bus.records(names.aggregates.name, bus.ends(names.aggregates.name)))
 
 
 def _windows(records: Iterable[Record]) -> list[Window]:
@@ -303,9 +309,12 @@ def aggregate(
     query, emitter = begin(spark, values, bus, meters, others)
     meters.epoch = epoch = str(query.id)
     log.info("aggregating", epoch=epoch, trigger_s=values.trigger_s)
+    meters.query.mark()
     later = None
     try:
+        # A JVM that hangs does not answer, and this process lives: its health says so.
         while query.isActive and later is None and not stop.wait(0.2):
+            meters.loop.mark()
             later = others.later(epoch)
         failure = query.exception() if not query.isActive else None
     finally:

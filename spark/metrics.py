@@ -11,10 +11,15 @@ from pipeline.bus.base import Bus
 from pipeline.messages import Window
 from pipeline.metrics.windows import WindowMeters
 from pipeline.streaming_progress import decode_progress, lag
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
 STAGE = "spark"
+QUERY_S = 300.0
+"""How long the query may report nothing, besides two triggers: a batch of the largest window takes less, and an idle
+query reports every ten seconds, or at each trigger.
+"""
 BATCH_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0)
 
 
@@ -24,6 +29,11 @@ class BatchMeters:
     def __init__(self, topic: str, trigger_s: float) -> None:
         self.windows = WindowMeters(STAGE)
         self.epoch = ""
+        self.loop = Turns()
+        """Whether the driver's loop goes on, which asks the JVM at each turn."""
+        self.query = Turns()
+        """Whether the query goes on: it begins a batch, ends one, or reports that it is idle."""
+        self._query_s = QUERY_S + 2 * trigger_s
         self._topic = topic
         self._seconds = Histogram(
             "emostream_spark_batch_seconds",
@@ -51,7 +61,13 @@ class BatchMeters:
 
     def health(self) -> dict[str, object]:
         """What `GET /healthz` answers."""
-        return {"status": "ok" if self.epoch else "starting", "stage": STAGE, "epoch": self.epoch or None}
+        stalled_s = max(self.loop.stalled_s(), self.query.stalled_s() - self._query_s)
+        return {
+            "status": "ok" if self.epoch else "starting",
+            "stage": STAGE,
+            "epoch": self.epoch or None,
+            "stalled_s": round(stalled_s, 3),
+        }
 
     def emitted(self, window: Window) -> None:
         """Count a window that Kafka has acknowledged."""

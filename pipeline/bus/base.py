@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from pipeline.bus.topics import TopicSpec
 
 FLUSH_TIMEOUT_S = 10.0
+TAIL_MAX_BYTES = 64 << 20
+"""What a `tail` holds at most: a foreign writer may have filled a topic with records of a megabyte each."""
 
 
 class Record(NamedTuple):
@@ -70,7 +73,29 @@ class Bus(Protocol):
         """Return the records from `start` up to `ends` (exclusive); None: from the first one, to the last one now."""
 
     def tail(self, topic: str, count: int) -> list[Record]:
-        """Return the last `count` records of each partition, or all if there are fewer, oldest first."""
+        """Return the last `count` records of each partition, or all if there are fewer, oldest first.
+
+        If they have more than TAIL_MAX_BYTES, the oldest are left out.
+        """
+
+    def records(self, topic: str, ends: Mapping[int, int], start: Mapping[int, int] | None = None) -> Iterator[Record]:
+        """Yield every record from `start`, or from the oldest kept, up to `ends`, without holding them all."""
 
     def close(self) -> None:
         """Close every connection."""
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last of `records` that have TAIL_MAX_BYTES in all, without holding more of them at a time."""
+    kept: deque[Record] = deque()
+    size = 0
+    for record in records:
+        kept.append(record)
+        size += _size(record)
+        while size > TAIL_MAX_BYTES:
+            size -= _size(kept.popleft())
+    return list(kept)
+
+
+def _size(record: Record) -> int:
+    return len(record.key or b"") + len(record.value or b"")

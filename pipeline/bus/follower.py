@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pipeline import logs
 from pipeline.bus.base import Bus, Reader, Record
 from pipeline.bus.records import last_readable
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
-ALL = 2**62
-"""More records than any topic has."""
 POLL_S = 0.2
 # A consumer reconnects by itself after an outage of the broker; more failures than this have another cause.
 FAILURES_MAX = 60
@@ -26,7 +25,8 @@ class Follower:
     """Reads `topic`, sharing nothing with other readers.
 
     The follower's own thread calls `deliver(records, received_ns)` for one batch after the other, in order, and
-    `failed(error)` once if it gives up reading. Records at the end of the history may be delivered twice.
+    `failed(error)` once if it gives up reading. Records at the end of the history may be delivered twice. `turns` says
+    whether the thread goes on: it comes round five times a second, also while Kafka is away.
     """
 
     def __init__(self, bus: Bus, topic: str, failed: Callable[[BaseException], None]) -> None:
@@ -35,6 +35,7 @@ class Follower:
         self._failed = failed
         self._stop = threading.Event()
         self._reader: Reader | None = None
+        self.turns = Turns()
         self._thread: threading.Thread | None = None
 
     def history(self, count: int) -> list[Record]:
@@ -56,8 +57,14 @@ class Follower:
         self._reader = self._bus.reader(self._topic, ends)
         return [record for record, _ in found]
 
+    def whole_history(self) -> Iterator[Record]:
+        """Yield every record, without holding them all; `start` then delivers the records after them."""
+        ends = self._bus.ends(self._topic)
+        yield from self._bus.records(self._topic, ends)
+        self._reader = self._bus.reader(self._topic, ends)
+
     def start(self, deliver: Deliver) -> None:
-        """Start delivering: after the `history`, or from the oldest record if `history` was not called."""
+        """Start delivering: after the history, or from the oldest record if no history was asked for."""
         reader = self._reader or self._bus.reader(self._topic)
         self._thread = threading.Thread(
             target=self._run, args=(reader, deliver), name=f"follow-{self._topic}", daemon=True
@@ -76,6 +83,7 @@ class Follower:
         failures = 0
         try:
             while not self._stop.is_set():
+                self.turns.mark()
                 try:
                     records = reader.poll(POLL_S)
                     failures = 0
@@ -94,4 +102,5 @@ class Follower:
                 log.exception("gave up following", topic=self._topic)
                 self._failed(error)
         finally:
+            self.turns.rest()
             reader.close()

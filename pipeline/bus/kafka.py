@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from pipeline import kafka_security, logs
 from pipeline.bus import peer
-from pipeline.bus.base import Record
+from pipeline.bus.base import Record, newest
 from pipeline.bus.connection import LIBRARY_LOG, client_config
 from pipeline.bus.kafka_reader import KafkaReader
 from pipeline.bus.kafka_writer import KafkaWriter
@@ -31,6 +31,8 @@ log = logs.get(__name__)
 POLL_S = 0.05
 # A busy broker takes a moment to answer; a connection that hangs must not use up the whole wait.
 ASK_S = 2.0
+# What was read and Python has not taken yet; the library's default is 64 MB for each reader.
+QUEUED_MAX_KBYTES = 16_384
 # librdkafka requires a group even for self-assigned partitions; nobody joins this one or commits to it.
 NO_GROUP = "emostream-no-group"
 # What a Kafka answers while it starts, elects leaders, or creates topics, and what the library reports meanwhile.
@@ -179,6 +181,7 @@ class KafkaBus:
                 "enable.partition.eof": True,
                 # A long topic arrives faster than Python reads it, and the default pause at a full queue is 1 s.
                 "fetch.queue.backoff.ms": 20,
+                "queued.max.messages.kbytes": QUEUED_MAX_KBYTES,
                 # Records are sent as soon as there are any; without any, each answer costs the broker as much. Beside
                 # an idle chain Kafka used 6.1 % of a core with the default of 500 ms, and uses 3.8 % with this.
                 "fetch.wait.max.ms": 5_000,
@@ -273,7 +276,7 @@ class KafkaBus:
         if not there:
             return {}
         start = {number: end for number, (_, end) in bounds.items()} | there
-        records = self.read(topic, start, {number: at + 1 for number, at in there.items()})
+        records = self.records(topic, {number: at + 1 for number, at in there.items()}, start)
         return {record.partition: record.timestamp_ms for record in records if there[record.partition] == record.offset}
 
     def _looking_up(self) -> Consumer:
@@ -282,17 +285,20 @@ class KafkaBus:
         return self._reference
 
     def tail(self, topic: str, count: int) -> list[Record]:
-        """Return the last `count` records of each partition."""
+        """Return the last `count` records of each partition, those of TAIL_MAX_BYTES at most."""
         ends = self.ends(topic)
-        return self.read(topic, {p: max(0, end - count) for p, end in ends.items()})
+        return newest(self.records(topic, ends, {p: max(0, end - count) for p, end in ends.items()}))
+
+    def records(self, topic: str, ends: Mapping[int, int], start: Mapping[int, int] | None = None) -> Iterator[Record]:
+        """Yield every record from `start`, or from the oldest kept, up to `ends`."""
+        with closing(self.reader(topic, start)) as reader:
+            yield from reader.until(ends)
 
     def read(
         self, topic: str, start: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
     ) -> list[Record]:
         """Return every record from `start` up to `ends`, or up to the end of the topic at the time of the call."""
-        ends = self.ends(topic) if ends is None else ends
-        with closing(self.reader(topic, start)) as reader:
-            return list(reader.until(ends))
+        return list(self.records(topic, self.ends(topic) if ends is None else ends, start))
 
     def _bounds(self, consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
         """Return, for each partition of `topic`, the offset of its first record and the one after its last."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from pipeline.bus.base import FLUSH_TIMEOUT_S, Record
+from pipeline.bus.base import FLUSH_TIMEOUT_S, Record, newest
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
 
@@ -57,9 +57,17 @@ class MemoryBus:
             ]
 
     def tail(self, topic: str, count: int) -> list[Record]:
-        """Return the last `count` records of each partition."""
+        """Return the last `count` records of each partition, those of TAIL_MAX_BYTES at most."""
         with self._changed:
-            return [record for records in self._topics[topic] for record in records[max(0, len(records) - count) :]]
+            kept = [records[max(0, len(records) - count) :] for records in self._topics[topic]]
+        return newest(record for records in kept for record in records)
+
+    def records(self, topic: str, ends: Mapping[int, int], start: Mapping[int, int] | None = None) -> Iterator[Record]:
+        """Yield every record from `start`, or from the oldest, up to `ends`."""
+        first = start or {}
+        with self._changed:
+            partitions = [records[first.get(p, 0) : ends.get(p, 0)] for p, records in enumerate(self._topics[topic])]
+        yield from (record for records in partitions for record in records)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -104,7 +104,7 @@ def tail_until(
     bus: Bus,
     topic: str,
     count: int,
-    read: Callable[[list[Record]], Sequence[T]],
+    read: Callable[[Iterable[Record]], Sequence[T]],
     enough: Callable[[Sequence[T]], bool],
 ) -> Sequence[T]:
     """Return what `read` makes of the last `count` records of each partition, or of more until it is `enough`.
@@ -114,7 +114,8 @@ def tail_until(
     """
     while True:
         ends = bus.ends(topic)
-        found = read(bus.tail(topic, count))
+        # Not a tail, which leaves out the oldest records if they are large.
+        found = read(bus.records(topic, ends, {number: max(0, end - count) for number, end in ends.items()}))
         if enough(found) or count >= max(ends.values(), default=0):
             return found
         count *= FURTHER

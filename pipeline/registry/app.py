@@ -42,7 +42,10 @@ def create_app(
         with registrations.lock:
             live = len(registrations.assignments.live(registrations.clock_ns()))
             count = len(registrations.assignments)
-        return uncached_json(RegistryHealth(status="ok", stage="registry", clients=count, subscribers_live=live))
+        stalled_s = round(registrations.stalled_s(), 3)
+        return uncached_json(
+            RegistryHealth(status="ok", stage="registry", clients=count, subscribers_live=live, stalled_s=stalled_s)
+        )
 
     @app.errorhandler(KafkaUnreachableError)
     @app.errorhandler(BufferFullError)

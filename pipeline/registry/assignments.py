@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline.addresses import SubscriberId
 from pipeline.messages import Announcement, Registration, Transport
+from pipeline.settings import DEFAULTS
 from pipeline.tokens import token_sha256
 from pipeline.units import NS_PER_S
 
@@ -33,11 +34,15 @@ class Assignment(NamedTuple):
 
 
 class Assignments:
-    """The registry's whole state. `started_ns` is when it began to see clients: it knows nothing from before."""
+    """The registry's whole state. `started_ns` is when it began to see clients: it knows nothing from before.
 
-    def __init__(self, silent_s: float, started_ns: int = 0) -> None:
+    Registrations that it reads are taken up to `clients_max`; its owner asks before it registers one.
+    """
+
+    def __init__(self, silent_s: float, started_ns: int = 0, clients_max: int = DEFAULTS.clients_max) -> None:
         self._silent_ns = int(silent_s * NS_PER_S)
         self._started_ns = started_ns
+        self._clients_max = clients_max
         self._clients: dict[str, Registration] = {}
         self._subscribers: dict[SubscriberId, Announcement] = {}
         # Each subscriber's clients with the time each was last seen, the earliest first.
@@ -54,20 +59,24 @@ class Assignments:
 
     # records of the topics
 
-    def apply_registration(self, client_id: str, registration: Registration | None) -> None:
+    def apply_registration(self, client_id: str, registration: Registration | None) -> bool:
         """Apply one record of `client-registry`; None is the tombstone.
 
         A record comes back from the topic after this registry may have decided something newer (a move, a
-        removal); such an older record changes nothing.
+        removal); such an older record changes nothing. Returns False if there is no room for a further client:
+        another program has written it.
         """
         if registration is None:
             self._removed.discard(client_id)
             self._drop(client_id)
-            return
+            return True
         known = self._clients.get(client_id)
         if client_id in self._removed or (known and known.registered_ns >= registration.registered_ns):
-            return
+            return True
+        if known is None and len(self._clients) >= self._clients_max:
+            return False
         self._keep(registration, registration.registered_ns)
+        return True
 
     def apply_announcement(self, subscriber_id: SubscriberId, announcement: Announcement | None) -> None:
         """Apply one record of `subscribers`; None is the tombstone of a subscriber that has left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ import msgspec
 from pipeline import logs, settings
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Bus, Record
-from pipeline.bus.follower import ALL, Follower
+from pipeline.bus.follower import Follower
 from pipeline.bus.records import keyed
 from pipeline.bus.topics import topics
 from pipeline.dead_letters import DeadLetters
@@ -26,6 +26,7 @@ from pipeline.registry.metrics import RegistryMeters
 from pipeline.registry.rebalancing import Rebalancer
 from pipeline.registry.refusals import no_live_subscriber, registry_full, unknown_client
 from pipeline.registry.steady_clock import SteadyClock
+from pipeline.turns import Turns
 from pipeline.units import NS_PER_S
 
 log = logs.get(__name__)
@@ -68,21 +69,26 @@ class Registrations:
         self._misannounced = partial(self._letters.put, names.subscribers.name)
         self.wall_ns = clock_ns or time.time_ns
         self.clock_ns = clock_ns = clock_ns or SteadyClock()
-        self.assignments = Assignments(values.silent_s, clock_ns())
+        self.assignments = Assignments(values.silent_s, clock_ns(), values.clients_max)
         self.lock = threading.Lock()
         self._rebalancer = Rebalancer(values.silent_s, values.moves_per_s)
         self._clients_max = values.clients_max
         self._idle_s = values.client_idle_s
         self._failed = failed
         self._closed = threading.Event()
+        self._ticks = Turns()
         self._clients = Follower(bus, names.clients.name, failed)
         self._subscribers = Follower(bus, names.subscribers.name, failed)
-        self._apply_clients(self._clients.history(ALL))
+        self._apply_clients(self._clients.whole_history())
         self._apply_subscribers(self._subscribers.history(ANNOUNCEMENTS), live=False)
         self._writer = BatchWriter(bus.writer(), names.clients.name)
         self.meters = RegistryMeters(self.assignments, self.lock, self._writer, clock_ns)
         self._clients.start(self._apply_clients)
         self._subscribers.start(self._apply_subscribers)
+
+    def stalled_s(self) -> float:
+        """Return how long the registry has not gone on: following its topics, and ticking, seconds."""
+        return max(each.stalled_s() for each in (self._clients.turns, self._subscribers.turns, self._ticks))
 
     def client(self, client_id: str) -> Registration:
         """Return a client's registration; the caller holds `lock`. Raises Refusal 404 for an unknown client."""
@@ -176,6 +182,7 @@ class Registrations:
         """Tick until `close`; for a thread."""
         try:
             while not self._closed.wait(TICK_S):
+                self._ticks.mark()
                 self.tick()
         except Exception as error:
             log.exception("a tick failed; the registry ends")
@@ -195,10 +202,20 @@ class Registrations:
         except BufferFullError as error:
             log.warning("a move or removal was not written", client_id=client_id, error=str(error))
 
-    def _apply_clients(self, records: list[Record], _received_ns: int = 0) -> None:
+    def _apply_clients(self, records: Iterable[Record], _received_ns: int = 0) -> None:
+        skipped = 0
         for client_id, registration in keyed(records, decode_registration, "registration", self._misregistered):
+            if registration is not None and registration.client_id != client_id:
+                skipped += 1
+                continue
             with self.lock:
-                self.assignments.apply_registration(client_id, registration)
+                skipped += not self.assignments.apply_registration(client_id, registration)
+        if skipped:
+            log.warning(
+                "skipped registrations of another program: under another key, or beyond clients_max",
+                registrations=skipped,
+                clients_max=self._clients_max,
+            )
 
     def _apply_subscribers(self, records: list[Record], _received_ns: int = 0, live: bool = True) -> None:
         """Apply announcements. Those that arrive now count from now, whatever the subscriber's clock says; those of the

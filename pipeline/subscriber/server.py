@@ -12,7 +12,7 @@ from aiohttp import web
 from pipeline import cluster_routes, lifecycle, logs, settings
 from pipeline.addresses import SubscriberId
 from pipeline.bus.base import Bus, Record, Writer
-from pipeline.bus.follower import ALL, Deliver, Follower
+from pipeline.bus.follower import Deliver, Follower
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.topics import topics
 from pipeline.dead_letters import DeadLetters
@@ -31,7 +31,8 @@ STAGE = "subscriber"
 OPTIONS = (
     "cluster", "subscriber", "bootstrap_servers", "kafka_security_file", "feed_bootstrap_servers", "kafka_wait_s",
     "topic_prefix",
-    "host", "subscriber_port", "subscriber_url", "client_queue_max", "connections_max", "heartbeat_s",
+    "host", "subscriber_port", "subscriber_url", "client_queue_max", "connections_max", "clients_max",
+    "heartbeat_s",
     "registry_url", "registry_port", "origins", "host_names", "log_level",
 )  # fmt: skip
 
@@ -169,7 +170,8 @@ async def serve(
         windows = feed.readable_history(state.RING_MAX, decode_window, subscriber.unreadable)
         first_offset = windows[0].offset if windows else max(feed_bus.ends(feed_topic).values())
         subscriber.take_history(windows, first_offset)
-        subscriber.take_registrations(registrations.history(ALL))
+        subscriber.take_registrations(registrations.whole_history())
+        subscriber.followed = (feed.turns, registrations.turns)
         async with _listening(app, values.host, port):
             feed.start(_in_loop(subscriber.take_feed, fail))
             registrations.start(_in_loop(subscriber.take_registrations, fail))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -19,6 +19,7 @@ from pipeline.subscriber.fanout import Fanout
 from pipeline.subscriber.metrics import StreamMeters
 from pipeline.tickets import TicketGate
 from pipeline.tokens import Tokens
+from pipeline.turns import Turns
 
 log = logs.get(__name__)
 
@@ -49,7 +50,9 @@ class Subscriber:
         self.id = SubscriberId(values.cluster, values.subscriber)
         self.url = url
         self.fanout = Fanout(RING_MAX, values.client_queue_max)
-        self.tokens = Tokens()
+        self.tokens = Tokens(values.clients_max)
+        self.followed: Sequence[Turns] = ()
+        """Whether its topics are read."""
         self.gate = TicketGate(self.id.key, clock_ns)
         self._stage = self.id.stage
         self.meters = StreamMeters(self._stage, values.cluster, values.subscriber, self.fanout, self.tokens, self.gate)
@@ -96,16 +99,25 @@ class Subscriber:
             if live:
                 self.meters.published(window, hop.sent_ns, time.perf_counter() - started_s)
 
-    def take_registrations(self, records: Sequence[Record], _received_ns: int = 0) -> None:
+    def take_registrations(self, records: Iterable[Record], _received_ns: int = 0) -> None:
         """Update the tokens; end the streams of clients that were deleted or assigned to another subscriber."""
+        skipped = 0
         for client_id, registration in keyed(records, decode_registration, "registration", self._misregistered):
             if registration is None:
                 self.tokens.update(client_id, None)
                 self.fanout.end(client_id, "deleted")
                 continue
-            self.tokens.update(client_id, registration.token_sha256)
+            if registration.client_id != client_id or not self.tokens.update(client_id, registration.token_sha256):
+                skipped += 1
+                continue
             if (registration.cluster, registration.subscriber) != self.id:
                 self.fanout.end(client_id, "moved")
+        if skipped:
+            log.warning(
+                "skipped registrations of another program: under another key, or beyond clients_max",
+                registrations=skipped,
+                clients_max=self.tokens.most,
+            )
 
     def unreadable(self, record: Record, reason: str) -> None:
         """Count a record of the feed that is no window, and keep it as a dead letter."""
@@ -150,4 +162,5 @@ class Subscriber:
             "last_event_id": None if newest is None else str(newest),
             "feed_offset": self._feed_offset,
             "cut_off": self.fanout.cut.total(),
+            "stalled_s": round(max((each.stalled_s() for each in self.followed), default=0.0), 3),
         }

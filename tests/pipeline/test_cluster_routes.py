@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,7 @@ from pipeline.forwarding import TAIL
 from pipeline.main_publisher import ClusterForwarders
 from pipeline.messages import ClusterRoute, Hop, Window, decode_window, encode
 from pipeline.settings import Settings
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
 NAMES = topics(Settings())
 AGGREGATES = NAMES.aggregates.name
@@ -183,6 +184,28 @@ def test_failed_forwarder_is_reported_and_starts_again(monkeypatch: pytest.Monke
         away.clear()
         until(lambda: windows(bus, "1") == [0], "cluster 1 has window 0")
         assert (forwarders.health()["status"], forwarders.health()["failing"]) == ("ok", {})
+
+
+def test_forwarder_of_one_cluster_that_hangs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage's health says so, while the topic of clusters is followed."""
+    bus, held, go_on = prepared(), threading.Event(), threading.Event()
+
+    def hang(window: Window) -> Window:
+        held.set()
+        go_on.wait(DEADLINE_S)
+        return window
+
+    monkeypatch.setattr(main_publisher, "for_clusters", hang)
+    with closing(ClusterForwarders(lambda: bus, NAMES)) as forwarders:
+        assert forwarders.health()["stalled_s"] == 0.0
+        cluster_routes.join(bus, NAMES, ["1"])
+        emit(bus, 0)
+        forwarders.apply(bus.tail(NAMES.clusters.name, 9))
+        try:
+            assert held.wait(DEADLINE_S)
+            until(lambda: cast(float, forwarders.health()["stalled_s"]) > 0.5, "the forwarder does not come round")
+        finally:
+            go_on.set()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from typing import cast
 
 import msgspec
 import pytest
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 
 from pipeline.bus import records
 from pipeline.bus.base import Bus, Record
+from pipeline.bus.memory import MemoryBus
+from pipeline.bus.topics import TopicSpec
 from pipeline.cluster_publisher import cluster_view
 from pipeline.errors import KafkaUnreachableError, MessageError
 from pipeline.forwarding import TAIL, Forwarder
 from pipeline.main_publisher import decode_emitted, for_clusters
 from pipeline.messages import JUMP_MAX, HighWater, Hop, TypeCount, Window, decode_window, encode
+from tests.harness.waiting import until
 
 DEADLINE_S = 60.0
 Topic = Callable[..., str]
@@ -428,3 +432,29 @@ def test_main_publisher_forwards_windows_of_the_job_only(changes: dict[str, obje
     assert decode_emitted(encode(own)) == own
     with pytest.raises(MessageError, match=f"not a window of the Spark job: .*{reason}"):
         decode_emitted(encode(msgspec.structs.replace(own, **changes)))
+
+
+def test_forwarder_that_hangs_is_seen() -> None:
+    """Its health comes from another thread, and says how long its loop has not come round."""
+    bus = MemoryBus()
+    bus.ensure(TopicSpec("in"), TopicSpec("out"))
+    held, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(seen: Window) -> Window:
+        held.set()
+        go_on.wait(DEADLINE_S)
+        return seen
+
+    one = Forwarder("stage", bus, "in", bus, {"out": hang})
+    assert one.health() == {"status": "starting", "stage": "stage", "stalled_s": 0.0}
+    thread = threading.Thread(target=one.run, args=(stop,))
+    thread.start()
+    send(bus, "in", window(0))
+    try:
+        assert held.wait(DEADLINE_S)
+        until(lambda: cast(float, one.health()["stalled_s"]) > 0.5, "the forwarder does not come round")
+    finally:
+        go_on.set()
+        stop.set()
+        thread.join(DEADLINE_S)
+    assert one.health()["stalled_s"] == 0.0

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from pipeline import turns
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
 from pipeline.metrics.exposition import bare_registry, expose
-from spark.metrics import BatchMeters
+from spark.metrics import QUERY_S, BatchMeters
 from tests.harness.stages.metrics import NAMES, at, scraped, window
 
 
@@ -66,6 +67,23 @@ def test_lag_is_nan_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch)
     assert at(seen, "emostream_spark_rows_total") == 1
 
 
+def test_driver_or_query_that_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's loop at once, as when the JVM is stopped; the query only after the time of the longest batch."""
+    now_s = 1_000.0
+    monkeypatch.setattr(turns.time, "monotonic", lambda: now_s)
+    meters = BatchMeters(NAMES.events.name, 6.0)
+    meters.query.mark()
+    now_s += QUERY_S + 12
+    meters.loop.mark()
+    assert meters.health()["stalled_s"] == 0.0
+    now_s += 30
+    assert meters.health()["stalled_s"] == 30.0
+    meters.loop.mark()
+    assert meters.health()["stalled_s"] == 30.0
+    meters.query.mark()
+    assert meters.health()["stalled_s"] == 0.0
+
+
 def test_windows_reactions_and_malformed_records_are_counted() -> None:
     """Also the latency from the trigger, and the health before and after the start."""
     meters = BatchMeters(NAMES.events.name, 6.0)
@@ -78,4 +96,4 @@ def test_windows_reactions_and_malformed_records_are_counted() -> None:
     assert at(seen, "emostream_windows_forwarded_total", stage="spark") == 1
     assert at(seen, "emostream_window_latency_seconds_sum", stage="spark") == pytest.approx(0.25)
     assert at(seen, "emostream_window_last_timestamp_seconds", stage="spark") == pytest.approx(1e9 + 0.25)
-    assert meters.health() == {"status": "ok", "stage": "spark", "epoch": "e"}
+    assert meters.health() == {"status": "ok", "stage": "spark", "epoch": "e", "stalled_s": 0.0}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 import pytest
 
+from pipeline.bus import base
 from pipeline.bus.base import Bus, Record
 from pipeline.bus.records import FURTHER, tail_until
 from pipeline.bus.topics import TopicSpec
@@ -172,11 +173,34 @@ def test_tail_goes_back_until_it_is_enough(bus: Bus, make_topic: Callable[..., s
     append(bus, topic, *([b"junk"] * 80), *([b"own"] * 5), *([b"junk"] * 300), *([b"own"] * 2), *([b"junk"] * 13))
     seen = []
 
-    def own(records: list[Record]) -> list[Record]:
-        seen.append(len(records))
-        return [record for record in records if record.value == b"own"]
+    def own(records: Iterable[Record]) -> list[Record]:
+        read = list(records)
+        seen.append(len(read))
+        return [record for record in read if record.value == b"own"]
 
     found = tail_until(bus, topic, 40, own, lambda found: len(found) >= wanted)
     assert [record.offset for record in found] == [at for at in (*range(80, 85), 385, 386) if at >= 400 - read]
     assert seen[-1] == read
     assert tail_until(bus, make_topic(), 40, own, bool) == []
+
+
+def test_tail_is_bounded_in_bytes(bus: Bus, make_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign writer may have filled the topic: the newest records that fit are returned, in order."""
+    monkeypatch.setattr(base, "TAIL_MAX_BYTES", 1_000)
+    topic = make_topic()
+    append(bus, topic, *(b"%03d" % n + bytes(297) for n in range(10)), key=b"kk")
+    assert [(record.value or b"")[:3] for record in bus.tail(topic, 100)] == [b"007", b"008", b"009"]
+    assert len(bus.tail(topic, 2)) == 2
+    append(bus, topic, bytes(1_001))
+    assert bus.tail(topic, 100) == []
+
+
+def test_records_are_yielded_between_start_and_ends(bus: Bus, make_topic: Callable[..., str]) -> None:
+    """Later ones are left out; without a start they begin with the oldest."""
+    topic = make_topic()
+    append(bus, topic, *(b"%d" % n for n in range(5)))
+    ends = bus.ends(topic)
+    append(bus, topic, b"later")
+    assert values(list(bus.records(topic, ends))) == [b"0", b"1", b"2", b"3", b"4"]
+    assert values(list(bus.records(topic, ends, {0: 3}))) == [b"3", b"4"]
+    assert list(bus.records(topic, {0: 0})) == []

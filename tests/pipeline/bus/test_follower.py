@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -10,10 +11,11 @@ import pytest
 
 from pipeline.bus import follower as following
 from pipeline.bus.base import Record
-from pipeline.bus.follower import ALL, Follower
+from pipeline.bus.follower import Follower
 from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import MessageError
+from tests.harness.waiting import until
 
 
 class FailingReader:
@@ -84,13 +86,41 @@ def test_readable_history_looks_behind_other_records() -> None:
         assert received.empty()
 
 
-def test_history_of_all_returns_every_record() -> None:
-    """ALL is more than any topic holds."""
+def test_whole_history_yields_every_record_and_new_ones_follow() -> None:
+    """What comes while it is read is delivered afterwards."""
     bus = MemoryBus()
     bus.ensure(TopicSpec("t"))
-    bus.writer().send("t", b"x")
+    writer = bus.writer()
+    writer.send("t", b"0")
+    writer.send("t", b"1")
+    received: queue.Queue[bytes | None] = queue.Queue()
     with closing(Follower(bus, "t", pytest.fail)) as follower:
-        assert len(follower.history(ALL)) == 1
+        history = follower.whole_history()
+        found = [next(history).value]
+        writer.send("t", b"2")
+        assert [*found, *(record.value for record in history)] == [b"0", b"1"]
+        follower.start(lambda records, _ns: [received.put(record.value) for record in records])
+        assert received.get(timeout=240) == b"2"
+
+
+def test_follower_that_hangs_is_seen() -> None:
+    """Its thread comes round, also without records; one that does not return from a call does not."""
+    bus = MemoryBus()
+    bus.ensure(TopicSpec("t"))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        held.set()
+        go_on.wait(240)
+
+    with closing(Follower(bus, "t", pytest.fail)) as follower:
+        assert follower.turns.stalled_s() == 0.0
+        follower.start(hang)
+        bus.writer().send("t", b"x")
+        assert held.wait(240)
+        until(lambda: follower.turns.stalled_s() > 0.5, "the follower does not come round")
+        go_on.set()
+    assert follower.turns.stalled_s() == 0.0
 
 
 def test_temporary_read_errors_are_retried(no_retry_delay: None) -> None:

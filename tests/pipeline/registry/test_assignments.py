@@ -262,3 +262,18 @@ def test_forget_undoes_a_registration() -> None:
     assert (len(assignments), assignments.registered(SubscriberId("1", "a"))) == (0, 0)
     assignments.apply_registration("x", first)
     assert len(assignments) == 1
+
+
+def test_foreign_registrations_beyond_clients_max_are_not_taken() -> None:
+    """They would fill the memory; known clients still move, and one that leaves makes room."""
+    assignments = Assignments(5, clients_max=2)
+    first, second, third = (Registration(name, "d", "1", "a", NOW) for name in "xyz")
+    assert assignments.apply_registration("x", first)
+    assert assignments.apply_registration("y", second)
+    assert not assignments.apply_registration("z", third)
+    assert assignments.apply_registration("x", msgspec.structs.replace(first, subscriber="b", registered_ns=NOW + 1))
+    assert assignments.registered(SubscriberId("1", "b")) == 1
+    assert assignments.client("z") is None
+    assert assignments.apply_registration("y", None)
+    assert assignments.apply_registration("z", third)
+    assert len(assignments) == 2

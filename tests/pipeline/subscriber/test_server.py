@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import msgspec
@@ -40,7 +40,8 @@ from pipeline.subscriber.server import serve
 from pipeline.subscriber.state import RING_MAX, Subscriber
 from pipeline.tickets import issue
 from pipeline.tokens import token_sha256
-from tests.harness.waiting import until_async
+from pipeline.turns import Turns
+from tests.harness.waiting import until, until_async
 
 NAMES = topics(Settings())
 FEED = NAMES.feed("1").name
@@ -884,6 +885,32 @@ def test_unreadable_registrations_are_skipped() -> None:
     writer.send(NAMES.clients.name, b"nonsense")
     subscriber.take_registrations(bus.tail(NAMES.clients.name, 9))
     assert len(subscriber.tokens) == 0
+
+
+def test_foreign_registrations_are_bounded() -> None:
+    """In number by clients_max, in bytes, and each under its own id: nobody else's key is kept."""
+    subscriber = Subscriber(Settings(clients_max=2), "http://s")
+    bus = prepared()
+    writer = bus.writer()
+    for name, key in (("x", "x"), ("y", "another" * 1_000), ("z", "z"), ("w", "w")):
+        writer.send(NAMES.clients.name, encode(Registration(name, "d", "1", "1", 1)), key.encode())
+    writer.send(NAMES.clients.name, encode(Registration("x", "d" * 4_096, "1", "1", 2)), b"x")
+    subscriber.take_registrations(bus.tail(NAMES.clients.name, 9))
+    assert len(subscriber.tokens) == 2
+    assert {"x", "z"} == {name for name in "xyzw" if name in subscriber.tokens}
+    writer.send(NAMES.clients.name, None, b"x")
+    writer.send(NAMES.clients.name, encode(Registration("w", "d", "1", "1", 1)), b"w")
+    subscriber.take_registrations(bus.tail(NAMES.clients.name, 2))
+    assert "w" in subscriber.tokens
+
+
+def test_health_says_whether_the_topics_are_read() -> None:
+    """A thread that hangs leaves its clients without windows, while the event loop answers."""
+    subscriber, turns = Subscriber(Settings(), "http://s"), Turns()
+    assert subscriber.health()["stalled_s"] == 0.0
+    subscriber.followed = (Turns(), turns)
+    turns.mark()
+    until(lambda: cast(float, subscriber.health()["stalled_s"]) > 0.05, "the topic is not read")
 
 
 async def connect(
