@@ -149,6 +149,22 @@ def _second(scene: HarmedChain, stage: str, *options: str) -> Iterator[Path]:
         second.wait()
 
 
+def jvm_hung(scene: HarmedChain) -> None:
+    """Stop Spark's JVM alone, whose driver answers all the same, and wait until another is there in its place."""
+    (jvm,) = [each for each in scene.processes("spark") if each.name() == "java"]
+    jvm.suspend()
+    scene.until(lambda: not jvm.is_running(), "the JVM that hangs has been killed", 150)
+
+
+def registry_hung(scene: HarmedChain) -> None:
+    """Stop the registry with its worker, and wait until others are there in their place and answer."""
+    stopped = scene.processes("registry")
+    for each in stopped:
+        each.suspend()
+    scene.until(lambda: not any(each.is_running() for each in stopped), "the registry that hangs has been killed", 150)
+    scene.until(lambda: scene.health("registry")["status"] == "ok", "the registry answers again")
+
+
 def doubled(stage: str, for_s: float = 6.0) -> Act:
     """Return what runs a second process of a stage beside the first for a time."""
 
@@ -714,6 +730,8 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         ),
         Scenario("worker-killed", "one of ingest's workers is killed", worker_killed),
         Scenario("worker-hung", "one of ingest's workers stands still", worker_hung, alone=True),
+        Scenario("spark-jvm-hung", "Spark's JVM stands still, and its driver does not", jvm_hung, alone=True),
+        Scenario("registry-hung", "the registry and its worker stand still", registry_hung, alone=True),
         Scenario("worker-killed-async", "the same with ack=async", worker_killed, ASYNC, may_lose=unflushed),
         Scenario("ingest-killed-async", "all of ingest with ack=async", killed("ingest"), ASYNC, may_lose=unflushed),
         Scenario(

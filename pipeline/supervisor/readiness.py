@@ -137,6 +137,10 @@ class Readiness:
                 self._changed.wait()
                 self._changed.clear()
 
+    def has_own_kafka(self) -> bool:
+        """Return whether Kafka is a stage of this chain, and ready."""
+        return self._embedded and KAFKA.name in self._were_ready - set(self._waiting)
+
     def urls(self) -> dict[str, str]:
         """Return where each stage that is ready answers `/healthz`, by name."""
         # The URL of a subscriber may be that of a proxy.

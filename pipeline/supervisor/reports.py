@@ -39,6 +39,8 @@ def _words(event: EventDict) -> str | None:
             then = f"restarted in {again_s:g} s" if again_s else "restarted" if restarted else "not restarted"
             often = f" ({deaths} deaths within {WITHIN_S:g} s)" if deaths > 1 else ""
             return f"died       {ended}{memory}; {then}{often}; {error or 'its log has no error'}"
+        case {"event": "hangs", "silent_s": silent_s}:
+            return f"hangs      it has not gone on for {silent_s:g} s, and is killed"
         case {"event": "killed", "after_s": after_s}:
             return f"killed     it did not end within {after_s:g} s"
         case {"event": "removed"}:

@@ -12,16 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 from tornado.ioloop import PeriodicCallback
 
 from pipeline import jars, java, lifecycle, logs
 from pipeline.broker.embedded import LOG_FILE, READY_TIMEOUT_S
 from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.topics import topics
 from pipeline.errors import EmoStreamError
 from pipeline.hosts import base_url, local_url
 from pipeline.messages import Announcement
@@ -29,7 +32,7 @@ from pipeline.settings import Settings, to_env
 from pipeline.socket_folder import socket_folder
 from pipeline.supervisor import exits, metrics_ports, preconditions, reports
 from pipeline.supervisor.arbiter import STOP_SIGNALS, ChainArbiter, StageWatcher, is_ignored
-from pipeline.supervisor.liveness import Liveness
+from pipeline.supervisor.liveness import PROBE_S, Liveness
 from pipeline.supervisor.lock_file import LockFile
 from pipeline.supervisor.plan import Stage, stages
 from pipeline.supervisor.readiness import Readiness
@@ -117,7 +120,10 @@ class Supervisor:
                     self._publish(_endpoints(settings, announcements, urls, sockets, ready_s), lock_file)
 
                 ready = threading.Thread(
-                    target=self._follow, args=(self._readiness, arbiter, publish), name="ready", daemon=True
+                    target=self._follow,
+                    args=(self._readiness, arbiter, KafkaProbe(settings).answers, publish),
+                    name="ready",
+                    daemon=True,
                 )
                 arbiter.loop.add_callback(ready.start)
                 PeriodicCallback(self._check_memory, MEMORY_CHECK_S * 1000).start()
@@ -261,7 +267,11 @@ class Supervisor:
             arbiter.loop.add_callback(arbiter.stop, "the chain failed")
 
     def _follow(
-        self, readiness: Readiness, arbiter: ChainArbiter, publish: Callable[[Sequence[Announcement]], None]
+        self,
+        readiness: Readiness,
+        arbiter: ChainArbiter,
+        kafka_answers: Callable[[], bool],
+        publish: Callable[[Sequence[Announcement]], None],
     ) -> None:
         """Publish every address once all stages are ready. Runs in a thread beside the arbiter's loop."""
         try:
@@ -269,7 +279,8 @@ class Supervisor:
             if announcements is None:
                 raise reports.not_ready(self._missing(*readiness.lacking()), self._ready_timeout_s)
             publish(announcements)
-            liveness = Liveness(readiness.urls, partial(arbiter.loop.add_callback, self._kill, arbiter))
+            replace = partial(arbiter.loop.add_callback, self._kill, arbiter)
+            liveness = Liveness(readiness.urls, replace, kafka_answers, readiness.has_own_kafka)
             threading.Thread(target=liveness.watch, args=(arbiter.stopping,), name="liveness", daemon=True).start()
             readiness.watch(arbiter.stopping)
         except Exception as error:
@@ -277,10 +288,17 @@ class Supervisor:
             self._fail(arbiter, error)
 
     def _kill(self, arbiter: ChainArbiter, name: str) -> None:
-        """Kill the process of a stage that hangs; it is reaped, reported and started again like any that dies."""
+        """Kill the processes of a stage that hangs; it is reaped, reported and started again like any that dies.
+
+        Its workers too: one that hangs as well would not see its main process die, and keep the port.
+        """
         if any(stage.name == name for stage in arbiter.plan):
             for process in list(arbiter.get_watcher(name).processes.values()):
-                process.send_signal(signal.SIGKILL)
+                with suppress(psutil.NoSuchProcess):
+                    main = psutil.Process(process.pid)
+                    for each in (main, *main.children(recursive=True)):
+                        with suppress(psutil.NoSuchProcess):
+                            each.kill()
 
     def _missing(self, *names: str) -> list[Missing]:
         lacking = self._readiness.lacking() if self._readiness is not None else {}
@@ -314,6 +332,25 @@ class Supervisor:
         # Last: a program that waits for this file may then close what it reads.
         if self._ready_file is not None:
             _write_atomically(self._ready_file, line)
+
+
+class KafkaProbe:
+    """Whether the Kafka of a chain answers; for one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bus = KafkaBus(settings.kafka, PROBE_S)
+        self._topic = topics(settings).aggregates.name
+
+    def answers(self) -> bool:
+        """Return whether it says where a topic ends, within some seconds."""
+        try:
+            self._bus.ends(self._topic)
+        except Exception as error:
+            # Whatever it is, it is no answer: nobody may be killed because of it.
+            log.debug("Kafka does not answer", error=str(error))
+            self._bus.close()
+            return False
+        return True
 
 
 def _local_urls(settings: Settings, metrics_urls: Mapping[str, str]) -> dict[str, str]:

@@ -33,6 +33,10 @@ DIED = {"event": "died", "name": "spark", "exit": "SIGKILL", "deaths": 1, "resta
             {"event": "killed", "name": "spark", "after_s": 15.0},
             "spark                killed     it did not end within 15 s",
         ),
+        (
+            {"event": "hangs", "name": "spark", "silent_s": 65.5},
+            "spark                hangs      it has not gone on for 65.5 s, and is killed",
+        ),
         ({"event": "removed", "name": "subscriber-1-2"}, "subscriber-1-2       removed"),
         ({"event": "stopping", "why": "SIGINT"}, "chain                stopping: SIGINT"),
         ({"event": "stopped"}, "chain                stopped"),

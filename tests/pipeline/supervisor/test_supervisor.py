@@ -11,16 +11,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psutil
 import pytest
 
+from pipeline.bus.memory import MemoryBus
+from pipeline.bus.topics import topics
 from pipeline.settings import Settings
 from pipeline.supervisor import supervisor
 from pipeline.supervisor.lock_file import LockFile
+from pipeline.supervisor.plan import Stage
+from pipeline.supervisor.supervisor import KafkaProbe, Supervisor
 from tests.harness.paths import REPOSITORY
-from tests.harness.processes import run_to_end
+from tests.harness.processes import is_gone, run_to_end, running
 from tests.harness.waiting import until
 
 # `python -m pipeline up` with other stages: each is a shell command, and Kafka is a bus in memory.
@@ -327,3 +332,27 @@ def test_person_gets_the_page_below_the_json(
     assert json.loads(output.out.splitlines()[-1]) == endpoints
     line = "page: http://127.0.0.1:8080/  operations: http://127.0.0.1:8080/ops  Ctrl-C stops"
     assert (line in output.err.splitlines()) == terminal
+
+
+def test_workers_of_a_stage_that_hangs_die_with_it(tmp_path: Path) -> None:
+    """A worker that is stopped would not see its main process end, and keep the port of the next one."""
+    main = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
+    arbiter = SimpleNamespace(plan=[Stage("registry", "pipeline.registry")])
+    with running([sys.executable, "-c", main]) as process:
+        (worker,) = until(psutil.Process(process.pid).children, "the worker runs")
+        arbiter.get_watcher = lambda name: SimpleNamespace(processes={process.pid: process})
+        for each in (psutil.Process(process.pid), worker):
+            each.suspend()
+        Supervisor(Settings(), None, 1.0)._kill(cast(Any, arbiter), "registry")
+        assert process.wait(60) == -signal.SIGKILL
+        until(lambda: is_gone(worker.pid), "the worker is gone")
+
+
+def test_kafka_answers_if_a_topic_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any error means that it does not: a stage that waits for it must not be replaced."""
+    bus = MemoryBus()
+    monkeypatch.setattr(supervisor, "KafkaBus", lambda *_: bus)
+    probe = KafkaProbe(Settings())
+    assert not probe.answers()
+    bus.ensure(topics(Settings()).aggregates)
+    assert probe.answers()
