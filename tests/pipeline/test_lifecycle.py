@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -36,6 +38,17 @@ def python(program: str, *arguments: str, **environment: str) -> subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def said(program: str, *arguments: str, **environment: str) -> Iterator[str]:
+    """Run a program that prints a line; yield the line, and kill the program at the end."""
+    with python(program, *arguments, **environment) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 def test_port_in_use_error_names_setting_address_and_remedy() -> None:
@@ -96,22 +109,11 @@ time.sleep(600)
 def test_stages_by_hand_with_a_parent_do_not_share_a_port() -> None:
     """The shell that started both holds no port for them; a supervisor does for its own."""
     parent = {lifecycle.PARENT_PID: str(os.getpid())}
-    with python(STAGE, "0", **parent) as first:
-        assert first.stdout is not None
-        port = first.stdout.readline().strip()
-        with python(STAGE, port, **parent) as second:
-            assert second.stdout is not None
-            assert f"p is {port}, and another chain is about to listen there" in second.stdout.readline()
-            second.kill()
-        first.kill()
-    with python(STAGE, port, "supervised") as supervisor:
-        assert supervisor.stdout is not None
-        assert supervisor.stdout.readline().strip() == port
-        with python(STAGE, port, **parent) as foreign:
-            assert foreign.stdout is not None
-            assert "another chain is about to listen there" in foreign.stdout.readline()
-            foreign.kill()
-        supervisor.kill()
+    with said(STAGE, "0", **parent) as port, said(STAGE, port, **parent) as refusal:
+        assert f"p is {port}, and another chain is about to listen there" in refusal
+    with said(STAGE, port, "supervised") as claimed, said(STAGE, port, **parent) as refusal:
+        assert claimed == port
+        assert "another chain is about to listen there" in refusal
 
 
 def test_port_0_returns_a_free_port() -> None:

@@ -898,6 +898,7 @@ def test_foreign_registrations_are_bounded() -> None:
     subscriber.take_registrations(bus.tail(NAMES.clients.name, 9))
     assert len(subscriber.tokens) == 2
     assert {"x", "z"} == {name for name in "xyzw" if name in subscriber.tokens}
+    assert asyncio.run(subscriber.tokens.find("x", 0)) == "d"
     writer.send(NAMES.clients.name, None, b"x")
     writer.send(NAMES.clients.name, encode(Registration("w", "d", "1", "1", 1)), b"w")
     subscriber.take_registrations(bus.tail(NAMES.clients.name, 2))
