@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiments.load import slow
@@ -23,8 +25,8 @@ pytestmark = pytest.mark.integration
 
 
 @contextmanager
-def serving(broker: EmbeddedKafka, folder: Path) -> Iterator[int]:
-    """Run the registry on topics of its own, its log in `folder`; yield its port."""
+def serving(broker: EmbeddedKafka, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run the registry on topics of its own, its log in `folder`; yield its port and process."""
     settings = Settings(
         bootstrap_servers=broker.bootstrap_servers,
         topic_prefix=f"registry-{uuid.uuid4().hex}-",
@@ -38,10 +40,7 @@ def serving(broker: EmbeddedKafka, folder: Path) -> Iterator[int]:
         url = f"http://127.0.0.1:{settings.registry_port}"
         until(lambda: process.poll() is not None or is_healthy(url), "the registry answers, or has ended")
         assert process.poll() is None, log.read_text()
-        yield settings.registry_port
-        assert process.poll() is None, log.read_text()
-        process.terminate()
-        assert process.wait(DEADLINE_S) == 0
+        yield settings.registry_port, process
 
 
 def first_line(port: int, request: bytes) -> bytes:
@@ -58,12 +57,23 @@ def first_line(port: int, request: bytes) -> bytes:
 
 def test_slow_bodies_hold_nobody_and_get_408(broker: EmbeddedKafka, tmp_path: Path) -> None:
     """More of them than the registry has threads; the deadline is that of the server itself."""
-    with serving(broker, tmp_path) as port, slow.held(f"http://127.0.0.1:{port}", 200, 200, path="/clients"):
+    with serving(broker, tmp_path) as (port, _), slow.held(f"http://127.0.0.1:{port}", 200, 200, path="/clients"):
         for _ in range(5):
             assert first_line(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"HTTP/1.1 200 OK"
             assert first_line(port, b"POST /clients HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
         assert first_line(port, (slow.HEAD % "/clients").encode()) == b"HTTP/1.1 408 Request Timeout"
         assert first_line(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(("of_worker", "status"), [(False, 0), (True, 1)])
+def test_registry_ends_as_asked_and_with_an_error_if_its_worker_ends(
+    broker: EmbeddedKafka, tmp_path: Path, of_worker: bool, status: int
+) -> None:
+    """The worker ends itself when it cannot follow its topics: the supervisor has to see that."""
+    with serving(broker, tmp_path) as (_, process):
+        ended = psutil.Process(process.pid).children()[-1] if of_worker else process
+        ended.terminate()
+        assert process.wait(DEADLINE_S) == status
 
 
 HANDSHAKE = (
@@ -96,5 +106,6 @@ def test_odd_request_is_answered_without_an_error_of_the_server(port: int, reque
 @pytest.fixture(scope="module")
 def port(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a registry."""
-    with serving(broker, tmp_path_factory.mktemp("registry")) as port:
+    with serving(broker, tmp_path_factory.mktemp("registry")) as (port, process):
         yield port
+        assert process.poll() is None
