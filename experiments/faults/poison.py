@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline import dead_letters
 from pipeline.messages import Announcement, ClusterRoute, TypeCount, Window, encode
 
 if TYPE_CHECKING:
@@ -13,6 +17,13 @@ if TYPE_CHECKING:
 
 FAR = 2**62
 HUGE = "1" + "0" * 400
+FLOOD = "types-flood"
+# Kinds that have more than this are written a few times only: they would fill the topics, and not with more kinds.
+BULKY_BYTES, BULKY_TIMES = 100_000, 10
+READ_TOPICS = (
+    "emoji-events", "emoji-aggregates", "cluster-1", "cluster-1-feed", "clusters", "subscribers", "client-registry",
+)  # fmt: skip
+"""The topics that a stage reads."""
 
 
 class Poison(NamedTuple):
@@ -22,6 +33,54 @@ class Poison(NamedTuple):
     topic: str
     key: bytes | None
     values: list[bytes | None]
+
+    @property
+    def bulky(self) -> bool:
+        """Whether it is too large to be written as often as others. The flood is."""
+        return sum(len(value or b"") for value in self.values) > BULKY_BYTES
+
+    def times(self, share: int) -> int:
+        """Return how often to write it, so that it is `share` records or more; once if that is 0."""
+        if self.name == FLOOD or not share:
+            return 1
+        return BULKY_TIMES if self.bulky else math.ceil(share / len(self.values))
+
+
+def into(scene: HarmedChain, least: int = 0) -> Counter[str]:
+    """Write every kind of poison, each into its topic; return how many records of each.
+
+    Without the flood they are `least` or more: equally many of every kind but those that are bulky.
+    """
+    every = kinds(scene)
+    share = math.ceil(least / sum(not each.bulky for each in every))
+    written: Counter[str] = Counter()
+    for each in every:
+        values = each.values * each.times(share)
+        scene.write(each.topic, *values, key=each.key)
+        written[each.name] = len(values)
+    return written
+
+
+def without_flood(written: Mapping[str, int]) -> int:
+    """Return how many records were written beside the flood, which alone is more than all others."""
+    return sum(count for name, count in written.items() if name != FLOOD)
+
+
+def until_taken(scene: HarmedChain) -> None:
+    """Wait until there is a dead letter of each topic that a stage reads, and a new reaction is in a window.
+
+    Raises EmoStreamError if that does not happen.
+    """
+    expected = {f"{scene.endpoints.topic_prefix}{name}" for name in READ_TOPICS}
+
+    def told() -> bool:
+        with scene.bus() as bus:
+            letters = dead_letters.kept(bus.read(scene.names.dead_letters.name))
+        return expected <= {letter.topic for letter in letters}
+
+    scene.until(told, "each topic with poison has a dead letter", 60)
+    scene.until_flowing()
+    scene.until(lambda: scene.stages() == scene.wanted, "every stage runs", 60)
 
 
 def _window(epoch: str, number: int, kinds: int = 0, pad: int = 20) -> bytes:
@@ -63,7 +122,7 @@ def kinds(scene: HarmedChain) -> list[Poison]:
         Poison("not-json", "emoji-events", None, [b"\xff\xfe nonsense", b"", b"[]", b"null", None, b"{" * 5000]),
         Poison("markup", "emoji-events", None, [_event("<img src=x onerror=alert(1)>"), b'{"emoji_type":12345}']),
         Poison("oversize-types", "emoji-events", None, [_event("A" * 600_000), _event("B" * 600_000)]),
-        Poison("types-flood", "emoji-events", None, [_event(f"type-{index}") for index in range(30_000)]),
+        Poison(FLOOD, "emoji-events", None, [_event(f"type-{index}") for index in range(30_000)]),
         Poison("odd-user", "emoji-events", None, [b'{"user_id":"\xff","emoji_type":"word"}']),
         Poison("oversize-window", "emoji-aggregates", b"x", [_window("poison", 1, 13_300)]),
         Poison("far-window", "emoji-aggregates", b"x", [_window(epoch, FAR)]),
