@@ -545,7 +545,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _faults(options: argparse.Namespace) -> int:
     from experiments.faults import mutations
-    from experiments.faults.carry_out import figures, selected
+    from experiments.faults.carry_out import figures, last_line, selected
     from experiments.faults.kept import Kept
     from experiments.faults.suite import beyond_scenarios, passed, with_seeds
     from experiments.machine import machine_lock
@@ -578,6 +578,7 @@ def _faults(options: argparse.Namespace) -> int:
         benchmark_file.write(options.reports.resolve() / "bench", "faults" if full else "faults-short", found)
     if kept is not None:
         kept.forget()
+    say(last_line(found))
     return int(not passed(found))
 
 

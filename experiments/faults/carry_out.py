@@ -6,17 +6,18 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.faults import poison
 from experiments.faults.fuzz import Fuzzed, fuzz
 from experiments.faults.ledger import Anomaly, anomalies
-from experiments.faults.scenarios import SHORT, Scenario, catalogue, poisoned
-from experiments.faults.scene import HarmedChain, Usage
-from experiments.machine import own_network
+from experiments.faults.scenarios import SHORT, Scenario, catalogue
+from experiments.faults.scene import RATE_PER_S, HarmedChain, Usage
+from experiments.machine import own_disk, own_network
 from pipeline.errors import EmoStreamError, SettingError
 
 BEFORE_S, AFTER_S = 2.0, 3.0
@@ -24,6 +25,8 @@ SHOWN = 5
 ON_ONE_CHAIN = 12
 # Beside three tenths: threads, descriptors, and MB.
 SLACK = (30, 100, 300)
+# Of what a scenario has its own, and whether this machine can give it.
+APART = {"network": own_network, "disk": own_disk}
 Say = Callable[[str], None]
 
 
@@ -31,7 +34,8 @@ Say = Callable[[str], None]
 class ScenarioOutcome:
     """One scenario with one seed: what was wrong, and what it took.
 
-    `anomalies` is how many the ledger found, `figures` are the scenario's own.
+    `anomalies` is how many the ledger found, `figures` are the scenario's own. `left_out` is why it was not carried
+    out, if it was not.
     """
 
     name: str
@@ -46,6 +50,7 @@ class ScenarioOutcome:
     twice: int = 0
     may_lose: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
+    left_out: str = ""
 
     @property
     def passed(self) -> bool:
@@ -64,7 +69,7 @@ def selected(only: Sequence[str], *, short: bool) -> list[Scenario]:
 
 def grouped(scenarios: Sequence[Scenario]) -> list[Sequence[Scenario]]:
     """Return what is carried out on one chain each: up to ON_ONE_CHAIN scenarios, or one that needs its own."""
-    shared = [each for each in scenarios if not (each.alone or each.settings)]
+    shared = [each for each in scenarios if not (each.alone or each.settings or each.apart)]
     several = [shared[first : first + ON_ONE_CHAIN] for first in range(0, len(shared), ON_ONE_CHAIN)]
     return [*several, *([each] for each in scenarios if each not in shared)]
 
@@ -72,27 +77,23 @@ def grouped(scenarios: Sequence[Scenario]) -> list[Sequence[Scenario]]:
 def carry_out(scenarios: Sequence[Scenario], seeds: Iterable[int], say: Say = print) -> list[ScenarioOutcome]:
     """Carry out each scenario with each seed, one after the other; one that this machine does not allow is left out."""
     outcomes: list[ScenarioOutcome] = []
-    possible = list(scenarios)
-    if reason := own_network.unavailable():
-        for each in [each for each in scenarios if each.own_network]:
-            say(f"left out {each.name}: {reason}")
-            possible.remove(each)
     with tempfile.TemporaryDirectory(prefix="emostream-faults-") as scratch:
         for seed in seeds:
-            for group in grouped(possible):
-                with own_network.apart() if any(each.own_network for each in group) else nullcontext():
-                    for outcome in _on_one_chain(group, seed, Path(scratch)):
-                        outcomes.append(outcome)
-                        say(line(outcome))
+            for group in grouped(scenarios):
+                for outcome in _on_this_machine(group, seed, Path(scratch)):
+                    outcomes.append(outcome)
+                    say(line(outcome))
     return outcomes
 
 
 def fuzzed(requests: int, records: int, say: Say = print) -> dict[str, Any]:
     """Send fuzzed requests to every service of a chain, and poison into its topics; return what faults.json says of it.
 
-    Raises EmoStreamError if the chain does not start.
+    The chain is then started again over these topics. Raises EmoStreamError if it does not start at first.
     """
     found = Fuzzed()
+    written: Counter[str] = Counter()
+    ended = 0
     with tempfile.TemporaryDirectory(prefix="emostream-faults-") as scratch:
         scene = HarmedChain(Path(scratch) / "fuzzed", {}, random.Random("fuzz"))
         scene.up()
@@ -100,29 +101,42 @@ def fuzzed(requests: int, records: int, say: Say = print) -> dict[str, Any]:
             urls = (scene.endpoints.ingest, scene.endpoints.registry, scene.endpoints.subscribers[0].url)
             for number, url in enumerate(urls):
                 fuzz(url, requests // len(urls), number, found)
-            written = poisoned(scene, records)
-            scene.until(lambda: scene.stages() == scene.wanted, "every stage runs", 60)
+            scene.flowing(RATE_PER_S, prefix="fuzzed-")
+            try:
+                written = poison.into(scene, records)
+                poison.until_taken(scene)
+                ended += scene.deaths()
+                scene.down()
+                scene.up()
+                poison.until_taken(scene)
+            except EmoStreamError as error:
+                found.wrong.append(f"after the poison: {error}")
+            finally:
+                ended += scene.deaths()
+                scene.flow.close()
         finally:
             scene.down()
-        # The chain logs a death as an event of its own.
-        ended = (scene.folder / "up.log").read_text(encoding="utf-8").count('"event": "died"')
     for each in found.wrong:
         say(f"WRONG  {each}")
     say(
         f"{found.requests} fuzzed requests: {dict(sorted(found.statuses.items()))}; {found.unexpected_5xx} faults of a "
-        f"service; {written} records of poison; {ended} stages ended"
+        f"service; {poison.without_flood(written)} records of {len(written)} kinds of poison; {ended} stages ended"
     )
     return {
         "fuzzed": found.requests,
         "fuzzed_wrong": len(found.wrong),
         "unexpected_5xx": found.unexpected_5xx,
-        "poison": written,
+        "poison": poison.without_flood(written),
+        "poison_kinds": len(written),
+        "poison_fewest": min(written.values(), default=0),
         "stages_ended": ended,
     }
 
 
 def line(outcome: ScenarioOutcome) -> str:
     """Return an outcome as a line of the terminal."""
+    if outcome.left_out:
+        return f"left out {outcome.name}: {outcome.left_out}"
     verdict = "ok    " if outcome.passed else "WRONG "
     counts = f"{outcome.accepted} of {outcome.sent} accepted, {outcome.counted} counted"
     counts += "".join(f", {name} {value:g}" for name, value in outcome.figures.items())
@@ -131,19 +145,40 @@ def line(outcome: ScenarioOutcome) -> str:
 
 
 def figures(outcomes: Sequence[ScenarioOutcome]) -> dict[str, Any]:
-    """Return what faults.json says of the scenarios."""
+    """Return what faults.json says of the scenarios; `left_out` has the reasons by name."""
+    left_out = {each.name: each.left_out for each in outcomes if each.left_out}
+    outcomes = [each for each in outcomes if not each.left_out]
     durable = [each for each in outcomes if not each.may_lose]
     return {
         "scenarios": len({each.name for each in outcomes}),
         "seeds": len({each.seed for each in outcomes}),
         "passed": sum(each.passed for each in outcomes),
         "failed": sum(not each.passed for each in outcomes),
+        "left_out": left_out,
         "durable_lost": sum(each.lost for each in durable),
         "counted_twice": sum(each.twice for each in outcomes),
         "async_lost_over_bound": sum(max(0, each.lost - each.may_lose) for each in outcomes if each.may_lose),
         "async_lost_most": max((each.lost for each in outcomes if each.may_lose), default=0),
         "outcomes": [asdict(each) for each in outcomes],
     }
+
+
+def last_line(found: Mapping[str, Any]) -> str:
+    """Return the last line of the suite: how many outcomes passed, and which scenarios were left out, and why."""
+    total = found["passed"] + found["failed"]
+    left_out = "".join(f"; left out {name}: {reason}" for name, reason in found["left_out"].items())
+    return f"{found['passed']} of {total} passed{left_out}"
+
+
+def _on_this_machine(group: Sequence[Scenario], seed: int, scratch: Path) -> Iterable[ScenarioOutcome]:
+    """Carry out the scenarios of a group, on a network or a disk of their own if they need one."""
+    own = next((APART[each.apart] for each in group if each.apart), None)
+    if own is not None and (reason := own.unavailable()):
+        for each in group:
+            yield ScenarioOutcome(each.name, seed, 0.0, 0, 0, 0, left_out=reason)
+        return
+    with own.apart() if own is not None else nullcontext():
+        yield from _on_one_chain(group, seed, scratch)
 
 
 def _on_one_chain(scenarios: Sequence[Scenario], seed: int, scratch: Path) -> Iterable[ScenarioOutcome]:
@@ -191,7 +226,7 @@ def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str
         except Exception as error:
             wrong.append(_told(error))
         history = scene.settle()
-        found = anomalies(history)
+        found = _but_for(scene.gone, anomalies(history), wrong)
         wrong += _leaks(scene, usage)
         if not scene.lives():
             wrong.append("`up` has ended")
@@ -222,6 +257,14 @@ def carry_out_one(scene: HarmedChain, scenario: Scenario, seed: int, prefix: str
         may_lose=may_lose,
         figures=own,
     )
+
+
+def _but_for(gone: Set[str], found: Sequence[Anomaly], wrong: list[str]) -> list[Anomaly]:
+    """Return what was found without the reactions that Kafka lost on purpose; one that is not lost is wrong."""
+    lost = {each.what for each in found if each.kind == "lost"}
+    if counted := sorted(gone - lost):
+        wrong.append(f"{len(counted)} reactions are not lost, and Kafka has lost them uncounted: {counted[:SHOWN]}")
+    return [each for each in found if each.kind != "lost" or each.what not in gone]
 
 
 def _told(error: Exception) -> str:

@@ -8,8 +8,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -27,6 +27,8 @@ TRIES, TRIES_AT_THE_END = 60, 3
 AGAIN_S = 0.5
 OUTSTANDING_MAX = 1_000
 Post = Callable[[aiohttp.ClientSession, str, bytes], Coroutine[Any, Any, Told]]
+Sending = Callable[[random.Random], Post]
+"""Makes a `Post` whose random choices are those of the argument."""
 
 
 async def post(http: aiohttp.ClientSession, ingest: str, body: bytes) -> Told:
@@ -41,6 +43,11 @@ async def post(http: aiohttp.ClientSession, ingest: str, body: bytes) -> Told:
         return "unknown"
     # What Kafka has not acknowledged is kept, and may be counted.
     return "unknown" if problem.get("title") == NOT_ACKNOWLEDGED.title else "refused"
+
+
+def plainly(_: random.Random) -> Post:
+    """Return what sends each body once, by `post`."""
+    return post
 
 
 class Flow:
@@ -65,6 +72,8 @@ class Flow:
         self.rate_per_s = rate_per_s
         self.told: dict[str, Sent] = {}
         self.received: dict[str, list[Window | None]] = {}
+        self.cuts: list[str] = []
+        """Each stream that did not stay open, and why: a client lost it, or was told that it missed windows."""
         self.failures: list[BaseException] = []
         self._clients = clients
         self._prefix = prefix
@@ -73,6 +82,8 @@ class Flow:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flow", daemon=True)
         self._stopping = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._receivers: list[asyncio.Task[None]] = []
         self._numbers = itertools.count()
@@ -115,6 +126,20 @@ class Flow:
             self._thread.join()
         self._loop.close()
 
+    @contextmanager
+    def quiet(self, within_s: float = 120.0) -> Iterator[None]:
+        """Send nothing meanwhile; each reaction that was sent has its last answer at the beginning."""
+
+        async def rest() -> None:
+            self._flowing.clear()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+        self.do(rest(), within_s)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._flowing.set)
+
     def sent(self) -> list[Sent]:
         """Return every reaction with its last answer."""
         return list(self.told.values())
@@ -126,6 +151,7 @@ class Flow:
             ready = asyncio.Event()
             self._receivers.append(asyncio.create_task(self._receive(name, cluster, transport, ready)))
             await asyncio.wait_for(ready.wait(), 30)
+        self._flowing.set()
         self._tasks.append(asyncio.create_task(self._pace()))
 
     async def _receive(self, name: str, cluster: str, transport: Transport, ready: asyncio.Event) -> None:
@@ -137,20 +163,23 @@ class Flow:
                         for event in batch.events:
                             if event.event == "open":
                                 ready.set()
+                            elif event.event == "error":
+                                self.cuts.append(f"{name}: {event.data}")
                             elif event.event == "reset":
+                                self.cuts.append(f"{name}: reset: {event.data}")
                                 into.append(RESET)
                             elif event.event == "window":
                                 into.append(decode_window(event.data.encode()))
             # The registry refused for good, or forgot the client: a new one begins with the next window.
+            self.cuts.append(f"{name}: its registration ended")
             into.append(RESET)
             await asyncio.sleep(AGAIN_S)
 
     async def _pace(self) -> None:
         """Begin a reaction whenever one is due, while fewer than OUTSTANDING_MAX wait for their last answer."""
-        under_way: set[asyncio.Task[None]] = set()
 
         def ended(task: asyncio.Task[None]) -> None:
-            under_way.discard(task)
+            self._under_way.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 self.failures.append(error)
 
@@ -160,10 +189,12 @@ class Flow:
             while not self._stopping.is_set():
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 due_s += 1 / self.rate_per_s
-                if len(under_way) < OUTSTANDING_MAX:
-                    under_way.add(task := asyncio.create_task(self.react(http)))
+                if not self._flowing.is_set():
+                    due_s = time.monotonic() + 1 / self.rate_per_s
+                elif len(self._under_way) < OUTSTANDING_MAX:
+                    self._under_way.add(task := asyncio.create_task(self.react(http)))
                     task.add_done_callback(ended)
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def react(self, http: aiohttp.ClientSession) -> None:
         """Send one reaction until it is accepted, at most TRIES times, and note what was said last."""

@@ -4,47 +4,54 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import aiohttp
 import emoji
 import psutil
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
-from experiments.faults import crowd, poison, spark_steps
-from experiments.faults.flow import Post, post
+from experiments.faults import crowd, lost_records, poison, spark_steps
+from experiments.faults.flow import Post, Sending, plainly, post
 from experiments.faults.ledger import Sent, Told
-from experiments.faults.scene import RATE_PER_S, STAGES, WHOLE, HarmedChain
+from experiments.faults.scene import RATE_PER_S, STAGES, WHOLE, HarmedChain, left
 from experiments.load import slow
 from experiments.load.schedule import POPULAR_EMOJIS, timestamp_of
-from experiments.machine import own_network
+from experiments.machine import own_disk, own_network
 from experiments.machine.planted_clock import PlantedClock
+from experiments.repository import ROOT
+from experiments.run.chain import settings_of
 from experiments.units import NS_PER_S
-from pipeline import dead_letters, emojis, lifecycle
+from pipeline import emojis, lifecycle
 from pipeline.bus.connection import client_config
 from pipeline.errors import EmoStreamError
+from pipeline.jars import default_cache_dir
 from pipeline.messages import Event, encode
+from pipeline.openapi.kinds import DISK_FULL
 
 Act = Callable[[HarmedChain], Mapping[str, float] | None]
 """What is done to a chain; it may return figures of its own."""
 PUBLISHERS = ("main-publisher", "cluster-publisher")
-DOUBLED = ("spark", "ingest", "main-publisher", "cluster-publisher", "subscriber")
 EVERY = ("spark", "ingest", "registry", "main-publisher", "cluster-publisher", "subscriber", "kafka")
+# A second one beside the first ends at once, because the port or the folder is taken.
+ALONE = ("ingest", "registry", "kafka")
 ASYNC = {"ack": "async"}
 # Half of the load of some seconds, in one worker.
 SMALL_BUFFER = {"ack": "async", "buffer_max": 300, "array_max": 100, "ingest_workers": 1, "kafka_out_s": 60.0}
@@ -54,6 +61,7 @@ AWAY = {"ack": "async", "buffer_max": 2_000, "array_max": 100}
 # With `async` a worker that is killed loses what it has not flushed: reactions of one flush interval, and of the time
 # that the flush takes.
 UNFLUSHED_S = 0.5
+TEMPORARY_MB = 64
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class Scenario:
     """One scenario: its name, what is done, and what it needs.
 
     `settings` change those of the chain, which is then one of its own; `alone` asks for that as well. `may_lose` is how
-    many reactions answered 202 may be lost. `send` is how a reaction is sent. `own_network` asks for a network apart
-    from the machine's.
+    many reactions answered 202 may be lost. `send` is how a reaction is sent. `apart` asks for a network, or for disks,
+    apart from the machine's.
     """
 
     name: str
@@ -72,8 +80,8 @@ class Scenario:
     alone: bool = False
     may_lose: int = 0
     rate_per_s: float = RATE_PER_S
-    send: Post = post
-    own_network: bool = False
+    send: Sending = plainly
+    apart: Literal["", "network", "disk"] = ""
 
 
 def _all(*acts: Act) -> Act:
@@ -127,20 +135,24 @@ def worker_hung(scene: HarmedChain) -> None:
 
 
 @contextmanager
-def _second(scene: HarmedChain, stage: str, *options: str) -> Iterator[Path]:
-    """Run a second process of a stage beside the first, with its environment; yield its log."""
+def _second(scene: HarmedChain, stage: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a second process of a stage beside the first, with its environment; yield it and its log."""
     first = scene.head(stage)
     # Granian names its processes anew.
     words = first.cmdline()
     command = words if Path(words[0]).exists() else [sys.executable, "-m", STAGES[stage]]
+    env = {**first.environ(), **lifecycle.as_parent()}
+    if stage in ALONE:
+        # As by hand: the port of a stage that has a supervisor is held by that.
+        del env[lifecycle.PARENT_PID]
     log = scene.folder / f"second-{stage}.log"
     with log.open("wb") as output:
         second = subprocess.Popen(
-            [*command, *options], env={**first.environ(), **lifecycle.as_parent()}, cwd=first.cwd(),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            [*command, *options], env=env, cwd=first.cwd(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
         )  # fmt: skip
     try:
-        yield log
+        yield second, log
     finally:
         second.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -169,8 +181,12 @@ def doubled(stage: str, for_s: float = 6.0) -> Act:
     """Return what runs a second process of a stage beside the first for a time."""
 
     def act(scene: HarmedChain) -> None:
-        with _second(scene, stage):
+        with _second(scene, stage) as (second, _):
             time.sleep(for_s)
+            if stage in ALONE:
+                scene.until(lambda: second.poll() is not None, f"a second {stage} has ended", 30)
+                if not second.returncode:
+                    raise EmoStreamError(f"a second {stage} was not refused: it ended with status 0")
 
     return act
 
@@ -178,7 +194,7 @@ def doubled(stage: str, for_s: float = 6.0) -> Act:
 def spark_elsewhere(scene: HarmedChain) -> None:
     """Start a second Spark with a checkpoint of its own, as on another machine: it sees the first, and ends."""
     options = ("--run-dir", str(scene.folder / "elsewhere"), "--metrics-port", "0")
-    with _second(scene, "spark", *options) as log:
+    with _second(scene, "spark", *options) as (_, log):
         scene.until(lambda: "another spark.job" in log.read_text(encoding="utf-8"), "the second job refuses to start")
 
 
@@ -203,18 +219,8 @@ def up_killed_at_its_start(scene: HarmedChain) -> None:
         time.sleep(delay_s * scene.rng.uniform(0.8, 1.2))
         started.kill()
         started.wait()
-        scene.until(lambda: not _left(folder), "every process of a killed `up` has ended", 30)
+        scene.until(lambda: not left(folder), "every process of a killed `up` has ended", 30)
     scene.up()
-
-
-def _left(folder: Path) -> list[int]:
-    """Return the processes of a chain that runs in `folder`."""
-    found = []
-    for each in psutil.process_iter():
-        with suppress(psutil.Error):
-            if each.environ().get("EMOSTREAM_RUN_DIR") == str(folder) and each.status() != psutil.STATUS_ZOMBIE:
-                found.append(each.pid)
-    return found
 
 
 # States of the checkpoint against its topic.
@@ -252,23 +258,6 @@ def checkpoint_torn(scene: HarmedChain) -> None:
     newest = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     newest.write_text(newest.read_text(encoding="utf-8")[:30], encoding="utf-8")
     (folder / f".{newest.name}.crc").unlink(missing_ok=True)
-
-
-def log_cut(scene: HarmedChain) -> None:
-    """While Spark is stopped, let Kafka remove all that is counted, as retention does."""
-    name = scene.names.events.name
-    admin = AdminClient(client_config(scene.endpoints.bootstrap_servers))
-    counted: dict[int, int] = {}
-    for window in scene.windows():
-        for partition, (_, last) in window.offsets.items():
-            number = int(partition.rpartition("-")[2])
-            counted[number] = max(counted.get(number, 0), last + 1)
-    # Afterwards nobody could count them again.
-    scene.stored()
-    places = [TopicPartition(name, number, offset) for number, offset in counted.items()]
-    for removed in admin.delete_records(places).values():
-        removed.result(30)
-    scene.kill("spark")
 
 
 def kafka_refuses(scene: HarmedChain) -> None:
@@ -328,37 +317,83 @@ def spark_killed_without_kafka(scene: HarmedChain) -> None:
 
 
 def kafka_away(for_s: float) -> Act:
-    """Return what stops Kafka for a time, in which no process may grow, and ingest says when to come back."""
+    """Return what stops Kafka for a time, in which no process may grow, and ingest says when to come back.
+
+    Every stream stays open, and gets the next windows; the one who comes back when ingest said is accepted once Kafka
+    is there again.
+    """
 
     def act(scene: HarmedChain) -> Mapping[str, float]:
+        cuts = len(scene.flow.cuts)
+        answers: list[_Answer] = []
         with scene.halted("kafka"):
             # Until the buffers are full.
             time.sleep(for_s / 2)
-            before = scene.memory()
-            time.sleep(for_s / 2)
+            before, until_s = scene.memory(), time.monotonic() + for_s / 2
+            while time.monotonic() < until_s:
+                answers.append(_react_once(scene))
+                time.sleep(1)
             after = scene.memory()
-            status, headers = _react_once(scene)
+            received = {name: len(windows) for name, windows in scene.flow.received.items()}
         grown_mb = {name: after[name] - mb for name, mb in before.items() if name in after}
         if grown := [f"{name} by {mb:.0f} MB" for name, mb in grown_mb.items() if mb > GROWN_MB]:
             raise EmoStreamError(f"while Kafka was away there grew {', '.join(grown)}")
-        if status != 503 or "retry-after" not in headers:
-            raise EmoStreamError(f"while Kafka was away ingest answered {status} with {sorted(headers)}")
+        refused = [each for each in answers if each.status == 503 and each.retry_after_s is not None]
+        # One worker's buffer may be full before the other's.
+        accepted = sum(each.status == 202 for each in answers)
+        if answers[-1] not in refused or len(refused) + accepted < len(answers):
+            seen = {(each.status, each.retry_after_s) for each in answers}
+            raise EmoStreamError(f"while Kafka was away ingest answered, with Retry-After: {seen}")
+        retry_after_s = max(each.retry_after_s or 0.0 for each in refused)
+        time.sleep(retry_after_s)
+        if (answer := _react_once(scene)).status != 202:
+            raise EmoStreamError(
+                f"{retry_after_s:g} s after Kafka's return, as it said, ingest answers {answer.status}"
+            )
+        now = scene.flow.received
+        scene.until(lambda: all(len(now[name]) > had for name, had in received.items()), "every client has a window")
+        if told := scene.flow.cuts[cuts:]:
+            raise EmoStreamError(f"while Kafka was away {len(told)} streams did not stay open: {'; '.join(told[:3])}")
         return {
             "grown_most_mb": round(max(grown_mb.values(), default=0.0), 2),
-            "retry_after_s": float(headers["retry-after"]),
+            "refused": len(refused),
+            "retry_after_s": retry_after_s,
+            "streams_kept": len(received),
         }
 
     return act
 
 
-def _react_once(scene: HarmedChain) -> tuple[int, Mapping[str, str]]:
-    event = {"user_id": "one", "emoji_type": "\N{HEAVY BLACK HEART}", "timestamp": timestamp_of(time.time_ns())}
+class _Answer(NamedTuple):
+    """What ingest answered: the status, the headers by their names in lower case, and the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after_s(self) -> float | None:
+        text = self.headers.get("retry-after", "")
+        return float(text) if text.isdecimal() else None
+
+
+def _react_once(scene: HarmedChain) -> _Answer:
+    """Send one reaction, once."""
+    kind, reaction_id = POPULAR_EMOJIS[0], f"once-{scene.rng.getrandbits(64):x}"
+    event = {
+        "user_id": "one",
+        "emoji_type": kind,
+        "timestamp": timestamp_of(time.time_ns()),
+        "reaction_id": reaction_id,
+    }
+    scene.flow.told[reaction_id] = Sent(reaction_id, kind, "unknown")
     place = urlsplit(scene.endpoints.ingest)
     with closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)) as connection:
         connection.request("POST", "/reactions", json.dumps(event), {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        answer.read()
-        return answer.status, {name.lower(): value for name, value in answer.headers.items()}
+        if answer.status == 202:
+            scene.flow.told[reaction_id] = Sent(reaction_id, kind, "accepted")
+        return _Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read())
 
 
 def halted_and_killed(for_s: float, *stages: str) -> Act:
@@ -375,34 +410,18 @@ def halted_and_killed(for_s: float, *stages: str) -> Act:
 # What nobody expected: records, requests, connections.
 
 
-def poisoned(scene: HarmedChain, least: int = 0) -> int:
-    """Write every kind of poison, each into its topic, again and again until it is `least` records; return how many."""
-    written = 0
-    while True:
-        for each in poison.kinds(scene):
-            scene.write(each.topic, *each.values, key=each.key)
-            written += len(each.values)
-        if written >= least:
-            return written
-
-
-READ_TOPICS = (
-    "emoji-events", "emoji-aggregates", "cluster-1", "cluster-1-feed", "clusters", "subscribers", "client-registry",
-)  # fmt: skip
-
-
-def poison_is_kept(scene: HarmedChain) -> Mapping[str, float]:
-    """Write the poison, and wait until dead letters tell of it in each topic that a stage reads."""
-    written = poisoned(scene)
-    expected = {f"{scene.endpoints.topic_prefix}{name}" for name in READ_TOPICS}
-
-    def told() -> bool:
-        with scene.bus() as bus:
-            letters = dead_letters.kept(bus.read(scene.names.dead_letters.name))
-        return expected <= {letter.topic for letter in letters}
-
-    scene.until(told, "each topic with poison has a dead letter", 60)
-    return {"poison": written}
+def poisoned(scene: HarmedChain) -> Mapping[str, float]:
+    """Write the poison, and wait until the stages have taken it; start the chain again over these topics."""
+    written = poison.into(scene)
+    for restarts in (True, False):
+        poison.until_taken(scene)
+        if ended := scene.deaths():
+            when = "at the poison" if restarts else "after it, at a new start"
+            raise EmoStreamError(f"{ended} processes died {when}")
+        if restarts:
+            scene.down()
+            scene.up()
+    return {"poison": written.total()}
 
 
 def transactions(scene: HarmedChain) -> None:
@@ -497,6 +516,51 @@ def logs_disk_full(scene: HarmedChain) -> None:
             each.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
     scene.kill("cluster-publisher")
     scene.until(lambda: log.stat().st_size > before, "`up` writes its log again", 30)
+
+
+def disk_nearly_full(scene: HarmedChain) -> Mapping[str, float]:
+    """Give Kafka's data a disk of their own, and fill it up to half of `disk_free_min_mb` for some seconds."""
+    scene.down()
+    data, least_mb = Path(scene.endpoints.run_dir) / "kafka", settings_of(scene.endpoints).disk_free_min_mb
+    own_disk.move(data, 3 * least_mb)
+    scene.up()
+    scene.until_flowing()
+    refused = 0
+    with own_disk.filled(data, leave_mb=least_mb // 2):
+        scene.until(lambda: _react_once(scene).status == 503, "ingest refuses reactions", 30)
+        until_s = time.monotonic() + 4
+        while time.monotonic() < until_s:
+            answer = _react_once(scene)
+            if answer.status != 503 or answer.retry_after_s is None or DISK_FULL.title.encode() not in answer.body:
+                raise EmoStreamError(
+                    f"with a disk that is nearly full ingest answered {answer.status}: {answer.body!r}"
+                )
+            refused += 1
+            time.sleep(0.5)
+    scene.until(lambda: _react_once(scene).status == 202, "ingest accepts reactions again", 30)
+    if ended := scene.deaths():
+        raise EmoStreamError(f"{ended} processes died while the disk was nearly full")
+    return {"refused": refused}
+
+
+def temporary_folder_full(scene: HarmedChain) -> None:
+    """Give the chain a folder for temporary files on a disk of its own, and fill that; then kill every stage.
+
+    What runs goes on. What was killed may have to wait for room.
+    """
+    scene.down()
+    folder = Path(tempfile.gettempdir())
+    path = [Path(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    keep = [scene.folder, ROOT, Path(sys.prefix), Path.home(), default_cache_dir(os.environ), *path]
+    own_disk.cover(folder, TEMPORARY_MB, keep)
+    scene.up()
+    scene.until_flowing()
+    with own_disk.filled(folder):
+        scene.until_flowing()
+        if ended := scene.deaths():
+            raise EmoStreamError(f"{ended} processes died while {folder} was full")
+        scene.kill(*EVERY)
+        time.sleep(10)
 
 
 def crowd_comes_back(count: int) -> Act:
@@ -603,17 +667,21 @@ async def _react(
         scene.flow.told[each["reaction_id"]] = scene.flow.told[each["reaction_id"]]._replace(told=told)
 
 
-async def cut(http: aiohttp.ClientSession, ingest: str, body: bytes) -> Told:
-    """Send a body, and cut the connection before the answer once in three times."""
-    if random.random() < 1 / 3:
-        with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            timeout = aiohttp.ClientTimeout(total=random.uniform(0.0005, 0.05))
-            async with http.post(
-                f"{ingest}/reactions", data=body, headers={"Content-Type": "application/json"}, timeout=timeout
-            ) as answer:
-                await answer.read()
-        return "unknown"
-    return await post(http, ingest, body)
+def cut(rng: random.Random) -> Post:
+    """Return what sends a body, and cuts the connection before the answer once in three times."""
+
+    async def send(http: aiohttp.ClientSession, ingest: str, body: bytes) -> Told:
+        if rng.random() < 1 / 3:
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                timeout = aiohttp.ClientTimeout(total=rng.uniform(0.0005, 0.05))
+                async with http.post(
+                    f"{ingest}/reactions", data=body, headers={"Content-Type": "application/json"}, timeout=timeout
+                ) as answer:
+                    await answer.read()
+            return "unknown"
+        return await post(http, ingest, body)
+
+    return send
 
 
 def scaled(scene: HarmedChain) -> None:
@@ -722,7 +790,7 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
     found = [
         *(Scenario(f"{stage}-killed", f"{stage} is killed", killed(stage)) for stage in EVERY),
         *(Scenario(f"{stage}-halted", f"{stage} is stopped for 6 s", halted(6, stage)) for stage in EVERY),
-        *(Scenario(f"{stage}-doubled", f"a second {stage} runs for 6 s", doubled(stage)) for stage in DOUBLED),
+        *(Scenario(f"{stage}-doubled", f"a second {stage} runs for 6 s", doubled(stage)) for stage in EVERY),
         Scenario("spark-elsewhere", "a second spark starts with a checkpoint of its own", spark_elsewhere),
         *(
             Scenario(f"spark-at-{step.replace(' ', '-')}", f"Spark is killed: {step}", spark_steps.killed_at(step))
@@ -748,15 +816,25 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         Scenario("checkpoint-deleted", "the checkpoint is gone", between_runs(checkpoint_deleted), alone=True),
         Scenario("checkpoint-older", "an older checkpoint is there", between_runs(checkpoint_older), alone=True),
         Scenario("checkpoint-torn", "the newest offsets are cut short", between_runs(checkpoint_torn), alone=True),
-        Scenario("log-cut", "Kafka removes what is counted, and Spark is killed", log_cut, alone=True),
-        Scenario("poison", "records that nobody expects, in every topic", poison_is_kept, alone=True),
+        Scenario(
+            "log-cut",
+            "Kafka removes what is counted, and Spark is killed",
+            lost_records.counted_removed,
+            alone=True,
+        ),
+        Scenario("log-cut-ahead", "Kafka removes what is not counted", lost_records.uncounted_removed, alone=True),
+        Scenario("segment-cut", "a crash cuts the newest segments short", lost_records.segment_cut, alone=True),
+        Scenario(
+            "topic-made-again", "emoji-events is deleted and made again", lost_records.topic_made_again, alone=True
+        ),
+        Scenario("poison", "records that nobody expects, in every topic", poisoned, alone=True),
         Scenario("transactions", "a committed, an aborted and an open transaction", transactions, alone=True),
         Scenario("kafka-refuses", "Kafka refuses records permanently for 4 s", kafka_refuses, alone=True),
         Scenario("buffer-full", "Kafka is stopped until the buffer is full", buffer_full, SMALL_BUFFER),
         Scenario("spark-killed-without-kafka", "Spark is killed while Kafka is away", spark_killed_without_kafka),
         Scenario("slow-bodies", "500 slow bodies at ingest and at the registry, 2,000 silent connections", slow_bodies),
         *(
-            Scenario(f"clock-{name}", f"the chain's clock jumps by {name}, both ways", clock_jumps(by_s), alone=True)
+            Scenario(f"clock-{name}", f"the clock of all but the JVMs jumps by {name}", clock_jumps(by_s), alone=True)
             for name, by_s in (("10s", 10.0), ("2h", 7200.0))
         ),
         Scenario(
@@ -764,12 +842,14 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
             "the network is slow, then loses packets",
             slow_network,
             alone=True,
-            own_network=True,
+            apart="network",
         ),
         Scenario("suspended", "every process is stopped for 15 s, `up` included", halted(15, WHOLE)),
         Scenario("few-descriptors", "ten free descriptors, a hundred connections", few_descriptors),
         Scenario("kafka-disk-full", "no write of Kafka succeeds for 4 s", disk_full("kafka"), alone=True),
         Scenario("spark-disk-full", "no write of Spark succeeds for 4 s", disk_full("spark"), alone=True),
+        Scenario("disk-nearly-full", "less than disk_free_min_mb is free for 4 s", disk_nearly_full, apart="disk"),
+        Scenario("tmp-full", "the folder of temporary files is full", temporary_folder_full, apart="disk"),
         Scenario("logs-disk-full", "no write of any other process succeeds for 6 s", logs_disk_full, alone=True),
         Scenario(
             "crowd-comes-back",

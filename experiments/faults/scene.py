@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import psutil
 from confluent_kafka import Producer
 
-from experiments.faults.flow import Flow, Post
-from experiments.faults.ledger import History, Sent, Stored, uncovered
+from experiments.faults.flow import Flow, Sending, plainly
+from experiments.faults.ledger import History, Regrown, Sent, Stored, uncovered
 from experiments.run import chain, usage
 from experiments.run.read_back import counted
 from pipeline import direct_http
@@ -82,6 +82,9 @@ class HarmedChain:
             **{name: claim_port("127.0.0.1", 0, name) for name in ("ingest_port", "registry_port")},
         }
         self.past: list[Sent] = []
+        self.gone: set[str] = set()
+        """The ids of the reactions that Kafka lost before they were counted: these, and no others, are not counted."""
+        self._regrown: Regrown | None = None
         self._seen: dict[tuple[int, int], Stored] = {}
         self._chain = ExitStack()
         self.endpoints: chain.Endpoints
@@ -102,12 +105,13 @@ class HarmedChain:
         rate_per_s: float,
         *,
         prefix: str,
-        send: Post,
+        send: Sending = plainly,
     ) -> None:
         """Begin to send and to receive."""
-        self.flow = Flow(
-            self.endpoints.ingest, self.endpoints.registry, rate_per_s, CLIENTS, prefix=prefix, rng=self.rng, send=send
-        )
+        # Of its own: what is done to the chain does not depend on how far the senders are.
+        rng = random.Random(self.rng.getrandbits(64))
+        ingest, registry = self.endpoints.ingest, self.endpoints.registry
+        self.flow = Flow(ingest, registry, rate_per_s, CLIENTS, prefix=prefix, rng=rng, send=send(rng))
         self.flow.start()
 
     # What is there.
@@ -175,7 +179,7 @@ class HarmedChain:
         with self.bus() as bus:
             found = _windows(bus.read(self.names.aggregates.name))
             # One that does not say when its records were appended is not of Spark's job.
-            copies = [window for window in found if window.appended_ms]
+            copies = [self._apart(window) for window in found if window.appended_ms]
         if emitted:
             return copies
         return History([], [], copies).forwarded()
@@ -184,8 +188,15 @@ class HarmedChain:
         """Return every record of `emoji-events`, those included that were there at an earlier call."""
         with self.bus() as bus:
             found = [_stored(record) for record in bus.read(self.names.events.name)]
+        if self._regrown is not None:
+            found = [self._regrown.record(each) for each in found]
         self._seen |= {(each.partition, each.offset): each for each in found}
         return list(self._seen.values())
+
+    def deaths(self) -> int:
+        """Return how many processes `up` has seen die since it was started."""
+        # It logs each death as an event of its own.
+        return (self.folder / "up.log").read_text(encoding="utf-8", errors="replace").count('"event": "died"')
 
     def lives(self) -> bool:
         """Return whether `up` runs."""
@@ -226,6 +237,32 @@ class HarmedChain:
         if left := producer.flush(30):
             raise EmoStreamError(f"Kafka did not take {left} of the foreign records")
 
+    def crash(self) -> None:
+        """Kill every process at once, `up` first, as a crash of the machine does. `up()` may follow."""
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.down()
+        self.until(lambda: not left(self.folder), "every process has ended", 30)
+
+    def lose(self, gone: Iterable[Stored], regrown: Mapping[int, int] | None = None) -> int:
+        """Note that Kafka loses records which no window covers; return how many reactions are lost with them.
+
+        `regrown` has, of each partition whose end it loses, the first offset that will have another record. Call it
+        before they are lost.
+        """
+        lost = {(each.partition, each.offset) for each in gone}
+        if regrown is not None:
+            self._regrown = Regrown(frozenset(window.epoch for window in self.windows()), regrown)
+        ids = {self._seen.pop(place).reaction_id for place in lost}
+        # One that was sent again may have another record.
+        ids -= {each.reaction_id for each in self._seen.values()}
+        self.gone |= {each for each in ids if each is not None}
+        return len(self.gone)
+
+    def _apart(self, window: Window) -> Window:
+        return window if self._regrown is None else self._regrown.window(window)
+
     # How it ends.
 
     def until(self, condition: Callable[[], object], what: str, within_s: float = SETTLED_S) -> None:
@@ -249,9 +286,8 @@ class HarmedChain:
 
     def _counts_after(self, mark: int) -> bool:
         new = {each.reaction_id for each in self.flow.sent()[mark:] if each.told == "accepted"}
-        return bool(new) and any(
-            each.reaction_id in new and not uncovered([each], self.windows()) for each in reversed(self.stored())
-        )
+        stored = [each for each in self.stored() if each.reaction_id in new]
+        return len(uncovered(stored, self.windows())) < len(stored)
 
     def settle(self) -> History:
         """Send no more, wait until all is counted and received, and return what happened.
@@ -273,7 +309,20 @@ class HarmedChain:
         if self.flow.failures:
             raise EmoStreamError(f"a client of the scenario failed: {self.flow.failures[0]!r}")
         self.past += self.flow.sent()
-        return History(self.past, self.stored(), self.windows(emitted=True), dict(self.flow.received))
+        received = {
+            name: [each and self._apart(each) for each in windows] for name, windows in self.flow.received.items()
+        }
+        return History(self.past, self.stored(), self.windows(emitted=True), received)
+
+
+def left(folder: Path) -> list[int]:
+    """Return the processes of a chain that runs in `folder`."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.environ().get("EMOSTREAM_RUN_DIR") == str(folder) and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
 
 
 def _windows(records: Iterable[Record]) -> Iterator[Window]:
