@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
 from pipeline.messages import Natural, decoder
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A duration, which is negative where a clock was set back."""
 
 
 class Source(msgspec.Struct, frozen=True, rename="camel"):
@@ -22,7 +26,7 @@ class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
     batch_id: Natural
     timestamp: datetime
     num_input_rows: Natural
-    duration_ms: dict[str, Natural]
+    duration_ms: dict[str, Milliseconds]
     sources: list[Source]
 
 

@@ -58,22 +58,22 @@ def test_repeats_are_found_as_spark_finds_them() -> None:
     fields = zip(kinds, ids, strict=True)
     records = [
         record(offset, json.dumps({"emoji_type": kind, **({} if each is None else {"reaction_id": each})}).encode())
-        for offset, (kind, each) in enumerate(fields)
+        for offset, (kind, each) in zip((0, 1, 2, 3, 4, 14, 16, 17, 18), fields, strict=True)
     ]
-    quiet = [(9 + number, 9 + number, 90 + number) for number in range(9)]
-    spans = [(0, 3, 0), (4, 4, 90), *quiet, (5, 5, 99), (18, 18, 100), (6, 8, 101)]
+    quiet = [(5 + number, 5 + number, 90 + number) for number in range(9)]
+    spans = [(0, 3, 0), (4, 4, 90), *quiet, (14, 14, 99), (15, 15, 100), (16, 18, 101)]
     windows = [
         msgspec.structs.replace(
             window(number, first, last),
             appended_ms={"emoji-events-0": after * minute_ms},
-            repeats=msgspec.UNSET if first > 8 else 0,
+            repeats=msgspec.UNSET if 5 <= first <= 13 or first == 15 else 0,
         )
         for number, (first, last, after) in enumerate(spans)
     ]
     # The second copy of a window is not the one that was forwarded.
-    emitted = [*windows, msgspec.structs.replace(windows[1], offsets={"emoji-events-0": (0, 8)})]
+    emitted = [*windows, msgspec.structs.replace(windows[1], offsets={"emoji-events-0": (0, 18)})]
     found = read_back.repeats(records, [record(number, encode(each)) for number, each in enumerate(emitted)])
-    assert found == {(0, 1), (0, 4), (0, 8)}
+    assert found == {(0, 1), (0, 4), (0, 18)}
     frame = read_back.events(records, found)
     assert frame["emoji_type"].to_list() == ["😂", None, None, "😂", None, "😂", "😂", "😂", None]
     assert list(read_back.windows([record(0, encode(windows[0]))], {})["malformed"]) == [0]

@@ -19,6 +19,7 @@ from pipeline.bus.topics import TopicSpec
 from pipeline.ingest import sink as sink_module
 from pipeline.ingest.sink import KafkaSink
 from tests.harness.stages.bus import fail_permanently, needs_librdkafka
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 DEADLINE_S = 60.0
@@ -90,8 +91,8 @@ def test_producer_that_failed_permanently_is_replaced(broker: EmbeddedKafka, mon
         # Before a piece, and while one waits for Kafka.
         fail_permanently(sink._producer)
         sink.write(values[20:])
-        while sink.wait(0) > 20:
-            pass
+        # So briefly that a piece may still be under way.
+        until(lambda: sink.wait(0.002) <= 20, "a piece is in Kafka", DEADLINE_S, 0.0)
         fail_permanently(sink._producer)
         assert sink.wait(DEADLINE_S) == 0
         assert (sink.lost, sink.refusals) == (0, {})
