@@ -23,6 +23,8 @@ log = logs.get(__name__)
 
 WAIT_MOST_S = 60.0
 POLL_S = 0.2
+BEGINS_AT = (0, 1)
+"""The number of an epoch's first window: Spark's first batch may hold no record, and is no window then."""
 
 
 class OtherJobs:
@@ -50,7 +52,7 @@ class OtherJobs:
         """Return the first window of an epoch that has begun behind a window of `epoch` since the last call, if any."""
         for window in self._windows(0.0):
             if window.epoch not in self._epochs:
-                if epoch in self._epochs and window.window == 0 and self._is_of_these_records(window):
+                if epoch in self._epochs and window.window in BEGINS_AT and self._is_of_these_records(window):
                     return window
                 self._epochs.add(window.epoch)
         return None

@@ -325,7 +325,8 @@ def test_job_ends_when_another_one_has_begun(spark: SparkSession, history: Histo
             append(bus, history.names.aggregates.name, encode(imitated))
         history.send(3)
         later = until(lambda: seen_by_first.later(str(first.id)), "the first job has seen the second", DEADLINE_S, 0.1)
-        assert (later.epoch, later.window) == (str(second.id), 0)
+        assert later.epoch == str(second.id)
+        assert later.window in (0, 1)
         first.stop()
         history.send(2)
 
