@@ -27,7 +27,7 @@ class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
     timestamp: datetime
     num_input_rows: Natural
     duration_ms: dict[str, Milliseconds]
-    sources: list[Source]
+    sources: list[Source] = []
 
 
 decode_progress = decoder(StreamingProgress)
