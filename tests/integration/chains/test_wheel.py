@@ -86,10 +86,16 @@ def test_wheel_in_an_empty_environment_runs_a_chain(folder: Path) -> None:
     assert "parameter users is 0: give 1 or more" in shell("emostream experiment -p users 0 2>&1 || true")
     assert "belong to an installed package" in shell("emostream lab 2>&1 || true")
     shell(UP)
-    printed = folder / "up.json"
-    until(lambda: printed.read_text().endswith("\n") or not processes(folder / "run"), "the chain is ready", READY_S)
+    printed, said = folder / "up.json", folder / "up.log"
+
+    def ready_or_ended() -> bool:
+        # A process that is just being started has no environment yet; one that fails says why.
+        ended = said.stat().st_size and not processes(folder / "run")
+        return printed.read_text().endswith("\n") or bool(ended)
+
+    until(ready_or_ended, "the chain is ready", READY_S)
     ready = json.loads(printed.read_text() or "null")
-    assert ready is not None, (folder / "up.log").read_text()
+    assert ready is not None, said.read_text()
     assert shell("emostream send 😂 🎉") == "accepted: 2\n"
     watched = shell("emostream watch --windows 1 --json & sleep 1; emostream send 🔥 > /dev/null; wait $!")
     assert json.loads(watched)["total"] >= 1
