@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import time
 
+STALLED_S = 20.0
+"""A loop that has not come round for this long does nothing: each does at least every ten seconds, but for a machine
+that is busy.
+"""
+
 
 class Turns:
     """Set by the thread of a loop, read by any other."""

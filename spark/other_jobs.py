@@ -17,7 +17,7 @@ from pipeline.bus.records import readable
 from pipeline.bus.topics import Topics
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
-from spark.resume import is_plausible, number_of
+from spark.resume import is_plausible, spans_of, stamps_of
 
 log = logs.get(__name__)
 
@@ -72,9 +72,8 @@ class OtherJobs:
 
     def _is_of_these_records(self, window: Window) -> bool:
         """Return whether the times in a window are those of the records that it covers: it was counted from them."""
-        last = {number_of(name): last for name, (_, last) in window.offsets.items()}
-        stamps = {number_of(name): at_ms for name, at_ms in (window.appended_ms or {}).items()}
-        if self._bus.stamps(self._names.events.name, last) == stamps:
+        last = {number: last for number, (_, last) in spans_of(window).items()}
+        if self._bus.stamps(self._names.events.name, last) == stamps_of(window):
             return True
         log.warning("a window of another program begins an epoch", id=window.event_id)
         return False

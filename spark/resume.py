@@ -72,6 +72,11 @@ def spans_of(window: Window) -> dict[int, tuple[int, int]]:
     return {number_of(name): span for name, span in window.offsets.items()}
 
 
+def stamps_of(window: Window) -> dict[int, int]:
+    """Return of each partition when the last of its records that `window` covers was appended, ms."""
+    return {number_of(name): at_ms for name, at_ms in (window.appended_ms or {}).items()}
+
+
 def is_plausible(window: Window) -> bool:
     """Return whether the job may have emitted `window`: it has the times of the records that it covers."""
     stamps = window.appended_ms or {}
@@ -92,7 +97,7 @@ def of_the_job(windows: Iterable[Window]) -> list[Window]:
     found = []
     for window in filter(is_plausible, windows):
         spans, own = spans_of(window), ends.get(window.epoch)
-        stamps = {number_of(name): at_ms for name, at_ms in (window.appended_ms or {}).items()}
+        stamps = stamps_of(window)
         known = {number: counted.get(number, (-1, -1)) for number in spans}
         if own is None:
             goes_on = all(spans[each][0] > end or stamps[each] > at_ms for each, (end, at_ms) in known.items())

@@ -172,14 +172,14 @@ def _expect_dashes(source: Source, claims: list[Claim], texts: _Texts, outcome: 
 def _beside_the_rows(known: ClaimFile, outcome: Outcome, texts: _Texts, claimed: set[tuple[str, int]]) -> Iterator[str]:
     """Yield each passage that has the form of a claim, and that no row of any claim gives: a line added by hand."""
     measured = {number.claim for number in outcome.numbers}
-    said = set[tuple[str, int]]()
+    seen = set(claimed)
     for claim in known.claims:
         if claim.id not in measured:
             continue
         for numbers in passages.occurrences(claim, texts[claim.file]):
             place = numbers[0]
-            if (claim.file, place.start) not in claimed | said:
-                said.add((claim.file, place.start))
+            if (claim.file, place.start) not in seen:
+                seen.add((claim.file, place.start))
                 yield (
                     f"{claim.file}, line {place.line}: {place.text} is in a passage of the form of claim {claim.id}, "
                     "and no row gives it: remove the passage, or write a claim for it"

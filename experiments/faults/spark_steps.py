@@ -119,15 +119,22 @@ def _nothing_is_under_way(scene: HarmedChain, spark: _Spark) -> bool:
     return batches(scene, "offsets") == batches(scene, "commits") == spark.done
 
 
+def _killed_while_it_asks(
+    scene: HarmedChain, spark: _Spark, is_the_step: Callable[[HarmedChain, _Spark], bool]
+) -> bool:
+    """Kill Spark while its JVM waits for Kafka, which is stopped; return False, and kill nothing, at another step."""
+    asked = _soon(lambda: _unread(scene, spark.jvm) > 0)
+    time.sleep(STILL_S)
+    if not (asked and is_the_step(scene, spark)):
+        return False
+    scene.kill("spark")
+    return True
+
+
 def _at_trigger(scene: HarmedChain, spark: _Spark) -> bool:
     """Before the file of offsets: the JVM has asked Kafka, which is stopped, for the newest offsets, and waits."""
     with scene.halted("kafka"):
-        asked = _soon(lambda: _unread(scene, spark.jvm) > 0)
-        time.sleep(STILL_S)
-        if not (asked and _nothing_is_under_way(scene, spark)):
-            return False
-        scene.kill("spark")
-    return True
+        return _killed_while_it_asks(scene, spark, _nothing_is_under_way)
 
 
 @contextmanager
@@ -158,12 +165,7 @@ def _at_aggregating(scene: HarmedChain, spark: _Spark) -> bool:
             return False
         with scene.halted("kafka"):
             spark.driver.resume()
-            asked = _soon(lambda: _unread(scene, spark.jvm) > 0)
-            time.sleep(STILL_S)
-            if not (asked and _is_under_way(scene, spark)):
-                return False
-            scene.kill("spark")
-    return True
+            return _killed_while_it_asks(scene, spark, _is_under_way)
 
 
 def _at_emitting(scene: HarmedChain, spark: _Spark) -> bool:

@@ -48,13 +48,7 @@ class MemoryBus:
         self, topic: str, start: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
     ) -> list[Record]:
         """Return the records from `start` up to `ends`."""
-        ends = self.ends(topic) if ends is None else ends
-        with self._changed:
-            return [
-                record
-                for number, records in enumerate(self._topics[topic])
-                for record in records[(start or {}).get(number, 0) : ends.get(number, 0)]
-            ]
+        return list(self.records(topic, self.ends(topic) if ends is None else ends, start))
 
     def tail(self, topic: str, count: int) -> list[Record]:
         """Return the last `count` records of each partition, those of TAIL_MAX_BYTES at most."""

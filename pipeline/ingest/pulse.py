@@ -16,7 +16,7 @@ from collections.abc import Callable
 import psutil
 
 from pipeline import logs
-from pipeline.turns import Turns
+from pipeline.turns import STALLED_S, Turns
 
 log = logs.get(__name__)
 
@@ -26,8 +26,6 @@ SILENT_LOOKS = 12
 """A worker hangs if its count has not changed for as many looks. Looks, and not a time: after the whole machine was
 suspended, nobody hangs.
 """
-STALLED_S = 20.0
-"""The flusher comes round twice a second during a flush; a busy machine may keep it waiting."""
 _SLOTS = 4096
 
 

@@ -11,14 +11,13 @@ from typing import NamedTuple
 from urllib.error import HTTPError
 
 from pipeline import direct_http, logs
+from pipeline.turns import STALLED_S
 
 log = logs.get(__name__)
 
 PROBE_S = 5.0
 HUNG_S = 60.0
 """A stage hangs if no probe has found it going on for this long. One that is busy, or stopped for a while, does not."""
-STALLED_S = 20.0
-"""A stage does not go on if its loops have not come round for this long: they do at least every ten seconds."""
 MISSED_MIN = 2
 """Probes that a stage that hangs has missed. After the whole machine was suspended, the first may come too early."""
 KAFKA = "kafka"

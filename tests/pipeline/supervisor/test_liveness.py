@@ -9,7 +9,8 @@ from threading import Event, Thread
 import pytest
 
 from pipeline.supervisor import liveness
-from pipeline.supervisor.liveness import HUNG_S, KAFKA_HUNG_S, STALLED_S, Liveness
+from pipeline.supervisor.liveness import HUNG_S, KAFKA_HUNG_S, Liveness
+from pipeline.turns import STALLED_S
 from tests.harness.processes import taken_port
 
 
