@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from pipeline.problems import Refusal
-from pipeline.units import NS_PER_S
+from pipeline.units import NS_PER_MS, NS_PER_S
 
 LIFE_S = 10
 FIELD = "ticket"
@@ -31,7 +31,6 @@ _ANSWERS: dict[Fault, tuple[int, str]] = {
 FAULTS = tuple(_ANSWERS)
 
 _LIFE_NS = LIFE_S * NS_PER_S
-_NS_PER_MS = 1_000_000
 _TEXT_MAX = 400
 
 
@@ -57,7 +56,7 @@ class Ticket(NamedTuple):
 
 def issue(digest: str, client_id: str, subscriber: str, now_ns: int, nonce: str) -> str:
     """Return a ticket for the client whose token has this digest; no two tickets have the same nonce."""
-    fields = f"{client_id}.{subscriber}.{now_ns // _NS_PER_MS}.{nonce}"
+    fields = f"{client_id}.{subscriber}.{now_ns // NS_PER_MS}.{nonce}"
     return f"{fields}.{_mac(digest, fields)}"
 
 
@@ -78,7 +77,7 @@ def verify(text: str, digest: str, client_id: str, subscriber: str, now_ns: int)
         )
     if not hmac.compare_digest(mac.encode("utf-8", "surrogateescape"), _mac(digest, fields).encode()):
         raise TicketRefusal("malformed", f"ticket {text[:60]!a} is cut off or changed")
-    age_s = (now_ns - ticket.issued_ms * _NS_PER_MS) / NS_PER_S
+    age_s = (now_ns - ticket.issued_ms * NS_PER_MS) / NS_PER_S
     if age_s >= LIFE_S:
         raise TicketRefusal("expired", f"ticket is {age_s:.1f} s old and was valid for {LIFE_S} s")
     if age_s < -LIFE_S:
@@ -114,7 +113,7 @@ class TicketGate:
         except TicketRefusal as refusal:
             self.refused[refusal.fault] += 1
             raise
-        self._used_ns[text] = ticket.issued_ms * _NS_PER_MS + _LIFE_NS
+        self._used_ns[text] = ticket.issued_ms * NS_PER_MS + _LIFE_NS
 
 
 def _parse(fields: str) -> Ticket | None:

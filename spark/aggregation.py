@@ -26,18 +26,19 @@ def parse(records: DataFrame) -> DataFrame:
 
 
 def aggregate(parsed: DataFrame) -> DataFrame:
-    """Parsed records → `emoji_type`, `partition`, `count`, `first`, `last`, `last_ms`, `identified`.
+    """Parsed records → `emoji_type`, `partition`, `count`, `first`, `last`, `first_ms`, `last_ms`, `identified`.
 
-    One row per type and partition, with the first and last offset of its records, and the last one's time: over all
-    types these give the window's offsets without a second pass. `identified` counts the records with an id. The rows of
-    the null type count the unreadable records. `spark.window` adds up the partitions: a second grouping here took 0.2 s
-    of a 0.5 s micro-batch, for a few dozen rows. The aggregates are SQL expressions because each Column call is a round
-    trip to the JVM.
+    One row per type and partition, with the first and last offset of its records, the earliest time, and the time of
+    the last record: over all types these give the window's offsets without a second pass. `identified` counts the
+    records with an id. The rows of the null type count the unreadable records. `spark.window` adds up the partitions:
+    a second grouping here took 0.2 s of a 0.5 s micro-batch, for a few dozen rows. The aggregates are SQL expressions
+    because each Column call is a round trip to the JVM.
     """
     return parsed.groupBy("emoji_type", "partition").agg(
         F.expr("count(1) AS count"),
         F.expr("min(offset) AS first"),
         F.expr("max(offset) AS last"),
+        F.expr("min(appended_ms) AS first_ms"),
         F.expr("max_by(appended_ms, offset) AS last_ms"),
         F.expr("count(id) AS identified"),
     )

@@ -14,13 +14,14 @@ from pipeline.bus.base import Bus
 from pipeline.dead_letters import DeadLetters
 from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, encode
+from pipeline.units import NS_PER_MS
 from spark.aggregation import aggregate, identified
 from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
 from spark.repeats import Identified, Remembered
 from spark.unused import unused
-from spark.window import NO_OFFSETS, countable, last_appended, trigger_ns, window
+from spark.window import NO_OFFSETS, Batch, countable, first_appended, last_appended, trigger_ns, window
 
 log = logs.get(__name__)
 
@@ -60,7 +61,7 @@ class Emitter:
         self._last_windows = last_windows
         self._remainders = Remainders()
         self._meters = meters
-        self._previous_end_ns = 0
+        self._previous: Batch | None = None
         self._epoch: Future[str] = Future()
 
     def begin(self, epoch: str) -> None:
@@ -75,11 +76,11 @@ class Emitter:
     def __call__(self, records: DataFrame, number: int) -> None:
         """Emit the window of one micro-batch; an error here makes Spark repeat the batch after a restart."""
         self._meters.query.mark()
-        due_ns = trigger_ns(time.time_ns(), self._previous_end_ns, self._trigger_s)
+        started_ns = time.time_ns()
         rows = [countable(row.asDict()) for row in aggregate(records).collect()]
         # `begin` sets the remainders before the epoch.
         epoch = self._epoch.result()
-        record = self._window(records, rows, epoch, number, due_ns) if rows else None
+        record = self._window(records, rows, epoch, number, started_ns) if rows else None
         if record is not None:
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
@@ -89,13 +90,14 @@ class Emitter:
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
             if record.malformed and self._letters is not None:
                 self._keep_unused(rows, self._letters)
-        self._previous_end_ns = time.time_ns()
+            self._previous = Batch(record.trigger_ns, time.time_ns())
 
     def _window(
-        self, records: DataFrame, rows: Sequence[Mapping[str, Any]], epoch: str, number: int, due_ns: int
+        self, records: DataFrame, rows: Sequence[Mapping[str, Any]], epoch: str, number: int, started_ns: int
     ) -> Window | None:
         """Return the window of a micro-batch's records; `rows` are the counts, which are not empty."""
         appended_ms = last_appended(rows)
+        first_ns = first_appended(rows) * NS_PER_MS
         has_ids = any(row["identified"] for row in rows)
         with_id = Identified.of(identified(records).toArrow()) if has_ids else Identified.none()
         repeats = self._remembered.repeats(with_id, epoch, number, appended_ms.values())
@@ -104,7 +106,7 @@ class Emitter:
             topic=self._events_topic,
             epoch=epoch,
             number=number,
-            trigger_ns=due_ns,
+            trigger_ns=trigger_ns(started_ns, first_ns, self._previous, self._trigger_s),
             emitted_ns=time.time_ns(),
             group_size=self._group_size,
             policy=self._policy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
@@ -18,16 +18,31 @@ NO_OFFSETS: Mapping[int, tuple[int, int]] = MappingProxyType({})
 NO_TIMES: Mapping[int, int] = MappingProxyType({})
 
 
-def trigger_ns(started_ns: int, previous_end_ns: int, trigger_s: float) -> int:
+class Batch(NamedTuple):
+    """When a micro-batch was due, and when it ended, ns since the Unix epoch."""
+
+    trigger_ns: int
+    end_ns: int
+
+
+def trigger_ns(started_ns: int, first_ns: int, previous: Batch | None, trigger_s: float) -> int:
     """Return when the micro-batch that started at `started_ns` was due.
 
     Spark's processing-time triggers are at multiples of the interval since the epoch; after an overrun the next batch
-    starts at once. So the trigger is the last multiple, unless the previous batch was still running then.
+    starts at once. So the trigger is the first multiple that can have read the batch's first record, which Kafka
+    appended at `first_ns`: one after the previous batch's trigger, or that batch's end if it was still running. It is
+    not always the last multiple: near its capacity Spark needs longer than an interval to ask for the topic's end. A
+    job's first batch (`previous` is None) may have a backlog, and was due at the last multiple.
     Source: Spark's ProcessingTimeExecutor.
     """
     interval_ns = round(trigger_s * NS_PER_S)
-    grid_ns = started_ns // interval_ns * interval_ns
-    return max(grid_ns, min(previous_end_ns, started_ns))
+    last_ns = started_ns // interval_ns * interval_ns
+    if previous is None:
+        return last_ns
+    # Spark may have read what was appended just after the trigger, so that no multiple lies between.
+    since_first_ns = min(-(-first_ns // interval_ns) * interval_ns, last_ns)
+    next_ns = (previous.trigger_ns // interval_ns + 1) * interval_ns
+    return min(max(since_first_ns, next_ns, previous.end_ns), started_ns)
 
 
 def countable(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,6 +62,11 @@ def last_appended(rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
         if end > ends.get(row["partition"], (-1, 0)):
             ends[row["partition"]] = end
     return {partition: at_ms for partition, (_, at_ms) in ends.items()}
+
+
+def first_appended(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return when the first of the records in `rows` (see `spark.aggregation.aggregate`) was appended, ms."""
+    return min(int(row["first_ms"]) for row in rows)
 
 
 def window(

@@ -20,7 +20,7 @@ from experiments.twin.truth import Reaction, Truth
 from experiments.units import NS_PER_MS, NS_PER_S
 from pipeline.messages import TypeCount, Window, encode
 from spark.policies import NOTHING
-from spark.window import trigger_ns, window
+from spark.window import window
 
 # Spark asks for the newest offsets a few milliseconds after its trigger.
 LOOK_NS = 2 * NS_PER_MS
@@ -97,7 +97,8 @@ class Batches:
             self._plan_next(started_ns)
             return
         number, self._number = self._number, self._number + 1
-        due_ns = trigger_ns(started_ns, self._previous_end_ns, self._twin.trigger_s)
+        # As Spark's triggers: at a multiple, or after an overrun at once.
+        due_ns = max(started_ns // self._interval_ns * self._interval_ns, self._previous_end_ns)
         spent_ns = drawn_ns(self._rng, self._twin.micro_batch_ms) + round(self._twin.service_us * 1000 * len(cut))
         spent_ns += round(self._twin.late_windows_ms.get(number, 0.0) * NS_PER_MS)
         for reaction in cut:

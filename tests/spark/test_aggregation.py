@@ -24,7 +24,7 @@ from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, identified, parse
 from spark.repeats import Identified
 from spark.session import session
-from spark.window import countable, last_appended, trigger_ns, window
+from spark.window import Batch, countable, first_appended, last_appended, trigger_ns, window
 from tests.harness.stages.spark import end_session
 
 RECORDS = t.StructType(
@@ -230,9 +230,9 @@ def test_records_with_an_id_are_counted_and_found(spark: SparkSession) -> None:
 def test_repeats_do_not_count() -> None:
     """A type of which all are repeats did not occur; the records stay within the offsets."""
     rows: list[dict[str, Any]] = [
-        {"emoji_type": "😂", "partition": 0, "count": 4, "first": 5, "last": 9, "last_ms": 1},
-        {"emoji_type": "😂", "partition": 1, "count": 7, "first": 0, "last": 8, "last_ms": 1},
-        {"emoji_type": "🔥", "partition": 0, "count": 2, "first": 4, "last": 20, "last_ms": 2},
+        {"emoji_type": "😂", "partition": 0, "count": 4, "first": 5, "last": 9, "first_ms": 28, "last_ms": 1},
+        {"emoji_type": "😂", "partition": 1, "count": 7, "first": 0, "last": 8, "first_ms": 28, "last_ms": 1},
+        {"emoji_type": "🔥", "partition": 0, "count": 2, "first": 4, "last": 20, "first_ms": 28, "last_ms": 2},
     ]
     repeats = {("😂", 1): 5, ("🔥", 0): 2}
     made = window(
@@ -258,30 +258,47 @@ def test_empty_micro_batch_gives_no_window(spark: SparkSession) -> None:
 
 
 @given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
-def test_trigger_of_a_punctual_batch_is_on_the_grid(grid: int, trigger_s: float, late: float) -> None:
-    """A batch that starts within an interval after a grid point was due there, if no batch was running."""
+def test_trigger_of_a_first_batch_is_the_last_multiple(grid: int, trigger_s: float, late: float) -> None:
+    """The first batch of a job may have records of an hour ago, and was due when it started."""
     interval_ns = round(trigger_s * NS_PER_S)
     grid_ns = grid // interval_ns * interval_ns
     started_ns = grid_ns + round(late * interval_ns)
-    assert trigger_ns(started_ns, 0, trigger_s) == grid_ns
+    assert trigger_ns(started_ns, 0, None, trigger_s) == grid_ns
 
 
-def test_trigger_after_an_overrun_is_the_end_of_the_previous_batch() -> None:
-    """After a batch that ran past a grid point, Spark starts the next one at once."""
-    assert trigger_ns(13 * NS_PER_S + 5, 13 * NS_PER_S, 6.0) == 13 * NS_PER_S
-    assert trigger_ns(13 * NS_PER_S + 5, 11 * NS_PER_S, 6.0) == 12 * NS_PER_S
+@pytest.mark.parametrize(
+    ("started_s", "first_s", "previous_s", "due_s"),
+    [
+        pytest.param(12.1, 6.3, (6.0, 6.5), 12.0, id="punctual"),
+        pytest.param(24.1, 19.0, (6.0, 6.5), 24.0, id="nothing-came-for-long"),
+        pytest.param(18.1, 6.3, (6.0, 6.5), 12.0, id="the-question-for-the-end-took-an-interval"),
+        pytest.param(13.1, 6.3, (6.0, 13.0), 13.0, id="overrun"),
+        pytest.param(24.3, 13.2, (6.0, 13.0), 18.0, id="after-an-overrun-without-records"),
+        pytest.param(12.1, 12.05, (6.0, 6.5), 12.0, id="appended-just-after-the-trigger"),
+        pytest.param(12.1, 5.9, (6.0, 6.5), 12.0, id="kafkas-clock-is-behind"),
+        pytest.param(12.1, 15.0, (6.0, 6.5), 12.0, id="kafkas-clock-is-ahead"),
+        pytest.param(12.1, 6.3, (6.0, 12.2), 12.1, id="the-clock-was-set-back"),
+    ],
+)
+def test_trigger_is_the_first_that_can_have_read_the_batch(
+    started_s: float, first_s: float, previous_s: tuple[float, float], due_s: float
+) -> None:
+    """A batch is due at the first multiple after its first record, or when the batch before ended, if that is later."""
+    started_ns, first_ns, due_ns, *previous = (round(x * NS_PER_S) for x in (started_s, first_s, due_s, *previous_s))
+    assert trigger_ns(started_ns, first_ns, Batch(*previous), 6.0) == due_ns
 
 
 def test_rows_of_several_partitions_are_added_up() -> None:
     """Counts are summed over partitions, offsets and times are each partition's; equal counts are sorted by name."""
     rows: list[dict[str, Any]] = [
-        {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9, "last_ms": 30},
-        {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8, "last_ms": 31},
-        {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20, "last_ms": 32},
-        {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10, "last_ms": 33},
-        {"emoji_type": "c", "partition": 0, "count": 0, "first": 7, "last": 7, "last_ms": 29},
+        {"emoji_type": "b", "partition": 0, "count": 4, "first": 5, "last": 9, "first_ms": 28, "last_ms": 30},
+        {"emoji_type": "b", "partition": 1, "count": 7, "first": 0, "last": 8, "first_ms": 28, "last_ms": 31},
+        {"emoji_type": "a", "partition": 0, "count": 11, "first": 4, "last": 20, "first_ms": 28, "last_ms": 32},
+        {"emoji_type": None, "partition": 1, "count": 2, "first": 9, "last": 10, "first_ms": 28, "last_ms": 33},
+        {"emoji_type": "c", "partition": 0, "count": 0, "first": 7, "last": 7, "first_ms": 28, "last_ms": 29},
     ]
     times = last_appended(rows)
+    assert first_appended([*rows, {"first_ms": 27}]) == 27
     assert times == {0: 32, 1: 33}
     made = window(
         rows,
