@@ -211,7 +211,7 @@ def analyse(frames: Mapping[str, pd.DataFrame], parameters: Mapping[str, Any], m
             clients, deliveries, frames["usage"], windows, frames["progress"], parameters.get("clients"), span_ns
         ),
         causality.clock(manifest.get("clock_samples", ()), span_ns),
-        causality.broker(reactions),
+        causality.broker(reactions, conditions.waits.trigger_s),
         causality.causes(reactions, due),
         causality.triggers(windows, frames["progress"], conditions.waits.trigger_s),
     ]
