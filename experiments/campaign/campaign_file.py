@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from experiments import files, run_files
-from experiments.campaign.design import Design, Planned
+from experiments.campaign.design import Design, Planned, is_doubled
 from experiments.stats.capacity import FEWEST_PROBES, MOST_PROBES
 
 NAME = "campaign.json"
@@ -74,6 +74,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def searches(self) -> bool:
         """Whether the campaign searches for a capacity."""
         return self.design.search is not None
+
+    def part(self, *, doubled: bool) -> State:
+        """Return the search with the probes of the footprint alone, or without them."""
+        return msgspec.structs.replace(
+            self,
+            order=[run for run in self.order if is_doubled(run.factors) == doubled],
+            runs=[run for run in self.runs if is_doubled(run.factors) == doubled],
+        )
 
 
 def exists(directory: Path) -> bool:

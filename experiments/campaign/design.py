@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -15,17 +16,21 @@ from experiments.stats.capacity import FEWEST_PROBES, MOST_PROBES, Search
 
 Value = int | float | str
 Positive = Annotated[int, Meta(ge=1)]
+# Half of the instrument's CPU time is taken away: it needs twice as much of the machine.
+DOUBLED: Mapping[str, Value] = MappingProxyType({"slow_stage": "instrument", "slow_share": 0.5})
 
 
 class SearchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A search for capacity: the parameter that is varied, the least and the largest load to probe, and how many valid
-    probes are made. `placement` is "ramp" in campaigns that were made before probes were placed at random.
+    probes are made. `footprint` is how many more are made, in turn with those, with the instrument's CPU doubled.
+    `placement` is "ramp" in campaigns that were made before probes were placed at random.
     """
 
     factor: str
     least: Annotated[float, Meta(gt=0)]
     most: Annotated[float, Meta(gt=0)]
     probes: Annotated[int, Meta(ge=FEWEST_PROBES, le=MOST_PROBES)] = 24
+    footprint: Annotated[int, Meta(ge=0, le=MOST_PROBES)] = 0
     placement: Literal["random", "ramp"] = "random"
 
 
@@ -74,10 +79,13 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return (self.search.factor,)
         return tuple(dict.fromkeys(name for level in self.levels for name in level if name != "blocks"))
 
-    def search_plan(self) -> Search:
-        """The search, with the design's seed; only for a design that has one."""
-        assert self.search is not None
-        return Search(self.search.factor, self.search.least, self.search.most, self.search.probes, self.seed)
+    def search_plan(self, *, doubled: bool = False) -> Search:
+        """The search, with the design's seed; only for a design that has one. `doubled`: that for the footprint."""
+        one = self.search
+        assert one is not None
+        return Search(
+            one.factor, one.least, one.most, one.footprint if doubled else one.probes, self.seed + (1 if doubled else 0)
+        )
 
     def given(self, factors: Mapping[str, Value], seed: int) -> dict[str, Value]:
         """All parameters of one run."""
@@ -157,6 +165,11 @@ def with_blocks(design: Design, blocks: int) -> Design:
     """Return `design` with as many blocks of every level."""
     levels = [{name: value for name, value in level.items() if name != "blocks"} for level in design.levels]
     return msgspec.structs.replace(design, blocks=blocks, levels=levels)
+
+
+def is_doubled(factors: Mapping[str, Value]) -> bool:
+    """Return whether a probe at `factors` is one for the footprint."""
+    return DOUBLED.items() <= factors.items()
 
 
 def level_name(factors: Mapping[str, Value]) -> str:

@@ -18,6 +18,7 @@ from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
 from experiments.run.rehearsal import rehearse
+from experiments.stats.capacity import FEWEST_PROBES
 from experiments.stats.paired import FEWEST_BLOCKS
 from pipeline.errors import SettingError, plain_reason
 
@@ -209,6 +210,10 @@ def _check_search(search: SearchSpec, lines: Lines) -> None:
     if search.most < 1.1 * search.least:
         raise lines.error(
             ("search", "most"), f"it is {search.most:g}: give at least 1.1 times least ({1.1 * search.least:g})"
+        )
+    if 0 < search.footprint < FEWEST_PROBES:
+        raise lines.error(
+            ("search", "footprint"), f"it is {search.footprint}: give {FEWEST_PROBES} or more, or 0 for none"
         )
     if search.placement != "random":
         raise lines.error(("search", "placement"), "only campaigns of before have it: remove `placement`")

@@ -18,7 +18,7 @@ import msgspec
 from experiments import files, run_files
 from experiments.campaign import campaign_file, design_file
 from experiments.campaign.campaign_file import Abandoned, Finished, State, Underway
-from experiments.campaign.design import Design, Planned, order, planned
+from experiments.campaign.design import DOUBLED, Design, Planned, SearchSpec, order, planned
 from experiments.repository import ROOT
 from experiments.run import notebook
 from experiments.stats.capacity import Probe, Search, next_load
@@ -133,11 +133,21 @@ class Campaign:
         index = len(self._state.runs)
         if sum(run.failed for run in self._state.abandoned if run.index == index) >= TRIES:
             return []
-        search = design.search_plan()
-        load = next_load(search, probes(search, self._state.runs))
-        if load is None:
-            return []
-        return [planned(design, index, index + 1, {design.search.factor: load})]
+        for doubled in self._turns(design.search):
+            search = design.search_plan(doubled=doubled)
+            load = next_load(search, probes(search, self._state.part(doubled=doubled).runs))
+            if load is not None:
+                factors = {search.factor: load, **(DOUBLED if doubled else {})}
+                return [planned(design, index, index + 1, factors)]
+        return []
+
+    def _turns(self, search: SearchSpec) -> tuple[bool, ...]:
+        """Return whether the next probe is one for the footprint, and then the other kind: both end together."""
+        if not search.footprint:
+            return (False,)
+        own, doubled = (len(self._state.part(doubled=kind).runs) for kind in (False, True))
+        behind = doubled * search.probes < own * search.footprint
+        return behind, not behind
 
     def _set(self, **changes: Any) -> None:
         self._state = msgspec.structs.replace(self._state, **changes)

@@ -58,7 +58,7 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
         if due := campaign.pending():
             search = campaign.state.design.search
             # Only the next probe of a search is known. INVALID and UNSTEADY runs come on top.
-            runs = max(search.probes - len(campaign.state.runs), 1) if search else 1
+            runs = max(search.probes + search.footprint - len(campaign.state.runs), 1) if search else 1
             with Progress(sum(expected_s(run) for run in due) * runs) as progress:
                 while pending := campaign.pending():
                     _carry_out(campaign, pending[0], progress)

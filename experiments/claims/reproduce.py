@@ -131,14 +131,14 @@ def minutes_of(one: Design) -> float:
     """Return how many minutes a sweep of the design takes if every run is VALID."""
     if one.search is not None:
         first = design.planned(one, 0, 1, {one.search.factor: one.search.least})
-        return one.search.probes * expected_s(first) / 60
+        return (one.search.probes + one.search.footprint) * expected_s(first) / 60
     return sum(map(expected_s, design.order(one))) / 60
 
 
 def _smaller(one: Design, share: float) -> Design:
     if one.search is not None:
         probes = max(math.floor(one.search.probes * share), min(FEWEST_PROBES, one.search.probes))
-        return msgspec.structs.replace(one, search=msgspec.structs.replace(one.search, probes=probes))
+        return msgspec.structs.replace(one, search=msgspec.structs.replace(one.search, probes=probes, footprint=0))
     blocks = max(math.floor(one.blocks * share), 1)
     return msgspec.structs.replace(design.with_blocks(one, blocks), intervals=False)
 

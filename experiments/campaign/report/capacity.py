@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from experiments.stats.capacity import (
     FEWEST_PROBES,
     PASSING,
     Capacity,
+    Difference,
     Probe,
     Search,
     capacity,
+    difference,
     unmeasurable,
 )
 from pipeline.errors import SettingError
@@ -37,9 +39,41 @@ RAMP = (
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """The probes with the instrument's CPU doubled, the capacity they give, and how it compares with the search's.
+
+    `ratio` is None with fewer than FEWEST_PROBES valid probes of either kind.
+    """
+
+    probes: tuple[Probe, ...]
+    capacity: Capacity
+    ratio: Difference | None
+
+    def sentences(self, search: Search) -> list[str]:
+        """Return the capacity with the instrument doubled, and what the instrument itself costs the chain."""
+        made = count(self.capacity.probes, "valid probe")
+        if self.ratio is None:
+            return [
+                f"The instrument’s footprint is not known yet: {made} had its CPU doubled, and {FEWEST_PROBES} are "
+                "the fewest."
+            ]
+        known = ""
+        if self.capacity.estimate is not None:
+            known = f" is {phrase(search.factor, _short(self.capacity.estimate))},"
+        ends = f"95{NBSP}% interval {self.ratio.low:.2f} to {self.ratio.high:.2f}"
+        said = (
+            "The instrument takes from the capacity that it measures."
+            if self.ratio.high < 1
+            else "No footprint of the instrument can be told from zero."
+        )
+        times = f"{self.ratio.ratio:.2f} times as high ({ends}; {made})"
+        return [f"With the instrument’s CPU doubled the capacity{known or ' is'} {times}. {said}"]
+
+
+@dataclass(frozen=True)
 class Found:
     """A search's probes in their order, the capacity they give, what the fail next above it shows, and the objectives
-    missed there. `random`: the probes were placed at random.
+    missed there. `random`: the probes were placed at random. `footprint` is None for a search without it.
     """
 
     search: Search
@@ -48,6 +82,7 @@ class Found:
     facts: tuple[Fact, ...]
     missed: tuple[str, ...]
     random: bool = True
+    footprint: Footprint | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what capacity.json holds."""
@@ -61,6 +96,7 @@ class Found:
             "shown_above": [asdict(fact) for fact in self.facts],
             "missed_above": list(self.missed),
             "probes": [asdict(probe) for probe in self.probes],
+            "footprint": None if self.footprint is None else asdict(self.footprint),
         }
 
     @property
@@ -117,6 +153,8 @@ class Found:
             )
         if self.capacity.probes and not self.capacity.ended:
             sentences.append("The search has not ended.")
+        if self.footprint is not None:
+            sentences += self.footprint.sentences(self.search)
         if not self.random:
             sentences.append(RAMP)
         if self.missed:
@@ -164,10 +202,27 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
     if state.design.search is None:
         return None
     search = state.design.search_plan()
-    rows = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
-    probes = tuple(
+    every = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
+    doubled = {run.run for run in state.part(doubled=True).runs}
+    rows = [row for row in every if row["run"] not in doubled]
+    probes = _probes(rows, search.factor)
+    result = capacity(search, probes)
+    failing = _fail_above(rows, search.factor, result.estimate)
+    decisive = failing if failing is not None else _given_up(rows, search.factor, unmeasurable(probes))
+    shown = tuple(facts(decisive, cores)) if decisive else ()
+    missed = tuple(_missed(failing)) if failing else ()
+    footprint = None
+    if state.design.search.footprint:
+        plan = state.design.search_plan(doubled=True)
+        others = _probes([row for row in every if row["run"] in doubled], plan.factor)
+        footprint = Footprint(others, capacity(plan, others), difference(search, probes, plan, others))
+    return Found(search, probes, result, shown, missed, state.design.search.placement == "random", footprint)
+
+
+def _probes(rows: Sequence[Mapping[str, Any]], factor: str) -> tuple[Probe, ...]:
+    return tuple(
         Probe(
-            float(row[f"factor_{search.factor}"]),
+            float(row[f"factor_{factor}"]),
             bool(row["passed"]),
             bool(row["valid"]),
             _why(row),
@@ -175,12 +230,6 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
         )
         for row in rows
     )
-    result = capacity(search, probes)
-    failing = _fail_above(rows, search.factor, result.estimate)
-    decisive = failing if failing is not None else _given_up(rows, search.factor, unmeasurable(probes))
-    shown = tuple(facts(decisive, cores)) if decisive else ()
-    missed = tuple(_missed(failing)) if failing else ()
-    return Found(search, probes, result, shown, missed, state.design.search.placement == "random")
 
 
 def _fail_above(rows: list[dict[str, Any]], factor: str, at: float | None) -> dict[str, Any] | None:

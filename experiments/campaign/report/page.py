@@ -55,11 +55,14 @@ DRIFTS = ("e2e_excess_p50_s", "batch_p95_s")
 class Summary:
     """A campaign read back and summed up, for its page or a notebook.
 
-    `state` is campaign.json, `runs` every finished run (estimates.derived), `levels` each of KEYS by level over valid
-    runs (estimates.estimates), `objectives` provenance.by_level, `found` the result of a search, `drawings` the
-    figures in the order shown.
+    `whole` is campaign.json, `every` has each finished run (estimates.derived); `state` and `runs` are the same without
+    the probes of a search's footprint, which are no levels: the figures show the chain as it is. `levels` has each of
+    KEYS by level over valid runs (estimates.estimates), `objectives` is provenance.by_level, `found` the result of a
+    search, `drawings` the figures in the order shown.
     """
 
+    whole: State
+    every: pd.DataFrame
     state: State
     plan: Layout
     runs: pd.DataFrame
@@ -98,13 +101,17 @@ def read(campaign_dir: Path) -> Summary:
 
     Raises RunFileError naming the file of the campaign or of a finished run that is missing or damaged.
     """
-    state = campaign_file.read(campaign_dir)
-    runs = estimates.derived(read_back.runs(campaign_dir))
+    whole = campaign_file.read(campaign_dir)
+    every = estimates.derived(read_back.runs(campaign_dir))
+    facts = provenance.facts(campaign_dir, every)
+    found = capacity.found(whole, every, facts.cores)
+    state = whole.part(doubled=False) if whole.searches else whole
+    runs = every[every["run"].isin([run.run for run in state.runs])].reset_index(drop=True)
     plan = layout(state)
     valid = believed(runs)
-    facts = provenance.facts(campaign_dir, runs)
-    found = capacity.found(state, runs, facts.cores)
     return Summary(
+        whole,
+        every,
         state,
         plan,
         runs,
@@ -132,7 +139,7 @@ def save(campaign_dir: Path, summary: Summary) -> Path:
         pages.write_json(summary_dir / "capacity.json", summary.found.to_json())
     files.to_csv(summary.levels, summary_dir / "levels.csv")
     files.to_csv(summary.objectives, summary_dir / "objectives.csv")
-    runs = summary.runs
+    runs = summary.every
     flat = runs.drop(columns=[name for name in ("slos",) if name in runs]).assign(
         reasons=["; ".join(reasons) for reasons in runs["reasons"]]
     )
@@ -208,7 +215,7 @@ def render(campaign_dir: Path, summary: Summary) -> str:
         slo_levels=tables.slo_levels(plan, objectives),
         slo_rows=tables.slo_rows(plan, objectives),
         figures={name: svg.inline(text) for name, (text, _) in summary.drawings.items()},
-        order=tables.order_rows(campaign_dir, summary.state),
+        order=tables.order_rows(campaign_dir, summary.whole),
         finished=len(runs),
         done=runs["index"].nunique(),
         valid=len(valid),

@@ -126,7 +126,8 @@ def _result(row: Any) -> dict[str, Any]:
 
 def order_rows(campaign_dir: Path, state: State) -> list[dict[str, Any]]:
     """Return a row per finished run, in the order of execution."""
-    labels = layout(state).levels.set_index("level")["label"]
+    # A probe of a footprint is no level: it has its whole name.
+    labels = layout(state.part(doubled=False) if state.searches else state).levels.set_index("level")["label"]
     rows = []
     for position, run in enumerate(state.runs, 1):
         folder = f"runs/{run.run}"

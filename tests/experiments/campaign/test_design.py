@@ -244,6 +244,7 @@ def test_a_search_is_checked_as_a_level_is() -> None:
     for old, new, message in (
         ("factor: rate_per_s", "factor: rate", "there is no factor 'rate'"),
         ("probes: 12", "probes: 3", "give a whole number from 6"),
+        ("probes: 12", "footprint: 3", "give 6 or more, or 0 for none"),
         ("probes: 12", "placement: ramp", "only campaigns of before have it"),
         ("most: 900", "most: 9", "give at least 1.1 times least"),
     ):

@@ -202,3 +202,21 @@ def test_a_search_goes_where_its_results_lead(design: Path, tmp_path: Path) -> N
     assert len(loads) == 8
     assert all(250 < load < 1000 for load in loads[3:])
     assert campaign.state.ended is not None
+
+
+def test_probes_of_a_footprint_take_turns_with_the_others(design: Path, tmp_path: Path) -> None:
+    """Those with the instrument's CPU doubled are spread over the search, and follow from their own results."""
+    design.write_text(SEARCH.replace("probes: 8", "probes: 12, footprint: 6"))
+    campaign = Campaign.open(design, tmp_path)
+    doubled: list[bool] = []
+    loads: list[float] = []
+    while pending := campaign.pending():
+        load = float(pending[0].factors["rate_per_s"])
+        doubled.append(pending[0].parameters.get("slow_stage") == "instrument")
+        loads.append(load)
+        assert pending[0].parameters.get("slow_share", 0.5) == 0.5
+        carry_out(campaign, passed=load <= (250 if doubled[-1] else 1000))
+        campaign = Campaign.open(design, tmp_path)
+    assert doubled == [False, True, False] * 6
+    assert max(load for load, double in list(zip(loads, doubled, strict=True))[9:] if double) < 500
+    assert min(load for load, double in list(zip(loads, doubled, strict=True))[9:] if not double) > 500

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from experiments import run_files
-from experiments.campaign.report import capacity
+from experiments.campaign.design import DOUBLED, is_doubled
+from experiments.campaign.report import capacity, page
 from experiments.campaign.report.dose_response import dose_response_figure
 from experiments.stats import capacity as searching
 from experiments.stats.capacity import Probe, Search, next_load
@@ -64,6 +65,64 @@ def test_search_on_disk_has_capacity_interval_and_probes(searched: Path):
     assert sum(int(found[2]) for found in (below, within, above) if found) == 12
     assert {probe.why for probe in found.probes if not probe.passed} == {"e2e_excess_p99_s, headroom"}
     assert found.to_json()["headline"] == words
+
+
+@pytest.fixture(scope="module")
+def with_footprint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The campaign of a search of which every second probe has the instrument's CPU doubled, which halves the load."""
+    place, spec = tmp_path_factory.mktemp("footprint"), {**SEARCH, "footprint": 12}
+    levels: list[dict[str, Any]] = []
+    probes: dict[bool, list[Probe]] = {False: [], True: []}
+    doubled = False
+    while (load := next_load(Search(**SEARCH, seed=1 + doubled), probes[doubled])) is not None:
+        levels.append({"rate_per_s": load, **(DOUBLED if doubled else {})})
+        doubled = not doubled
+        known = campaign.write_synthetic(
+            place,
+            levels=levels,
+            search=spec,
+            truth=lambda one: chain({"rate_per_s": one["rate_per_s"] * (2 if is_doubled(one) else 1)}),
+            noise=0.001,
+        )
+        for kind in probes:
+            runs = [run for run in known["runs"] if is_doubled(run["factors"]) == kind]
+            probes[kind] = [Probe(run["factors"]["rate_per_s"], run["passed"], run["valid"]) for run in runs]
+    return place
+
+
+def test_footprint_is_part_of_the_capacitys_report(with_footprint: Path):
+    """What the instrument takes is told by a second capacity, and stays out of the first and of every level."""
+    found = capacity.read(with_footprint)
+    assert found.footprint is not None
+    assert found.footprint.ratio is not None
+    assert 0.3 < found.footprint.ratio.low < 0.5 < found.footprint.ratio.high < 0.8
+    assert (len(found.probes), len(found.footprint.probes)) == (12, 12)
+    assert found.capacity.low is not None
+    assert found.capacity.high is not None
+    assert found.capacity.low < 3000 < found.capacity.high
+    (words,) = [each for each in found.sentences() if "doubled" in each]
+    assert re.match(
+        r"With the instrument’s CPU doubled the capacity is 1,\d\d0\u00a0reactions/s, 0\.\d\d times as high "
+        r"\(95\u00a0% interval 0\.\d\d to 0\.\d\d; twelve valid probes\)\. "
+        r"The instrument takes from the capacity that it measures\.",
+        words,
+    )
+    summary = page.read(with_footprint)
+    assert words in summary.findings
+    assert (len(summary.runs), len(summary.every)) == (12, 24)
+    assert summary.plan.numeric
+    text = page.render(with_footprint, summary)
+    assert text.count("slow_stage=instrument") == 12
+
+
+def test_footprint_of_few_probes_is_not_told(tmp_path: Path):
+    """Fewer than six valid probes of either kind tell nothing."""
+    levels = [{"rate_per_s": 2000}, {"rate_per_s": 2100, **DOUBLED}]
+    campaign.write_synthetic(tmp_path, levels=levels, search={**SEARCH, "footprint": 6}, truth=chain, noise=0.001)
+    assert (
+        "The instrument’s footprint is not known yet: one valid probe had its CPU doubled, and 6 are the fewest."
+        in capacity.read(tmp_path).sentences()
+    )
 
 
 def test_what_is_seen_above_the_capacity_names_no_stage_that_limits(searched: Path):
