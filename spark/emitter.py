@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,11 +42,13 @@ class Emitter:
         remembered: Remembered | None = None,
         letters: DeadLetters | None = None,
         last_windows: Sequence[Window] = (),
+        check_topic: Callable[[], None] = lambda: None,
     ) -> None:
         """`lost` are the offsets that Kafka removed uncounted: the first window names them.
 
         `last_windows` are the last ones that the job emitted, from which policy `carry` continues. `remembered` are
-        the ids that they counted. `letters` get the records that are no reactions.
+        the ids that they counted. `letters` get the records that are no reactions. `check_topic` raises an error if
+        what Spark read is not to be counted.
         """
         self._bus = bus
         self._letters = letters
@@ -59,6 +61,7 @@ class Emitter:
         self._group_size = group_size
         self._policy = policy
         self._last_windows = last_windows
+        self._check_topic = check_topic
         self._remainders = Remainders()
         self._meters = meters
         self._previous: Batch | None = None
@@ -82,6 +85,7 @@ class Emitter:
         epoch = self._epoch.result()
         record = self._window(records, rows, epoch, number, started_ns) if rows else None
         if record is not None:
+            self._check_topic()
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
             self._lost = NO_OFFSETS

@@ -39,6 +39,7 @@ from spark.metrics import STAGE, BatchMeters
 from spark.other_jobs import OtherJobs
 from spark.repeats import REMEMBERED_MS, Identified, Remembered, first_remembered, to_remember
 from spark.resume import Start, number_of
+from spark.same_topic import SameTopic
 from spark.session import session, shipped_jars
 
 log = logs.get(__name__)
@@ -245,6 +246,7 @@ def begin(
     Raises EmoStreamError if it would be a new epoch, and `others` has windows of another job.
     """
     names = topics(values)
+    topic = SameTopic(bus, names.events.name)
     folder = CheckpointFolder(spark, checkpoint_location(values.checkpoint_dir, values.run_dir), names.events.name)
     tail = last_windows(bus, names.aggregates.name, values.trigger_s)
     found = fitting(folder, bus, names, tail, partial(others.check_none, values.trigger_s))
@@ -261,6 +263,7 @@ def begin(
         remembered(spark, values, tail, found.offsets),
         DeadLetters(bus, names, STAGE),
         tail,
+        topic.check,
     )
     query = start(spark, values, emitter, found.offsets)
     # The query's id is part of the checkpoint, so it is the same after every restart.

@@ -78,6 +78,31 @@ def topic_made_again(scene: HarmedChain) -> None:
             scene.kill("spark")
 
 
+def topic_made_again_unseen(scene: HarmedChain) -> None:
+    """Do the same with a Spark that goes on, and sees the new topic when it has more records than the old one had.
+
+    A Spark that believed its offsets would count on behind those of the old topic, and nothing would say so.
+    """
+    name = scene.names.events.name
+    admin = AdminClient(client_config(scene.endpoints.bootstrap_servers))
+    with scene.halted("spark"):
+        with scene.flow.quiet():
+            left = uncovered(scene.stored(), scene.windows())
+            with scene.bus() as bus:
+                before = bus.ends(name)
+            scene.lose(left, dict.fromkeys(before, 0))
+            admin.delete_topics([name])[name].result(ADMIN_S)
+            scene.until(lambda: name not in admin.list_topics(timeout=ADMIN_S).topics, "the topic is gone", 60)
+            with scene.bus() as bus:
+                bus.ensure(scene.names.events)
+        with scene.bus() as bus:
+            scene.until(
+                lambda: all(end > before[number] + COUNTED for number, end in bus.ends(name).items()),
+                "the new topic has more records than the old one",
+                120,
+            )
+
+
 def segment_cut(scene: HarmedChain) -> Mapping[str, float]:
     """Kill every process, as a crash of the machine does, which had not written the end of the log: cut its segments.
 

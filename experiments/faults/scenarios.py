@@ -827,6 +827,12 @@ def catalogue(full: bool = True) -> dict[str, Scenario]:
         Scenario(
             "topic-made-again", "emoji-events is deleted and made again", lost_records.topic_made_again, alone=True
         ),
+        Scenario(
+            "topic-made-again-unseen",
+            "emoji-events is made again under a Spark that stands still, and has more records when it goes on",
+            lost_records.topic_made_again_unseen,
+            alone=True,
+        ),
         Scenario("poison", "records that nobody expects, in every topic", poisoned, alone=True),
         Scenario("transactions", "a committed, an aborted and an open transaction", transactions, alone=True),
         Scenario("kafka-refuses", "Kafka refuses records permanently for 4 s", kafka_refuses, alone=True),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -75,6 +75,7 @@ class KafkaBus:
         self._variable = f"EMOSTREAM_{setting.upper()}"
         self._has_answered = False
         self._reference: Consumer | None = None
+        self._admin: AdminClient | None = None
 
     def check(self) -> None:
         """Wait until Kafka answers; raise the error of every other call if it does not. Logs what it waits for."""
@@ -256,6 +257,20 @@ class KafkaBus:
         """Return of each partition the offset of its first record and the one after its last."""
         return self._bounds(self._looking_up(), topic)
 
+    def topic_id(self, topic: str) -> str:
+        """Return Kafka's id of the topic: one that is made again has another."""
+
+        def asked(timeout_s: float) -> str:
+            self._admin = self._admin or AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
+            found = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
+            # Not raised and caught here, as in `_create`.
+            error = found.exception()
+            if error is not None:
+                raise error
+            return str(found.result().topic_id)
+
+        return self._patiently(asked)
+
     def since(self, topic: str, timestamp_ms: int) -> dict[int, int]:
         """Return of each partition the offset of the first record stamped at that time or later, else its end."""
         ends = self.ends(topic)
@@ -323,6 +338,7 @@ class KafkaBus:
         if self._reference is not None:
             self._reference.close()
             self._reference = None
+        self._admin = None
 
 
 class _NotYetError(Exception):
