@@ -29,20 +29,21 @@ def trigger_ns(started_ns: int, first_ns: int, previous: Batch | None, trigger_s
     """Return when the micro-batch that started at `started_ns` was due.
 
     Spark's processing-time triggers are at multiples of the interval since the epoch; after an overrun the next batch
-    starts at once. So the trigger is the first multiple that can have read the batch's first record, which Kafka
-    appended at `first_ns`: one after the previous batch's trigger, or that batch's end if it was still running. It is
-    not always the last multiple: near its capacity Spark needs longer than an interval to ask for the topic's end. A
-    job's first batch (`previous` is None) may have a backlog, and was due at the last multiple.
+    starts at once. So the trigger is the multiple after the previous batch's trigger, or that batch's end if it was
+    still running; and if Kafka appended the batch's first record after that, at `first_ns`, the first multiple since.
+    It is not always the last multiple: near its capacity Spark needs longer than an interval to ask for the topic's
+    end. A job's first batch (`previous` is None) may have a backlog, and was due at the last multiple.
     Source: Spark's ProcessingTimeExecutor.
     """
     interval_ns = round(trigger_s * NS_PER_S)
     last_ns = started_ns // interval_ns * interval_ns
     if previous is None:
         return last_ns
-    # Spark may have read what was appended just after the trigger, so that no multiple lies between.
-    since_first_ns = min(-(-first_ns // interval_ns) * interval_ns, last_ns)
-    next_ns = (previous.trigger_ns // interval_ns + 1) * interval_ns
-    return min(max(since_first_ns, next_ns, previous.end_ns), started_ns)
+    due_ns = max((previous.trigger_ns // interval_ns + 1) * interval_ns, previous.end_ns)
+    if first_ns > due_ns:
+        # Spark may have read what was appended just after the trigger, so that no multiple lies between.
+        due_ns = max(due_ns, min(-(-first_ns // interval_ns) * interval_ns, last_ns))
+    return min(due_ns, started_ns)
 
 
 def countable(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -273,6 +273,7 @@ def test_trigger_of_a_first_batch_is_the_last_multiple(grid: int, trigger_s: flo
         pytest.param(24.1, 19.0, (6.0, 6.5), 24.0, id="nothing-came-for-long"),
         pytest.param(18.1, 6.3, (6.0, 6.5), 12.0, id="the-question-for-the-end-took-an-interval"),
         pytest.param(13.1, 6.3, (6.0, 13.0), 13.0, id="overrun"),
+        pytest.param(18.1, 12.9, (6.0, 13.0), 13.0, id="overrun-and-then-a-long-question"),
         pytest.param(24.3, 13.2, (6.0, 13.0), 18.0, id="after-an-overrun-without-records"),
         pytest.param(12.1, 12.05, (6.0, 6.5), 12.0, id="appended-just-after-the-trigger"),
         pytest.param(12.1, 5.9, (6.0, 6.5), 12.0, id="kafkas-clock-is-behind"),
