@@ -20,8 +20,9 @@ from spark.metrics import BatchMeters
 from spark.policies import NOTHING
 from spark.remainders import Remainders
 from spark.repeats import Identified, Remembered
+from spark.triggers import Batch, Batches, trigger_ns
 from spark.unused import unused
-from spark.window import NO_OFFSETS, Batch, countable, first_appended, last_appended, trigger_ns, window
+from spark.window import NO_OFFSETS, countable, first_appended, last_appended, window
 
 log = logs.get(__name__)
 
@@ -43,12 +44,13 @@ class Emitter:
         letters: DeadLetters | None = None,
         last_windows: Sequence[Window] = (),
         check_topic: Callable[[], None] = lambda: None,
+        batches: Batches | None = None,
     ) -> None:
         """`lost` are the offsets that Kafka removed uncounted: the first window names them.
 
         `last_windows` are the last ones that the job emitted, from which policy `carry` continues. `remembered` are
         the ids that they counted. `letters` get the records that are no reactions. `check_topic` raises an error if
-        what Spark read is not to be counted.
+        what Spark read is not to be counted. `batches` is told of Spark's reports.
         """
         self._bus = bus
         self._letters = letters
@@ -64,7 +66,7 @@ class Emitter:
         self._check_topic = check_topic
         self._remainders = Remainders()
         self._meters = meters
-        self._previous: Batch | None = None
+        self._batches = batches or Batches()
         self._epoch: Future[str] = Future()
 
     def begin(self, epoch: str) -> None:
@@ -85,7 +87,6 @@ class Emitter:
         epoch = self._epoch.result()
         record = self._window(records, rows, epoch, number, started_ns) if rows else None
         if record is not None:
-            self._check_topic()
             self._writer.send(self._aggregates_topic, encode(record), key=record.epoch.encode())
             self._writer.flush()
             self._lost = NO_OFFSETS
@@ -94,7 +95,7 @@ class Emitter:
             log.info("window", id=record.event_id, total=record.total, types=len(record.reactions))
             if record.malformed and self._letters is not None:
                 self._keep_unused(rows, self._letters)
-            self._previous = Batch(record.trigger_ns, time.time_ns())
+            self._batches.emitted(Batch(record.trigger_ns, time.time_ns()))
 
     def _window(
         self, records: DataFrame, rows: Sequence[Mapping[str, Any]], epoch: str, number: int, started_ns: int
@@ -105,12 +106,15 @@ class Emitter:
         has_ids = any(row["identified"] for row in rows)
         with_id = Identified.of(identified(records).toArrow()) if has_ids else Identified.none()
         repeats = self._remembered.repeats(with_id, epoch, number, appended_ms.values())
+        # After the last look at the records, and before the window is made.
+        self._check_topic()
+        due_ns = trigger_ns(started_ns, first_ns, self._batches.before(number), self._trigger_s)
         return window(
             rows,
             topic=self._events_topic,
             epoch=epoch,
             number=number,
-            trigger_ns=trigger_ns(started_ns, first_ns, self._previous, self._trigger_s),
+            trigger_ns=due_ns,
             emitted_ns=time.time_ns(),
             group_size=self._group_size,
             policy=self._policy,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from pipeline.errors import EmoStreamError
 from pipeline.messages import Window, decode_window
 from pipeline.metrics.exposition import collector_registry
 from pipeline.metrics.server import serving
+from pipeline.streaming_progress import decode_progress
 from spark import resume
 from spark.aggregation import identified, parse
 from spark.checkpoint import CheckpointFolder
@@ -41,6 +43,7 @@ from spark.repeats import REMEMBERED_MS, Identified, Remembered, first_remembere
 from spark.resume import Start, number_of
 from spark.same_topic import SameTopic
 from spark.session import session, shipped_jars
+from spark.triggers import Batches
 
 log = logs.get(__name__)
 
@@ -70,11 +73,12 @@ TAIL = 200
 
 
 class Progress(StreamingQueryListener):
-    """Sends Spark's progress report of every micro-batch to a topic, and updates the metrics from it."""
+    """Sends Spark's progress report of every micro-batch to a topic, and updates metrics and batches from it."""
 
-    def __init__(self, bus: Bus, topic: str, meters: BatchMeters) -> None:
+    def __init__(self, bus: Bus, topic: str, meters: BatchMeters, batches: Batches) -> None:
         self._bus = bus
         self._meters = meters
+        self._batches = batches
         self._writer = bus.writer()
         self._topic = topic
 
@@ -86,8 +90,10 @@ class Progress(StreamingQueryListener):
         self._meters.query.mark()
         # Every access asks the JVM.
         report = event.progress.json.encode()
+        progress = decode_progress(report)
+        self._batches.report(progress)
         self._writer.send(self._topic, report)
-        self._meters.progress(report, self._bus)
+        self._meters.progress(progress, self._bus)
 
     def onQueryIdle(self, event: events.QueryIdleEvent) -> None:
         """Note that the query goes on."""
@@ -239,7 +245,12 @@ def start(
 
 
 def begin(
-    spark: SparkSession, values: settings.Settings, bus: KafkaBus, meters: BatchMeters, others: OtherJobs
+    spark: SparkSession,
+    values: settings.Settings,
+    bus: KafkaBus,
+    meters: BatchMeters,
+    others: OtherJobs,
+    batches: Batches,
 ) -> tuple[StreamingQuery, Emitter]:
     """Start the query from its checkpoint, or in a new epoch if that does not fit; return it and its emitter.
 
@@ -264,6 +275,7 @@ def begin(
         DeadLetters(bus, names, STAGE),
         tail,
         topic.check,
+        batches,
     )
     query = start(spark, values, emitter, found.offsets)
     # The query's id is part of the checkpoint, so it is the same after every restart.
@@ -307,9 +319,10 @@ def aggregate(
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     bus = KafkaBus(values.kafka, values.kafka_wait_s)
     bus.ensure(names.events, names.aggregates, names.progress, names.dead_letters)
-    spark.streams.addListener(Progress(bus, names.progress.name, meters))
+    batches = Batches()
+    spark.streams.addListener(Progress(bus, names.progress.name, meters, batches))
     others = OtherJobs(bus, names)
-    query, emitter = begin(spark, values, bus, meters, others)
+    query, emitter = begin(spark, values, bus, meters, others, batches)
     meters.epoch = epoch = str(query.id)
     log.info("aggregating", epoch=epoch, trigger_s=values.trigger_s)
     meters.query.mark()
@@ -330,8 +343,15 @@ def aggregate(
         raise EmoStreamError(others.error(later))
     if failure is not None:
         raise EmoStreamError(
-            f"the Spark query failed: {str(failure).splitlines()[0]}; the checkpoint is kept, so restart the job"
+            f"the Spark query failed: {_reason(str(failure))}; the checkpoint is kept, so restart the job"
         )
+
+
+def _reason(failure: str) -> str:
+    """Return what ended the query in one line: our own error, if one was raised within a batch."""
+    # Spark quotes the traceback of Python.
+    own = re.search(r"^pipeline\.errors\.\w+: (.+)$", failure, re.MULTILINE)
+    return own[1] if own else failure.splitlines()[0]
 
 
 def main() -> None:

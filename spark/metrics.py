@@ -10,7 +10,7 @@ from pipeline import logs
 from pipeline.bus.base import Bus
 from pipeline.messages import Window
 from pipeline.metrics.windows import WindowMeters
-from pipeline.streaming_progress import decode_progress, lag
+from pipeline.streaming_progress import StreamingProgress, lag
 from pipeline.turns import Turns
 
 log = logs.get(__name__)
@@ -76,9 +76,8 @@ class BatchMeters:
         self._malformed.inc(window.malformed)
         self._repeats.inc(window.repeats or 0)
 
-    def progress(self, report: bytes, bus: Bus) -> None:
-        """Take Spark's progress report of one trigger, as JSON, and look up the lag on `bus`."""
-        progress = decode_progress(report)
+    def progress(self, progress: StreamingProgress, bus: Bus) -> None:
+        """Take Spark's progress report of one trigger, and look up the lag on `bus`."""
         # Spark reports idle triggers as well.
         if progress.num_input_rows:
             self._seconds.observe(progress.duration_ms["triggerExecution"] / 1000)

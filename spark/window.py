@@ -5,45 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
 from pipeline import emojis
 from pipeline.messages import TypeCount, Window
-from pipeline.units import NS_PER_S
 from spark.policies import NOTHING, represent
 
 NO_OFFSETS: Mapping[int, tuple[int, int]] = MappingProxyType({})
 NO_TIMES: Mapping[int, int] = MappingProxyType({})
-
-
-class Batch(NamedTuple):
-    """When a micro-batch was due, and when it ended, ns since the Unix epoch."""
-
-    trigger_ns: int
-    end_ns: int
-
-
-def trigger_ns(started_ns: int, first_ns: int, previous: Batch | None, trigger_s: float) -> int:
-    """Return when the micro-batch that started at `started_ns` was due.
-
-    Spark's processing-time triggers are at multiples of the interval since the epoch; after an overrun the next batch
-    starts at once. So the trigger is the multiple after the previous batch's trigger, or that batch's end if it was
-    still running; and if Kafka appended the batch's first record after that, at `first_ns`, the first multiple since.
-    It is not always the last multiple: near its capacity Spark needs longer than an interval to ask for the topic's
-    end. A job's first batch (`previous` is None) may have a backlog, and was due at the last multiple.
-    Source: Spark's ProcessingTimeExecutor.
-    """
-    interval_ns = round(trigger_s * NS_PER_S)
-    last_ns = started_ns // interval_ns * interval_ns
-    if previous is None:
-        return last_ns
-    due_ns = max((previous.trigger_ns // interval_ns + 1) * interval_ns, previous.end_ns)
-    if first_ns > due_ns:
-        # Spark may have read what was appended just after the trigger, so that no multiple lies between.
-        due_ns = max(due_ns, min(-(-first_ns // interval_ns) * interval_ns, last_ns))
-    return min(due_ns, started_ns)
 
 
 def countable(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -202,7 +202,8 @@ class KafkaBus:
 
         def created(timeout_s: float) -> None:
             nonlocal admin
-            admin = admin or AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
+            if admin is None:
+                admin = AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
             known = admin.list_topics(timeout=timeout_s).topics
             missing = [spec for spec in specs if spec.name not in known]
             if missing:
@@ -261,10 +262,17 @@ class KafkaBus:
         """Return Kafka's id of the topic: one that is made again has another."""
 
         def asked(timeout_s: float) -> str:
-            self._admin = self._admin or AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
-            found = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
+            # A client that has nothing to do counts as false.
+            admin = self._admin
+            if admin is None:
+                admin = self._admin = AdminClient(client_config(self._servers), logger=LIBRARY_LOG)
+            # What it has to say of earlier requests.
+            admin.poll(0)
+            found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
             # Not raised and caught here, as in `_create`.
             error = found.exception()
+            if error is not None and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise _NotYetError(f"topic {topic!r} does not exist", "make it again, or see who removed it")
             if error is not None:
                 raise error
             return str(found.result().topic_id)

@@ -12,19 +12,16 @@ from typing import Any
 
 import pyspark
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as t
 
 from experiments.run import read_back
 from pipeline.java import find_java
 from pipeline.messages import Window
-from pipeline.units import NS_PER_S
 from spark.aggregation import aggregate, identified, parse
 from spark.repeats import Identified
 from spark.session import session
-from spark.window import Batch, countable, first_appended, last_appended, trigger_ns, window
+from spark.window import countable, first_appended, last_appended, window
 from tests.harness.stages.spark import end_session
 
 RECORDS = t.StructType(
@@ -255,38 +252,6 @@ def test_probe_alone_gives_an_empty_window(spark: SparkSession) -> None:
 def test_empty_micro_batch_gives_no_window(spark: SparkSession) -> None:
     """Without records nothing is emitted."""
     assert counted(spark, []) is None
-
-
-@given(st.integers(0, 2**61), st.floats(0.5, 60), st.floats(0, 0.99))
-def test_trigger_of_a_first_batch_is_the_last_multiple(grid: int, trigger_s: float, late: float) -> None:
-    """The first batch of a job may have records of an hour ago, and was due when it started."""
-    interval_ns = round(trigger_s * NS_PER_S)
-    grid_ns = grid // interval_ns * interval_ns
-    started_ns = grid_ns + round(late * interval_ns)
-    assert trigger_ns(started_ns, 0, None, trigger_s) == grid_ns
-
-
-@pytest.mark.parametrize(
-    ("started_s", "first_s", "previous_s", "due_s"),
-    [
-        pytest.param(12.1, 6.3, (6.0, 6.5), 12.0, id="punctual"),
-        pytest.param(24.1, 19.0, (6.0, 6.5), 24.0, id="nothing-came-for-long"),
-        pytest.param(18.1, 6.3, (6.0, 6.5), 12.0, id="the-question-for-the-end-took-an-interval"),
-        pytest.param(13.1, 6.3, (6.0, 13.0), 13.0, id="overrun"),
-        pytest.param(18.1, 12.9, (6.0, 13.0), 13.0, id="overrun-and-then-a-long-question"),
-        pytest.param(24.3, 13.2, (6.0, 13.0), 18.0, id="after-an-overrun-without-records"),
-        pytest.param(12.1, 12.05, (6.0, 6.5), 12.0, id="appended-just-after-the-trigger"),
-        pytest.param(12.1, 5.9, (6.0, 6.5), 12.0, id="kafkas-clock-is-behind"),
-        pytest.param(12.1, 15.0, (6.0, 6.5), 12.0, id="kafkas-clock-is-ahead"),
-        pytest.param(12.1, 6.3, (6.0, 12.2), 12.1, id="the-clock-was-set-back"),
-    ],
-)
-def test_trigger_is_the_first_that_can_have_read_the_batch(
-    started_s: float, first_s: float, previous_s: tuple[float, float], due_s: float
-) -> None:
-    """A batch is due at the first multiple after its first record, or when the batch before ended, if that is later."""
-    started_ns, first_ns, due_ns, *previous = (round(x * NS_PER_S) for x in (started_s, first_s, due_s, *previous_s))
-    assert trigger_ns(started_ns, first_ns, Batch(*previous), 6.0) == due_ns
 
 
 def test_rows_of_several_partitions_are_added_up() -> None:

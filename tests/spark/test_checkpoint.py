@@ -33,6 +33,7 @@ from spark.job import begin
 from spark.metrics import BatchMeters
 from spark.other_jobs import OtherJobs
 from spark.session import session
+from spark.triggers import Batches
 from tests.harness.stages.bus import append
 from tests.harness.stages.spark import end_session
 from tests.harness.waiting import until
@@ -106,7 +107,7 @@ class History:
         """Run the job meanwhile."""
         with closing(self.bus()) as bus, closing(OtherJobs(bus, self.names)) as others:
             meters = BatchMeters(self.names.events.name, 0.5)
-            query, emitter = begin(self._spark, self.settings, bus, meters, others)
+            query, emitter = begin(self._spark, self.settings, bus, meters, others, Batches())
             try:
                 yield query, others
             finally:

@@ -11,14 +11,15 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.bus.topics import TopicSpec
 from pipeline.errors import KafkaUnreachableError
 from pipeline.metrics.exposition import bare_registry, expose
+from pipeline.streaming_progress import StreamingProgress, decode_progress
 from spark.metrics import QUERY_S, BatchMeters
 from tests.harness.stages.metrics import NAMES, at, scraped, window
 
 
-def report(rows: int, took_ms: int, end: dict[str, int] | None) -> bytes:
+def report(rows: int, took_ms: int, end: dict[str, int] | None) -> StreamingProgress:
     """Return a progress report as Spark writes it, including fields that are not used."""
     offsets = None if end is None else {NAMES.events.name: end}
-    return json.dumps(
+    text = json.dumps(
         {
             "batchId": 3,
             "timestamp": "2027-01-15T08:00:00.000Z",
@@ -28,7 +29,8 @@ def report(rows: int, took_ms: int, end: dict[str, int] | None) -> bytes:
             "sources": [{"description": "KafkaV2", "startOffset": None, "endOffset": offsets, "metrics": {}}],
             "sink": {"description": "ForeachBatchSink", "numOutputRows": -1},
         }
-    ).encode()
+    )
+    return decode_progress(text.encode())
 
 
 def test_batch_duration_rows_trigger_and_lag_are_exposed() -> None:
