@@ -101,7 +101,11 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def sha256(self) -> str:
         """The hash by which a changed design is recognised."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        content = msgspec.to_builtins(self)
+        if self.search is not None and not self.search.footprint:
+            # As before there were footprints: a search that is half done goes on.
+            del content["search"]["footprint"]
+        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
 
 
 class Planned(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import yaml
 from experiments import parameters, text_files
 from experiments.analysis import verdict
 from experiments.campaign import strict_yaml
-from experiments.campaign.design import Design, SearchSpec, Value, confounded, level_name
+from experiments.campaign.design import DOUBLED, Design, SearchSpec, Value, confounded, level_name
 from experiments.campaign.strict_yaml import Lines, shown
 from experiments.repository import DESIGNS, NOTEBOOKS, ROOT
 from experiments.run import notebook
@@ -158,6 +158,11 @@ def _check(design: Design, lines: Lines) -> None:
         raise lines.error((), "give either `levels`, or `search` for a capacity")
     if design.search is not None:
         _check_search(design.search, lines)
+        clash = sorted(DOUBLED.keys() & {design.search.factor, *design.parameters})
+        if design.search.footprint and clash:
+            raise lines.error(
+                ("search", "footprint"), f"its probes set {clash[0]}, which the design sets too: remove one of them"
+            )
     seen: dict[str, int] = {}
     for index, level in enumerate(design.levels):
         blocks = level.get("blocks", design.blocks)
@@ -182,6 +187,8 @@ def _check(design: Design, lines: Lines) -> None:
     if design.search is not None:
         for end in ("least", "most"):
             _check_run(design, lines, {design.search.factor: getattr(design.search, end)}, ("search", end))
+        if design.search.footprint:
+            _check_run(design, lines, {design.search.factor: design.search.least, **DOUBLED}, ("search", "footprint"))
 
 
 def _check_factors(design: Design, lines: Lines) -> None:

@@ -69,8 +69,9 @@ def outcome(campaign: Campaign) -> Outcome:
     """Write the report of the finished runs; return how the campaign stands."""
     state = campaign.state
     path = page.write(campaign.directory)
-    valid = [run for run in state.runs if run.valid]
     searching = state.searches
+    own = state.part(doubled=False).runs if searching else state.runs
+    valid = [run for run in own if run.valid]
     settled = {run.index for run in valid} if not searching else {run.index for run in state.runs}
     return Outcome(
         page=path,

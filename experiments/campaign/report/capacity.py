@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,22 +53,41 @@ class Footprint:
     def sentences(self, search: Search) -> list[str]:
         """Return the capacity with the instrument doubled, and what the instrument itself costs the chain."""
         made = count(self.capacity.probes, "valid probe")
+        sentences = []
         if self.ratio is None:
-            return [
+            sentences.append(
                 f"The instrument’s footprint is not known yet: {made} had its CPU doubled, and {FEWEST_PROBES} are "
                 "the fewest."
-            ]
-        known = ""
-        if self.capacity.estimate is not None:
-            known = f" is {phrase(search.factor, _short(self.capacity.estimate))},"
-        ends = f"95{NBSP}% interval {self.ratio.low:.2f} to {self.ratio.high:.2f}"
-        said = (
-            "The instrument takes from the capacity that it measures."
-            if self.ratio.high < 1
-            else "No footprint of the instrument can be told from zero."
-        )
-        times = f"{self.ratio.ratio:.2f} times as high ({ends}; {made})"
-        return [f"With the instrument’s CPU doubled the capacity{known or ' is'} {times}. {said}"]
+            )
+        else:
+            at = self.capacity.estimate
+            known = "" if at is None else f" is {phrase(search.factor, _short(at))},"
+            times = f"{self.ratio.ratio:.2f} times as high (95{NBSP}% interval {_between(self.ratio)}; {made})"
+            sentences.append(
+                f"With the instrument’s CPU doubled the capacity{known or ' is'} {times}. {_said(self.ratio)}"
+            )
+        if left := [probe for probe in self.probes if not probe.valid]:
+            unsteady = sum(probe.unsteady for probe in left)
+            sentences.append(f"Of {count(len(self.probes), 'run')} with it {left_out(len(left) - unsteady, unsteady)}.")
+        if (ceiling := unmeasurable(self.probes)) < math.inf:
+            sentences.append(f"With it {phrase(search.factor, ceiling)} and more are not measurable.")
+        if self.capacity.probes and not self.capacity.ended:
+            sentences.append("Its probes are not finished.")
+        return sentences
+
+
+def _between(ratio: Difference) -> str:
+    if math.isinf(ratio.high):
+        return "without ends" if ratio.low <= 0 else f"from {ratio.low:.2f} up"
+    return f"up to {ratio.high:.2f}" if ratio.low <= 0 else f"{ratio.low:.2f} to {ratio.high:.2f}"
+
+
+def _said(ratio: Difference) -> str:
+    if ratio.high < 1:
+        return "The instrument takes from the capacity that it measures."
+    if ratio.low > 1:
+        return "A higher capacity with less CPU has another cause: measure again."
+    return "No footprint of the instrument can be told from zero."
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,10 @@ def _made(one: Facts, two: Facts) -> list[str]:
 
 
 def _read(directory: Path) -> tuple[Layout, pd.DataFrame]:
-    return layout(campaign_file.read(directory)), with_cores(believed(derived(read.runs(directory))))
+    state = campaign_file.read(directory)
+    state = state.part(doubled=False) if state.searches else state
+    runs = derived(read.runs(directory))
+    return layout(state), with_cores(believed(runs[runs["run"].isin([run.run for run in state.runs])]))
 
 
 def with_cores(runs: pd.DataFrame) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def read(campaign_dir: Path) -> Summary:
     facts = provenance.facts(campaign_dir, every)
     found = capacity.found(whole, every, facts.cores)
     state = whole.part(doubled=False) if whole.searches else whole
-    runs = every[every["run"].isin([run.run for run in state.runs])].reset_index(drop=True)
+    runs = every[every["run"].isin([run.run for run in state.runs])]
     plan = layout(state)
     valid = believed(runs)
     return Summary(

@@ -250,6 +250,11 @@ def test_a_search_is_checked_as_a_level_is() -> None:
     ):
         with pytest.raises(SettingError, match=rf"line 8, field search.*{message}"):
             tiny(good.replace(old, new))
+    assert tiny(good).sha256 == tiny(good.replace("probes: 12", "probes: 12, footprint: 0")).sha256
+    with_footprint = good.replace("probes: 12", "probes: 12, footprint: 6")
+    assert tiny(with_footprint).sha256 != tiny(good).sha256
+    with pytest.raises(SettingError, match=r"field search\.footprint: its probes set slow_share, which"):
+        tiny(with_footprint.replace("clusters: 1", "clusters: 1, slow_share: 0.2"))
 
 
 def test_a_search_whose_most_cannot_be_planned_is_refused() -> None:
