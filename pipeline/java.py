@@ -39,11 +39,12 @@ USUAL_LOCATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A suitable Java runtime: the executable, its major version (17, 21, …) and its home directory."""
+    """A suitable Java runtime: the executable, its major version (17, 21, …), its home directory and whole version."""
 
     path: Path
     major: int
     home: Path
+    version: str = ""
 
 
 def parse_major(text: str) -> int:
@@ -79,12 +80,12 @@ def examine(path: Path) -> Java:
     """Run the executable `path` and return its Java. Raises JavaError with the reason if it is not suitable."""
     if not path.exists():
         raise JavaError("no such file")
-    major, home = _version_and_home(path)
+    major, home, version = _about(path)
     if major < MIN_MAJOR:
         raise JavaError(f"Java {major}, but {MIN_MAJOR} or later is needed")
     if not re.search(rf"^{re.escape(REQUIRED_MODULE)}(@|$)", _run(path, "--list-modules"), re.MULTILINE):
         raise JavaError(f"Java {major} is a reduced runtime: Spark needs the module {REQUIRED_MODULE}")
-    return Java(path, major, home)
+    return Java(path, major, home, version)
 
 
 def find_java(env: Mapping[str, str] | None = None, locations: Sequence[str] = USUAL_LOCATIONS) -> Java:
@@ -137,14 +138,20 @@ def ensure_java() -> Java:
         return find_java()
 
 
-def _version_and_home(path: Path) -> tuple[int, Path]:
+def _about(path: Path) -> tuple[int, Path, str]:
+    """Return the major version, the home directory, and the version with that of the build, as the runtime says it."""
     text = _run(path, "-XshowSettings:properties", "-version")
     try:
         major = parse_major(text)
     except ValueError:
         raise JavaError(f"it does not print its version: {text.strip()[:120]!r}") from None
     home = re.search(r"^\s*java\.home = (.+)$", text, re.MULTILINE)
-    return major, Path(home.group(1).strip()) if home else path.resolve().parent.parent
+    version = re.search(r"^\s*java\.runtime\.version = (.+)$", text, re.MULTILINE)
+    return (
+        major,
+        Path(home.group(1).strip()) if home else path.resolve().parent.parent,
+        version.group(1).strip() if version else str(major),
+    )
 
 
 def _run(path: Path, *arguments: str) -> str:

@@ -121,8 +121,8 @@ def broker(reactions: pd.DataFrame, trigger_s: float) -> Finding:
     if least.empty:
         return Finding({}, [])
     low, high = float(least.min()), float(least.max())
-    together = max(BROKER_WINDOWS, math.ceil(BROKER_OVER_S / trigger_s))
-    worst = float(least.rolling(min(together, len(least))).min().max())
+    together = min(max(BROKER_WINDOWS, math.ceil(BROKER_OVER_S / trigger_s)), len(least))
+    worst = float(least.rolling(together).min().max())
     figures = {"append_least_low_ms": low, "append_least_high_ms": high}
     slack = BROKER_OFFSET_MS + APPEND_RESOLUTION_MS
     if -slack <= low and worst <= slack:

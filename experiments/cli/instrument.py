@@ -101,7 +101,7 @@ def sweep_line(make: Make) -> argparse.ArgumentParser:
     line = make(
         description="Carry out every run of a design and write the report of the campaign. If it is interrupted, start "
         "the same command again: finished runs are kept.",
-        epilog="Exit status: 0 all objectives met, 3 some missed, 4 a level without a valid run, 1 an error.",
+        epilog="Exit status: 0 all objectives met, 3 some missed, 4 a run that was valid at neither try, 1 an error.",
     )
     line.add_argument(
         "design", type=Path, help="YAML, such as experiments/designs/smoke.yaml, or the name of a design that comes "
@@ -569,7 +569,7 @@ def _faults(options: argparse.Namespace) -> int:
     with machine_lock.alone("The fault suite"):
         kept = Kept(options.reports.resolve() / "faults.json", code_state(ROOT)) if full else None
         if kept and (number := len(kept)):
-            say(f"going on after {number} outcomes, which are in {kept.path}: remove it to begin anew")
+            say(f"going on after {number} outcomes, which are in {kept.path}: remove it to start over")
         outcomes = with_seeds(scenarios, seeds, full=not options.short, at_a_time=options.jobs, say=say, kept=kept)
         found = figures(outcomes)
         if full:

@@ -77,8 +77,8 @@ def _aliases() -> str:
         f"{', '.join(same)} are the commands above and have their options; `run` is `experiment`. "
         "`python -m experiments.cli` is `emostream`. "
         "`python -m experiments docs` writes this reference and the other generated parts of the documents; "
-        "it takes documents, `--check` (write nothing; name the documents that are not current) and `--run RUN_DIR` "
-        "(the run whose figures to quote). The other commands start single stages, or belong to the instrument itself."
+        "it takes documents, and `--check` (write nothing; name the documents that are not current). "
+        "The other commands start single stages, or belong to the instrument itself."
     )
 
 

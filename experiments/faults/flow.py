@@ -170,7 +170,7 @@ class Flow:
                                 into.append(RESET)
                             elif event.event == "window":
                                 into.append(decode_window(event.data.encode()))
-            # The registry refused for good, or forgot the client: a new one begins with the next window.
+            # The registry refused permanently, or forgot the client: a new one begins with the next window.
             self.cuts.append(f"{name}: its registration ended")
             into.append(RESET)
             await asyncio.sleep(AGAIN_S)

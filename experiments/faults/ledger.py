@@ -6,7 +6,7 @@ It names every anomaly:
 | --- | --- | --- |
 | lost | answered 202, and not counted | |
 | duplicate | counted more than once | received again |
-| phantom | counted, and never sent, or refused for good | never emitted |
+| phantom | counted, and never sent, or refused permanently | never emitted |
 | altered | counted as another emoji | with other counts |
 | reordered | | before one that came earlier |
 | unseen | | between two that the client received, or after its last |

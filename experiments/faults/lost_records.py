@@ -85,6 +85,7 @@ def topic_made_again_unseen(scene: HarmedChain) -> None:
     """
     name = scene.names.events.name
     admin = AdminClient(client_config(scene.endpoints.bootstrap_servers))
+    scene.until(lambda: _fewest_counted(scene) > COUNTED, "enough reactions are counted")
     with scene.halted("spark"):
         with scene.flow.quiet():
             left = uncovered(scene.stored(), scene.windows())

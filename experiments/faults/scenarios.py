@@ -206,7 +206,7 @@ def everything_killed(scene: HarmedChain) -> None:
 
 
 def up_killed_at_its_start(scene: HarmedChain) -> None:
-    """End the chain; start it three times and kill `up` within its first seconds; start it for good."""
+    """End the chain; start it three times and kill `up` within its first seconds; and once more, to stay."""
     scene.down()
     folder = scene.folder / "cut"
     for delay_s in (0.4, 1.2, 2.5):

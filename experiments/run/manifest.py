@@ -41,7 +41,7 @@ def manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "lock_sha256": files.sha256(LOCK) if CHECKOUT and LOCK.exists() else None,
         "versions": {
             "python": platform.python_version(),
-            "java": find_java().major,
+            "java": find_java().version,
             "kafka": KAFKA_VERSION,
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },

@@ -27,7 +27,8 @@ def fake_java(home: Path, version: str = "17.0.15", modules: str = "java.base@17
         f"""#!/bin/sh
 case "$*" in
   --list-modules) echo '{modules}' ;;
-  *) printf '%s\\n' '    java.home = {home}/runtime' 'openjdk version "{version}" 2025-04-15' >&2 ;;
+  *) printf '%s\\n' '    java.home = {home}/runtime' \\
+       '    java.runtime.version = {version}+9' 'openjdk version "{version}" 2025-04-15' >&2 ;;
 esac
 """
     )
@@ -71,7 +72,7 @@ def test_java_home_comes_before_path(tmp_path: Path) -> None:
     chosen = fake_java(tmp_path / "home", "21.0.1")
     other = fake_java(tmp_path / "path")
     chosen_java = java.find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(other.parent)}, ())
-    assert chosen_java == java.Java(chosen, 21, tmp_path / "home" / "runtime")
+    assert chosen_java == java.Java(chosen, 21, tmp_path / "home" / "runtime", "21.0.1+9")
 
 
 def test_java_home_that_is_too_old_is_skipped(tmp_path: Path) -> None:

@@ -16,6 +16,15 @@ from tests.harness.waiting import until
 
 # Less than two loops get on a machine that many others use.
 CORES = 0.05
+# Starts a process that would use all that it gets and says its id, at once and again for a line.
+PARENT = """
+import subprocess, sys
+for _ in range(2):
+    child = subprocess.Popen([sys.argv[1], "-S", "-c", "while True: pass"])
+    print(child.pid, flush=True)
+    sys.stdin.readline()
+child.wait()
+"""
 
 
 @pytest.fixture
@@ -57,6 +66,36 @@ def test_the_processes_use_no_more_than_they_may_and_run_on_afterwards(
     assert 0 < done["used_cores"] <= CORES * 1.2
     assert done["stopped_share"] > 0
     until(lambda: all(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in pids), "all run on")
+
+
+def test_a_process_that_is_started_later_is_limited_as_well() -> None:
+    """A worker that was replaced counts like the one before it."""
+    parent = subprocess.Popen(
+        [sys.executable, "-S", "-c", PARENT, sys.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    quota = None
+    try:
+        first = psutil.Process(int(parent.stdout.readline()))
+        quota = subprocess.Popen(
+            [sys.executable, "-m", "experiments.machine.quota", str(CORES), str(parent.pid)], stdout=subprocess.PIPE
+        )
+        until(lambda: first.status() == psutil.STATUS_STOPPED, "the limit has begun")
+        # The parent is stopped as well now and then.
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        second = psutil.Process(int(parent.stdout.readline()))
+        until(lambda: second.status() == psutil.STATUS_STOPPED, "the new process is stopped")
+        quota.terminate()
+        quota.communicate(timeout=240)
+        until(lambda: psutil.STATUS_STOPPED not in (first.status(), second.status()), "both run on")
+    finally:
+        for each in (*psutil.Process(parent.pid).children(), parent, *([quota] if quota else [])):
+            each.kill()
+        parent.communicate()
+        if quota:
+            quota.communicate()
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,15 @@ def test_windows_of_earlier_records_are_left_out() -> None:
     values = [encode(window(0, 0, 1)), encode(window(1, 2, 3))]
     records = [record(offset, value) for offset, value in enumerate(values)]
     assert list(read_back.windows(records, {"emoji-events-0": 2})["window"]) == [1]
+
+
+def test_records_that_are_no_reports_are_skipped() -> None:
+    """Any program may write to the topic; the reports around such records are there, idle ones are not."""
+    took = {"triggerExecution": 300, "latestOffset": 5, "addBatch": 200, "walCommit": 20, "commitOffsets": 30}
+    report = {"batchId": 7, "timestamp": "2026-11-20T20:00:00.250Z", "numInputRows": 40, "durationMs": took}
+    values = [b'{"batchId": "seven"}', None, b"[]", encode(report), encode({**report, "durationMs": {}})]
+    frame = read_back.progress(record(offset, value) for offset, value in enumerate(values))
+    assert tuple(frame.columns) == COLUMNS["progress"]
+    assert frame[["batch_id", "num_input_rows", "add_batch_ms"]].to_dict("records") == [
+        {"batch_id": 7, "num_input_rows": 40, "add_batch_ms": 200}
+    ]
