@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pandas as pd
 from experiments import frame_files
 from experiments.analysis.lag import slope
 from experiments.analysis.usage import NO_STAGES
+from experiments.campaign import campaign_file
 from experiments.campaign.report import capacity
-from experiments.parameters import Parameters
+from experiments.parameters import checked
 from experiments.repository import REPORTS
 from experiments.run.measure import measure
 from experiments.run.usage import MEASUREMENT
@@ -30,13 +32,14 @@ BESIDE = (*NO_STAGES, MEASUREMENT, "load", "receivers")
 
 
 def soak() -> dict[str, Any]:
-    """Measure one long run at SHARE of the capacity that the campaign CAMPAIGN has found.
+    """Measure one long run at SHARE of the capacity that the campaign CAMPAIGN has found, with its parameters.
 
     Raises SettingError without such a campaign.
     """
     rate_per_s = load(REPORTS / CAMPAIGN)
-    triggers = round(MINUTES * 60 / Parameters().trigger_s)
-    parameters = Parameters(rate_per_s=rate_per_s, users=round(rate_per_s), measured_triggers=triggers)
+    # The capacity is that of a chain with these.
+    given = checked({**campaign_file.read(REPORTS / CAMPAIGN).design.parameters, "rate_per_s": rate_per_s})
+    parameters = replace(given, measured_triggers=round(MINUTES * 60 / given.trigger_s))
     with tempfile.TemporaryDirectory(prefix="emostream-soak-") as scratch:
         result = measure(parameters, Path(scratch), page=False)
         usage = frame_files.read(Path(scratch) / "usage.parquet", "usage")

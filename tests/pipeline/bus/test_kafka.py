@@ -68,6 +68,31 @@ def test_records_are_found_by_their_stamps(broker: object) -> None:
 
 
 @pytest.mark.integration
+def test_a_topic_that_is_made_again_has_another_id(broker: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for on one connection; while there is no such topic, the error says so."""
+    made: list[AdminClient] = []
+
+    def client(*given: object, **options: object) -> AdminClient:
+        made.append(AdminClient(*given, **options))
+        return made[-1]
+
+    with closing(KafkaBus(broker.bootstrap_servers)) as bus:  # type: ignore[attr-defined]
+        bus.ensure(TopicSpec("made-again", 1))
+        monkeypatch.setattr(kafka, "AdminClient", client)
+        before = bus.topic_id("made-again")
+        assert bus.topic_id("made-again") == before
+        assert len(made) == 1
+        made[0].delete_topics(["made-again"])["made-again"].result(DEADLINE_S)
+        with (
+            closing(KafkaBus(broker.bootstrap_servers, wait_s=1)) as hasty,  # type: ignore[attr-defined]
+            pytest.raises(KafkaUnreachableError, match="topic 'made-again' does not exist"),
+        ):
+            hasty.topic_id("made-again")
+        bus.ensure(TopicSpec("made-again", 1))
+        assert bus.topic_id("made-again") != before
+
+
+@pytest.mark.integration
 def test_missing_topic_is_named_with_remedy(broker: object) -> None:
     """The error names the topic, the server and the remedy."""
     for use in ("reader", "ends", "tail"):
