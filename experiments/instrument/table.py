@@ -38,7 +38,8 @@ PLACES = {
 def markdown(figures: Mapping[str, Any]) -> list[str]:
     """Return the lines of the documents' tables, from the content of instrument.json."""
     machine = figures["machine"]
-    lines = [last_line(figures) + f" ({machine['cores']} cores, commit {str(machine['commit'])[:7]})"]
+    about = f"{machine['cores']} cores, commit {str(machine['commit'])[:7]}, machine={figures['measured_on']}"
+    lines = [f"{last_line(figures)} ({about})"]
     for where, words in PLACES.items():
         rows = [row for row in figures["faults"] if row["where"] == where]
         if rows:

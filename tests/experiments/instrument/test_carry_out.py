@@ -82,8 +82,9 @@ def test_table_says_what_was_missed():
     """On the terminal with the names that were expected; in the documents a row per fault."""
     missed = Outcome.of(FAULT, "frames", [])
     assert table.line(missed) == "MISSED  frames  one: nothing; expected lost"
-    figures = Result([missed]).figures() | {"machine": {"cores": 2, "commit": "0123456789"}}
-    text = "\n".join(table.markdown(figures))
+    about = {"machine": {"cores": 2, "commit": "0123456789"}, "measured_on": "shared"}
+    text = "\n".join(table.markdown(Result([missed]).figures() | about))
+    assert "(2 cores, commit 0123456, machine=shared)" in text
     assert "0 of 1 planted faults were caught" in text
     assert "| `one` | something | `lost` | nothing |" in text
 
