@@ -29,7 +29,7 @@ RECEIVERS_LATE_MS = 20.0
 FOREIGN_SHARE = 0.044
 STEAL_SHARE = 0.018
 # A fixed piece of work takes up to 1.8 times as long while the other thread of a core is busy, and its least duration
-# over two seconds varies by a tenth.
+# over two seconds varies by a tenth, without the chain.
 WORK_RATIO = 1.4
 # A frame that ends early, or has a hole, says nothing of the rest of the load.
 TIMER_GAP_S = 1.0

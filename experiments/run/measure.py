@@ -80,6 +80,8 @@ def measure(
             # A chain that was up keeps its own settings, whatever the parameters are.
             parameters = running.parameters(parameters)
         progress = whole.enter_context(Progress(expected_s(parameters)))
+        # While no chain starts or ends, which would need the cores.
+        work_s = facts.work_s()
         progress.begin("starting the chain" if running is None else "connecting to the chain", START_S)
         endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
         about["parameters"] = asdict(parameters)
@@ -95,7 +97,7 @@ def measure(
         def step(activity: str, done_s: float) -> None:
             progress.at(activity, START_S + done_s)
 
-        steal_s, work_s = facts.steal_s(), facts.work_s()
+        steal_s = facts.steal_s()
         slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
         quota = Quota(parameters.chain_cores, endpoints.pid)
         with ClockWatch() as clock, usage.UsageWatch([endpoints.pid]) as watch, slowdown, quota:
@@ -106,13 +108,13 @@ def measure(
             about["limited"] = quota.about
         about["clock_samples"] = clock.samples
         about["other_run"] = watch.other_run
-        about["work_s"] = [work_s, facts.work_s()]
         about["steal_s"] = round(facts.steal_s() - steal_s, 3)
         files.to_parquet(watch.frame(), run_dir / "usage.parquet")
         progress.begin("reading Kafka back", END_S / 3)
         frames = _collect(bus, names, since, run_dir)
         progress.begin("stopping the chain" if running is None else "leaving the chain", END_S / 3)
         stack.close()
+        about["work_s"] = [work_s, facts.work_s()]
         progress.begin("writing the report", END_S / 3)
         about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)
         files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")

@@ -12,8 +12,8 @@ SELECT 'clock_drift_ms_per_s', max_by(difference_ms, n) / greatest(max_by(spent_
 FROM clock_differences
 HAVING count(*) >= 2;
 
--- Kafka's clock against ours: in each window at least one append takes little time, so that the quickest one shows the
--- difference of the clocks.
+-- Kafka's clock against ours: now and then an append takes little time, so that the quickest one of some windows shows
+-- the difference of the clocks.
 CREATE TABLE quickest_appends AS
 SELECT epoch, "window", min(appended_ns - flushed_ns) / 1e6 AS least_ms
 FROM reactions

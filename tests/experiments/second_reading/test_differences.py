@@ -185,6 +185,14 @@ def broker_wrong_for_a_while(run: Run) -> Run:
     return altered(run, "topic", appended_ns=appended + later * 50 * NS_PER_MS)
 
 
+def appends_slow_for_a_while(run: Run) -> Run:
+    """Every append of two windows of ten takes 50 ms longer."""
+    appended = run.frames["topic"]["appended_ns"]
+    first, last = appended.min(), appended.max()
+    slow = appended.between(first + (last - first) * 0.5, first + (last - first) * 0.65)
+    return altered(run, "topic", appended_ns=appended + slow * 50 * NS_PER_MS)
+
+
 def clock_steps(run: Run) -> Run:
     """A clock that steps, on a machine that is shared."""
     samples = [[t + (20 * NS_PER_MS if i > 30 else 0), m] for i, (t, m) in enumerate(run.manifest["clock_samples"])]
@@ -208,7 +216,7 @@ def nothing_planned(run: Run) -> Run:
 FAULTS = (
     *(lost_and_doubled, refused_and_unsent, windows_wrong, offsets_wrong, deliveries_wrong, clients_come_and_go),
     *(clients_all_late, stamps_wrong, slow_batches, change_in_the_middle, second_epoch, machine_busy, clock_steps),
-    *(clock_forth_and_back, broker_wrong_for_a_while),
+    *(clock_forth_and_back, broker_wrong_for_a_while, appends_slow_for_a_while),
     *(nothing_left, nothing_planned),
 )
 
