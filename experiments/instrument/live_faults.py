@@ -115,8 +115,9 @@ TWIN: Mapping[str, LiveFault] = {
         LiveFault("twin-step", "a chain that is 100 ms slower from the middle on", CHANGES, (*OF_THE_MACHINE, *SLOW),
                   **_of({"micro_batch_ms": [70, 70], "late_windows_ms": dict.fromkeys(range(12, 30), 100)}),
                   parameters=LONGER),
-        LiveFault("twin-slow", "reactions of which each adds 5 ms to its micro-batch", ("headroom", "batch_p95_s"),
-                  SLOW, **_of({"service_us": 5000})),
+        # Nine tenths of the interval: with more the backlog would grow, and be lost at the end.
+        LiveFault("twin-slow", "reactions of which each adds 3.5 ms to its micro-batch", ("headroom", "batch_p95_s"),
+                  SLOW, **_of({"service_us": 3500})),
         LiveFault("twin-receivers-stalled", "the receivers' process is stopped for 1.6 s", ("The receivers were late",),
                   (*OF_THE_MACHINE, *SLOW), harm=harm.stopped("experiments.run.audience", 1.6), parameters=OWN),
         LiveFault("twin-generator-stopped", "the generator's process is stopped for 1.5 s", ("The generator stalled",),

@@ -62,7 +62,7 @@ UNION ALL SELECT 'others used over 4.4 % of the cores', NOT shared AND others > 
 UNION ALL
 SELECT 'over 1.8 % of the cores were stolen', NOT shared AND figure('steal_cores') > 0.018 * cores FROM facts
 UNION ALL
-SELECT 'the speed of the machine changed by more than 1.4', NOT shared AND figure('work_ratio') NOT BETWEEN 1 / 1.4 AND 1.4
+SELECT 'the speed of the machine changed by more than 1.12', NOT shared AND figure('work_ratio') NOT BETWEEN 1 / 1.12 AND 1.12
 FROM facts
 UNION ALL SELECT 'another run was active', other_run FROM facts
 UNION ALL SELECT 'clients are missing', (SELECT count(*) FROM clients) <> clients_asked FROM facts

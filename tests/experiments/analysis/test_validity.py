@@ -112,8 +112,8 @@ SECONDS = (SPAN_NS[1] - SPAN_NS[0]) / 1e9
         ({"others": 0.09}, {"cores": 2}, "took 0.09 of 2 cores (at most 0.088)"),
         ({"others": 0.36}, {"cores": 8}, "took 0.36 of 8 cores (at most 0.35)"),
         ({}, {"cores": 2, "steal_s": 0.04 * SECONDS}, "0.04 of 2 cores was stolen (at most 0.036)"),
-        ({}, {"work_s": [0.010, 0.0141]}, "took 10.0 ms before the load and 14.1 ms after it"),
-        ({}, {"work_s": [0.0141, 0.010]}, "took 14.1 ms before the load and 10.0 ms after it"),
+        ({}, {"work_s": [0.010, 0.0121]}, "took 10.0 ms before the chain began and 12.1 ms after it ended"),
+        ({}, {"work_s": [0.0121, 0.010]}, "took 12.1 ms before the chain began and 10.0 ms after it ended"),
         ({}, {"other_run": True}, "Another run was active"),
     ],
 )
