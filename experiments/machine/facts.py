@@ -18,6 +18,8 @@ MIB = 2**20
 WORK_ROUNDS = 20_000
 WORK_TIMES = 40
 WORK_PAUSE_S = 0.05
+WORK_LOOKS = 4
+WORK_ALIKE = 1.03
 
 
 def machine(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
@@ -42,6 +44,19 @@ def machine(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
 def steal_s() -> float:
     """Return the CPU time, in seconds since the boot, in which the host ran something else; 0 where it does not say."""
     return float(getattr(psutil.cpu_times(), "steal", 0.0))
+
+
+def work_again_s(before_s: float) -> float:
+    """Return how long that work takes now; if it is longer than `before_s`, the least of WORK_LOOKS looks.
+
+    A machine that became slower stays so. What another one on the same host does passes.
+    """
+    found_s = work_s()
+    for _ in range(WORK_LOOKS - 1):
+        if found_s <= before_s * WORK_ALIKE:
+            break
+        found_s = min(found_s, work_s())
+    return found_s
 
 
 def work_s() -> float:

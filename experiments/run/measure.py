@@ -80,7 +80,8 @@ def measure(
             # A chain that was up keeps its own settings, whatever the parameters are.
             parameters = running.parameters(parameters)
         progress = whole.enter_context(Progress(expected_s(parameters)))
-        # While no chain starts or ends, which would need the cores.
+        # While no chain starts, which would need the cores; and once more later, because one moment in twenty the work
+        # took half as long again: another machine of the host was busy.
         work_s = facts.work_s()
         progress.begin("starting the chain" if running is None else "connecting to the chain", START_S)
         endpoints = running or stack.enter_context(chain.started(parameters.of_chain(), run_dir / "chain"))
@@ -97,6 +98,7 @@ def measure(
         def step(activity: str, done_s: float) -> None:
             progress.at(activity, START_S + done_s)
 
+        work_s = min(work_s, facts.work_s())
         steal_s = facts.steal_s()
         slowdown = Slowdown(parameters.slow_stage, parameters.slow_share, [endpoints.pid])
         quota = Quota(parameters.chain_cores, endpoints.pid)
@@ -114,7 +116,7 @@ def measure(
         frames = _collect(bus, names, since, run_dir)
         progress.begin("stopping the chain" if running is None else "leaving the chain", END_S / 3)
         stack.close()
-        about["work_s"] = [work_s, facts.work_s()]
+        about["work_s"] = [work_s, facts.work_again_s(work_s)]
         progress.begin("writing the report", END_S / 3)
         about["frames"] = manifest.frames(run_dir, ledger.COLUMNS)
         files.write_text(run_dir / "manifest.json", json.dumps(about, indent=1) + "\n")
