@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
@@ -22,9 +23,11 @@ class Stage(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer 503, if at all."""
         if self.server.answers.wait(20):
-            self.send_response(503)
-            self.end_headers()
-            self.wfile.write(self.server.health)
+            # Who asked has given up meanwhile.
+            with suppress(BrokenPipeError):
+                self.send_response(503)
+                self.end_headers()
+                self.wfile.write(self.server.health)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
