@@ -12,7 +12,7 @@ import pandas as pd
 from experiments import frame_files
 from experiments.analysis.lag import slope
 from experiments.analysis.usage import NO_STAGES
-from experiments.campaign import campaign_file
+from experiments.campaign import campaign_file, keep
 from experiments.campaign.report import capacity
 from experiments.parameters import checked
 from experiments.repository import REPORTS
@@ -36,9 +36,12 @@ def soak() -> dict[str, Any]:
 
     Raises SettingError without such a campaign.
     """
-    rate_per_s = load(REPORTS / CAMPAIGN)
+    # This machine's own, or the one that is kept.
+    own, kept = REPORTS / CAMPAIGN, REPORTS / keep.FOLDER / CAMPAIGN
+    campaign = own if own.is_dir() else kept
+    rate_per_s = load(campaign)
     # The capacity is that of a chain with these.
-    given = checked({**campaign_file.read(REPORTS / CAMPAIGN).design.parameters, "rate_per_s": rate_per_s})
+    given = checked({**campaign_file.read(campaign).design.parameters, "rate_per_s": rate_per_s})
     parameters = replace(given, measured_triggers=round(MINUTES * 60 / given.trigger_s))
     with tempfile.TemporaryDirectory(prefix="emostream-soak-") as scratch:
         result = measure(parameters, Path(scratch), page=False)
