@@ -101,11 +101,12 @@ class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def sha256(self) -> str:
         """The hash by which a changed design is recognised."""
-        content = msgspec.to_builtins(self)
+        # Fields stay in their order, and only mappings are sorted: campaigns that are half done know these hashes.
+        content = msgspec.to_builtins(self, order="deterministic")
         if self.search is not None and not self.search.footprint:
-            # As before there were footprints: a search that is half done goes on.
+            # As before there were footprints.
             del content["search"]["footprint"]
-        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 class Planned(msgspec.Struct, frozen=True):

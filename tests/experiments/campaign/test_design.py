@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 import yaml
 
 from experiments import parameters
-from experiments.campaign import design_file
+from experiments.campaign import campaign_file, design_file, keep
 from experiments.campaign.design import Design, order
 from experiments.load import plan as planning
-from experiments.repository import DESIGNS
+from experiments.repository import DESIGNS, REPORTS
 from pipeline.errors import SettingError
 
 TEXT = """\
@@ -251,6 +253,9 @@ def test_a_search_is_checked_as_a_level_is() -> None:
         with pytest.raises(SettingError, match=rf"line 8, field search.*{message}"):
             tiny(good.replace(old, new))
     assert tiny(good).sha256 == tiny(good.replace("probes: 12", "probes: 12, footprint: 0")).sha256
+    # As before there were footprints, so that a search that is half done goes on.
+    before = msgspec.json.encode(tiny(good), order="deterministic").replace(b'"footprint":0,', b"")
+    assert tiny(good).sha256 == hashlib.sha256(before).hexdigest()
     with_footprint = good.replace("probes: 12", "probes: 12, footprint: 6")
     assert tiny(with_footprint).sha256 != tiny(good).sha256
     with pytest.raises(SettingError, match=r"field search\.footprint: its probes set slow_share, which"):
@@ -352,3 +357,9 @@ def test_a_design_that_is_not_there_or_no_mapping_is_named(tmp_path: Path) -> No
         design_file.load(tmp_path / "none.yaml")
     with pytest.raises(SettingError, match="holds a list of 1, not a mapping"):
         tiny("- 1\n")
+
+
+def test_a_kept_design_has_the_hash_that_it_was_started_with() -> None:
+    """Another hash would refuse to continue a campaign whose design did not change."""
+    state = campaign_file.read(REPORTS / keep.FOLDER / "hundred")
+    assert state.design.sha256 == state.design_sha256
