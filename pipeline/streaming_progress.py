@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from pipeline.messages import Natural, decoder
+from pipeline.units import NS_PER_MS
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A duration, which is negative where a clock was set back."""
@@ -28,6 +29,11 @@ class StreamingProgress(msgspec.Struct, frozen=True, rename="camel"):
     num_input_rows: Natural
     duration_ms: dict[str, Milliseconds]
     sources: list[Source] = []
+
+    @property
+    def fired_ns(self) -> int:
+        """When the trigger fired, ns since the Unix epoch; Spark says it in whole milliseconds."""
+        return round(self.timestamp.timestamp() * 1000) * NS_PER_MS
 
 
 decode_progress = decoder(StreamingProgress)

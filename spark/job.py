@@ -90,9 +90,9 @@ class Progress(StreamingQueryListener):
         self._meters.query.mark()
         # Every access asks the JVM.
         report = event.progress.json.encode()
+        self._writer.send(self._topic, report)
         progress = decode_progress(report)
         self._batches.report(progress)
-        self._writer.send(self._topic, report)
         self._meters.progress(progress, self._bus)
 
     def onQueryIdle(self, event: events.QueryIdleEvent) -> None:

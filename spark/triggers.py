@@ -54,9 +54,8 @@ class Batches:
         """Take Spark's report of a trigger, in the listener's thread; that of an idle one says nothing of a batch."""
         took_ms = progress.duration_ms
         if "addBatch" in took_ms:
-            fired_ns = round(progress.timestamp.timestamp() * 1000) * NS_PER_MS
-            ended_ns = fired_ns + took_ms.get("triggerExecution", 0) * NS_PER_MS
-            self._reported = progress.batch_id, Batch(fired_ns, ended_ns)
+            ended_ns = progress.fired_ns + took_ms.get("triggerExecution", 0) * NS_PER_MS
+            self._reported = progress.batch_id, Batch(progress.fired_ns, ended_ns)
 
     def emitted(self, batch: Batch) -> None:
         """Note what the emitter saw of the batch that it just ended."""

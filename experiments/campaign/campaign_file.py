@@ -75,6 +75,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the campaign searches for a capacity."""
         return self.design.search is not None
 
+    @property
+    def own(self) -> State:
+        """The campaign without the probes of a search's footprint, which are of a chain beside a slower instrument."""
+        return self.part(doubled=False) if self.searches else self
+
     def part(self, *, doubled: bool) -> State:
         """Return the search with the probes of the footprint alone, or without them."""
         return msgspec.structs.replace(

@@ -70,8 +70,7 @@ def outcome(campaign: Campaign) -> Outcome:
     state = campaign.state
     path = page.write(campaign.directory)
     searching = state.searches
-    own = state.part(doubled=False).runs if searching else state.runs
-    valid = [run for run in own if run.valid]
+    valid = [run for run in state.own.runs if run.valid]
     settled = {run.index for run in valid} if not searching else {run.index for run in state.runs}
     return Outcome(
         page=path,

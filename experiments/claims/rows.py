@@ -122,8 +122,7 @@ class Rows:
                         **{key: getattr(run, key) for key in ("run", "block", "level", "valid", "passed", "started")},
                         **{f"factor_{key}": value for key, value in run.factors.items()},
                     }
-                    # The probes of a footprint are of a chain beside a slower instrument.
-                    for run in (state.part(doubled=False) if state.searches else state).runs
+                    for run in state.own.runs
                 ]
                 return pd.DataFrame(rows).drop(columns=["slos", "reasons"])
             case "machines":

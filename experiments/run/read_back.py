@@ -10,7 +10,7 @@ import msgspec
 import pandas as pd
 
 from experiments.ledger import COLUMNS
-from experiments.units import NS_PER_MS, NS_PER_S
+from experiments.units import NS_PER_MS
 from pipeline import emojis
 from pipeline.bus.base import Record
 from pipeline.bus.records import readable
@@ -143,7 +143,7 @@ def progress(records: Iterable[Record]) -> pd.DataFrame:
             continue
         rows.append(
             (
-                *(report.batch_id, round(report.timestamp.timestamp() * 1000) * (NS_PER_S // 1000)),
+                *(report.batch_id, report.fired_ns),
                 *(took["triggerExecution"], report.num_input_rows, took["latestOffset"]),
                 *(took["addBatch"], took["walCommit"], took["commitOffsets"]),
             )

@@ -222,9 +222,10 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
     if state.design.search is None:
         return None
     search = state.design.search_plan()
-    every = [{str(key): value for key, value in row.items()} for row in runs.to_dict("records")]
-    doubled = {run.run for run in state.part(doubled=True).runs}
-    rows = [row for row in every if row["run"] not in doubled]
+    rows, doubled = (
+        [{str(key): value for key, value in row.items()} for row in read_back.listed(runs, part).to_dict("records")]
+        for part in (state.own, state.part(doubled=True))
+    )
     probes = _probes(rows, search.factor)
     result = capacity(search, probes)
     failing = _fail_above(rows, search.factor, result.estimate)
@@ -234,7 +235,7 @@ def found(state: State, runs: pd.DataFrame, cores: int | None) -> Found | None:
     footprint = None
     if state.design.search.footprint:
         plan = state.design.search_plan(doubled=True)
-        others = _probes([row for row in every if row["run"] in doubled], plan.factor)
+        others = _probes(doubled, plan.factor)
         footprint = Footprint(others, capacity(plan, others), difference(search, probes, plan, others))
     return Found(search, probes, result, shown, missed, state.design.search.placement == "random", footprint)
 

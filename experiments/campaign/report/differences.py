@@ -177,10 +177,8 @@ def _made(one: Facts, two: Facts) -> list[str]:
 
 
 def _read(directory: Path) -> tuple[Layout, pd.DataFrame]:
-    state = campaign_file.read(directory)
-    state = state.part(doubled=False) if state.searches else state
-    runs = derived(read.runs(directory))
-    return layout(state), with_cores(believed(runs[runs["run"].isin([run.run for run in state.runs])]))
+    state = campaign_file.read(directory).own
+    return layout(state), with_cores(believed(read.listed(derived(read.runs(directory)), state)))
 
 
 def with_cores(runs: pd.DataFrame) -> pd.DataFrame:

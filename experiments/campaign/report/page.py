@@ -105,8 +105,8 @@ def read(campaign_dir: Path) -> Summary:
     every = estimates.derived(read_back.runs(campaign_dir))
     facts = provenance.facts(campaign_dir, every)
     found = capacity.found(whole, every, facts.cores)
-    state = whole.part(doubled=False) if whole.searches else whole
-    runs = every[every["run"].isin([run.run for run in state.runs])]
+    state = whole.own
+    runs = read_back.listed(every, state)
     plan = layout(state)
     valid = believed(runs)
     return Summary(

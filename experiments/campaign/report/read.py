@@ -8,6 +8,7 @@ import pandas as pd
 
 from experiments import run_files
 from experiments.campaign import campaign_file
+from experiments.campaign.campaign_file import State
 
 COLUMNS = ("index", "run", "block", "level", "valid", "unsteady", "passed", "reasons", "started", "ended")
 
@@ -27,6 +28,11 @@ def runs(campaign_dir: Path) -> pd.DataFrame:
         factors = {f"factor_{name}": value for name, value in finished.factors.items()}
         rows.append({**of_run, **factors, **{key: value for key, value in summary.items() if key not in of_run}})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COLUMNS))
+
+
+def listed(table: pd.DataFrame, state: State) -> pd.DataFrame:
+    """Return the rows of `runs` that are of runs of `state`, which may be a part of the campaign."""
+    return table[table["run"].isin([run.run for run in state.runs])]
 
 
 def factors(table: pd.DataFrame) -> list[str]:

@@ -127,7 +127,7 @@ def _result(row: Any) -> dict[str, Any]:
 def order_rows(campaign_dir: Path, state: State) -> list[dict[str, Any]]:
     """Return a row per finished run, in the order of execution."""
     # A probe of a footprint is no level: it has its whole name.
-    labels = layout(state.part(doubled=False) if state.searches else state).levels.set_index("level")["label"]
+    labels = layout(state.own).levels.set_index("level")["label"]
     rows = []
     for position, run in enumerate(state.runs, 1):
         folder = f"runs/{run.run}"
