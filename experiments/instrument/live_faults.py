@@ -18,9 +18,6 @@ from pipeline.emojis import recognise
 LATE = ("e2e_excess_p50_s", "e2e_excess_p99_s")
 SLOW = (*LATE, *CHANGES, "batch_p95_s", "headroom", "lag_slope_upper_share")
 """Consequences of what is late; of a chain that is slow."""
-STOPPED = (*SLOW, "Triggers are wrong")
-"""Consequences for a real chain: its window names the wrong trigger when Spark needs longer than the rest of the
-interval from its trigger to the start of the batch's own code."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +129,20 @@ CHAIN: Mapping[str, LiveFault] = {
     fault.name: fault
     for fault in (
         LiveFault("chain-generator-stopped", "the generator's process is stopped for 1.5 s", ("The generator stalled",),
-                  ("The generator fell behind its plan", *STOPPED), harm=harm.stopped("-m experiments.load", 1.5)),
+                  ("The generator fell behind its plan", *SLOW), harm=harm.stopped("-m experiments.load", 1.5)),
         LiveFault("chain-spark-stopped", "Spark's processes are stopped for 3 s", ("e2e_excess_p99_s", "headroom"),
-                  STOPPED, harm=harm.stopped("spark.job", 3.0)),
-        LiveFault("chain-ingest-stopped", "ingest's processes are stopped for 2.5 s", ("e2e_excess_p99_s",), STOPPED,
+                  SLOW, harm=harm.stopped("spark.job", 3.0)),
+        LiveFault("chain-ingest-stopped", "ingest's processes are stopped for 2.5 s", ("e2e_excess_p99_s",), SLOW,
                   harm=harm.stopped("pipeline.ingest", 2.5)),
-        LiveFault("chain-publisher-stopped", "the main publisher is stopped for 3 s", ("deliveries_late",), STOPPED,
+        LiveFault("chain-publisher-stopped", "the main publisher is stopped for 3 s", ("deliveries_late",), SLOW,
                   harm=harm.stopped("pipeline.main_publisher", 3.0)),
-        LiveFault("chain-subscriber-stopped", "a subscriber is stopped for 4 s", ("deliveries_late",), STOPPED,
+        LiveFault("chain-subscriber-stopped", "a subscriber is stopped for 4 s", ("deliveries_late",), SLOW,
                   harm=harm.stopped("--cluster 1 --subscriber 1", 4.0)),
         LiveFault("chain-receivers-stalled", "the receivers' process is stopped for 1.6 s",
-                  ("The receivers were late",), (*OF_THE_MACHINE, *STOPPED),
+                  ("The receivers were late",), (*OF_THE_MACHINE, *SLOW),
                   harm=harm.stopped("experiments.run.audience", 1.6), parameters=OWN),
         LiveFault("chain-foreign-process", "a foreign process uses a core", ("Foreign work used the machine",),
-                  (*OF_THE_MACHINE, *STOPPED, "The generator fell behind its plan"), harm=harm.crowded, parameters=OWN),
+                  (*OF_THE_MACHINE, *SLOW, "The generator fell behind its plan"), harm=harm.crowded, parameters=OWN),
         LiveFault("chain-lost", "a proxy answers 202 and does not pass a reaction on", ("lost",),
                   run="proxy", harm=harm.lying_proxy(_lie)),
         LiveFault("chain-doubled", "the proxy passes a reaction on twice", ("duplicated",), run="proxy"),
