@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +47,11 @@ class Outcome:
         return 3 if self.missed else 0
 
 
-def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
+def sweep(design_path: Path, reports: Path, name: str = "", until_s: float = math.inf) -> Outcome:
     """Carry out the design at `design_path`; return the outcome with the report's path.
 
-    Finished runs of an earlier, cut-off sweep are kept. Raises SettingError for a wrong design, RunFileError for a
+    No run begins that should end after `until_s` (of time.monotonic), but the campaign's first. Finished runs of an
+    earlier, cut-off sweep are kept. Raises SettingError for a wrong design, RunFileError for a
     damaged campaign.json, EmoStreamError if another measurement runs on this machine, a run failed twice or the disk
     is full; finished runs stay.
     """
@@ -61,6 +64,8 @@ def sweep(design_path: Path, reports: Path, name: str = "") -> Outcome:
             runs = max(search.probes + search.footprint - len(campaign.state.runs), 1) if search else 1
             with Progress(sum(expected_s(run) for run in due) * runs) as progress:
                 while pending := campaign.pending():
+                    if campaign.state.runs and time.monotonic() + expected_s(pending[0]) > until_s:
+                        break
                     _carry_out(campaign, pending[0], progress)
         return outcome(campaign)
 

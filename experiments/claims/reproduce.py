@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,10 @@ class Reproduction:
 
 
 def reproduce(reports: Path, minutes: float) -> Reproduction:
-    """Sweep reduced designs of all kept campaigns within about `minutes`; return the comparison.
+    """Sweep reduced designs of all kept campaigns within `minutes`; return the comparison.
 
-    The sweeps are in `reproduction/` of the reports, and are continued if they were interrupted. Raises SettingError
+    On a disturbed machine, where runs are made again, there are fewer runs in the end. The sweeps are in `reproduction/`
+    of the reports, and are continued if they were interrupted or had no more time. Raises SettingError
     if no campaign is kept or the minutes are too few for one block of each, and as sweep does if runs fail.
     """
     kept = keep.all_kept(reports)
@@ -96,12 +98,15 @@ def reproduce(reports: Path, minutes: float) -> Reproduction:
         )
     states = {path: campaign_file.read(path) for path in kept}
     designs = reduced([state.design for state in states.values()], minutes)
+    left_s = sum(map(minutes_of, designs)) * 60
+    end_s = time.monotonic() + minutes * 60
     compared, machines = [], {}
     for (path, state), smaller in zip(states.items(), designs, strict=True):
         with tempfile.TemporaryDirectory(prefix="emostream-reproduce-") as folder:
             file = Path(folder) / f"{smaller.name}.yaml"
             files.write_text(file, design_file.to_yaml(smaller))
-            sweep(file, reports / FOLDER, path.name)
+            left_s -= minutes_of(smaller) * 60
+            sweep(file, reports / FOLDER, path.name, end_s - left_s)
         here = reports / FOLDER / path.name
         compared += compare(path, state, here)
         machines[f"published {path.name}"] = _machine(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +152,16 @@ def test_a_finished_sweep_runs_nothing(design: Path, tmp_path: Path, monkeypatch
     made = pretend(monkeypatch, lambda run, attempt: "passed")
     module.sweep(design, tmp_path / "reports")
     assert module.sweep(design, tmp_path / "reports").finished == len(made) == 2
+
+
+def test_a_sweep_without_time_makes_one_run_and_can_go_on(
+    design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No further run begins that should end too late; a later sweep makes it."""
+    made = pretend(monkeypatch, lambda run, attempt: "passed")
+    assert module.sweep(design, tmp_path / "reports", until_s=0.0).finished == len(made) == 1
+    far_s = time.monotonic() + 1_000_000
+    assert module.sweep(design, tmp_path / "reports", until_s=far_s).finished == len(made) == 2
 
 
 def test_a_second_sweep_is_refused(design: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,8 +68,9 @@ class Sweeps:
 
     designs: list[design_file.Design]
 
-    def __call__(self, path: Path, reports: Path, name: str) -> None:
+    def __call__(self, path: Path, reports: Path, name: str, until_s: float) -> None:
         """Write the campaign that the design at `path` would give."""
+        assert 0 < until_s - time.monotonic() <= 360, "of six minutes"
         self.designs.append(design_file.load(path))
         write_campaign(reports / name, runs=2)
 
