@@ -87,9 +87,9 @@ class Reproduction:
 def reproduce(reports: Path, minutes: float) -> Reproduction:
     """Sweep reduced designs of all kept campaigns within `minutes`; return the comparison.
 
-    On a disturbed machine, where runs are made again, there are fewer runs in the end. The sweeps are in `reproduction/`
-    of the reports, and are continued if they were interrupted or had no more time. Raises SettingError
-    if no campaign is kept or the minutes are too few for one block of each, and as sweep does if runs fail.
+    On a disturbed machine, where runs are made again, there are fewer in the end. The sweeps are in `reproduction/` of
+    the reports, and go on if they were interrupted or had no more time. Raises SettingError if no campaign is kept or
+    the minutes are too few for one block of each, and as sweep does if runs fail.
     """
     kept = keep.all_kept(reports)
     if not kept:
