@@ -108,7 +108,7 @@ IN_ANOTHER_TEST = {
     "emostream duel flush_ms=500 flush_ms=100": (
         "tests/experiments/duel/test_duel.py::test_settings_of_one_checkout_are_sides_too"
     ),
-    "emostream limits --capacity reports/capacity_rows": (
+    "emostream limits --capacity reports/reference/capacity_rows": (
         "tests/experiments/limits/test_carry_out.py::test_the_load_is_that_of_a_finished_search"
     ),
     "emostream limits --load 3000 --stages ingest,kafka,spark": (

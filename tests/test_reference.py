@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiments import __main__ as command_line
 from experiments import documents
 from experiments.campaign import campaign_file, crate, keep
 from experiments.campaign.report import page
@@ -44,6 +45,14 @@ def check(kept: Path) -> None:
 def test_a_kept_campaign_follows_from_its_rows(kept: Path) -> None:
     """Each run is analysed again."""
     check(kept)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.name)
+def test_a_kept_campaign_reads_the_same_a_second_time(kept: Path) -> None:
+    """In SQL, which shares no code with the first reading; runs that were INVALID too."""
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["second-reading", "--all", str(kept)])
+    assert ended.value.code == 0
 
 
 def test_a_table_that_does_not_follow_is_found(tmp_path: Path) -> None:

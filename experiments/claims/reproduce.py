@@ -122,7 +122,8 @@ def reduced(designs: list[Design], minutes: float) -> list[Design]:
     Each has at least one block, or the fewest probes of a search. Raises SettingError if that takes longer.
     """
     fewest = sum(minutes_of(_smaller(one, 0.0)) for one in designs)
-    if fewest > minutes:
+    # Not a number is less than nothing, and more than nothing.
+    if not fewest <= minutes:
         raise SettingError(
             f"--minutes is {minutes:g}: the smallest set takes {math.ceil(fewest)} minutes, give as many"
         )

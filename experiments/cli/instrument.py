@@ -237,7 +237,8 @@ def instrument_line(make: Make) -> argparse.ArgumentParser:
     line.add_argument("--short", action="store_true", help="plant only some of the faults, which takes about a minute")
     line.add_argument(
         "--only", action="append", default=[], metavar="NAME",
-        help="plant this fault alone, and write no file; repeat --only for further ones; clean-twin and clean-chain "
+        help="plant this fault, with those that share its run, and write no file; repeat --only for further ones; "
+        "clean-twin and clean-chain "
         "are runs without a fault",
     )  # fmt: skip
     line.add_argument(

@@ -99,7 +99,8 @@ UNION ALL
 SELECT 'the users of the closed loop were busy', loop = 'closed' AND figure('cpu_share_load') >= 0.9 FROM facts;
 
 -- The objectives. Without limits of its own, a run has them all; with some, those, and the ones that are `always` due,
--- because figures of a chain that counts wrongly mean nothing. The limit of a count of faults holds for either sign.
+-- because figures of a chain that counts wrongly mean nothing. The limit of a count of faults holds for either sign, and
+-- these are the ones that are always due and are at most something.
 CREATE TABLE objectives AS
 WITH usual("key", "limit", at_least, always) AS (
     VALUES
@@ -132,7 +133,7 @@ own AS (
 ),
 chosen AS (
     SELECT
-        u."key", u.at_least,
+        u."key", u.at_least, u.always,
         CASE
             WHEN o."limit" IS NOT NULL THEN o."limit"
             -- A trigger interval below 0.75 s leaves less time for a micro-batch.
@@ -147,7 +148,11 @@ chosen AS (
 SELECT
     c."key", c."limit", f."value" AS figure,
     coalesce(
-        CASE WHEN at_least THEN f."value" >= c."limit" ELSE abs(f."value") <= c."limit" END, false
+        CASE
+            WHEN at_least THEN f."value" >= c."limit"
+            WHEN always THEN abs(f."value") <= c."limit"
+            ELSE f."value" <= c."limit"
+        END, false
     ) AS met
 FROM chosen AS c
 LEFT JOIN figures AS f ON f."key" = c."key";

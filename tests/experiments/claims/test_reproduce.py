@@ -40,6 +40,12 @@ def test_designs_are_reduced_to_the_minutes() -> None:
         assert smaller[1].search.probes in range(6, 12)
 
 
+def test_minutes_that_are_no_number_are_refused() -> None:
+    """A set without an end is not started."""
+    with pytest.raises(SettingError, match="--minutes is nan: the smallest set takes"):
+        reduced([design("hundred")], math.nan)
+
+
 def test_too_few_minutes_are_refused() -> None:
     """With the number that is needed."""
     with pytest.raises(SettingError, match=r"--minutes is 2: the smallest set takes \d+ minutes"):
