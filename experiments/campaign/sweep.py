@@ -51,9 +51,9 @@ def sweep(design_path: Path, reports: Path, name: str = "", until_s: float = mat
     """Carry out the design at `design_path`; return the outcome with the report's path.
 
     No run begins that should end after `until_s` (of time.monotonic), but the campaign's first. Finished runs of an
-    earlier, cut-off sweep are kept. Raises SettingError for a wrong design, RunFileError for a
-    damaged campaign.json, EmoStreamError if another measurement runs on this machine, a run failed twice or the disk
-    is full; finished runs stay.
+    earlier, cut-off sweep are kept. Raises SettingError for a wrong design, RunFileError for a damaged campaign.json,
+    EmoStreamError if another measurement runs on this machine, a run failed twice or the disk is full; finished runs
+    stay.
     """
     design_file.load(design_path)
     with machine_lock.alone(f"The sweep of {design_path}"):

@@ -98,15 +98,15 @@ def reproduce(reports: Path, minutes: float) -> Reproduction:
         )
     states = {path: campaign_file.read(path) for path in kept}
     designs = reduced([state.design for state in states.values()], minutes)
-    left_s = sum(map(minutes_of, designs)) * 60
-    end_s = time.monotonic() + minutes * 60
+    until_s = time.monotonic() + (minutes - sum(map(minutes_of, designs))) * 60
     compared, machines = [], {}
     for (path, state), smaller in zip(states.items(), designs, strict=True):
         with tempfile.TemporaryDirectory(prefix="emostream-reproduce-") as folder:
             file = Path(folder) / f"{smaller.name}.yaml"
             files.write_text(file, design_file.to_yaml(smaller))
-            left_s -= minutes_of(smaller) * 60
-            sweep(file, reports / FOLDER, path.name, end_s - left_s)
+            # The campaigns behind it keep their own time.
+            until_s += minutes_of(smaller) * 60
+            sweep(file, reports / FOLDER, path.name, until_s)
         here = reports / FOLDER / path.name
         compared += compare(path, state, here)
         machines[f"published {path.name}"] = _machine(path)

@@ -238,8 +238,7 @@ def instrument_line(make: Make) -> argparse.ArgumentParser:
     line.add_argument(
         "--only", action="append", default=[], metavar="NAME",
         help="plant this fault, with those that share its run, and write no file; repeat --only for further ones; "
-        "clean-twin and clean-chain "
-        "are runs without a fault",
+        "clean-twin and clean-chain are runs without a fault",
     )  # fmt: skip
     line.add_argument(
         "--machine", choices=("own", "shared"), default="own",
